@@ -22,6 +22,7 @@ from edgefleet_protocol.prediction_parts import (
     LOST,
     REASON,
     Answer,
+    Erased,
     Gap,
     Head,
     Part,
@@ -426,13 +427,26 @@ def test_wide_gaps_and_shares_are_checked_without_counting_each_number() -> None
     head = Head(1, "d", MODEL, "a", 1, b"", 1, 10**12, 1.0, [], [], "", [Gap(2, 10**12 - 1, LOST)])
     assert [*left_open(head, [1])] == [range(10**12, 10**12 + 1)]
     part = Part(encode_head(head), [], [])
-    log = check_log("d", "a", [HeldPart(1, part.head, hash_of(part).hex(), {})])
+    log = check_log("d", "a", [HeldPart(1, part.head, hash_of(part).hex(), hash_of(part).hex(), [])])
     assert log.problems == ["part 1 has no row and no reason for 2 numbers, the first is 1"]
     share = Part(encode_head(msgspec.structs.replace(head, last=100, ratio=0.25, gaps=[])), [], [])
     kept = [seq for seq in range(1, 101) if is_sampled("a", seq, 0.25)]
-    log = check_log("d", "a", [HeldPart(1, share.head, hash_of(share).hex(), {})])
+    log = check_log("d", "a", [HeldPart(1, share.head, hash_of(share).hex(), hash_of(share).hex(), [])])
     assert log.problems == [f"part 1 has no row and no reason for {len(kept)} numbers, the first is {kept[0]}"]
     assert (log.ratio, log.missing) == (0.25, [MissingNumbers("sampled", 100 - len(kept))])
+
+
+def test_a_part_that_goes_before_an_older_one_is_listed_as_expired() -> None:
+    held: list[HeldPart] = []
+    before = b""
+    for number in (1, 2, 3):
+        head = Head(1, "d", MODEL, "a", number, before, 2 * number - 1, 2 * number, 1.0, [], [], "", [])
+        part = Part(encode_head(head), [], [Erased(seq, b"l" * 32) for seq in (head.first, head.last)])
+        before = hash_of(part)
+        held.append(HeldPart(number, part.head, before.hex(), before.hex(), [head.first, head.last]))
+    held[1] = HeldPart(2, held[1].head, held[1].hash)
+    log = check_log("d", "a", held)
+    assert (log.problems, log.missing) == ([], [MissingNumbers("expired", 2, ["3-4"])])
 
 
 def test_an_erasure_that_fails_half_way_says_so_and_goes_on_when_asked_again(

@@ -7,7 +7,7 @@ days. A log that ends early looks whole: only what the device says of its newest
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from edgefleet_protocol.prediction_parts import Head, decode_head, left_open, part_hash, unexplained
+from edgefleet_protocol.prediction_parts import Head, decode_head, left_open, unexplained
 from edgefleet_server.telemetry.predictions.model import MAX_RANGES, CheckedPredictionLog, MissingNumbers
 
 SAMPLED, ERASED, EXPIRED = "sampled", "erased", "expired"
@@ -15,15 +15,16 @@ SAMPLED, ERASED, EXPIRED = "sampled", "erased", "expired"
 
 @dataclass(frozen=True)
 class HeldPart:
-    """A part as the server has it. hash: as it was when it came. leaves: hashes by number, of rows and of erased ones; None: gone.
+    """A part as the server has it. hash: as it was when it came; found: of what is there now.
 
-    problem: why its content could not be read, "" if it could.
+    seqs: numbers of its rows and of erased ones, in order; None: gone. problem: why its content could not be read, "" if it could.
     """
 
     part: int
     head: bytes
     hash: str
-    leaves: dict[int, bytes] | None
+    found: str = ""
+    seqs: Sequence[int] | None = None
     erased: frozenset[int] = frozenset()
     problem: str = ""
 
@@ -60,7 +61,7 @@ def check_log(device: str, log: str, parts: Sequence[HeldPart], said: SaidHead |
     first = 0
     for held in parts:
         head = decode_head(held.head)
-        if before is None and held.part != 1 and held.leaves is not None:
+        if before is None and held.part != 1 and held.seqs is not None:
             sums.problems.append(f"parts 1 to {held.part - 1} are missing")
         elif before is not None and held.part != before[0] + 1:
             sums.problems.append(
@@ -68,10 +69,10 @@ def check_log(device: str, log: str, parts: Sequence[HeldPart], said: SaidHead |
             )
         elif before is not None:
             _check_link(held, head, before, sums)
-        if before is None and held.leaves is None and not held.problem:
-            sums.add(EXPIRED, [(1, head.last)])
+        if held.seqs is None and not held.problem:
+            sums.add(EXPIRED, [(1 if before is None else head.first, head.last)])
         before = (held.part, held.hash, head.last)
-        if held.leaves is not None or held.problem:
+        if held.seqs is not None or held.problem:
             first = first or head.first
             _check_content(device, log, held, head, sums)
     if said is not None and before is not None and before[0] == said.parts and before[1] != said.head:
@@ -79,7 +80,7 @@ def check_log(device: str, log: str, parts: Sequence[HeldPart], said: SaidHead |
     return CheckedPredictionLog(
         device=device,
         log=log,
-        parts=sum(held.leaves is not None for held in parts),
+        parts=sum(held.seqs is not None for held in parts),
         first=first,
         last=before[2] if before is not None else 0,
         rows=sums.rows,
@@ -100,17 +101,16 @@ def _check_link(held: HeldPart, head: Head, before: tuple[int, str, int], sums: 
 
 
 def _check_content(device: str, log: str, held: HeldPart, head: Head, sums: _Sums) -> None:
-    if held.problem or held.leaves is None:
+    if held.problem or held.seqs is None:
         sums.problems.append(f"part {held.part}: {held.problem}")
         return
     if (head.device, head.log, head.part) != (device, log, held.part):
         sums.problems.append(f"part {held.part} has the head of another part")
-    if part_hash(held.head, held.leaves.items()).hex() != held.hash:
+    if held.found != held.hash:
         sums.problems.append(f"part {held.part} was changed: its hash is not the one that the device sent")
-    seqs = sorted(held.leaves)
-    _check_open(held.part, head, seqs, sums)
+    _check_open(held.part, head, held.seqs, sums)
     sums.ratio = min(sums.ratio, head.ratio)
-    sums.rows += len(seqs) - len(held.erased)
+    sums.rows += len(held.seqs) - len(held.erased)
     for gap in head.gaps:
         sums.add(gap.reason, [(gap.first, gap.last)])
     sums.add(ERASED, ((seq, seq) for seq in sorted(held.erased)))

@@ -9,15 +9,16 @@
 
 import hashlib
 import logging
+from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.prediction_parts import Part, leaf, unpack_part
+from edgefleet_protocol.prediction_parts import Part, hash_of, unpack_part
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook
@@ -299,7 +300,7 @@ def said_of(facts: Mapping[str, Any], model: str, log: str) -> SaidHead | None:
 
 
 class _Contents:
-    """What the parts of a log hold, from files and from what waits. Remembers the files' hashes of rows, not their rows."""
+    """What the parts of a log hold, from files and from what waits. Remembers which numbers the files have, not their rows."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
@@ -311,16 +312,16 @@ class _Contents:
             part = unpack_part(row.body)
             return _held(row.part, row.hash, part, "")
         if not row.file:
-            return HeldPart(row.part, row.head, row.hash, None)
+            return HeldPart(row.part, row.head, row.hash)
         if row.file not in self._files:
             self._files[row.file] = self._read(row.file)
         found = self._files[row.file]
         if isinstance(found, str):
-            return HeldPart(row.part, row.head, row.hash, None, problem=found)
+            return HeldPart(row.part, row.head, row.hash, problem=found)
         one = found.get(parquet.PartKey(row.device_id, row.log, row.part))
         if one is None:
-            return HeldPart(row.part, row.head, row.hash, None, problem=f"it is not in the file {row.file[:16]}")
-        return HeldPart(one.part, one.head, row.hash, one.leaves, one.erased, one.problem)
+            return HeldPart(row.part, row.head, row.hash, problem=f"it is not in the file {row.file[:16]}")
+        return replace(one, hash=row.hash)
 
     def _read(self, sha256: str) -> dict[parquet.PartKey, HeldPart] | str:
         try:
@@ -336,8 +337,9 @@ class _Contents:
 
 
 def _held(number: int, digest: str, part: Part, problem: str) -> HeldPart:
-    leaves = {row.seq: leaf(row) for row in part.rows} | {one.seq: one.leaf for one in part.erased}
-    return HeldPart(number, part.head, digest, leaves, frozenset(one.seq for one in part.erased), problem)
+    erased = [one.seq for one in part.erased]
+    seqs = array("q", sorted([row.seq for row in part.rows] + erased))
+    return HeldPart(number, part.head, digest, hash_of(part).hex(), seqs, frozenset(erased), problem)
 
 
 def _file(row: PredictionFile) -> PredictionLogFile:
