@@ -35,7 +35,7 @@ class NewEvent:
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Which events: all that are given must hold; `kinds` empty means any."""
+    """Which events: all that are given must hold; `kinds` empty means any. since, until: when it was received."""
 
     device: str | None = None
     rollout: str | None = None

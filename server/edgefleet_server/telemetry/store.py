@@ -273,11 +273,11 @@ def classes_of_devices(
 
 
 def windows_between(session: Session, device_id: str, since: datetime, until: datetime) -> Iterator[TelemetryWindow]:
-    """Yield the windows of a device received in a span of time, oldest first."""
+    """Yield the windows of a device that began in a span of time, however late they came, in the order in which they came."""
     row = TelemetryWindow
     statement = (
         select(row)
-        .where(col(row.device_id) == device_id, col(row.received_at) >= since, col(row.received_at) <= until)
+        .where(col(row.device_id) == device_id, col(row.received_at) >= since, col(row.t0).between(since, until))
         .order_by(col(row.received_at))
     )
     yield from session.execute(statement.execution_options(yield_per=1000)).scalars()
@@ -305,19 +305,19 @@ def devices_of_bundles(
 
 
 def latency_rows(session: Session, devices: Sequence[str], since: datetime, until: datetime) -> Iterator[Any]:
-    """Yield LATENCY_COLUMNS of the windows that devices sent in a span of time."""
+    """Yield LATENCY_COLUMNS of the windows of devices that began in a span of time, however late they came."""
     row = TelemetryWindow
     statement = select(*(getattr(row, name) for name in LATENCY_COLUMNS)).where(
-        col(row.device_id).in_(devices), col(row.received_at) >= since, col(row.received_at) <= until
+        col(row.device_id).in_(devices), col(row.received_at) >= since, col(row.t0).between(since, until)
     )
     yield from session.execute(statement.execution_options(yield_per=1000))
 
 
 def system_rows(session: Session, devices: Sequence[str], since: datetime, until: datetime) -> Iterator[Any]:
-    """Yield (device, when it was measured, figures) of the messages that devices sent in a span of time."""
+    """Yield (device, when it was measured, figures) of messages that devices wrote in a span of time, however late they came."""
     row = TelemetryBatch
     statement = select(col(row.device_id), col(row.at), col(row.system)).where(
-        col(row.device_id).in_(devices), col(row.received_at) >= since, col(row.received_at) <= until
+        col(row.device_id).in_(devices), col(row.received_at) >= since, col(row.at).between(since, until)
     )
     yield from session.execute(statement.execution_options(yield_per=1000))
 

@@ -75,16 +75,16 @@ def test_times_are_round_in_utc(span_s: int, labels: list[str]) -> None:
 
 
 def test_a_line_breaks_where_a_value_is_missing_and_a_single_one_is_a_dot() -> None:
-    times = [NOON + 60 * n for n in range(5)]
-    made = drawn(times, [[1.0, 2.0, None, 1.0, None], [None] * 5])
-    assert made.lines == ["M0 80.6L250 11.1", ""]
-    assert made.dots == ["M750 80.6h0", ""]
+    times = [NOON + 60 * n for n in (0, 1, 2, 4, 8, 10)]
+    made = drawn(times, [[1.0, 2.0, 1.0, None, 1.0, None], [None] * 6], (times[0], times[-1]))
+    assert made.lines == ["M0 80.6L100 11.1L200 80.6", ""]
+    assert made.dots == ["M800 80.6h0", ""]
     assert made.arrows == []
 
 
 def test_points_above_the_scale_are_drawn_at_its_edge_with_one_arrow_for_neighbours() -> None:
     column = [*STEADY, *STEADY, 700.0, 900.0]
-    made = drawn([NOON + n for n in range(20)], [column])
+    made = drawn([NOON + n for n in range(20)], [column], (NOON, NOON + 19))
     [arrow] = made.arrows
     assert (arrow.series, arrow.at, arrow.count, arrow.largest) == (0, 100.0, 2, 900.0)
     assert made.lines[0].endswith(f"L947 0.0L{WIDTH} 0.0")
@@ -95,7 +95,7 @@ def test_points_above_the_scale_are_drawn_at_its_edge_with_one_arrow_for_neighbo
     st.lists(st.integers(NOON, NOON + 10**7), min_size=7, max_size=7, unique=True),
 )
 def test_everything_is_drawn_within_the_chart(columns: list[Column], times: list[int]) -> None:
-    made = drawn(sorted(times), columns)
+    made = drawn(sorted(times), columns, (min(times), max(times)))
     for path in [*made.lines, *made.dots]:
         for point in path.replace("h0", "").replace("M", "L").split("L")[1:]:
             x, y = map(float, point.split())

@@ -27,6 +27,9 @@ from edgefleet_server.telemetry.timelines.model import (
     Scope,
     Timeline,
 )
+from tests.server.dashboard.fleet import Fleet
+from tests.server.dashboard.live_elements import live_elements
+from tests.server.objectives.test_openslo import share
 from tests.server.telemetry.sending_fleet import SendingFleet
 
 BEGIN = datetime(2026, 11, 25, tzinfo=UTC)
@@ -94,6 +97,18 @@ def test_the_file_has_what_the_charts_show(sending: SendingFleet) -> None:
     browser.cookies.clear()
     away = browser.get("/metrics-file?scope=fleet", follow_redirects=False)
     assert (away.status_code, away.headers["location"].partition("?")[0]) == (303, "/login")
+
+
+def test_the_first_figures_come_to_a_page_that_is_open(empty_fleet: Fleet, sending: SendingFleet) -> None:
+    slo = share("success", site="lab") | {"metadata": {"name": "ok"}}
+    assert sending.fleet.house.client(Role.ADMIN).put("/api/v1/slos/ok", json=slo).status_code == 201
+    for fleet, path, words in (
+        (empty_fleet, "/", "No measurements yet"),
+        (sending.fleet, "/slos/ok", "Nothing was counted yet"),
+    ):
+        parts = live_elements(fleet.browser(Role.VIEWER).get(path).text)
+        assert words in parts["charts"]
+        assert figures(parts["chart-data"]) == {}
 
 
 def test_the_page_of_latency_ranks_causes_with_their_evidence(sending: SendingFleet) -> None:

@@ -5,8 +5,8 @@ Rules:
 2. It ends at the largest value. An outlier does not stretch it: when the largest value of a series is more than OUTLIER times what nine
    tenths of the series keep within, the scale of that series ends at the latter. A chart ends where the largest of its series does.
 3. A point above the scale is drawn at its upper edge, with an arrow that says its value. Neighbours share one arrow.
-4. A line breaks where a value is missing; with an axis of its own it goes on over gaps that are at most GAP times as long as usual, for
-   steps may be shorter than the time between two reports. A value between two breaks is a dot.
+4. A line goes on over gaps that are at most GAP times as long as usual, for steps may be shorter than the time between two reports. Over
+   longer ones it breaks. A value between two breaks is a dot.
 
 The paths are in a space of WIDTH x HEIGHT that is stretched to the width of the page; places on the time axis are percents of it, those
 on the other axis pixels.
@@ -66,16 +66,15 @@ class Drawing:
     arrows: Sequence[Arrow]
 
 
-def drawn(times: Sequence[int], columns: Sequence[Column], axis: tuple[int, int] | None = None) -> Drawing:
+def drawn(times: Sequence[int], columns: Sequence[Column], axis: tuple[int, int]) -> Drawing:
     """Return the drawing of series over the same times, in seconds since 1970, ascending; None is a missing value.
 
-    axis: where the axis of time begins and ends; without it the series do.
+    axis: where the axis of time begins and ends.
     """
     low, high = scale(columns)
-    first, last = axis or ((times[0], times[-1]) if times else (0, 0))
+    first, last = axis
     places = [time_place(one, first, last) for one in times]
-    reach = [None if axis is None else _reach(places, column) for column in columns]
-    paths = [_paths(places, column, low, high, far) for column, far in zip(columns, reach, strict=True)]
+    paths = [_paths(places, column, low, high) for column in columns]
     return Drawing(
         values=[Tick(round(_height(one, low, high), 1), label) for one, label in value_ticks(low, high)],
         times=[Tick(round(100 * time_place(at, first, last), 2), label) for at, label in time_ticks(first, last)],
@@ -134,22 +133,15 @@ def _reach(places: Sequence[float], column: Column) -> float:
     return GAP * statistics.median(gaps) * (1 + 1e-9) if gaps else 0.0
 
 
-def _paths(places: Sequence[float], column: Column, low: float, high: float, reach: float | None) -> tuple[str, str]:
+def _paths(places: Sequence[float], column: Column, low: float, high: float) -> tuple[str, str]:
     lines, dots = [], []
-    for run in _runs(places, column) if reach is None else _within(places, column, reach):
+    for run in _within(places, column, _reach(places, column)):
         points = [f"{WIDTH * at:.0f} {_height(value, low, high):.1f}" for at, value in run]
         if len(points) > 1:
             lines.append(f"M{'L'.join(points)}")
         else:
             dots.append(f"M{points[0]}h0")
     return "".join(lines), "".join(dots)
-
-
-def _runs(places: Sequence[float], column: Column) -> Iterator[list[tuple[float, float]]]:
-    """Yield the known points between two breaks."""
-    for is_known, run in groupby(zip(places, column, strict=True), key=lambda one: one[1] is not None):
-        if is_known:
-            yield [(place, value) for place, value in run if value is not None]
 
 
 def _within(places: Sequence[float], column: Column, reach: float) -> list[list[tuple[float, float]]]:

@@ -118,9 +118,9 @@ class EvidenceLoader:
 
     def of_device(self, model: str, device: str, since: datetime, until: datetime) -> Case:
         """Return the question about one device, next to others that ran its bundles."""
-        step_s, now = _step_of(since, until), self._clock.now()  # windows may come late
+        step_s = _step_of(since, until)
         with self._db.read() as session:
-            own = store.latency_rows(session, [device], since, now)
+            own = store.latency_rows(session, [device], since, until)
             digests = sorted({row.sha256 for row in own if row.model == model and row.lane == ACTIVE})
             near = store.devices_of_bundles(session, digests, since, until, windows=LOOKED_AT, but=device)
         others = near[:MOST_OTHERS]
@@ -128,12 +128,10 @@ class EvidenceLoader:
         kept = [device, *(one for one in others if one in crowds)]
         steps: dict[str, Steps] = {one: {} for one in kept}
         with self._db.read() as session:
-            for row in store.latency_rows(session, kept, since, now):
-                if since <= row.t0 <= until:
-                    _add_window(_at(steps[row.device_id], row.t0, since, step_s), row, model)
-            for sender, at, figures in store.system_rows(session, kept, since, now):
-                if since <= at <= until:
-                    _add_system(_at(steps[sender], at, since, step_s), figures)
+            for row in store.latency_rows(session, kept, since, until):
+                _add_window(_at(steps[row.device_id], row.t0, since, step_s), row, model)
+            for sender, at, figures in store.system_rows(session, kept, since, until):
+                _add_system(_at(steps[sender], at, since, step_s), figures)
         strands = [Strand(one, _moments(steps[one], since, step_s), *_place(crowds.get(one))) for one in kept]
         return Case(model, strands[0], strands, step_s, is_device=True, drift=self._drift(model, device))
 
@@ -143,9 +141,9 @@ class EvidenceLoader:
         place = (Dimension.PROFILE, Dimension.SITE)
         by = (Dimension.MODEL, Dimension.LANE, Dimension.VERSION, *place)
         span_s, series = (until - since).total_seconds(), self._rollups.series(by)
-        scale_s = next((s for s in SCALES if span_s / s <= min(STEPS, MOST_ROWS / max(1, series))), SCALES[-1])
         age_s = (self._clock.now() - since).total_seconds()
-        scale_s = scale_of(min(scale_s, self._longest(span_s)), age_s)
+        least_s = max(span_s / STEPS, series * span_s / MOST_ROWS)
+        scale_s = scale_of(SCALES[0], age_s, min(least_s, self._longest(span_s)))
         cells: dict[Place, Steps] = {}
         whole: Steps = {}
         others = []

@@ -10,13 +10,14 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.events.model import EventFilter, EventView
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.drift.views import ModelDrift
-from edgefleet_server.telemetry.rollups.model import SCALES, Dimension, Step, Sums, SystemSums
+from edgefleet_server.telemetry.rollups.model import Dimension, Step, Sums, SystemSums
 from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
 from edgefleet_server.telemetry.signals.model import Scale
 from edgefleet_server.telemetry.timelines.device_steps import message_steps, window_steps
 from edgefleet_server.telemetry.timelines.marks import DEVICE_KINDS, DRIFT_KINDS, KINDS, between, marks_of
 from edgefleet_server.telemetry.timelines.model import MOST_POINTS, DriftLine, LinesBy, Mark, Scope, Timeline
 from edgefleet_server.telemetry.timelines.timeline_figures import (
+    Cells,
     begins,
     classes_of,
     joined,
@@ -101,10 +102,12 @@ class TimelineReader:
         chosen = USUAL[scope] if by is None or scope is Scope.DEVICE else by
         now_s = int(self._clock.now().timestamp())
         step_s = step_length((until - since).total_seconds(), points)
+        answers: list[Step[Sums]] = []
         if scope is Scope.DEVICE:
-            answers, system = self._of_device(name, since, until)
+            lines, system = self._of_device(name, since, until, step_s)
         else:
             answers, system, step_s = self._of_rollups(scope, name, chosen, step_s, since, until, now_s)
+            lines = joined(answers, step_s)
         at = begins(int(since.timestamp()), int(until.timestamp()), step_s)
         means, most = system_of(system, at, step_s)
         return Timeline(
@@ -115,7 +118,7 @@ class TimelineReader:
             until=until,
             step_s=step_s,
             at=[datetime.fromtimestamp(one, UTC) for one in at],
-            lines=[line_of(key, cells, at, step_s, now_s) for key, cells in joined(answers, step_s).items()],
+            lines=[line_of(key, cells, at, step_s, now_s) for key, cells in lines.items()],
             system=means,
             system_most=most,
             drift=self._drift_of(name, since, until) if scope is Scope.MODEL else [],
@@ -124,14 +127,11 @@ class TimelineReader:
         )
 
     def _of_device(
-        self, device: str, since: datetime, until: datetime
-    ) -> tuple[list[Step[Sums]], list[Step[SystemSums]]]:
-        now = self._clock.now()  # windows may come late
+        self, device: str, since: datetime, until: datetime, step_s: int
+    ) -> tuple[dict[str, Cells], list[Step[SystemSums]]]:
         with self._db.read() as session:
-            windows = window_steps(store.windows_between(session, device, since, now))
-            answers = [one for one in windows if since <= one.at <= until]
-            messages = message_steps(store.system_rows(session, [device], since, now))
-            return answers, [one for one in messages if since <= one.at <= until]
+            lines = joined(window_steps(store.windows_between(session, device, since, until)), step_s)
+            return lines, list(message_steps(store.system_rows(session, [device], since, until)))
 
     def _of_rollups(  # the question as it was asked
         self, scope: Scope, name: str, by: LinesBy, step_s: int, since: datetime, until: datetime, now_s: int
@@ -140,8 +140,7 @@ class TimelineReader:
         of = {_OF[scope]: (name,)} if scope in _OF else {}
         where = {**of, Dimension.LANE: ACTIVE}
         series, span_s = self._rollups.series(_DIMENSIONS[by], where), (until - since).total_seconds()
-        scale_s = scale_of(step_s, now_s - since.timestamp())
-        scale_s = next((one for one in SCALES if one >= scale_s and series * span_s / one <= MOST_ROWS), SCALES[-1])
+        scale_s = scale_of(step_s, now_s - since.timestamp(), series * span_s / MOST_ROWS)
         step_s = max(step_s, scale_s)
         begin = datetime.fromtimestamp(int(since.timestamp()) // step_s * step_s, UTC)
         answers = self._rollups.models(scale_s, begin, until, by=_DIMENSIONS[by], where=where, step_s=step_s)

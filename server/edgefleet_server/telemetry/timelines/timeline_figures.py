@@ -23,7 +23,7 @@ MESSAGE_S: Final = 900
 """How long a device waits between two messages where nothing is under way."""
 NETWORK: Final = ("net_rx_bytes", "net_tx_bytes")
 MOST_OF: Final = ("temperature_celsius", "throttled_ratio", "cpu_ratio")
-"""Of which the largest of any device is told too."""
+"""Of which the largest of any device is said too."""
 Cells = dict[int, Sums]
 """Sums by the number of the step."""
 
@@ -40,10 +40,12 @@ def step_length(span_s: float, points: int) -> int:
     return next((one for one in LENGTHS if one >= least), math.ceil(least / LENGTHS[-1]) * LENGTHS[-1])
 
 
-def scale_of(step_s: int, age_s: float) -> int:
-    """Return the longest stored scale that a step is a multiple of; a longer one where that is not kept for so long."""
-    scale_s = max(one for one in SCALES if step_s % one == 0)
-    return next((one for one in SCALES if one >= scale_s and KEPT[one].total_seconds() >= age_s), SCALES[-1])
+def scale_of(step_s: int, age_s: float, least_s: float = 0.0) -> int:
+    """Return the longest stored scale that a step is a multiple of; a longer one where that is shorter than `least_s` or not kept for
+    so long.
+    """
+    least_s = max(least_s, *(one for one in SCALES if step_s % one == 0))
+    return next((one for one in SCALES if one >= least_s and KEPT[one].total_seconds() >= age_s), SCALES[-1])
 
 
 def joined(steps: Iterable[Step[Sums]], step_s: int) -> dict[str, Cells]:
