@@ -57,6 +57,34 @@ def test_whatever_was_planted_comes_first(kind: CauseKind, seed: int, begin: int
     assert (first.kind, first.verdict) == (kind, CauseVerdict.LIKELY)
 
 
+@pytest.mark.parametrize("is_over", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_planted_cause_comes_first_in_spite_of_gaps_and_an_older_change(kind: CauseKind, is_over: bool) -> None:
+    """Every fifth report is missing, and those at the rise too; disk or memory had run low seven hours before, and stayed so."""
+    case, calm = of_device(Plant(kind), 29, others=3), of_device(Plant(), 29).subject.moments
+    older = PLANTED[CauseKind.MEMORY if kind is CauseKind.DISK else CauseKind.DISK]
+    moments = []
+    for n, one in enumerate(case.subject.moments):
+        shown = calm[n] if is_over and n >= 75 else one
+        if n % 5 and n not in {57, 58, 59, 61}:
+            moments.append(replace(shown, figures=shown.figures | (older if n >= 30 else {})))
+    mine = replace(case.subject, moments=moments)
+    answer = judge(replace(case, subject=mine, parts=[mine, *case.parts[1:]]))
+    assert answer.rise is not None
+    assert answer.rise.is_over == is_over
+    assert (answer.findings[0].kind, answer.findings[0].verdict) == (kind, CauseVerdict.LIKELY)
+    assert sum(one.verdict is CauseVerdict.LIKELY for one in answer.findings) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_planted_cause_in_two_of_six_cohorts_comes_first(kind: CauseKind) -> None:
+    rng = random.Random(31)
+    hit = [strand(f"hit-{n}", Plant(kind, ratio=3.0), rng, site="kyoto") for n in range(2)]
+    answer = judge(of_fleet([*hit, *(strand(f"calm-{n}", Plant(), rng, site="lyon") for n in range(4))]))
+    assert (answer.spread, answer.place, answer.hit, answer.of) == (Spread.SITE, "kyoto", 2, 6)
+    assert (answer.findings[0].kind, answer.findings[0].verdict) == (kind, CauseVerdict.LIKELY)
+
+
 @settings(max_examples=25)
 @given(st.integers(0, 10**6), st.floats(0.005, 0.1), st.integers(12, 192))
 def test_where_nothing_rises_nothing_is_found(seed: int, noise: float, steps: int) -> None:
