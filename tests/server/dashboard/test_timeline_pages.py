@@ -185,6 +185,12 @@ def test_a_young_fleet_has_a_short_span(steps: int, span: str) -> None:
     assert fitting(timeline([line("1.0.0", [*[None] * (24 - steps), *[5] * steps])])) == span
 
 
+def test_an_old_fleet_has_the_usual_span_where_steps_begin_before_it() -> None:
+    since = BEGIN + timedelta(minutes=17)
+    old = timeline([line("1.0.0", [5] * 25)], since=since, until=since + timedelta(hours=24))
+    assert fitting(old) == "24h"
+
+
 def test_steps_between_seldom_reports_do_not_break_a_line_but_silence_does() -> None:
     seldom: list[int | None] = [9 if n % 3 == 0 else None for n in range(30)]
     (chart,) = charts(timeline([line("1", seldom)]))

@@ -126,7 +126,7 @@ def fitting(timeline: Timeline) -> str:
     known = [place for column in columns for place, value in enumerate(column) if value is not None]
     if not known:
         return DEFAULT_SPAN
-    oldest = timeline.until - timeline.at[min(known)]
+    oldest = timeline.until - max(timeline.since, timeline.at[min(known)])
     return next((span for span, (length, _) in SPANS.items() if length >= oldest), DEFAULT_SPAN)
 
 
