@@ -67,7 +67,7 @@ def test_a_planted_cause_comes_first_in_spite_of_gaps_and_an_older_change(kind: 
     for n, one in enumerate(case.subject.moments):
         shown = calm[n] if is_over and n >= 75 else one
         if n % 5 and n not in {57, 58, 59, 61}:
-            moments.append(replace(shown, figures=shown.figures | (older if n >= 30 else {})))
+            moments.append(replace(shown, figures={**shown.figures, **(older if n >= 30 else {})}))
     mine = replace(case.subject, moments=moments)
     answer = judge(replace(case, subject=mine, parts=[mine, *case.parts[1:]]))
     assert answer.rise is not None
