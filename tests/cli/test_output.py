@@ -17,7 +17,7 @@ from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.options import Format
 from edgefleet_cli.core.transport.reply import Page, Reply, struct_of
 from edgefleet_cli.release.render import BUNDLES, CANDIDATES, Candidate, Score, exit_code, failures, show_result
-from edgefleet_cli.render.format import age, error_text, metric, milliseconds, pairs, size, text
+from edgefleet_cli.render.format import age, digits, error_text, metric, milliseconds, pairs, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet, fitted
 from edgefleet_server.dashboard.core.filters import size as page_size
 
@@ -142,6 +142,8 @@ def test_figures_are_short_and_never_fail_on_nothing() -> None:
     assert metric(None) == "-"
     assert pairs({"b": 1, "a": 2}) == "a=2,b=1"
     assert text(True) == "yes"
+    assert [text(one) for one in (0.12345, 9999.4, 22_561.4, -1e6)] == ["0.1235", "9999", "22561", "-1000000"]
+    assert [digits(one, 2) for one in (14.4, 99.4, 143.0)] == ["14", "99", "143"]
     assert error_text("golden", "no match") == "golden: no match"
     assert error_text(None, "") == ""
     now = datetime(2026, 1, 3, 12, 0, tzinfo=UTC)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgefleet_cli.core import api
-from edgefleet_cli.render.format import duration, moment, text
+from edgefleet_cli.render.format import digits, duration, moment, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 from edgefleet_cli.render.sparkline import spark, thinned
 
@@ -24,7 +24,7 @@ def state_of(one: api.alert.Slo) -> str:
 def fastest(one: api.alert.Slo) -> str:
     """Return the highest burn of all long windows."""
     burns = [burn.long_burn for burn in one.burns if burn.long_burn is not None]
-    return f"{max(burns):.2g}x" if burns else "-"
+    return f"{digits(max(burns), 2)}x" if burns else "-"
 
 
 SHEET: Sheet[api.alert.Slo] = Sheet(
@@ -45,8 +45,8 @@ SHEET: Sheet[api.alert.Slo] = Sheet(
 )
 BURNS: list[Column[api.alert.Burn]] = [
     Column("windows", lambda b: f"{duration(b.long_s)} / {duration(b.short_s)}", keep=True),
-    Column("long", lambda b: "-" if b.long_burn is None else f"{b.long_burn:.3g}x", right=True),
-    Column("short", lambda b: "-" if b.short_burn is None else f"{b.short_burn:.3g}x", right=True),
+    Column("long", lambda b: "-" if b.long_burn is None else f"{digits(b.long_burn, 3)}x", right=True),
+    Column("short", lambda b: "-" if b.short_burn is None else f"{digits(b.short_burn, 3)}x", right=True),
     Column("limit", lambda b: f"{b.factor:g}x", right=True),
     Column("bad", lambda b: f"{b.bad} of {b.total}", right=True),
     Column("says", lambda b: "too few failed to say" if b.state == "few" else text(b.state)),
@@ -76,4 +76,4 @@ def show_slo(out: Output, found: api.alert.SloDetail) -> None:
 
 
 def _counted_at(one: api.alert.Slo) -> str:
-    return f"{one.counted_at:.4g} ms, the nearest edge of the latency sketch (at most 1% away)"
+    return f"{text(one.counted_at)} ms, the nearest edge of the latency sketch (at most 1% away)"

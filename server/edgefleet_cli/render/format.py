@@ -20,8 +20,13 @@ def text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return digits(value, 4)
     return str(value)
+
+
+def digits(value: float, count: int) -> str:
+    """Return a number to so many digits; a large one whole, never as a power of ten."""
+    return f"{value:.{count}g}" if abs(value) < 10**count - 0.5 else f"{value:.0f}"
 
 
 def size(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgefleet_cli.core import api
-from edgefleet_cli.render.format import counted, moment, text
+from edgefleet_cli.render.format import counted, digits, moment, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 from edgefleet_cli.render.sparkline import spark, thinned
 
@@ -20,7 +20,7 @@ def _interval(one: api.model.AccuracyLine) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+    return "-" if value is None else digits(value, 3)
 
 
 def _trend(one: api.model.AccuracyLine) -> str:
