@@ -3,7 +3,8 @@
 Prints one JSON object. Roll-ups of a month of `--devices` devices (a window every 15 minutes from each: 3 versions of one model and one
 of another, 4 profiles, 10 sites, 3 groups) are written as the real writer makes them, at the scales that charts of a month and of a week
 read; then the services, the API and the pages are asked in this process. Figures, in ms of processor time, with what they are held to:
-- service_ms: median and largest of `TimelineReader.read` for 30 days in the steps of the page (100 ms), by scope and lines;
+- service_ms: first, median and largest of `TimelineReader.read` for 30 days in the steps of the page (median 100 ms), by scope and lines;
+  the first adds up all rows, others what changed;
 - page_ms: the whole page, rendered, by the API app without a network (100 ms for the charts of fleet and model);
 - api_ms: JSON of 1,500 points at most; explain_ms: why latency rose over all devices (not held to a goal).
 

@@ -2,18 +2,23 @@
 
 What is asked of all devices together is read from the series of all cohorts; by profile, group or site from those of the cohorts. A
 device in two groups counts in both where sums are told apart by group, and once everywhere else.
+
+Sums of cohorts are remembered (`KeptSteps`). Rows are added up step by step: a month of a large fleet has millions of counts.
 """
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 from sqlmodel import Session
 
 from edgefleet_server.db.database import Database
 from edgefleet_server.telemetry.rollups import store
-from edgefleet_server.telemetry.rollups.model import EVER, Cohort, Dimension, Step, Sums, SystemSums
+from edgefleet_server.telemetry.rollups.kept_steps import KeptSteps, witnesses
+from edgefleet_server.telemetry.rollups.model import EVER, SCALES, Cohort, Dimension, Step, Sums, SystemSums
 from edgefleet_server.telemetry.rollups.rollup_writer import KINDS, MODEL, SYSTEM
 from edgefleet_server.telemetry.rollups.step_fold import ALL, BLOCK, MINUTE, SeriesKey, sum_of
 from edgefleet_server.telemetry.rollups.totals import Total, loaded
@@ -24,6 +29,42 @@ Where = Mapping[Dimension, Collection[str]]
 _EVERYTHING: Final[Where] = {}
 Keys = tuple[tuple[str, ...], ...]
 """The keys in which a series counts."""
+StoredStep = tuple[int, int, bytes]
+"""Series, beginning, sums."""
+Found = tuple[int, tuple[str, ...], Any]
+"""Beginning, key, total."""
+
+
+class _Question(NamedTuple):
+    """What is asked. begin, end: of the span of time, Unix time."""
+
+    kind: str
+    scale_s: int
+    step_s: int
+    by: tuple[Dimension, ...]
+    where: Where
+    begin: float
+    end: float
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Between which whole seconds the rows begin that are asked for."""
+        first = self.begin - BLOCK + 1 if self.scale_s == MINUTE else self.begin
+        return int(-(-first // 1)), int(-(-self.end // 1))
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its sums are worth remembering: those of cohorts are of many rows."""
+        return self.scale_s in SCALES[1:] and not OF_COHORTS.isdisjoint({*self.by, *self.where})
+
+    def name(self, series: int) -> Hashable:
+        """Return what the same question of so many series has, whatever its span."""
+        where = frozenset((one, frozenset(of)) for one, of in self.where.items())
+        return self.kind, self.scale_s, self.step_s, self.by, where, series
+
+    def is_whole(self, at: int) -> bool:
+        """Return whether all of a step is asked for."""
+        return self.begin <= at and at + self.step_s <= self.end
 
 
 class RollupReader:
@@ -35,6 +76,7 @@ class RollupReader:
         self._lock = threading.Lock()
         self._series: dict[int, SeriesKey] = {}
         self._cohorts: dict[int, Cohort] = {}
+        self._kept = KeptSteps()
 
     def models(
         self,
@@ -87,21 +129,21 @@ class RollupReader:
         where: Where,
         step_s: int,
     ) -> Iterator[tuple[datetime, tuple[str, ...], Any]]:
-        begin, end = since.timestamp(), until.timestamp()
+        asked = _Question(kind, scale_s, step_s, tuple(by), where, since.timestamp(), until.timestamp())
         with self._db.read() as session:
             series, cohorts = self._known(session)
             keys = _chosen(series, cohorts, kind, by, where)
-            found: dict[tuple[int, tuple[str, ...]], list[Total]] = {}
-            first = begin - BLOCK + 1 if scale_s == MINUTE else begin
-            for number, at, data in store.steps(session, scale_s, keys, int(-(-first // 1)), int(-(-end // 1))):
-                parts = loaded(data)
-                for moment, one in parts if scale_s == MINUTE else [(at, parts)]:
-                    total = KINDS[kind].unpacked(one)
-                    if begin <= moment < end:
-                        for key in keys[number]:
-                            found.setdefault((moment // step_s * step_s, key), []).append(total)
-        for at, key in sorted(found):
-            yield datetime.fromtimestamp(at, UTC), key, sum_of(found[at, key])
+            now = _witnesses(session, series, asked)
+            name = asked.name(len(keys))
+            kept = self._kept.known(name, now)
+            rows = [one for gap in _gaps(kept, asked) for one in store.steps(session, scale_s, keys, *gap)]
+        fresh = list(_added(rows, keys, asked))
+        for at, parts in groupby(fresh, key=itemgetter(0)):
+            if at in now:
+                self._kept.keep(name, at, now[at], [(key, total.packed()) for _, key, total in parts])
+        fresh += [(at, key, KINDS[kind].unpacked(one)) for at, parts in kept.items() for key, one in parts]
+        for at, key, total in sorted(fresh, key=itemgetter(0, 1)):
+            yield datetime.fromtimestamp(at, UTC), key, total
 
     def _known(self, session: Session) -> tuple[Mapping[int, SeriesKey], Mapping[int, Cohort]]:
         """Return series and cohorts: they are only ever added, and become visible in the order of their ids (`store.lock`)."""
@@ -115,6 +157,48 @@ class RollupReader:
             with self._lock:
                 self._series, self._cohorts = series, cohorts
         return series, cohorts
+
+
+def _witnesses(session: Session, series: Mapping[int, SeriesKey], asked: _Question) -> dict[int, bytes]:
+    """Return what says whether the sums of whole steps are those that are remembered."""
+    if not asked.is_kept:
+        return {}
+    where = {one: of for one, of in asked.where.items() if one not in OF_COHORTS}
+    of_all = _chosen(series, {}, asked.kind, (), where)
+    found = witnesses(store.steps(session, asked.scale_s, of_all, *asked.span), asked.step_s)
+    return {at: one for at, one in found.items() if asked.is_whole(at)}
+
+
+def _gaps(kept: Collection[int], asked: _Question) -> Iterator[tuple[int, int]]:
+    """Yield the spans of time between the steps that are remembered."""
+    begin, end = asked.span
+    for at in sorted(kept):
+        if at > begin:
+            yield begin, at
+        begin = at + asked.step_s
+    if begin < end:
+        yield begin, end
+
+
+def _added(rows: Iterable[StoredStep], keys: Mapping[int, Keys], asked: _Question) -> Iterator[Found]:
+    """Yield the sums of rows by step and key, in this order."""
+    found: dict[tuple[int, tuple[str, ...]], list[Total]] = {}
+    for at, parts in groupby(sorted(rows, key=itemgetter(1)), key=itemgetter(1)):
+        yield from _summed(found, at - asked.step_s)
+        for number, _, data in parts:
+            packed = loaded(data)
+            for moment, one in packed if asked.scale_s == MINUTE else [(at, packed)]:
+                if asked.begin <= moment < asked.end:
+                    total, place = KINDS[asked.kind].unpacked(one), moment // asked.step_s * asked.step_s
+                    for key in keys[number]:
+                        found.setdefault((place, key), []).append(total)
+    yield from _summed(found, int(asked.end))
+
+
+def _summed(found: dict[tuple[int, tuple[str, ...]], list[Total]], last: int) -> Iterator[Found]:
+    """Yield the sums of the steps that began until `last`, and forget what they are of."""
+    for place in sorted(one for one in found if one[0] <= last):
+        yield *place, sum_of(found.pop(place))
 
 
 def _chosen(

@@ -119,6 +119,9 @@ def test_every_scale_is_the_sum_of_the_distinct_windows(any_house: House, data: 
             telemetry = data.draw(st.sampled_from([telemetry, telemetry_of(house)]))
         if not is_killed or at == len(deliveries):
             telemetry.ingest(batch)
+        for scale in SCALES:  # what is remembered of it must not be told after the next
+            read(telemetry, scale, now, by=(Dimension.GROUP,))
+            read(telemetry, scale, now, where={Dimension.SITE: ["north"]})
     sent = [(one.device, window) for one in messages for window in one.windows]
     for scale in SCALES:
         mine = [(d, w) for d, w in sent if _is_kept(w, scale, now_s)]
