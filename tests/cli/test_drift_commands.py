@@ -10,8 +10,10 @@ from collections.abc import Iterator
 import pytest
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.release.drift.bar_pairs import bar, pair
+from edgefleet_cli.release.drift.render import show_model
+from edgefleet_cli.render.output import Output
 from edgefleet_server.access.model import Role
 from tests.cli.conftest import Edgectl
 from tests.server.dashboard.drifting_fleet import pumps, say
@@ -53,6 +55,13 @@ def test_all_models_have_a_line_and_one_has_words(edgectl: Edgectl) -> None:
     assert "edgectl drift explain pump temperature" in one.err
     wrong = edgectl("drift", "show", "--version", "1.0.0")
     assert (wrong.code, wrong.error_code) == (2, "cli.usage")
+
+
+def test_a_model_with_labels_says_how_its_answers_fared(capsys: pytest.CaptureFixture[str]) -> None:
+    concept = api.model.ConceptDrift(state="none", said="90.0% of labelled answers are right.", labelled=60)
+    said = api.model.ModelDrift(model="pump", release="pump@1.0.0", said="Inputs are as before.", concept=concept)
+    show_model(Output(), said)
+    assert "90.0% of labelled answers are right." in capsys.readouterr().out
 
 
 def test_signals_are_listed_and_one_is_explained(edgectl: Edgectl) -> None:

@@ -99,6 +99,22 @@ def test_what_belongs_to_none_is_not_called_all(edgectl: Edgectl, fleet: Stub) -
     assert "1,234/s" in ran.out
 
 
+def test_a_young_fleet_is_shown_from_its_beginning_on(edgectl: Edgectl, fleet: Stub) -> None:
+    at = [(NOON + timedelta(hours=8 * n)).isoformat() for n in range(STEPS)]
+    day = timeline(at=at, since=at[0], until=at[-1], lines=[line("1.0.0", requests=[None, None, None, 900])], system={})
+    fleet.says("GET /fleet/metrics", day, timeline())
+    assert "steps of 15m" in edgectl("fleet", "metrics").out
+    queries = fleet.queries("GET /fleet/metrics")
+    assert len(queries) == 2
+    assert "since" not in queries[0]
+    assert "since" in queries[1]
+    fleet.asked.clear()
+    fleet.says("GET /fleet/metrics", day)
+    edgectl("fleet", "metrics", "--since", "24h")
+    edgectl("fleet", "metrics", "-o", "json")
+    assert len(fleet.queries("GET /fleet/metrics")) == 2
+
+
 def test_rows_for_programs_are_steps(edgectl: Edgectl, fleet: Stub) -> None:
     fleet.says("GET /models/digits/metrics", timeline())
     rows = list(csv.DictReader(io.StringIO(edgectl("model", "metrics", "digits", "-o", "csv").out)))

@@ -45,8 +45,8 @@ SHEET: Sheet[api.alert.Slo] = Sheet(
 )
 BURNS: list[Column[api.alert.Burn]] = [
     Column("windows", lambda b: f"{duration(b.long_s)} / {duration(b.short_s)}", keep=True),
-    Column("long", lambda b: "-" if b.long_burn is None else f"{digits(b.long_burn, 3)}x", right=True),
-    Column("short", lambda b: "-" if b.short_burn is None else f"{digits(b.short_burn, 3)}x", right=True),
+    Column("long", lambda b: "-" if b.long_burn is None else f"{digits(b.long_burn, 2)}x", right=True),
+    Column("short", lambda b: "-" if b.short_burn is None else f"{digits(b.short_burn, 2)}x", right=True),
     Column("limit", lambda b: f"{b.factor:g}x", right=True),
     Column("bad", lambda b: f"{b.bad} of {b.total}", right=True),
     Column("says", lambda b: "too few failed to say" if b.state == "few" else text(b.state)),

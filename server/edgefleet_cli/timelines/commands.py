@@ -29,7 +29,10 @@ class LinesBy(StrEnum):
 
 
 Since = Annotated[
-    str | None, typer.Option("--since", metavar="T", help="From then on: 24h, 7d, or RFC 3339; default: 24h.")
+    str | None,
+    typer.Option(
+        "--since", metavar="T", help="From then on: 24h, 7d, or RFC 3339; default: 24h, in tables less if it is all."
+    ),
 ]
 Until = Annotated[str | None, typer.Option("--until", metavar="T", help="Up to then: 1h (ago), or RFC 3339.")]
 Points = Annotated[
@@ -107,11 +110,14 @@ def explain_model(
 def _show(
     session: Session, path: str, by: LinesBy | None, since: str | None, until: str | None, points: int | None
 ) -> None:
-    from edgefleet_cli.timelines.timeline_table import STEPS, show_timeline, steps_of
+    from edgefleet_cli.timelines.timeline_table import STEPS, fitting, show_timeline, steps_of
 
     named = None if by is None else by.value
     span = _span(session, since, until)
     found: Reply[Any] = session.api.get(path, api.device.Timeline, by=named, points=points, **span)
+    if session.out.is_for_eyes and since is until is None and (shorter := fitting(found.value)):
+        span = _span(session, shorter, None)
+        found = session.api.get(path, api.device.Timeline, by=named, points=points, **span)
     if session.out.is_for_eyes and any(True for _ in steps_of(found.value)):
         show_timeline(session.out, found.value)
     else:

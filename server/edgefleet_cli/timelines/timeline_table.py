@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from edgefleet_cli.core import api
@@ -12,6 +13,8 @@ from edgefleet_cli.render.sparkline import spark, thinned
 
 WIDTH: Final = 24
 MOST_MARKS: Final = 12
+SHORTER: Final = {"15m": timedelta(minutes=15), "1h": timedelta(hours=1), "6h": timedelta(hours=6)}
+"""Spans below the usual one."""
 DEVICES: Final = "devices"
 MARKS: Final = {
     "deploy": "▲",
@@ -151,6 +154,17 @@ def steps_of(found: api.device.Timeline) -> Iterator[StepRow]:
         values = {name: found.system[name][place] for name, _, _ in SYSTEM if name in found.system}
         if any(value is not None for value in values.values()):
             yield StepRow(at, DEVICES, values)
+
+
+def fitting(found: api.device.Timeline) -> str | None:
+    """Return a shorter span that has all figures, None where it takes this one: a young fleet is not one bar at the right edge."""
+    columns = [*(line.requests for line in found.lines), *found.system.values()]
+    known = [place for column in columns for place, value in enumerate(column) if value is not None]
+    if not known:
+        return None
+    first = max(found.since, found.at[min(known)], key=datetime.fromisoformat)
+    oldest = datetime.fromisoformat(found.until) - datetime.fromisoformat(first)
+    return next((span for span, length in SHORTER.items() if length >= oldest), None)
 
 
 def show_timeline(out: Output, found: api.device.Timeline) -> None:

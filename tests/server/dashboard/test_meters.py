@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgefleet_server.dashboard.core.filters import times
 from edgefleet_server.dashboard.rollouts.gauges import evidence_share, interval
 
 FINITE = st.floats(-1e9, 1e9)
@@ -33,3 +34,11 @@ def test_nothing_lies_beyond_the_line(a: float, b: float, value: float, threshol
     assert all(0 <= one <= 100 for one in (found.low, found.high, found.value, found.threshold, found.zero or 0.0))
     assert found.low <= found.high
     assert found.width > 0
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "–"), (0.0, "0×"), (0.003, "< 0.01×"), (0.3775, "0.38×"), (9.96, "10×"), (1234.5, "1\u202f234×")],
+)
+def test_how_many_times_has_two_digits(value: float | None, shown: str) -> None:
+    assert times(value) == shown

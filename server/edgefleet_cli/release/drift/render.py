@@ -136,6 +136,8 @@ MOST_DEVICES = 10
 def show_model(out: Output, one: api.model.ModelDrift) -> None:
     """Write a model's drift for eyes: in words, then the signals that drift, then what devices say themselves."""
     out.prose(f"{text(one.release or one.model)}: {one.said}")
+    if one.concept is not None and one.concept.labelled:
+        out.prose(one.concept.said)
     out.prose(_judged_by(one))
     drifting = [signal for signal in one.signals if signal.state == "drift"]
     if drifting:

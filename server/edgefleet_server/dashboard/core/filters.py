@@ -174,6 +174,15 @@ def evidence(value: Any) -> str:
     return NOTHING if value in (None, "") else str(value)
 
 
+def times(value: float | None) -> str:
+    """Return how many times something is, in two digits: "0.38×", "14×"."""
+    if value is None:
+        return NOTHING
+    if 0 < value < 0.01:
+        return "< 0.01×"
+    return f"{number(round(value)) if value >= 10 else format(value, '.2g')}×"
+
+
 def assignment(device: RolloutDevice, release: str) -> str:
     """Return what one device of a rollout of `release` is doing: its state, what makes it special, and the reason given."""
     is_away = device.online == "offline"

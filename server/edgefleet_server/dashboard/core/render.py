@@ -60,6 +60,7 @@ def environment() -> Environment:
         filters.size,
         filters.share,
         filters.evidence,
+        filters.times,
         filters.figure,
         filters.assignment,
         filters.trend_line,

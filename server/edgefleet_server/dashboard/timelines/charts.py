@@ -33,6 +33,7 @@ MOST_SERIES: Final = 6
 MIB: Final = 1024 * 1024
 
 SPANS: Final[Mapping[str, tuple[timedelta, int]]] = {
+    "15m": (timedelta(minutes=15), 16),
     "1h": (timedelta(hours=1), 61),
     "6h": (timedelta(hours=6), 73),
     "24h": (timedelta(days=1), 97),
