@@ -161,6 +161,7 @@ def test_figures_come_over_rest_and_as_csv(sending: SendingFleet) -> None:
     refused = client.get("/api/v1/fleet/metrics", params=backwards).json()
     assert (refused["code"], "is not before" in refused["detail"]) == ("telemetry.bad_span", True)
     assert client.get("/api/v1/fleet/metrics", params={"since": "0001-01-01T00:00:00Z"}).status_code == 200
+    assert client.get("/api/v1/fleet/metrics", params={"until": "9999-12-31T23:59:59-12:00"}).status_code == 200
     ancient = client.get("/api/v1/fleet/metrics", params={"until": "0001-01-01T00:00:00Z"})
     assert ancient.json()["code"] == "telemetry.bad_span"
 

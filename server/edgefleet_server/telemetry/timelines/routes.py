@@ -44,10 +44,10 @@ class Asked:
 
 
 def span_of(clock: Clock, since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
-    """Return beginning and end, not before what roll-ups keep. Raises BadSpanError."""
+    """Return beginning and end, not before what roll-ups keep and not after the next day: clocks differ. Raises BadSpanError."""
     now = clock.now()
     oldest = now - KEPT[SCALES[-1]]
-    end = max(until or now, oldest)
+    end = min(max(until or now, oldest), now + USUAL)
     begin = max(since or end - USUAL, oldest)
     if begin >= end:
         kept = f"; figures are kept since {oldest.isoformat()}" if begin == oldest else ""
