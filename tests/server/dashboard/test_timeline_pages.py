@@ -16,6 +16,7 @@ import pytest
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.filters import evidence
 from edgefleet_server.dashboard.timelines.charts import MOST_SERIES, SPANS, charts, fitting
+from edgefleet_server.dashboard.timelines.views import TimelineViews
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.telemetry.timelines.csv_table import csv_lines
 from edgefleet_server.telemetry.timelines.model import (
@@ -189,6 +190,18 @@ def test_an_old_fleet_has_the_usual_span_where_steps_begin_before_it() -> None:
     since = BEGIN + timedelta(minutes=17)
     old = timeline([line("1.0.0", [5] * 25)], since=since, until=since + timedelta(hours=24))
     assert fitting(old) == "24h"
+
+
+def test_a_window_that_begins_now_leaves_the_usual_span(empty_fleet: Fleet) -> None:
+    """A step of a quarter of an hour has it; a minute that begins now is none of the steps of a shorter span."""
+
+    class Reader:
+        def read(self, *asked: Any, **more: Any) -> Timeline:
+            length = asked[3] - asked[2]
+            return timeline([line("1.0.0", [*[None] * 23, *[5 if length == timedelta(days=1) else None]])])
+
+    view = TimelineViews(Reader(), empty_fleet.house.clock).view(Scope.FLEET)  # type: ignore[arg-type]
+    assert (view.span, [one.id for one in view.charts]) == ("24h", ["p95"])
 
 
 def test_steps_between_seldom_reports_do_not_break_a_line_but_silence_does() -> None:

@@ -72,10 +72,13 @@ class TimelineViews:
 
     def _made(self, scope: Scope, name: str, span: str, by: LinesBy | None) -> TimelineView:
         timeline = self.read(scope, name, span, by)
-        if span not in SPANS:
-            span = fitting(timeline)
-            timeline = timeline if span == DEFAULT_SPAN else self.read(scope, name, span, by)
         made = charts(timeline)
+        if span not in SPANS:
+            span, fits = DEFAULT_SPAN, fitting(timeline)
+            shorter = timeline if fits == span else self.read(scope, name, fits, by)
+            # of a window that begins now, or by a clock that is ahead, only longer steps may begin before now
+            if found := charts(shorter):
+                span, timeline, made = fits, shorter, found
         marks = list(reversed(timeline.marks))
         return TimelineView(
             scope=scope.value,
