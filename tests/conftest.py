@@ -154,7 +154,7 @@ SLOW = (
     "sim/",
 )
 WITH_A_DATABASE = frozenset(
-    {"database_url", "house", "world", "fleet", "empty_fleet", "told", "visitor", "visited", "visit"}
+    {"database_url", "house", "world", "fleet", "empty_fleet", "sending", "visitor", "visited", "visit"}
 )
 """Fixtures that make a server's database, each for one test or for a file: there are thousands of them."""
 LONGEST = (
@@ -187,12 +187,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order: dict[Path, int] = {}
     for item in items:
         name = item.path.relative_to(ROOT).as_posix() if item.path.is_relative_to(ROOT) else ""
-        if name.startswith(SLOW) or not WITH_A_DATABASE.isdisjoint(getattr(item, "fixturenames", ())):
+        if name.startswith(SLOW) or not WITH_A_DATABASE.isdisjoint(fixtures_of(item)):
             item.add_marker(pytest.mark.slow)
         place = next((i for i, long in enumerate(LONGEST) if name.startswith(long)), len(LONGEST))
         place += place == len(LONGEST) and item.get_closest_marker("slow") is None
         order[item.path] = min(place, order.get(item.path, place))
     items.sort(key=lambda item: order[item.path])
+
+
+def fixtures_of(item: pytest.Item) -> set[str]:
+    """Return the names of the fixtures of a test; its own parameters are none, whatever their names."""
+    own = [mark.args[0] for mark in item.iter_markers("parametrize") if not mark.kwargs.get("indirect")]
+    parameters = {name.strip() for names in own for name in (names.split(",") if isinstance(names, str) else names)}
+    return {*getattr(item, "fixturenames", ())} - parameters
 
 
 def pytest_collection_finish() -> None:
