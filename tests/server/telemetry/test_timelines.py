@@ -207,6 +207,22 @@ def test_classes_are_counted_over_all_lines() -> None:
     assert {one.index: one.share[0] for one in found}[6] == pytest.approx(93 / 111, abs=1e-4)
 
 
+def test_what_a_device_says_late_is_a_mark_where_it_happened(sending: SendingFleet) -> None:
+    clock, feed, device = sending.fleet.house.clock, sending.parts.fleet.feed, sending.devices[1].id
+    clock.turn(seconds=1)
+    begun = clock.now()
+    clock.turn(seconds=9)
+    until = clock.now()
+    clock.turn(seconds=9)
+    row = {
+        "device_id": device, "boot_id": "late", "seq": 1, "at": begun + timedelta(seconds=1), "received_at": clock.now(),
+        "kind": "rollback", "model": "digits", "rollout_id": None, "detail": {"reason": "slow"},
+    }  # fmt: skip
+    assert feed.add_reported([row]) == 1
+    found = sending.parts.timelines.reader.read(Scope.DEVICE, device, begun, until)
+    assert [one.title for one in found.marks] == ["digits went back: slow"]
+
+
 def test_marks_are_not_pushed_out_by_what_devices_say(sending: SendingFleet) -> None:
     clock, feed = sending.fleet.house.clock, sending.parts.fleet.feed
     clock.turn(seconds=1)

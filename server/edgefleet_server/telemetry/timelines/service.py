@@ -170,7 +170,8 @@ class TimelineReader:
         events: list[EventView] = []
         # drift comes from devices, as often as they like: it has a limit of its own
         for kinds, of in ((KINDS if device is None else DEVICE_KINDS, None), (DRIFT_KINDS, model)):
-            what = EventFilter(device, None, kinds, since, until, of)
+            # a device may say long after that it went back
+            what = EventFilter(device, None, kinds, since, until if device is None else None, of)
             events += self._feed.newest_of(what, MOST_MARKS)
         return between(marks_of(events, scope, name, step_s), since, until)
 
