@@ -14,6 +14,7 @@ from typing import Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
+from edgefleet_server.alerting.alert_rules.drift_rules import FRESH
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.fleet.inventory.fleet_counts import FleetCounter, FleetCounts, Limits
@@ -64,7 +65,8 @@ class FiguresLoader:
         values.put(table.BUILD, 1, version("edgefleet"))
         bundles = source.registry.bundle_counts()
         models = {model for model, _version in bundles}
-        counts = source.counter.count(Limits(self._clock.now() + CERTIFICATE_ENDS, LEAST_FREE_MB))
+        now = self._clock.now()
+        counts = source.counter.count(Limits(now - FRESH, now + CERTIFICATE_ENDS, LEAST_FREE_MB))
         _put_fleet(values, counts)
         _put_releases(values, counts, bundles, models)
         _put_totals(values, source.rollups, bundles, {one.group for one in counts.groups})

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -124,14 +125,19 @@ def test_devices_drift_as_long_as_their_state_says_so(house: ApiHouse) -> None:
     with house.parts.db.session() as session:
         for device, drift in (
             ("dev-000000", {"digits": ["x.1"], "made-up": ["x.1"]}),
-            ("dev-000002", {"digits": ["x.1"]}),
+            *((f"dev-00000{one}", {"digits": ["x.1"]}) for one in (2, 5, 6, 7)),
         ):
             session.get_one(FleetDevice, device).drift = drift
-        session.get_one(FleetDevice, "dev-000002").revoked_at = house.clock.now()
+        now = house.clock.now()
+        session.get_one(FleetDevice, "dev-000002").revoked_at = now
+        session.get_one(FleetDevice, "dev-000005").suspect_since = now
+        for device, hours in (("dev-000006", 3), ("dev-000007", 1)):
+            away = session.get_one(FleetDevice, device)
+            away.is_online, away.offline_since = False, now - timedelta(hours=hours)
     for device, psi in (("dev-000000", 0.4), ("dev-000002", 0.6), ("dev-000004", 0.8)):
         house.parts.fleet.feed.add([NewEvent("drift", device, "digits", detail={"signal": "x.1", "psi": psi})])
     found = samples_of(scraped(house))
-    assert found["edgefleet_model_drifting_devices"] == {("digits",): 1, ("parts",): 0}
+    assert found["edgefleet_model_drifting_devices"] == {("digits",): 2, ("parts",): 0}, "as alerts count them"
     assert found["edgefleet_model_drift_effect_ratio"] == {("digits",): 0.4, ("parts",): 0}
 
 

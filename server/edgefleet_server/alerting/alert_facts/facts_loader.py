@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from edgefleet_server.alerting.alert_facts.drift_verdicts import DriftVerdicts
 from edgefleet_server.alerting.alert_facts.model_facts import ModelFacts
+from edgefleet_server.alerting.alert_rules.drift_rules import FRESH
 from edgefleet_server.alerting.alert_rules.fleet_facts import (
     DeviceFact,
     DiskFact,
@@ -97,7 +98,7 @@ class FactsLoader:
             disks=[DiskFact("the data folder", disk.total, disk.free)],
             drift_words=[
                 DriftWordFact(one.device, one.model, one.signals)
-                for one in source.health.drifts()
+                for one in source.health.drifts(now - FRESH)
                 if one.model in names
             ],
             drift_verdicts=verdicts,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, or_, select
 from sqlmodel import col
 
 from edgefleet_server.db.database import Database
@@ -86,11 +86,14 @@ class DeviceHealthReader:
             rows: list[list[Any]] = [list(row) for row in session.execute(statement)]
         return [DeviceHealth(site or "", absences.get(row[0], ()), *row) for site, *row in rows]
 
-    def drifts(self) -> list[DeviceDrift]:
-        """Return what live devices say of drift, in order of id."""
+    def drifts(self, heard_since: datetime) -> list[DeviceDrift]:
+        """Return what live devices say of drift, in order of id: no suspect ones, and none that was away since before."""
+        away = col(FleetDevice.offline_since)
+        is_heard = or_(away.is_(None), away >= heard_since, col(FleetDevice.is_online).is_(True))
         statement = (
             select(col(FleetDevice.id), col(FleetDevice.drift))
             .where(sql.is_live(), col(FleetDevice.drift).is_not(None))
+            .where(col(FleetDevice.suspect_since).is_(None), is_heard)
             .order_by(col(FleetDevice.id))
         )
         with self._db.read() as session:

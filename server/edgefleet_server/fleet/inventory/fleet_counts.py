@@ -17,8 +17,12 @@ from edgefleet_server.fleet.tables import FleetDevice
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What counts as too little: certificates that end before a moment, and free disk space below so many MiB."""
+    """What counts as too little: certificates that end before a moment, and free disk space below so many MiB.
 
+    heard_since: what devices that are away said before counts no more.
+    """
+
+    heard_since: datetime
     certificate_until: datetime
     least_free_mb: float
 
@@ -28,7 +32,8 @@ class FleetCounts:
     """The fleet in counts; all but `revoked` are of live devices.
 
     away: offline, or not heard of since the server started. versions: devices that run a version, by (model, version). updates: devices
-    by (model, state of the assignment). first_certificate_end: None without devices. drifts: what devices report of drift now.
+    by (model, state of the assignment). first_certificate_end: None without devices. drifts: what devices that
+    are not suspect report of drift now.
     """
 
     online: int
@@ -56,7 +61,7 @@ class FleetCounter:
 
     def count(self, limits: Limits) -> FleetCounts:
         """Return the counts of now."""
-        groups, drifts = self._health.groups(), self._health.drifts()
+        groups, drifts = self._health.groups(), self._health.drifts(limits.heard_since)
         with self._db.read() as session:
             updates: dict[tuple[str, str], int] = {}
             for model, _version, state, n in store.count_model_states(session):
