@@ -40,6 +40,7 @@ from edgefleet_protocol.prediction_parts import (
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.fleet.desired.model import ModelChange
 from edgefleet_server.registry.blobs import open_blob_store
+from edgefleet_server.registry.errors import BlobStoreError
 from edgefleet_server.telemetry.errors import BadPredictionLogError, ErasureUnfinishedError, PredictionLogUnknownError
 from edgefleet_server.telemetry.predictions import service, store
 from edgefleet_server.telemetry.predictions.erasure import Erasures
@@ -47,7 +48,7 @@ from edgefleet_server.telemetry.predictions.model import MissingNumbers
 from edgefleet_server.telemetry.predictions.part_intake import PartIntake
 from edgefleet_server.telemetry.predictions.rules import HeldPart, check_log
 from edgefleet_server.telemetry.predictions.service import FleetSide, PredictionLogs
-from edgefleet_server.telemetry.predictions.tables import PredictionPart
+from edgefleet_server.telemetry.predictions.tables import PredictionFile, PredictionPart
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.tables import TelemetryCapture
 from tests.server.fleet.house import House
@@ -410,6 +411,26 @@ def test_an_odd_answer_has_no_columns_and_one_model_does_not_stop_the_next(
     table = pq.read_table(io.BytesIO(site.logs.read_file(MODEL, file.id)))
     assert table.column("answer").to_pylist() == [None, None]
     assert problems(site) == []
+
+
+def test_a_blob_store_that_fails_is_not_asked_in_each_tick(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.answer(2)
+    site.send()
+    site.house.clock.turn(minutes=16)
+
+    def fails(**_: Any) -> Any:
+        raise BlobStoreError("it is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.blobs, "writer", fails)
+        for _ in range(4):
+            site.logs.tick(site.house.clock.now())
+            site.house.clock.turn(seconds=2)
+    with site.house.db.read() as session:
+        assert len(session.exec(select(PredictionFile)).all()) == 1
+    site.house.clock.turn(minutes=1)
+    site.logs.tick(site.house.clock.now())
+    assert (len(site.logs.files(MODEL)), problems(site)) == (1, [])
 
 
 def test_a_file_has_a_bound_whatever_parts_hold(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

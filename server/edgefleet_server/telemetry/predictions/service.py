@@ -40,6 +40,8 @@ PACK_PARTS: Final = 500
 PACK_BYTES: Final = 32 * 1024 * 1024
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
 HALF_FOR: Final = timedelta(hours=1)
+AGAIN_AFTER: Final = timedelta(minutes=1)
+"""So long a model waits whose parts could not be packed: each attempt leaves the row of a file behind."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ class PredictionLogs:
         self._blobs = blobs
         self._access = access
         self._pack_after = pack_after
+        self._again_at: dict[str, datetime] = {}
 
     # ---- rules
 
@@ -166,10 +169,12 @@ class PredictionLogs:
         with self._db.read() as session:
             waiting, half = store.waiting(session), store.half_files(session, now - HALF_FOR)
         for model, (rows, oldest) in waiting.items():
-            if rows >= PACK_ROWS or now - oldest >= self._pack_after:
+            is_due = rows >= PACK_ROWS or now - oldest >= self._pack_after
+            if is_due and now >= self._again_at.get(model, now):
                 try:
                     self.pack(model)
                 except Exception:  # noqa: BLE001  # a bug in one model must not stop the others for good
+                    self._again_at[model] = now + AGAIN_AFTER
                     _log.exception("parts not packed", extra={"model": model})
         for row in half:
             self.drop_file(row.sha256)
