@@ -117,21 +117,26 @@ def test_a_subject_is_erased_with_a_receipt_and_a_missing_file_ends_in_1(
 
 def test_what_was_opened_lies_where_readers_of_the_folder_do_not_read_it(tmp_path: Path) -> None:
     private, public = new_key()
-    secret = bytes(32)
-    nonce, said = 7, msgspec.msgpack.encode(Answer(labels=["seven"], scores=[0.9]))
-    row = Row(
-        1, 1_000, 0, "t", "ok", 250, b"", bytes(16), 0, nonce,
-        ChaCha20Poly1305(secret).encrypt(nonce.to_bytes(12, "big"), said, None),
-    )  # fmt: skip
-    sealed = seal(public, secret, about_log("cam", "digits"))
-    head = Head(
-        1, "cam", "digits", "a", 1, b"", 1, 1, 1.0, [Release("1", "a" * 64, "active")], [sealed], key_id(public), []
+    other, before = new_key()
+    secret, nonce = bytes(32), 7
+    body = ChaCha20Poly1305(secret).encrypt(
+        nonce.to_bytes(12, "big"), msgspec.msgpack.encode(Answer(labels=["seven"], scores=[0.9])), None
     )
-    data = write_parts([Part(encode_head(head), [row], [])])
+    keys = [*(seal(one, secret, about_log("cam", "digits")) for one in (public, before)), b"none"]
+    rows = [Row(n + 1, 1_000, 0, "t", "ok", 250, b"", bytes(16), n, nonce, body) for n in range(3)]
+    rows.append(msgspec.structs.replace(rows[0], seq=4, body=b"altered"))
+    head = Head(
+        1, "cam", "digits", "a", 1, b"", 1, 4, 1.0, [Release("1", "a" * 64, "active")], keys, key_id(public), []
+    )
+    data = write_parts([Part(encode_head(head), rows, [])])
     path = fetch_file(tmp_path, "digits", sha256(data).hexdigest(), lambda: data)
-    opened = open_file(path, private)
-    assert pq.read_table(opened).column("label").to_pylist() == ["seven"]
-    assert pq.read_table(tmp_path).column("label").to_pylist() == [None], "each row once"
-    assert pq.read_table(opened.parent).num_rows == 1
+    assert open_file(path, new_key()[0]) == (None, 0, 4)
+    opened, *counts = open_file(path, private)
+    assert opened is not None
+    assert counts == [1, 3], "what is for another key, or what one device made up, stops no other"
+    assert pq.read_table(opened).column("label").to_pylist() == ["seven", None, None, None]
+    assert pq.read_table(tmp_path).column("label").to_pylist() == [None] * 4, "each row once"
+    assert pq.read_table(opened.parent).num_rows == 4
     assert opened.stat().st_mode & 0o777 == 0o600
+    assert open_file(path, other)[1:] == (1, 3)
     assert remove_others(tmp_path, "digits", []) == 2

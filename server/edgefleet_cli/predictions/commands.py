@@ -116,20 +116,31 @@ def export(
     """Fetch the Parquet files of a log. Sealed answers stay sealed without --key."""
     from edgefleet_cli.device.captures.capture_files import read_key
     from edgefleet_cli.predictions.export_files import fetch_file, open_file, remove_others
+    from edgefleet_protocol.hpke import SealedError
 
     session = Session.of(ctx)
     private_key = read_key(key) if key is not None else None
     listed = list(session.api.pages(f"{_path(model)}/files", api.capture.PredictionLogFile))
     gone = remove_others(out, model, {one.id for one in listed})
     written: list[Path] = []
+    answers = left = 0
     for one in listed:
         path = fetch_file(out, model, one.id, partial(session.api.read, f"{_path(model)}/files/{part(one.id)}"))
         written.append(path)
         if private_key is not None:
-            written.append(open_file(path, private_key))
+            made = open_file(path, private_key)
+            written += [made.path] if made.path is not None else []
+            answers, left = answers + made.answers, left + made.left
+    if left and not answers:
+        raise SealedError(
+            f"none of {left} sealed answers opens with this key: they are for another one, or were altered",
+            next_step="give the private key of `edgectl capture-key show`, or the one before it",
+        )
     session.out.document(
         {"files": [str(path) for path in written]},
         lambda: session.out.line(f"{counted(len(written), 'file')} in {text(out)}"),
     )
+    if left:
+        session.out.note(f"left sealed: {counted(left, 'answer')} for another key, or altered")
     if gone:
         session.out.note(f"{counted(gone, 'file')} removed that the server has no more")

@@ -9,16 +9,22 @@ import json
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.files import write_private
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
 OPENED = "_opened"
 """Folder for what was opened: readers of a whole folder leave out names that begin so."""
+
+
+class Opened(NamedTuple):
+    """What a key opened of a file. path: of the copy, None where it opened nothing; left: answers that stay sealed."""
+
+    path: Path | None
+    answers: int
+    left: int
 
 
 def fetch_file(folder: Path, model: str, sha256: str, read: Callable[[], bytes]) -> Path:
@@ -67,8 +73,11 @@ def _unusable(folder: Path, error: OSError) -> UsageError:
     return UsageError(f"cannot use the folder {folder}", why=str(error), next_step="give another --out")
 
 
-def open_file(path: Path, private_key: bytes) -> Path:
-    """Write a copy with the sealed answers opened to the folder `_opened` next to the file. Raises UsageError, SealedError."""
+def open_file(path: Path, private_key: bytes) -> Opened:
+    """Write a copy with the sealed answers opened to the folder `_opened` next to the file. Raises UsageError.
+
+    Answers for another key, as before it was replaced, stay sealed, and so do those that a device only says are sealed.
+    """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -78,6 +87,7 @@ def open_file(path: Path, private_key: bytes) -> Path:
             why=str(error),
             next_step="pip install 'edgefleet[parquet]', or leave --key out",
         ) from error
+    from edgefleet_protocol.hpke import SealedError
     from edgefleet_protocol.prediction_parts import HEADS, decode_head
 
     table = pq.read_table(path)
@@ -85,14 +95,21 @@ def open_file(path: Path, private_key: bytes) -> Path:
     keys = {(head.device, head.log, head.part): head for head in heads}
     opened: dict[tuple[str, str, int, int], Any] = {}
     lines = table.to_pylist()
-    for line in lines:
-        if line["epoch"] is not None and line["epoch"] >= 0:
-            place = (line["device"], line["log"], line["part"])
-            name = (*place, line["epoch"])
+    sealed = [line for line in lines if line["epoch"] is not None and line["epoch"] >= 0]
+    left = 0
+    for line in sealed:
+        place = (line["device"], line["log"], line["part"])
+        name = (*place, line["epoch"])
+        try:
             if name not in opened:
+                opened[name] = None
                 head = keys[place]
                 opened[name] = _cipher(private_key, head.keys[line["epoch"]], head.device, head.model)
             line.update(_answer(opened[name], line["nonce"], line["body"]))
+        except SealedError:
+            left += 1
+    if sealed and left == len(sealed):
+        return Opened(None, 0, left)
     data = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(lines, schema=table.schema), data, compression="zstd")
     out = path.parent / OPENED / path.name
@@ -101,7 +118,7 @@ def open_file(path: Path, private_key: bytes) -> Path:
         write_private(out, data.getvalue())
     except OSError as error:
         raise _unusable(path.parent, error) from error
-    return out
+    return Opened(out, len(sealed) - left, left)
 
 
 def _cipher(private_key: bytes, sealed: bytes, device: str, model: str) -> Any:
@@ -118,6 +135,8 @@ def _answer(cipher: Any, nonce: int, body: bytes) -> dict[str, Any]:
     from edgefleet_protocol.hpke import SealedError
     from edgefleet_protocol.prediction_parts import columns_of
 
+    if cipher is None:
+        raise SealedError("the key of this answer does not open")
     try:
         clear = cipher.decrypt(nonce.to_bytes(12, "big"), body, None)
     except InvalidTag as error:
