@@ -2,7 +2,8 @@
 
 - `rows`: 40 devices send messages of one and of eight windows at once, for each database; next to it, on the same broker and database,
   paho, JSON and a row a window. `cpu_s` is of the whole server process: TLS, MQTT, checks, rows, roll-ups, acknowledgements. Messages
-  are real ones of agents that were away: 900 answers a window, 15 minutes each, four models.
+  are real ones of agents that were away: 900 answers a window, 15 minutes each, four models. All devices are of one site, or of
+  `--sites`: what is counted at one place is added up before it is written.
 - `signals`: the same with 16 signals in each window, as devices in `live` send them.
 - `storm`: 16,000 messages of eight windows of 40 devices, with the quotas of a real server. How many arrive at the first
   try: sent as agents do, which wait for the server's own answers; and all handed to the broker at once.
@@ -10,7 +11,8 @@
   acknowledgement. Windows lost and doubled, and how many are missing in the sums: of each scale from 15 minutes on, and of all time.
 
 Prints one JSON object.
-`./dev bench ingest [--messages 4000] [--storm 16000] [--kills 4] [--only rows,signals,storm,killed] [--databases sqlite,postgresql]`
+`./dev bench ingest [--messages 4000] [--storm 16000] [--kills 4] [--sites 1]
+[--only rows,signals,storm,killed] [--databases sqlite,postgresql]`
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ GOALS = {"windows_per_cpu_s": {"8": 60_000, "1": 18_000}, "storm_first_try": 1.0
 class Server:
     """One database with its broker and devices; the server's process is started, asked and killed."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, sites: int) -> None:
         self.folder, self.url = folder, url
         self.house = House(url, folder, SystemClock(), tenant="acme")
         signing = self.house.signing
@@ -58,8 +60,8 @@ class Server:
         self.broker = BrokerSupervisor(config, SystemClock())
         self.endpoint = self.broker.start()
         self.devices = []
-        for _ in range(DEVICES):
-            device = self.house.device()
+        for at in range(DEVICES):
+            device = self.house.device(labels={"site": f"site-{at % sites}"})
             (folder / f"{device.id}.crt").write_text(device.enrolment.cert)
             (folder / f"{device.id}.key").write_bytes(device.key_pem())
             self.devices.append(str(device.id))
@@ -131,12 +133,12 @@ def _line(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def server_on(kind: str) -> Iterator[Server]:
-    """Yield a server on a new database."""
+def server_on(kind: str, sites: int = 1) -> Iterator[Server]:
+    """Yield a server on a new database, with devices at so many sites."""
     with tempfile.TemporaryDirectory(prefix="ef-ingest-") as name:
         folder = Path(name)
         with databases.new(kind, folder / "server.db", is_empty=False) as url:
-            made = Server(folder, url)
+            made = Server(folder, url, sites)
             try:
                 yield made
             finally:
@@ -210,10 +212,10 @@ def peer(server: Server, count: int, windows: int, url: str) -> dict[str, Any]:
     }
 
 
-def rows(kind: str, count: int) -> dict[str, Any]:
+def rows(kind: str, count: int, sites: int) -> dict[str, Any]:
     """Return the rows of one database."""
-    found: dict[str, Any] = {}
-    with server_on(kind) as server:
+    found: dict[str, Any] = {"sites": sites}
+    with server_on(kind, sites) as server:
         for windows in (8, 1):
             ours = throughput(server, count, windows)
             url = f"sqlite:///{server.folder}/peer-{windows}.db" if kind == "sqlite" else server.url
@@ -294,6 +296,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=4_000)
     parser.add_argument("--storm", type=int, default=16_000)
     parser.add_argument("--kills", type=int, default=4)
+    parser.add_argument("--sites", type=int, default=1, help="of `rows`: devices of one site are added up together")
     parser.add_argument("--only", default="rows,signals,storm,killed")
     parser.add_argument("--databases", default="sqlite,postgresql")
     arguments = parser.parse_args()
@@ -305,7 +308,7 @@ def main() -> None:
     for kind in kinds:
         mine = found[kind] = {}
         if "rows" in only:
-            mine["rows"] = rows(kind, arguments.messages)
+            mine["rows"] = rows(kind, arguments.messages, arguments.sites)
         if "signals" in only:
             mine["signals"] = signals(kind, arguments.messages)
         if "storm" in only:
