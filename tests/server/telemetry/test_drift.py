@@ -307,3 +307,10 @@ def test_the_version_that_most_devices_report_is_shown_unless_another_is_asked_f
     assert pumps.drift(version="2.0.0").release == "pump@2.0.0"
     pumps.house.registry.aliases.set(PUMP, "canary", ReleaseRef.parse("pump@2.0.0").version, "ann")
     assert pumps.drift(version="canary").version == "2.0.0"
+
+
+def test_the_first_figures_are_seen_at_once(house: House) -> None:
+    pumps = Pumps(house)
+    assert house.drift.of_model(PUMP).state == "no_data"
+    pumps.report()
+    assert house.drift.of_model(PUMP).state == "same"

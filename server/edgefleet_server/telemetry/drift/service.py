@@ -4,7 +4,7 @@ Rules:
 1. What is judged is the newest step of a scale that has figures and the one before it: between one and two lengths of the scale.
 2. At most MOST_DEVICES devices are judged, drawn by a hash of their ids, so always the same ones; suspect and revoked devices are not.
 3. Bins that a device learned itself mean something on that device only: it is judged there, and its word is shown.
-4. What was judged is kept for KEPT_S.
+4. What was judged is kept for KEPT_S, once there are figures.
 """
 
 import threading
@@ -157,6 +157,8 @@ class DriftService:
         if kept is not None and 0 <= now_s - kept[0] < KEPT_S:
             return kept[1]
         found = self._with_concept(name, self._judge(name, version, scale))
+        if found.view.since is None:  # nothing was counted yet: the first figures are seen at once
+            return found
         with self._lock:
             self._kept[key] = (now_s, found)
             while len(self._kept) > KEPT:
