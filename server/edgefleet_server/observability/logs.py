@@ -61,7 +61,13 @@ class RepeatHandler(logging.StreamHandler[TextIO]):
         self._timer: threading.Timer | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, or count it."""
+        """Write a record, or count it. Never raises, as no handler of Python's does: a wrong line may not fail its caller."""
+        try:
+            self._take(record)
+        except Exception:  # noqa: BLE001  # as there
+            self.handleError(record)
+
+    def _take(self, record: logging.LogRecord) -> None:
         now_s = self._now_s()
         self.write_counts(now_s)
         if self._is_let_through(_line_key(record), 1, now_s, record) and self._is_let_through(

@@ -212,6 +212,8 @@ def test_a_wrong_log_call_does_not_fail_its_caller(capsys: pytest.CaptureFixture
     OtlpHandler(SimpleNamespace(emit=got.append)).handle(record)  # type: ignore[arg-type]
     assert got == []
     assert "no number" in capsys.readouterr().err
+    assert _handled(lambda logger: logger.warning("%d devices", "no number either")) == []
+    assert "no number either" in capsys.readouterr().err
 
 
 def test_a_line_over_and_over_is_exported_as_often_as_it_is_written() -> None:
