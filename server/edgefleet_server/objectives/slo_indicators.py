@@ -123,7 +123,7 @@ class Indicators:
             whole = most + LONGEST_REPORT + timedelta(seconds=2 * scale_s)  # a report counts where it began
             reach = min(whole, timedelta(seconds=400 * scale_s))
             steps = self._rollups.models(scale_s, now - reach, now, where=where_of(slo))
-            ends = [_end(one) for one in steps if one.sums.n]
+            ends = [_end(one, scale_s) for one in steps if one.sums.n]
             if ends:
                 return Counts(int(now - max(ends) <= most), 1)
             if reach == whole:
@@ -146,9 +146,10 @@ class Indicators:
             return datetime.fromtimestamp(0, UTC)
 
 
-def _end(step: Step[Sums]) -> datetime:
-    """Return when reports of a step ended, as a mean."""
-    return step.at + timedelta(seconds=step.sums.seconds / max(step.sums.windows, 1))
+def _end(step: Step[Sums], scale_s: int) -> datetime:
+    """Return when reports of a step ended at the latest, as a mean: it knows where they began to its length, long ones to COARSE_S."""
+    length_s = step.sums.seconds / max(step.sums.windows, 1)
+    return step.at + timedelta(seconds=length_s + max(scale_s, COARSE_S if length_s >= COARSE_S else 0))
 
 
 def where_of(slo: Slo) -> dict[Dimension, Sequence[str]]:

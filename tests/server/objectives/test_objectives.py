@@ -295,6 +295,20 @@ def test_devices_that_report_every_quarter_of_an_hour_are_judged_by_longer_windo
     device.runs("digits", Phase.COMMITTED, active_target=TARGET)
     fleet.house.clock.turn(minutes=4)
     assert book.tick() == 1
-    fleet.house.clock.turn(minutes=2)
+    fleet.house.clock.turn(minutes=17)
     assert book.tick() == 1
-    assert (book.slo("fresh").slo.good, book.slo("fresh").slo.total) == (1, 2)  # 4 and 6 minutes after the report's end
+    # 4 and 21 minutes after the report's end, which is known to a quarter of an hour
+    assert (book.slo("fresh").slo.good, book.slo("fresh").slo.total) == (1, 2)
+
+
+def test_answers_that_are_reported_all_the_time_are_never_too_old(fleet: WatchedFleet) -> None:
+    book, device = fleet.house.parts.objectives, fleet.device()
+    device.runs("digits", Phase.COMMITTED, active_target=TARGET)
+    fleet.house.clock.turn(minutes=7)  # reports do not begin with a quarter of an hour
+    put(fleet, threshold("answer_age_s", 1000), "fresh")
+    for _ in range(6):
+        device.measures(length_s=900)
+        for _ in range(3):
+            book.tick()
+            fleet.house.clock.turn(minutes=5)
+    assert (book.slo("fresh").slo.good, book.slo("fresh").slo.total) == (18, 18)
