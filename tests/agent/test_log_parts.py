@@ -191,6 +191,16 @@ def test_erased_rows_leave_their_hash_and_the_chain(tmp_path: Path) -> None:
     assert not (tmp_path / "open").exists()
 
 
+def test_a_damaged_part_keeps_no_other_from_being_erased(tmp_path: Path) -> None:
+    parts = begun(tmp_path)
+    for _ in range(2):
+        add(parts, 1, subject=b"s" * 16)
+        parts.close()
+    (tmp_path / "00000001.part").write_bytes(b"damaged")
+    assert len(parts.erase({b"s" * 16: 2_000}, 9_000)) == 1
+    assert unpack_part(parts.read(2)).rows == []
+
+
 def test_a_part_that_the_state_does_not_know_of_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = begun(tmp_path)
     add(parts, 2)

@@ -275,7 +275,13 @@ class LogParts:
             raise OSError("the part that is open could not be closed")
         traces: set[str] = set()
         for number in self.waiting():
-            before = unpack_part(self.read(number))
+            try:
+                before = unpack_part(self.read(number))
+            except (
+                BadMessageError
+            ) as error:  # nobody can read it, here or on the server; the others are erased all the same
+                log.warning("part not readable", extra={"model": self._model, "reason": str(error)})
+                continue
             after = erase(before, until, now_ms)
             if after is not before:
                 data = pack_part(after)

@@ -20,7 +20,6 @@ from edgefleet_agent.serving.worker_process import Worker
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.worker.control.protocol import Logged, LogRequest, SetLog
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.messages import Sample
 from edgefleet_protocol.prediction_parts import REASON, Release
 
@@ -235,7 +234,7 @@ class PredictionUpload:
                 was_open = kept.parts.is_open
                 try:
                     traces = kept.parts.erase(erased, now_ms)
-                except (OSError, BadMessageError) as error:
+                except OSError as error:
                     log.warning("not erased yet", extra={"model": model, "reason": str(error)})
                     continue
                 self._erased[model] = dict(erased)

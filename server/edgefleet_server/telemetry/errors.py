@@ -47,6 +47,6 @@ class ErasureUnknownError(EdgefleetError):
 
 
 class ErasureUnfinishedError(EdgefleetError):
-    """Rows of the subject may still be there: others changed the files meanwhile."""
+    """Rows of the subject may still be there: others changed the files meanwhile, or some cannot be read."""
 
     code = "erasure.unfinished"

@@ -433,6 +433,44 @@ def test_a_blob_store_that_fails_is_not_asked_in_each_tick(site: Site, monkeypat
     assert (len(site.logs.files(MODEL)), problems(site)) == (1, [])
 
 
+def test_a_file_that_cannot_be_read_keeps_no_other_from_being_erased(site: Site) -> None:
+    for number, who in enumerate(("ann", "bob", "ann"), 1):
+        site.answer(1, who)
+        site.send(number)
+        site.logs.pack(MODEL)
+        site.house.clock.turn(seconds=1)
+    first, second, third = site.logs.files(MODEL)
+    site.logs.set("faces", "ann", ratio=1.0, inputs=False, keep_days=30)
+    site.blobs.remove(Sha256(first.id))
+    (site.house.settings.blobs_dir / second.id[:2] / second.id).write_bytes(b"x" * second.bytes)
+    with pytest.raises(ErasureUnfinishedError, match="cannot be read: 2"):
+        site.erasures.erase("ann", [], "ann")
+    (receipt,) = site.erasures.receipts()
+    assert (receipt.models, receipt.rows, receipt.files, receipt.finished_at) == ([MODEL, "faces"], 1, 1, None)
+    assert site.blobs.size(Sha256(third.id)) is None
+
+
+@pytest.mark.parametrize("what", ["erased", "expired"])
+def test_what_goes_while_a_log_is_checked_is_no_problem(site: Site, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    for number in (1, 2):
+        site.answer(1, "ann")
+        site.send(number)
+    site.logs.pack(MODEL)
+    size = site.blobs.size
+
+    def goes_meanwhile(sha256: Sha256) -> int | None:
+        monkeypatch.setattr(site.blobs, "size", size)
+        if what == "erased":
+            site.erasures.erase("ann", [], "ann")
+        else:
+            site.logs.prune(site.house.clock.now() + timedelta(days=60))
+        return size(sha256)
+
+    monkeypatch.setattr(site.blobs, "size", goes_meanwhile)
+    checked = site.logs.verify(MODEL)
+    assert (checked.is_whole, checked.logs[0].missing[0].reason) == (True, what)
+
+
 def test_a_file_has_a_bound_whatever_parts_hold(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(4):
         site.answer(3)

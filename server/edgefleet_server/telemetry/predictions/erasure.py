@@ -12,11 +12,13 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.prediction_parts import Part, erase, pack_part, pseudonym, unpack_part
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet.desired.prediction_logs import LogRule, PredictionLogBook
+from edgefleet_server.registry.errors import BlobUnknownError
 from edgefleet_server.telemetry.errors import ErasureUnfinishedError, ErasureUnknownError, PredictionLogUnknownError
 from edgefleet_server.telemetry.predictions import parquet, store
 from edgefleet_server.telemetry.predictions.model import Erasure
@@ -58,7 +60,7 @@ class Erasures:
     def erase(self, subject: str, models: Sequence[str], by: str) -> Erasure:
         """Erase a subject from the logs of these models, or of all, and return the receipt.
 
-        Raises PredictionLogUnknownError, NoParquetError, BlobStoreError; then it is asked again and goes on.
+        Raises PredictionLogUnknownError, NoParquetError, BlobStoreError, ErasureUnfinishedError; then it is asked again and goes on.
         """
         rules = [rule for rule in self._book.rules() if not models or rule.model in models]
         if unknown := sorted(set(models) - {rule.model for rule in rules}):
@@ -68,8 +70,14 @@ class Erasures:
             )
         erasure = f"e-{secrets.token_hex(8)}"
         asked: set[str] = set()
+        unfinished: ErasureUnfinishedError | None = None
         for rule in rules:
-            self._erase(erasure, rule, pseudonym(bytes.fromhex(rule.subject_key), subject), by, asked)
+            try:
+                self._erase(erasure, rule, pseudonym(bytes.fromhex(rule.subject_key), subject), by, asked)
+            except ErasureUnfinishedError as error:  # the other models are erased all the same
+                unfinished = error
+        if unfinished is not None:
+            raise unfinished
         with self._db.session():
             detail = {"erasure": erasure, "models": [rule.model for rule in rules]}
             self._feed.add([NewEvent("subject_erased", detail=detail)])
@@ -117,8 +125,18 @@ class Erasures:
         for _ in range(TRIES):
             with self._db.read() as session:
                 files = store.files(session, model)
-            had = [self._from_file(file, subject, found) for file in files]
-            if not any(had):
+            had, unread = False, 0
+            for file in files:
+                try:
+                    had |= self._from_file(file, subject, found)
+                except (BlobUnknownError, BadMessageError, ValueError):  # the others are erased all the same
+                    unread += 1
+            if unread and not had:
+                raise ErasureUnfinishedError(
+                    f"files of the prediction log of {model} that cannot be read: {unread}; the others are done",
+                    next_step=f"see which: `edgectl predictions verify {model}`. Then erase the subject again",
+                )
+            if not had:
                 return
         raise ErasureUnfinishedError(
             f"files of the prediction log of {model} were changed {TRIES} times while rows were erased from them",

@@ -42,6 +42,7 @@ MAX_FILE_BYTES: Final = 256 * 1024 * 1024
 HALF_FOR: Final = timedelta(hours=1)
 AGAIN_AFTER: Final = timedelta(minutes=1)
 """So long a model waits whose parts could not be packed: each attempt leaves the row of a file behind."""
+CHECKS: Final = 3
 
 _log = logging.getLogger(__name__)
 
@@ -286,8 +287,22 @@ class PredictionLogs:
         )
 
     def _check(self, model: str, device: str, contents: "_Contents") -> list[CheckedPredictionLog]:
-        with self._db.read() as session:
-            rows = store.parts(session, model, device)
+        logs: list[CheckedPredictionLog] = []
+        places: list[tuple[str, int, str]] = []
+        for _ in range(CHECKS):
+            with self._db.read() as session:
+                rows = store.parts(session, model, device)
+            before, places = places, [(row.log, row.part, row.file) for row in rows]
+            if logs and places == before:
+                break
+            logs = self._check_parts(model, device, rows, contents)
+            if not any(one.problems for one in logs):
+                break  # else files may have been replaced or let go meanwhile
+        return logs
+
+    def _check_parts(
+        self, model: str, device: str, rows: Sequence[PredictionPart], contents: "_Contents"
+    ) -> list[CheckedPredictionLog]:
         by_log: dict[str, list[HeldPart]] = {}
         for row in rows:
             by_log.setdefault(row.log, []).append(contents.held(row))
