@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.reporting.window import merge_windows
+from edgefleet_agent.reporting.window import merge_payloads, merge_windows
 from edgefleet_protocol.feedback_csv import BadFeedbackFileError, read_rows
 from edgefleet_protocol.ground_truth import (
     MAX_CLASSES,
@@ -25,7 +25,7 @@ from edgefleet_protocol.ground_truth import (
     pack,
     unpack,
 )
-from edgefleet_protocol.messages import Window, encode_short
+from edgefleet_protocol.messages import Telemetry, Window, encode, encode_short
 
 HOURS = st.integers(496_000, 496_003)
 SEGMENTS = st.sampled_from(["", "line-1", "line-2"])
@@ -67,6 +67,27 @@ def test_an_outbox_that_is_full_adds_windows_up_exactly(truths: list[Truth]) -> 
     for one in truths[1:]:
         expected = merged(expected, one)
     assert whole.truth == pack(expected)
+
+
+@pytest.mark.parametrize(
+    "halves",
+    [
+        [[TruthPart(hour) for hour in range(at, at + 1_100)] for at in (0, 1_100)],
+        [[figure_part(1, "", {f"f{n}": 1.0 for n in range(at, at + 40)})] for at in (0, 40)],
+    ],
+)
+def test_windows_that_are_too_much_for_one_stay_two(halves: list[list[TruthPart]]) -> None:
+    older, newer = (
+        encode(
+            Telemetry(
+                device="d", boot_id="b", seq=at, ts=at,
+                windows=[Window(t0=900 * at, length_s=900, model="m", lane="active", sha256="a", version="1", truth=truth)],
+            )
+        )
+        for at, truth in enumerate(pack(Truth(parts=tuple(parts))) for parts in halves)
+    )  # fmt: skip
+    assert merge_payloads(older, newer) is None, "no server takes the sum"
+    assert merge_payloads(older, older) is not None
 
 
 def test_classes_beyond_the_table_count_as_one_and_rightness_stays_exact() -> None:

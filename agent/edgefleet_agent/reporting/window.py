@@ -152,7 +152,10 @@ def interval_s(profile: str, until_s: int, now_s: int, override_s: int, *, is_me
 
 
 def merge_windows(older: list[Window], newer: list[Window]) -> list[Window]:
-    """Return windows that stand for both lists: same model, lane and digest added up over the joined time."""
+    """Return windows that stand for both lists: same model, lane and digest added up over the joined time.
+
+    Raises ValueError where their ground truth is too much for one window.
+    """
     merged: dict[tuple[str, str, str], Window] = {}
     for window in [*older, *newer]:
         key = (window.model, window.lane, window.sha256)
@@ -198,7 +201,10 @@ def _joined(older: bytes, newer: bytes, join: Callable[[list[Window], list[Windo
         first, second = decode(Telemetry, older), decode(Telemetry, newer)
     except BadMessageError:
         return None
-    windows = join(first.windows, second.windows)
+    try:
+        windows = join(first.windows, second.windows)
+    except ValueError:
+        return None
     if len(windows) > MAX_WINDOWS:
         return None
     joined = first.joined + second.joined + 1
@@ -250,16 +256,22 @@ def _signals(a: Window, b: Window) -> dict[str, Any]:
 
 
 def _truth(a: Window, b: Window) -> bytes:
-    """Return the ground truth of both, a being the older; of the newer alone where they cannot be read."""
+    """Return the ground truth of both, a being the older; of the newer alone where they cannot be read.
+
+    Raises ValueError where both are too much for one window.
+    """
     if not a.truth or not b.truth:
         return b.truth or a.truth
     from edgefleet_protocol import ground_truth  # a device without labels does not carry it
 
     try:
-        return ground_truth.pack(ground_truth.merged(ground_truth.unpack(a.truth), ground_truth.unpack(b.truth)))
+        both = ground_truth.merged(ground_truth.unpack(a.truth), ground_truth.unpack(b.truth))
     except ValueError:
         log.warning("ground truth of two windows cannot be added", extra={"model": b.model, "sha256": b.sha256})
         return b.truth
+    packed = ground_truth.pack(both)
+    ground_truth.unpack(packed)
+    return packed
 
 
 def _joules(a: Window, b: Window) -> float:

@@ -33,7 +33,7 @@ MAX_NUMBERS = 64
 MAX_CLASSES = 256
 MAX_FIELD_BYTES = 8 * 1024
 MAX_BODY_BYTES = 32 * 1024
-"""A model with very many or very long names: then its names are left out of the answer."""
+"""A model with very many or very long names: then only classes, key and subject of the answer are kept."""
 ROW_BYTES = 120
 WAITING = 8 * 1024
 """Answers that wait to be told; what comes then is lost, and a gap."""
