@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
+    from edgefleet_protocol.errors import EdgefleetError
+
 GARBAGE_AFTER = 50_000
 """Objects until garbage is looked for: a start makes tens of thousands that all live on, and looking through them finds nothing."""
 
@@ -57,8 +59,22 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the outermost frame: a user gets four lines, and the trace on demand
         if debug:
             _trace()
+        if isinstance(error, UnicodeEncodeError):
+            refused = _as_no_text(error)
+            write_error(refused)
+            return exit_code_of(refused)
         write_error(_as_bug(error))
         return EXIT_FAILED
+
+
+def _as_no_text(error: UnicodeEncodeError) -> EdgefleetError:
+    from edgefleet_cli.core.errors import UsageError
+
+    return UsageError(
+        "a name or value holds a character that cannot be sent",
+        why=f"{error.object[error.start : error.end]!a} is no character that {error.encoding} has",
+        next_step="look at what was typed, at what the file says, and at the variables EDGECTL_…",
+    )
 
 
 def _as_bug(error: Exception) -> Exception:

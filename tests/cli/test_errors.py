@@ -45,6 +45,19 @@ def test_a_refusal_of_another_package_is_told_with_its_kind_and_on_a_line_of_its
     assert ran.error_code == "id.bad"
 
 
+def test_what_is_no_text_is_refused_without_showing_the_rest_of_it(
+    edgectl: Edgectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGECTL_SERVER", "http://127.0.0.1:1")
+    monkeypatch.setenv("EDGECTL_TOKEN", "x")
+    named = edgectl("model", "show", "a\udcff")
+    assert (named.code, named.error_code) == (2, "cli.usage")
+    monkeypatch.setenv("EDGECTL_TOKEN", "secret\udcff")
+    ran = edgectl("model", "list")
+    assert (ran.code, ran.error_code) == (2, "cli.usage")
+    assert "secret" not in ran.err
+
+
 def test_the_server_is_unreachable(edgectl: Edgectl) -> None:
     server = f"http://127.0.0.1:{_closed_port()}"
     ran = edgectl("device", "list", "--server", server, "--token", "x")
