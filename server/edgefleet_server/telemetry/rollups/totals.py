@@ -7,7 +7,7 @@ whose sums may differ in their last digits by the order.
 
 from collections.abc import Sequence
 from itertools import zip_longest
-from operator import attrgetter
+from operator import add, attrgetter
 from typing import Any, Final, Protocol, Self
 
 import msgspec
@@ -65,6 +65,8 @@ class WindowTotal:
         """Return the sum of at least one."""
         if len(totals) == 1:
             return totals[0]
+        if len(totals) == 2:  # a row and what is added to it: half the time of the general way
+            return _pair(*totals)
         counts = list(map(sum, zip(*[one.counts for one in totals], strict=True)))
         classes = list(map(sum, zip_longest(*[one.classes for one in totals], fillvalue=0)))
         sketches = [(one.first, one.latency) for one in totals if one.latency]
@@ -91,6 +93,23 @@ class WindowTotal:
             windows, seconds, n, errors, timeouts, nonfinite, crashes, latency,
             tuple(self.classes), cpu / MICRO, joules / MICRO, joules_n,
         )  # fmt: skip
+
+
+def _pair(one: WindowTotal, other: WindowTotal) -> WindowTotal:
+    counts, classes = list(map(add, one.counts, other.counts)), _longest(one.classes, other.classes)
+    if not one.latency or not other.latency:
+        known = one if one.latency else other
+        return WindowTotal(counts, classes, known.first if known.latency else 0, known.latency)
+    low, high = (one, other) if one.first <= other.first else (other, one)
+    gap = high.first - low.first
+    below, both = low.latency[:gap], low.latency[gap:]
+    latency = [*below, *([0] * (gap - len(below))), *_longest(both, high.latency)]
+    return WindowTotal(counts, classes, low.first, latency)
+
+
+def _longest(one: Sequence[int], other: Sequence[int]) -> list[int]:
+    short, long = (one, other) if len(one) < len(other) else (other, one)
+    return [*map(add, long, short), *long[len(short) :]]
 
 
 class SystemTotal:

@@ -161,6 +161,18 @@ def _is_kept(window: Window, scale: int, now_s: int) -> bool:
     return min(window.t0, now_s) // scale * scale >= now_s - KEPT[scale].total_seconds()
 
 
+COUNTS = st.lists(st.integers(0, 2**40), max_size=6)
+TOTALS = st.builds(
+    WindowTotal, st.lists(st.integers(0, 9), min_size=10, max_size=10), COUNTS, st.integers(0, 9), COUNTS
+)
+
+
+@given(TOTALS, TOTALS)
+def test_two_totals_are_added_as_many_are(one: WindowTotal, other: WindowTotal) -> None:
+    nothing = WindowTotal([0] * 10, [], 0, [])
+    assert WindowTotal.summed([one, other]).packed() == WindowTotal.summed([one, nothing, other]).packed()
+
+
 def test_devices_that_change_their_cohort_count_where_they_were(any_house: House) -> None:
     house = any_house
     belongs: dict[str, tuple[str, str, tuple[str, ...]]] = {"d-1": ("pi5", "north", ("edge",))}
