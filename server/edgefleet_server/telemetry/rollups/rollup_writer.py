@@ -21,7 +21,16 @@ from sqlmodel import Session
 from edgefleet_protocol.messages import SystemFigures
 from edgefleet_server.telemetry.rollups import store
 from edgefleet_server.telemetry.rollups.model import SCALES, Cohort
-from edgefleet_server.telemetry.rollups.step_fold import BLOCK, MINUTE, Places, SeriesKey, folded, oldest_of, written
+from edgefleet_server.telemetry.rollups.step_fold import (
+    ALL,
+    BLOCK,
+    MINUTE,
+    Places,
+    SeriesKey,
+    folded,
+    oldest_of,
+    written,
+)
 from edgefleet_server.telemetry.rollups.totals import SystemTotal, WindowTotal
 
 MODEL: Final = "model"
@@ -115,22 +124,19 @@ class RollupWriter:
         if not counted.cohorts:
             return
         store.lock(session)
-        rows = folded(counted.places(self._cohort_ids(session, counted.cohorts, now)), now)
-        numbers = self._series_ids(session, {series for _, series, _ in rows})
-        keys = {(scale, numbers[series], at): (scale, series, at) for scale, series, at in rows}
-        before = store.rows_of(session, list(keys))
-        store.set_rows(
-            session,
-            [
-                {
-                    "scale_s": stored[0],
-                    "series_id": stored[1],
-                    "at": stored[2],
-                    "sums": written(stored[0], rows[key], before.get(stored), KINDS[key[1][0]]),
-                }
-                for stored, key in sorted(keys.items())
-            ],
-        )
+        places = counted.places(self._cohort_ids(session, counted.cohorts, now))
+        whole = {series: (*series[:5], ALL) for series in places}
+        numbers = self._series_ids(session, {*whole, *whole.values()})
+        kinds = {numbers[series]: KINDS[series[0]] for series in (*whole, *whole.values())}
+        of_all = {numbers[series]: numbers[all_cohorts] for series, all_cohorts in whole.items()}
+        rows = folded({numbers[series]: found for series, found in places.items()}, of_all, now)
+        before = store.rows_of(session, list(rows))
+        found = []
+        for key in sorted(rows):
+            scale, series, at = key
+            sums = written(scale, rows[key], before.get(key), kinds[series])
+            found.append({"scale_s": scale, "series_id": series, "at": at, "sums": sums})
+        store.set_rows(session, found)
 
     def prune(self, session: Session, now: datetime, there: int) -> int:
         """Delete what is older than is kept, then what there is no room for; return how many rows.

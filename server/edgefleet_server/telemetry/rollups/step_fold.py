@@ -19,8 +19,8 @@ SeriesKey = tuple[str, str, str, str, str, int]
 Places = dict[int, list[Total]]
 """By `place_of`: what counts there, not added up yet."""
 Minutes = dict[int, Total]
-RowKey = tuple[int, SeriesKey, int]
-"""Scale, series, beginning."""
+RowKey = tuple[int, int, int]
+"""Scale, number of a series, beginning."""
 Row = Total | Minutes
 """A step; of a block its minutes."""
 
@@ -40,21 +40,23 @@ def place_of(t0: int, length_s: int, now_s: int, oldest_minute_s: int) -> int:
     return minute if length_s < BLOCK and minute >= oldest_minute_s else at - at % BLOCK
 
 
-def folded(counted: Mapping[SeriesKey, Places], now: datetime) -> dict[RowKey, Row]:
-    """Return the rows of each scale that still keeps them and of all time: of each series, and of all cohorts together."""
+def folded(counted: Mapping[int, Places], of_all: Mapping[int, int], now: datetime) -> dict[RowKey, Row]:
+    """Return the rows of each scale that still keeps them and of all time: of each series, and of all cohorts together.
+
+    counted: by the number of a series. of_all: the number of the series of all cohorts together, of each.
+    """
     rows: dict[RowKey, Row] = {}
-    of_all: dict[SeriesKey, Places] = {}
+    together: dict[int, Places] = {}
     for series, places in counted.items():
         minutes = _summed(places)
-        _collect(of_all.setdefault((*series[:5], ALL), {}), minutes.items())
-        rows |= _rows(series, minutes, now)
-    for series, places in of_all.items():
-        rows |= _rows(series, _summed(places), now)
+        _collect(together.setdefault(of_all[series], {}), minutes.items())
+        _add_rows(rows, series, minutes, now)
+    for series, places in together.items():
+        _add_rows(rows, series, _summed(places), now)
     return rows
 
 
-def _rows(series: SeriesKey, minutes: Minutes, now: datetime) -> dict[RowKey, Row]:
-    rows: dict[RowKey, Row] = {}
+def _add_rows(rows: dict[RowKey, Row], series: int, minutes: Minutes, now: datetime) -> None:
     oldest = oldest_of(MINUTE, now)
     for at, sums in minutes.items():
         if at >= oldest:
@@ -64,9 +66,10 @@ def _rows(series: SeriesKey, minutes: Minutes, now: datetime) -> dict[RowKey, Ro
         parts: Places = {}
         _collect(parts, ((at - at % scale, sums) for at, sums in steps.items()))
         steps, oldest = _summed(parts), oldest_of(scale, now)
-        rows |= {(scale, series, at): sums for at, sums in steps.items() if at >= oldest}
+        for at, sums in steps.items():
+            if at >= oldest:
+                rows[scale, series, at] = sums
     rows[EVER, series, 0] = sum_of(list(steps.values()))
-    return rows
 
 
 def sum_of(totals: Sequence[Total]) -> Total:
