@@ -165,7 +165,12 @@ def test_a_fleet_whose_parts_stay_fast_still_says_what_its_devices_report() -> N
     rng = random.Random(17)
     fast, slow = strand("fast", Plant(), rng), strand("slow", Plant(), rng)
     moved = [
-        replace(one, n=one.n * (9 if n >= 60 else 1), p95_ms=60.0 * math.exp(rng.gauss(0, 0.02)))
+        replace(
+            one,
+            n=one.n * (9 if n >= 60 else 1),
+            p95_ms=60.0 * math.exp(rng.gauss(0, 0.02)),
+            figures={**one.figures, **({"requests_per_s": 9.0} if n >= 60 else {})},
+        )
         for n, one in enumerate(slow.moments)
     ]
     less = [replace(one, n=one.n // (9 if n >= 60 else 1)) for n, one in enumerate(fast.moments)]
@@ -175,6 +180,9 @@ def test_a_fleet_whose_parts_stay_fast_still_says_what_its_devices_report() -> N
     assert answer.hit == 0
     assert of(case, CauseKind.DEVICE_MIX).verdict is CauseVerdict.LIKELY
     assert of(case, CauseKind.MEMORY).verdict is CauseVerdict.UNCHANGED
+    said = told(case)
+    assert said["load"].evidence[0] == "it changed in 1 of the 2 cohorts"
+    assert not [one.kind for one in said.values() if "got slower" in " ".join(one.evidence)]
 
 
 def told(case: Case) -> dict[str, LatencyCause]:

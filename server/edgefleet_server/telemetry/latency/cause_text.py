@@ -145,7 +145,7 @@ def _cause(found: Finding, case: Case, answer: Answer) -> LatencyCause:
         unit=found.unit,
         before=found.before,
         after=found.after,
-        evidence=_evidence(found, case),
+        evidence=_evidence(found, case, answer),
         against=_against(found, case, answer),
     )
 
@@ -164,13 +164,13 @@ def _figures(found: Finding) -> str:
     return f"{name}: {value_text(found.before, unit)} before, {value_text(found.after, unit)} after"
 
 
-def _evidence(found: Finding, case: Case) -> list[str]:
+def _evidence(found: Finding, case: Case, answer: Answer) -> list[str]:
     if found.verdict in {CauseVerdict.UNCHANGED, CauseVerdict.UNKNOWN, CauseVerdict.RULED_OUT}:
         return []
     said = []
     if found.of > 1 or (found.of == 1 and not case.is_device):
         share = f"{found.had} of the {_parts(found.of, case)}" if found.of > 1 else "the one cohort"
-        said.append(f"it changed in {share} that got slower")
+        said.append(f"it changed in {share}{' that got slower' if answer.hit else ''}")  # without one it is read of all
     if found.together > 0 and found.kind is not CauseKind.DEVICE_MIX:
         said.append(f"it moved together with latency (correlation {found.together:.2f})")
     if found.unharmed and not found.same:
