@@ -83,7 +83,11 @@ GROUP_LATENCY: Final = _histogram(
     "group_model_latency_seconds", "Latency of a model's answers in a group, off by at most 1 %", "group", "model"
 )
 
-DRIFTING: Final = _gauge("model_drifting_devices", "Devices that report drift of a model now", "model")
+DRIFTING: Final = _gauge(
+    "model_drifting_devices",
+    "Devices that report drift of a model now, without suspect ones and those away for long",
+    "model",
+)
 DRIFT_EFFECT: Final = _gauge(
     "model_drift_effect_ratio",
     "Largest effect (PSI) among the signals of a model of which devices report drift; 0 = none",
