@@ -25,6 +25,11 @@ FIGURES: Final = (
     *("cpu_ratio", "agent_rss_bytes", "workers_rss_bytes", "memory_available_bytes", "disk_free_bytes", "load_1m"),
     *("temperature_celsius", "net_rx_bytes", "net_tx_bytes", "throttled_ratio"),
 )
+LARGEST: Final = (1.05, 2**40, 2**42, 2**42, 2**50, 1e6, 200.0, 2**50, 2**50, 1.0)
+"""What each of FIGURES may be: more cannot be, and counts for nothing, or one device would decide the mean of a fleet.
+
+Counters of idle time may run back a little, so a processor may seem more than busy.
+"""
 _figures: Final = attrgetter(*FIGURES)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _encode = _ENCODER.encode
@@ -127,7 +132,9 @@ class SystemTotal:
     def of(cls, messages: Sequence[SystemFigures]) -> "SystemTotal":
         """Return that of messages."""
         columns = zip(*[_figures(one) for one in messages], strict=True)
-        known = [[float(one) for one in column if 0 <= one < MOST] for column in columns]
+        known = [
+            [float(one) for one in column if 0 <= one <= most] for column, most in zip(columns, LARGEST, strict=True)
+        ]
         return cls(
             len(messages),
             [len(one) for one in known],

@@ -305,3 +305,21 @@ def test_a_device_beyond_its_new_names_is_said_once_a_day(any_house: House, capl
             writer.bundle_of("d-1", (f"m-{at}", f"{day}", "a" * 64, "active"), now + dt.timedelta(days=day))
         writer.bundle_of("d-2", ("m", f"{day}", "a" * 64, "active"), now + dt.timedelta(days=day))
     assert [vars(one)["device"] for one in caplog.records] == ["d-1", "d-1"]
+
+
+def test_what_cannot_be_counts_in_no_figure_of_devices(any_house: House) -> None:
+    house = any_house
+    telemetry, now = telemetry_of(house), house.clock.now()
+    names = ("cpu_ratio", "temperature_celsius", "disk_free_bytes", "net_rx_bytes", "throttled_ratio")
+    plain, odd = (1.0, 60.0, 2**30, 900, 0.0), (7.0, 1e18, 2**61, 2**61, 1.5)
+    for seq, figures in enumerate((plain, odd)):
+        system = SystemFigures(**dict(zip(names, figures, strict=True)))  # type: ignore[arg-type]
+        message = Telemetry(
+            device="d-1", boot_id="b", seq=seq, ts=int(now.timestamp()) * 1000, windows=[], system=system
+        )
+        telemetry.ingest([message])
+    (step,) = telemetry.rollups.system(900, now - dt.timedelta(hours=1), now + dt.timedelta(hours=1))
+    assert step.sums.messages == 2
+    assert {name: (one.n, one.total, one.most) for name, one in step.sums.figures.items()} == {
+        name: (1, float(value), float(value)) for name, value in zip(names, plain, strict=True)
+    }
