@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from edgefleet_agent.composition.lazy_feedback import LazyFeedback
     from edgefleet_agent.feedback.service import FeedbackKeeper
 
+Verified = TypeVar("Verified", DesiredOk, HoldOk)
+
 log = logging.getLogger(__name__)
 
 KEEPALIVE_S = 1_200
@@ -80,14 +82,16 @@ def _is_shown(where: str, listeners: Sequence[socket.socket]) -> bool:
 
 
 def known_documents(paths: StatePaths) -> tuple[DesiredOk | None, HoldOk | None]:
-    """Return what was verified before, the desired document and the hold, as far as they can be read."""
-    desired = None
+    """Return what was verified before, the desired document and the hold, each if it can be read."""
+    return _known(DesiredOk, paths.desired_ok), _known(HoldOk, paths.hold_ok)
+
+
+def _known(cls: type[Verified], path: Path) -> Verified | None:
     try:
-        desired = read_record(DesiredOk, paths.desired_ok)
-        return desired, read_record(HoldOk, paths.hold_ok)
+        return read_record(cls, path)
     except StateFileError as error:
         log.warning("verified document unreadable", extra={"reason": error.message})
-        return desired, None
+        return None
 
 
 def room(settings: AgentSettings, state: Path, runtimes: Mapping[str, str]) -> Room:
