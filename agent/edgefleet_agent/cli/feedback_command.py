@@ -3,12 +3,14 @@
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgefleet_agent.cli.answers import EXIT_OK, EXIT_SOME_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, complain
 from edgefleet_agent.client import InferenceError, InferenceUnreachableError, Model
+from edgefleet_agent.worker.control.protocol import LABELS_AHEAD, LABELS_PER_S
 from edgefleet_protocol.feedback_csv import BadFeedbackFileError, Row, read_rows
 
 AT_ONCE = 500
@@ -31,6 +33,8 @@ def run_feedback(args: argparse.Namespace) -> int:
     with Model(args.model, url=args.url, socket=args.socket) as model:
         try:
             for at in range(0, len(good), AT_ONCE):
+                if at >= LABELS_AHEAD:
+                    time.sleep(AT_ONCE / LABELS_PER_S)
                 n, refused = _sent(model, good[at : at + AT_ONCE])
                 taken += n
                 bad += refused

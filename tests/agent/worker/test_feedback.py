@@ -1,11 +1,13 @@
 """Feedback: a real worker reads labels as its model has them, and tells agentd after the answers that they are about."""
 
+import argparse
 import asyncio
 import json
 import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,9 +15,11 @@ import numpy as np
 import pytest
 
 from edgefleet_agent.captures.prediction_log import unpack_block
+from edgefleet_agent.cli import feedback_command
 from edgefleet_agent.client import InferenceError, Model
 from edgefleet_agent.worker.control.protocol import Label, Labels, Predictions, ReadLabels, Start, ToAgentd
 from edgefleet_agent.worker.http.feedback_items import Refused, with_untaken
+from edgefleet_agent.worker.observe import answer_log
 from edgefleet_agent.worker.observe.answer_log import AnswerLog
 from edgefleet_agent.worker.runtime.lifecycle import _sent
 from edgefleet_protocol.drift.reference import MEMBER, Reference, Signal, SignalKind, write_reference
@@ -111,6 +115,40 @@ def test_one_bad_item_does_not_stop_the_others(rig: Rig) -> None:
     assert answer["refused"][0]["index"] == 0
     assert worker.until(Labels).items == [Label("t1", 1, None, "", 1_732_960_800, {})]
     assert rig.request("GET", "/v2/models/digits/feedback")[0] == 405
+
+
+def test_no_more_labels_are_taken_than_agentd_pairs_and_a_file_takes_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_log, "LABELS_PER_S", 0)
+    sent: list[ToAgentd] = []
+
+    async def tell() -> list[int]:
+        log = AnswerLog(cast("Start", None), "y", sent.append)
+        return [log.tell_labels([Label(f"t{n}", 1) for n in range(some)], 1.0) for some in (9_950, 100, 100)]
+
+    assert asyncio.run(tell()) == [9_950, 50, 0]
+    assert len(cast("Labels", sent[-1]).items) == 50
+    slept: list[float] = []
+    taken: list[int] = []
+
+    class Agent:
+        def __init__(self, *_: object, **__: object) -> None: ...
+        def __enter__(self) -> "Agent":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def send_feedback(self, items: list[object]) -> dict[str, int]:
+            taken.append(len(items))
+            return {"accepted": len(items)}
+
+    monkeypatch.setattr(feedback_command, "Model", Agent)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    file = tmp_path / "labels.csv"
+    file.write_text("trace_id,label\n" + "".join(f"t{n},1\n" for n in range(11_000)))
+    args = argparse.Namespace(model="digits", url="", socket="", file=str(file), output="json")
+    assert feedback_command.run_feedback(args) == 0
+    assert (sum(taken), slept) == (11_000, [0.5, 0.5])
 
 
 def test_what_agentd_has_no_room_for_is_named_and_no_label_counts_twice() -> None:

@@ -304,6 +304,11 @@ class Seen(Message, frozen=True, tag="seen"):
     n: int
 
 
+LABELS_PER_S = 1_000
+LABELS_AHEAD = 10_000
+"""A worker takes so many labels a second on average, and so many at once: agentd lets more wait, and counts what is beyond as unmatched."""
+
+
 class Label(msgspec.Struct, frozen=True, array_like=True):
     """What was right about an answer, or business figures. key: its trace id ("" = of no answer). label: class index, -1 = none.
 

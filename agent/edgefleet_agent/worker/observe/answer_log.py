@@ -20,7 +20,17 @@ from typing import Any, Protocol
 
 from edgefleet_agent.captures.prediction_log import Block, Row, pack_block
 from edgefleet_agent.clock import SystemClock
-from edgefleet_agent.worker.control.protocol import Captured, Label, Labels, Predictions, Seen, Start, ToAgentd
+from edgefleet_agent.worker.control.protocol import (
+    LABELS_AHEAD,
+    LABELS_PER_S,
+    Captured,
+    Label,
+    Labels,
+    Predictions,
+    Seen,
+    Start,
+    ToAgentd,
+)
 from edgefleet_agent.worker.observe.kept_log import Caller, KeptLog
 from edgefleet_agent.worker.runtime.loader import ServedModel
 from edgefleet_protocol.errors import EdgefleetError
@@ -99,6 +109,7 @@ class AnswerLog:
         # a deque: one thread may append while another takes from the front
         self._rows: deque[tuple[float, str, float, int, float, bool]] = deque(maxlen=16 * MAX_ROWS)
         self._outgoing: deque[Captured] = deque()
+        self._label_room, self._labels_s = float(LABELS_AHEAD), time.monotonic()
         self.is_due = False
         self.tap: Tap | None = None
         self.live: LiveAnswers | None = None
@@ -188,12 +199,22 @@ class AnswerLog:
             self._loop.call_later(min(EVERY_S, left_s), self._tick)
 
     def tell_labels(self, labels: Sequence[Label], unit: float) -> int:
-        """Tell what callers say of earlier answers, after these; return of how many it could be told. In the event loop."""
+        """Tell what callers say of earlier answers, after these; return of how many it could be told. In the event loop.
+
+        What agentd cannot pair in time would count as labels without an answer.
+        """
         self._flush()
-        for at in range(0, len(labels), LABELS_AT_ONCE):
-            if self._send(Labels(items=list(labels[at : at + LABELS_AT_ONCE]), unit=unit)) is False:
-                return at
-        return len(labels)
+        now_s = time.monotonic()
+        room = min(LABELS_AHEAD, self._label_room + LABELS_PER_S * (now_s - self._labels_s))
+        taken = labels[: int(room)]
+        n = 0
+        for at in range(0, len(taken), LABELS_AT_ONCE):
+            part = list(taken[at : at + LABELS_AT_ONCE])
+            if self._send(Labels(items=part, unit=unit)) is False:
+                break
+            n += len(part)
+        self._label_room, self._labels_s = room - n, now_s
+        return n
 
     def tell(self) -> None:
         """Tell what is noted for the prediction log without waiting. In the event loop."""
