@@ -82,6 +82,7 @@ def next_to_send(session: Session, after: str, limit: int) -> list[FeedbackPart]
         select(row)
         .join(first, (first.c.device_id == col(row.device_id)) & (first.c.number == col(row.number)))
         .where(col(row.state) == "waiting")
+        .order_by(col(row.device_id))  # their devices are locked in this order, as everywhere
         .with_for_update(of=row)
     )
     return list(session.execute(statement).scalars())
