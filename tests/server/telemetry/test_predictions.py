@@ -433,6 +433,44 @@ def test_a_blob_store_that_fails_is_not_asked_in_each_tick(site: Site, monkeypat
     assert (len(site.logs.files(MODEL)), problems(site)) == (1, [])
 
 
+def test_what_was_captured_goes_also_where_an_old_file_cannot_be_removed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.answer(2, "ann")
+    site.send()
+    site.logs.pack(MODEL)
+    with site.house.db.session() as session:
+        session.add(
+            TelemetryCapture(
+                device_id=site.device, record="r1", fetch_id="c", model=MODEL, sha256="a" * 64, reason="flag", label=1,
+                trace_id="ann-1", taken_at=site.house.clock.now(), received_at=site.house.clock.now(), seen=1, key_id="k",
+                size_bytes=1, sealed=b"x",
+            )
+        )  # fmt: skip
+    (before,) = site.logs.files(MODEL)
+
+    def fails(_: Sha256) -> None:
+        raise BlobStoreError("it is away")
+
+    write = site.logs.write_file
+
+    def writes(*args: Any) -> str:
+        with site.house.db.read() as session:
+            assert session.exec(select(TelemetryCapture)).all() == [], "a crash after this finds them by no row"
+        return write(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.blobs, "remove", fails)
+        patch.setattr(site.logs, "write_file", writes)
+        with pytest.raises(BlobStoreError):
+            site.erasures.erase("ann", [], "ann")
+    (receipt,) = site.erasures.receipts()
+    assert (receipt.rows, receipt.captures, receipt.finished_at) == (2, 1, None)
+    site.house.clock.turn(hours=2)
+    site.logs.tick(site.house.clock.now())
+    assert site.blobs.size(Sha256(before.id)) is None
+
+
 def test_a_file_that_cannot_be_read_keeps_no_other_from_being_erased(site: Site) -> None:
     for number, who in enumerate(("ann", "bob", "ann"), 1):
         site.answer(1, who)

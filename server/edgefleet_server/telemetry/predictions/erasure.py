@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from sqlmodel import Session
+
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import BadMessageError
-from edgefleet_protocol.prediction_parts import Part, erase, pack_part, pseudonym, unpack_part
+from edgefleet_protocol.prediction_parts import Part, Row, erase, pack_part, pseudonym, unpack_part
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import NewEvent
@@ -30,18 +32,19 @@ TRIES: Final = 5
 
 
 class _Found:
-    """What is gone so far. traces: of erased answers, by device."""
+    """What is gone so far."""
 
     def __init__(self) -> None:
         self.rows = self.files = self.captures = 0
-        self.traces: dict[str, set[str]] = {}
 
-    def add(self, device: str, before: Part, after: Part) -> None:
-        """Count what one part lost."""
-        left = {row.seq for row in after.rows}
-        gone = [row for row in before.rows if row.seq not in left]
-        self.rows += len(gone)
-        self.traces.setdefault(device, set()).update(row.trace_id for row in gone)
+    def drop_captures(self, session: Session, device: str, gone: Sequence[Row]) -> None:
+        """Remove what was captured of answers whose rows go: before them, as nothing else says which they are."""
+        self.captures += store.delete_captures(session, device, {row.trace_id for row in gone})
+
+
+def _gone(before: Part, after: Part) -> list[Row]:
+    left = {row.seq for row in after.rows}
+    return [row for row in before.rows if row.seq not in left]
 
 
 class Erasures:
@@ -100,10 +103,8 @@ class Erasures:
             self._from_waiting(rule.model, subject, found)
             self._from_files(rule.model, subject, found)
             finished_at = self._clock.now()
-        finally:  # captures are found by rows that are gone: now or never
+        finally:
             with self._db.session() as session:
-                for device, traces in found.traces.items():
-                    found.captures += store.delete_captures(session, device, traces)
                 kept = store.erasure(session, erasure, rule.model)
                 kept.rows, kept.captures, kept.files = found.rows, found.captures, found.files
                 devices = set(store.devices(session, rule.model))
@@ -118,7 +119,9 @@ class Erasures:
                 after = erase(before, {subject: ALWAYS}, ALWAYS)
                 if after is not before:
                     row.body, row.rows = pack_part(after), len(after.rows)
-                    found.add(row.device_id, before, after)
+                    gone = _gone(before, after)
+                    found.rows += len(gone)
+                    found.drop_captures(session, row.device_id, gone)
 
     def _from_files(self, model: str, subject: bytes, found: _Found) -> None:
         """Replace the files that have rows of a subject; what others pack or erase meanwhile is looked at again."""
@@ -157,10 +160,14 @@ class Erasures:
         if not rows:
             return True
         parts = [after[parquet.PartKey(row.device_id, row.log, row.part)] for row in rows]
+        gone = {key: _gone(part, after[key]) for key, (part, _) in known.items()}
+        with self._db.session() as session:
+            for key, some in gone.items():
+                found.drop_captures(session, key.device, some)
         if self._logs.write_file(file.model, parts, rows, file.sha256):
             found.files += 1
-            for key, (part, _) in known.items():
-                found.add(key.device, part, after[key])
+            found.rows += sum(map(len, gone.values()))
+            self._logs.drop_file(file.sha256)
         return True
 
     # ---- receipts

@@ -201,7 +201,7 @@ class PredictionLogs:
     def write_file(self, model: str, parts: Sequence[Part], rows: Sequence[PredictionPart], old: str = "") -> str:
         """Make a file of these parts, have their rows point to it, and return its digest; "" when others changed them meanwhile.
 
-        old: the file that this one replaces, which is removed.
+        old: the file that this one replaces: the caller drops it.
         """
         data = parquet.write_parts(parts)
         sha256 = hashlib.sha256(data).hexdigest()
@@ -217,8 +217,8 @@ class PredictionLogs:
             writer.write(data)
             writer.finish(Sha256(sha256))
         is_mine = self._point_to(sha256, parts, rows, old)
-        if not is_mine or old:
-            self.drop_file(old if is_mine else sha256)
+        if not is_mine:
+            self.drop_file(sha256)
         return sha256 if is_mine else ""
 
     def _point_to(self, sha256: str, parts: Sequence[Part], rows: Sequence[PredictionPart], old: str) -> bool:
