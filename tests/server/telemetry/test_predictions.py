@@ -103,6 +103,17 @@ class Site:
             )  # fmt: skip
         return self.telemetry.ingest_samples(samples)
 
+    def capture(self, trace_id: str) -> None:
+        """Have the server hold what was captured of an answer."""
+        now = self.house.clock.now()
+        with self.house.db.session() as session:
+            session.add(
+                TelemetryCapture(
+                    device_id=self.device, record=f"r-{trace_id}", fetch_id="c", model=MODEL, sha256="a" * 64, reason="flag",
+                    label=1, trace_id=trace_id, taken_at=now, received_at=now, seen=1, key_id="k", size_bytes=1, sealed=b"x",
+                )
+            )  # fmt: skip
+
     def everything(self) -> bytes:
         """Return what the server has of answers: all blobs, and the parts in the database."""
         files = [path for path in self.house.settings.blobs_dir.rglob("*") if path.is_file()]
@@ -248,14 +259,7 @@ def test_an_erased_subject_is_nowhere_and_the_log_is_still_proved(any_site: Site
     site.answer(1, "ann")
     site.send(3)
     site.answer(2, "ann")  # still on the device
-    with site.house.db.session() as session:
-        session.add(
-            TelemetryCapture(
-                device_id=site.device, record="r1", fetch_id="c", model=MODEL, sha256="a" * 64, reason="flag", label=1,
-                trace_id="ann-1", taken_at=site.house.clock.now(), received_at=site.house.clock.now(), seen=1, key_id="k",
-                size_bytes=1, sealed=b"x",
-            )
-        )  # fmt: skip
+    site.capture("ann-1")
     (before,) = site.logs.files(MODEL)
     site.house.clock.turn(seconds=5)
     receipt = site.erasures.erase("ann", [], "ann")
@@ -439,14 +443,7 @@ def test_what_was_captured_goes_also_where_an_old_file_cannot_be_removed(
     site.answer(2, "ann")
     site.send()
     site.logs.pack(MODEL)
-    with site.house.db.session() as session:
-        session.add(
-            TelemetryCapture(
-                device_id=site.device, record="r1", fetch_id="c", model=MODEL, sha256="a" * 64, reason="flag", label=1,
-                trace_id="ann-1", taken_at=site.house.clock.now(), received_at=site.house.clock.now(), seen=1, key_id="k",
-                size_bytes=1, sealed=b"x",
-            )
-        )  # fmt: skip
+    site.capture("ann-1")
     (before,) = site.logs.files(MODEL)
 
     def fails(_: Sha256) -> None:
@@ -469,6 +466,17 @@ def test_what_was_captured_goes_also_where_an_old_file_cannot_be_removed(
     site.house.clock.turn(hours=2)
     site.logs.tick(site.house.clock.now())
     assert site.blobs.size(Sha256(before.id)) is None
+
+
+def test_what_was_captured_of_rows_that_come_late_goes_with_them(site: Site) -> None:
+    site.answer(2, "ann")
+    site.answer(1, "bob")
+    for trace_id in ("ann-1", "bob-0"):
+        site.capture(trace_id)
+    site.erasures.erase("ann", [], "ann")
+    assert site.send() == 2
+    with site.house.db.read() as session:
+        assert [one.trace_id for one in session.exec(select(TelemetryCapture))] == ["bob-0"]
 
 
 def test_a_file_that_cannot_be_read_keeps_no_other_from_being_erased(site: Site) -> None:

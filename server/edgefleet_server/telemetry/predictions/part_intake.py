@@ -75,6 +75,9 @@ class PartIntake:
             _log.warning("part not kept", extra={"device_id": head.device, "reason": "nobody was erased from this log"})
             return 0
         left = erase(part, subjects, int(now.timestamp() * 1_000))
+        if left is not part:
+            kept = {row.seq for row in left.rows}
+            store.delete_captures(session, head.device, {row.trace_id for row in part.rows if row.seq not in kept})
         lost: dict[str, int] = {}
         for gap in head.gaps:
             lost[gap.reason] = lost.get(gap.reason, 0) + gap.last - gap.first + 1
