@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,19 +11,24 @@ from typing import BinaryIO
 
 from edgefleet_cli.core.errors import UnreadableFileError, UsageError
 
+STANDARD_INPUT = "standard input"
 
-def read_text(path: Path, most: int) -> str:
-    """Return the first characters of a file of YAML or JSON. Raises UnreadableFileError, UsageError."""
+
+def read_text(path: Path | None, most: int) -> str:
+    """Return the first characters of a file of YAML or JSON; None: of standard input. Raises UnreadableFileError, UsageError."""
+    origin = path or STANDARD_INPUT
     try:
+        if path is None:
+            return sys.stdin.read(most)
         with path.open(encoding="utf-8") as stream:
             return stream.read(most)
     except OSError as error:
         raise UnreadableFileError(
-            f"cannot read {path}", why=error.strerror or str(error), next_step="check the path and its permissions"
+            f"cannot read {origin}", why=error.strerror or str(error), next_step="check the path and its permissions"
         ) from error
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"{path} is not text", why=str(error), next_step="write it as YAML or JSON in UTF-8"
+            f"{origin} is not text", why=str(error), next_step="write it as YAML or JSON in UTF-8"
         ) from error
 
 

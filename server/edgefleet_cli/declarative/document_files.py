@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edgefleet_cli.core.errors import UsageError
-from edgefleet_cli.core.files import read_text
+from edgefleet_cli.core.files import STANDARD_INPUT, read_text
 
 MAX_BYTES = 5_000_000
 _ENDINGS = (".yaml", ".yml", ".json")
@@ -25,7 +24,7 @@ def read_values(given: list[str]) -> list[tuple[str, Any]]:
 
 def _values(given: str) -> Iterator[tuple[str, Any]]:
     if given == "-":
-        yield from _documents(sys.stdin.read(MAX_BYTES + 1), "standard input")
+        yield from _documents(read_text(None, MAX_BYTES + 1), STANDARD_INPUT)
         return
     path = Path(given)
     if not path.is_dir():

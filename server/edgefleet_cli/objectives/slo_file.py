@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgefleet_cli.core.errors import UsageError
-from edgefleet_cli.core.files import read_text
+from edgefleet_cli.core.files import STANDARD_INPUT, read_text
 
 MAX_BYTES = 100_000
 _PATH = re.compile(r"\$(?:\.[A-Za-z_][A-Za-z0-9_-]*|\[[0-9]+\])*")
@@ -44,11 +43,8 @@ def read_slo_file(file: str) -> list[SloFile]:
     """Return the objectives in a file, or on standard input for `-`. Raises UsageError, UnreadableFileError."""
     import yaml
 
-    origin, text = (
-        ("standard input", sys.stdin.read(MAX_BYTES + 1))
-        if file == "-"
-        else (file, read_text(Path(file), MAX_BYTES + 1))
-    )
+    path = None if file == "-" else Path(file)
+    origin, text = str(path or STANDARD_INPUT), read_text(path, MAX_BYTES + 1)
     if len(text) > MAX_BYTES:
         raise UsageError(f"{origin} is too large", why=f"more than {MAX_BYTES} characters", next_step="split it")
     try:

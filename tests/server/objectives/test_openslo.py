@@ -1,5 +1,6 @@
 """Files of objectives: what is taken, and what each mistake says."""
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.declarative.document_files import read_values
 from edgefleet_cli.objectives.slo_file import read_slo_file
 from edgefleet_server.objectives.errors import BadSloError
 from edgefleet_server.objectives.model import Indicator, Slo
@@ -110,6 +112,13 @@ def test_the_files_of_the_reference_page_are_read_and_their_mistakes_have_lines(
     )
     begin = file.read_text().splitlines().index("spec:") + 1
     assert first.located("$.spec.servise") == f"{file}:{begin}: $.spec.servise"
+
+
+@pytest.mark.parametrize("read", [read_slo_file, lambda file: read_values([file])], ids=["slo", "apply"])
+def test_standard_input_that_is_no_text_is_refused(read: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), "utf-8"))
+    with pytest.raises(UsageError, match="standard input is not text"):
+        read("-")
 
 
 def test_documents_with_nothing_in_them_are_left_out_and_a_file_in_itself_is_refused(tmp_path: Path) -> None:
