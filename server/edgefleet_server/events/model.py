@@ -1,6 +1,6 @@
 """Values of events. `EventView` is public: routes and webhooks return it, and a field is never renamed. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -35,7 +35,7 @@ class NewEvent:
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Which events: all that are given must hold; `kinds` empty means any. since, until: when it was received."""
+    """Which events: all that are given must hold; `kinds` empty means any. since, until: when it was received; but_of: of none of these."""
 
     device: str | None = None
     rollout: str | None = None
@@ -43,3 +43,4 @@ class EventFilter:
     since: datetime | None = None
     until: datetime | None = None
     model: str | None = None
+    but_of: Collection[str] = ()

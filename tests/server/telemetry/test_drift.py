@@ -9,6 +9,7 @@ import pytest
 from edgefleet_protocol.drift.reference import Reference
 from edgefleet_protocol.ids import ModelName, ReleaseRef
 from edgefleet_protocol.messages import Event, EventKind
+from edgefleet_server.telemetry.drift import device_words
 from edgefleet_server.telemetry.drift.errors import (
     BadPeriodError,
     NoBaselineError,
@@ -237,6 +238,23 @@ def test_a_word_that_is_no_sense_breaks_nothing(pumps: Pumps) -> None:
     pumps.report()
     pumps.say(0, "temperature", psi="much", shift_z=None, since=-1, scale=[1])
     assert pumps.drift().words[0].psi == 0.0
+
+
+def test_a_device_that_says_it_without_end_hides_nothing_that_others_say(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_words, "MOST_EVENTS", 8)
+    pumps = Pumps(house, None)
+    pumps.say(3, "temperature")
+    pumps.say(4, "pressure")
+    pumps.say(4, "pressure", kind=EventKind.DRIFT_OVER)
+    for loud in (5, 6):
+        for n in range(20):
+            pumps.say(loud, f"s{n % 2}")
+    words = device_words.DeviceWords(house.fleet.feed, house.clock).open(model="pump")
+    assert {(one.device, one.signal) for one in words} == {
+        (pumps.devices[3], "temperature"), *((pumps.devices[loud], f"s{n}") for loud in (5, 6) for n in range(2)),
+    }  # fmt: skip
 
 
 def test_a_suspect_device_is_left_out(pumps: Pumps) -> None:
