@@ -319,6 +319,38 @@ def test_files_go_after_their_days_and_the_rest_is_still_proved(any_site: Site) 
         assert [row.part for row in store.parts(session, MODEL, site.device)] == [2, 3]
 
 
+def test_a_part_that_went_after_its_days_and_comes_again_is_not_kept(any_site: Site) -> None:
+    site = any_site
+    for number in (1, 2, 3):
+        site.answer(1)
+        site.send(number)
+    site.logs.pack(MODEL)
+    site.house.clock.turn(days=31)
+    assert site.logs.prune(site.house.clock.now()) == 1
+    assert site.send(1, 2, 3) == 0
+    site.answer(1)
+    assert site.send(4) == 1
+    assert problems(site) == []
+
+
+def test_parts_that_go_before_an_older_one_stay_until_it_goes(any_site: Site) -> None:
+    site = any_site
+    for _ in range(5):
+        site.answer(1)
+    site.send(2, 3, 4)
+    site.logs.pack(MODEL)
+    site.house.clock.turn(minutes=5)
+    site.send(1, 5)
+    site.logs.pack(MODEL)
+    site.house.clock.turn(days=30, minutes=-2)
+    assert site.logs.prune(site.house.clock.now()) == 1
+    assert problems(site) == []
+    site.house.clock.turn(minutes=5)
+    assert site.logs.prune(site.house.clock.now()) == 1
+    with site.house.db.read() as session:
+        assert [row.part for row in store.parts(session, MODEL, site.device)] == [5]
+
+
 def test_packing_waits_and_a_half_made_file_is_removed(site: Site) -> None:
     site.answer(2)
     site.send()

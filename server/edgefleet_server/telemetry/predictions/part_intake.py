@@ -1,6 +1,7 @@
 """Parts of prediction logs as they come from devices: checked, and kept as they are, but for what was erased.
 
-1. A part counts once. Another part under a name that is there is refused and reported: a device does not write two.
+1. A part counts once, also when it comes again after its days. Another part under a name that is there is refused and reported: a device
+   does not write two.
 2. A part that no device makes, or of a model that nobody asked to keep, is left out; its device may drop it.
 3. Numbers that a device itself says are lost are an event, so that no gap is silent.
 """
@@ -69,6 +70,9 @@ class PartIntake:
         if known is not None:
             if known.hash != digest:
                 self._tell("prediction_conflict", head, {})
+            return 0
+        if store.is_behind_floor(session, head.model, head.device, head.log, head.part):
+            _log.info("part not kept", extra={"device_id": head.device, "reason": "its days are over"})
             return 0
         subjects = store.erased_since(session, head.model)
         if part.erased and not subjects:

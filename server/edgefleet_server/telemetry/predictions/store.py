@@ -134,22 +134,38 @@ def expired_files(session: Session, model: str, before: datetime) -> Sequence[Pr
 
 
 def let_go(session: Session, sha256: str) -> None:
-    """Take the content from the parts of a file, and what lies behind the newest of each log: the floor stays."""
+    """Take the content from the parts of a file, and what lies behind the newest of each log: the floor stays.
+
+    A part that goes before an older one stays until that has gone, too.
+    """
     session.execute(
         update(PredictionPart).where(col(PredictionPart.file) == sha256).values(file="", body=None, rows=0, lost=0)
     )
     session.execute(update(PredictionFile).where(col(PredictionFile.sha256) == sha256).values(is_whole=False))
-    row, newer = PredictionPart, PredictionPart.__table__.alias("newer")  # type: ignore[attr-defined]
+    row = PredictionPart
+    newer, older = (row.__table__.alias(name) for name in ("newer", "older"))  # type: ignore[attr-defined]
     is_newer = (
         (newer.c.model == col(row.model)) & (newer.c.device_id == col(row.device_id)) & (newer.c.log == col(row.log))
         & (newer.c.part == col(row.part) + 1) & newer.c.body.is_(None) & (newer.c.file == "")
     )  # fmt: skip
+    is_older = (
+        (older.c.model == col(row.model)) & (older.c.device_id == col(row.device_id)) & (older.c.log == col(row.log))
+        & (older.c.part < col(row.part)) & (older.c.body.is_not(None) | (older.c.file != ""))
+    )  # fmt: skip
     gone = col(row.body).is_(None) & (col(row.file) == "")
     session.execute(
         delete(row)
-        .where(gone, select(newer.c.part).where(is_newer).exists())
+        .where(gone, select(newer.c.part).where(is_newer).exists(), ~select(older.c.part).where(is_older).exists())
         .execution_options(synchronize_session=False)
     )
+
+
+def is_behind_floor(session: Session, model: str, device: str, log: str, number: int) -> bool:
+    """Return whether a newer part of a log has gone after its days."""
+    row = PredictionPart
+    newer = select(col(row.part)).where(col(row.model) == model, col(row.device_id) == device, col(row.log) == log)
+    gone = newer.where(col(row.part) > number, col(row.body).is_(None), col(row.file) == "")
+    return bool(session.scalar(select(gone.exists())))
 
 
 def erased_since(session: Session, model: str) -> dict[bytes, int]:
