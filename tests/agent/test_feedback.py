@@ -159,6 +159,20 @@ def test_errors_of_numbers_are_counted_in_the_references_unit(tmp_path: Path) ->
     assert device.keeper.status()["digits"]["misfit"] == 2
 
 
+def test_errors_of_a_version_stay_in_its_unit_over_a_restart_with_another_version(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.answered(Row(0, "t1", 5, -1, 21.5), Row(0, "t2", 5, -1, 21.5))
+    for key, unit in (("t1", 0.5), ("t2", 2.0)):
+        device.told(Label(key, -1, 20.0), unit=unit)
+        device.wait()
+        truth = device.truth()
+        assert (truth.unit, truth.parts[0].numbers.total) == (0.5, 3 * 64), (
+            "other units would replace these on the server"
+        )
+        device.keeper.close()
+        device.start()
+
+
 def test_figures_without_an_answer_count_for_what_serves(tmp_path: Path) -> None:
     device = Device(tmp_path)
     device.told(Label(segment="line-1", figures={"units_rejected": 3}))

@@ -9,7 +9,7 @@
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -21,6 +21,7 @@ from edgefleet_protocol.messages import Window
 
 MAX_PAIRED: Final = 8_192
 MAX_SEGMENTS: Final = 16
+MAX_BUNDLES: Final = 64
 FOLD_AT: Final = 256
 MAX_TOLD_BYTES: Final = 8 * 1024
 
@@ -62,28 +63,30 @@ class Tally(msgspec.Struct):
 
 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):
-    """The record in `feedback.ok`: hashes of answers that had their label, oldest first."""
+    """The record in `feedback.ok`: hashes of answers that had their label, oldest first. units: of errors of numbers, by bundle."""
 
     v: int = 1
     hashes: list[int] = []
+    units: dict[str, float] = {}
 
 
 class LabelCounts:
     """The counts of one device."""
 
-    def __init__(self, paired: Iterable[int] = ()) -> None:
-        """Begin with nothing counted. paired: of `Paired`."""
-        self._paired: OrderedDict[int, None] = OrderedDict.fromkeys(paired)
+    def __init__(self, known: Paired | None = None) -> None:
+        """Begin with nothing counted."""
+        known = known or Paired()
+        self._paired: OrderedDict[int, None] = OrderedDict.fromkeys(known.hashes)
         self._truths: dict[Lane, Truth] = {}
-        self._units: dict[str, float] = {}
+        self._units = dict(known.units)
         self._fresh: dict[Lane, list[TruthPart]] = {}
         self._names: dict[tuple[str, str], set[str]] = {}
         self.tallies: dict[str, Tally] = {}
 
     @property
-    def paired(self) -> list[int]:
-        """Return what `Paired` keeps."""
-        return list(self._paired)
+    def paired(self) -> Paired:
+        """Return what is kept over a restart."""
+        return Paired(hashes=list(self._paired), units=dict(list(self._units.items())[-MAX_BUNDLES:]))
 
     def figures(self, lane: Lane, label: Label, now_s: int) -> None:
         """Count business figures that belong to no answer; those of the future now."""

@@ -97,13 +97,12 @@ class FeedbackKeeper:
         self._rests_until_s = 0.0
         self._kept_s = clock.monotonic_s()
 
-    def _known(self) -> list[int]:
+    def _known(self) -> Paired | None:
         try:
-            found = read_record(Paired, self._record)
+            return read_record(Paired, self._record)
         except (StateFileError, OSError) as error:
             log.warning("feedback record unreadable", extra={"reason": str(error)})
-            return []
-        return found.hashes if found is not None else []
+            return None
 
     def close(self) -> None:
         """Look for what waits without asking anybody, and keep which answers had their label. May be called again."""
@@ -119,10 +118,10 @@ class FeedbackKeeper:
     def _keep(self) -> None:
         self._kept_s = self._clock.monotonic_s()
         paired = self._counts.paired
-        if not paired:
+        if not paired.hashes:
             return
         try:
-            write_record(self._record, Paired(hashes=paired))
+            write_record(self._record, paired)
         except OSError as error:
             log.warning("feedback record not written", extra={"reason": str(error)})
 
