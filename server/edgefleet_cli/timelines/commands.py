@@ -110,14 +110,13 @@ def explain_model(
 def _show(
     session: Session, path: str, by: LinesBy | None, since: str | None, until: str | None, points: int | None
 ) -> None:
-    from edgefleet_cli.timelines.timeline_table import STEPS, fitting, show_timeline, steps_of
+    from edgefleet_cli.timelines.timeline_table import STEPS, later_beginning, show_timeline, steps_of
 
     named = None if by is None else by.value
     span = _span(session, since, until)
     found: Reply[Any] = session.api.get(path, api.device.Timeline, by=named, points=points, **span)
-    if session.out.is_for_eyes and since is until is None and (shorter := fitting(found.value)):
-        span = _span(session, shorter, None)
-        found = session.api.get(path, api.device.Timeline, by=named, points=points, **span)
+    if session.out.is_for_eyes and since is until is None and (begin := later_beginning(found.value)):
+        found = session.api.get(path, api.device.Timeline, by=named, points=points, since=begin)
     if session.out.is_for_eyes and any(True for _ in steps_of(found.value)):
         show_timeline(session.out, found.value)
     else:

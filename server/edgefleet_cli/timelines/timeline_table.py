@@ -13,7 +13,7 @@ from edgefleet_cli.render.sparkline import spark, thinned
 
 WIDTH: Final = 24
 MOST_MARKS: Final = 12
-SHORTER: Final = {"15m": timedelta(minutes=15), "1h": timedelta(hours=1), "6h": timedelta(hours=6)}
+SHORTER: Final = (timedelta(minutes=15), timedelta(hours=1), timedelta(hours=6))
 """Spans below the usual one."""
 DEVICES: Final = "devices"
 MARKS: Final = {
@@ -156,15 +156,19 @@ def steps_of(found: api.device.Timeline) -> Iterator[StepRow]:
             yield StepRow(at, DEVICES, values)
 
 
-def fitting(found: api.device.Timeline) -> str | None:
-    """Return a shorter span that has all figures, None where it takes this one: a young fleet is not one bar at the right edge."""
+def later_beginning(found: api.device.Timeline) -> str | None:
+    """Return when a shorter span begins that has all figures, by the server's clock; None where it takes this one.
+
+    A young fleet is then not one bar at the right edge.
+    """
     columns = [*(line.requests for line in found.lines), *found.system.values()]
     known = [place for column in columns for place, value in enumerate(column) if value is not None]
     if not known:
         return None
     first = max(found.since, found.at[min(known)], key=datetime.fromisoformat)
-    oldest = datetime.fromisoformat(found.until) - datetime.fromisoformat(first)
-    return next((span for span, length in SHORTER.items() if length >= oldest), None)
+    until = datetime.fromisoformat(found.until)
+    length = next((span for span in SHORTER if span >= until - datetime.fromisoformat(first)), None)
+    return None if length is None else (until - length).isoformat()
 
 
 def show_timeline(out: Output, found: api.device.Timeline) -> None:
