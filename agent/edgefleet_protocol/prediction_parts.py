@@ -2,7 +2,7 @@
 
 1. Every answer of a model on a device has a number, `seq`, from 1 on. A part says what became of each number from `first` to `last`:
    a row, a gap that the device knows of, left out by sampling, or erased.
-2. Sampling is no choice of the device: `is_sampled` says for each number whether it belongs to the log.
+2. Sampling is no choice of the device: `sampled` says which numbers belong to the log.
 3. A part's hash covers its head and the hash of each row; the head has the hash of the part before. A row has random bytes of its own,
    so that its hash says nothing of it once it is erased: then the hash alone stays, and the chain can still be checked.
 4. `body` is the answer (`Answer`), clear or encrypted with the key of its epoch, which is sealed to the tenant's key (`hpke`).
@@ -26,6 +26,8 @@ SALT_BYTES = 16
 SUBJECT_BYTES = 16
 HEADS = b"edgefleet.heads"
 """In the metadata of a Parquet file: the heads of its parts."""
+_WHOLE = 1 << 32
+"""Shares are whole parts of this, so that device and checker come to the same numbers."""
 STOPPED, LOST, FULL = "stopped", "lost", "full"
 """Why numbers are missing: the device or its agent was stopped (at most so many), a worker was (exactly so many), no room."""
 
@@ -149,11 +151,25 @@ def pseudonym(key: bytes, subject: str) -> bytes:
     return hmac.digest(key, subject.encode(), "sha256")[:SUBJECT_BYTES]
 
 
-def is_sampled(log: str, seq: int, ratio: float) -> bool:
-    """Return whether a number belongs to a log of this ratio."""
-    if ratio >= 1.0:
-        return True
-    return int.from_bytes(hashlib.sha256(f"{log}.{seq}".encode()).digest()[:8], "big") < ratio * 2**64
+def sampled(log: str, first: int, last: int, ratio: float) -> Iterator[int]:
+    """Return the numbers from `first` to `last` that belong to a log of this ratio, in order: of each 1 / ratio one, drawn by the log.
+
+    What it takes grows with how many these are, not with the numbers between them: a device may say that it left out millions.
+    """
+    share = round(ratio * _WHOLE)
+    if share >= _WHOLE:
+        yield from range(first, last + 1)
+    if not 0 < share < _WHOLE:
+        return
+    block = ((first + 1) * share - 1) // _WHOLE
+    begin = block * _WHOLE // share
+    while begin <= last:
+        end = (block + 1) * _WHOLE // share
+        drawn = hashlib.sha256(f"{log}.{block}".encode()).digest()[:8] if end - begin > 1 else b""
+        chosen = begin + int.from_bytes(drawn, "big") % (end - begin)
+        if first <= chosen <= last:
+            yield chosen
+        block, begin = block + 1, end
 
 
 def encode_head(head: Head) -> bytes:
@@ -227,4 +243,5 @@ def left_open(head: Head, seqs: Sequence[int]) -> Iterator[range]:
 
 def unexplained(head: Head, seqs: Sequence[int]) -> Iterator[int]:
     """Return the numbers that are left open and belong to the log."""
-    return (seq for numbers in left_open(head, seqs) for seq in numbers if is_sampled(head.log, seq, head.ratio))
+    ranges = left_open(head, seqs)
+    return (seq for one in ranges for seq in sampled(head.log, one.start, one.stop - 1, head.ratio))

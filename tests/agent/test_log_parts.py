@@ -24,7 +24,7 @@ from edgefleet_protocol.prediction_parts import (
     decode_head,
     erase,
     hash_of,
-    is_sampled,
+    sampled,
     unexplained,
     unpack_part,
 )
@@ -171,8 +171,8 @@ def test_what_is_sampled_is_no_choice_of_the_device(tmp_path: Path) -> None:
     parts.close()
     ((head, part),) = kept(parts)
     seqs = [row.seq for row in part.rows]
-    assert seqs == [seq for seq in range(1, 1_001) if is_sampled(head.log, seq, 0.1)]
-    assert 60 < len(seqs) < 150
+    assert seqs == [*sampled(head.log, 1, 1_000, 0.1)]
+    assert 98 < len(seqs) < 102
     assert [*unexplained(head, seqs[1:])] == seqs[:1], "a row that was left out by hand"
 
 

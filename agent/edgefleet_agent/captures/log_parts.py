@@ -36,8 +36,8 @@ from edgefleet_protocol.prediction_parts import (
     encode_head,
     erase,
     hash_of,
-    is_sampled,
     pack_part,
+    sampled,
     unpack_part,
 )
 
@@ -141,14 +141,14 @@ class LogParts:
             self._seq += lost
         first = self._seq + 1
         self._seq += len(entries)
-        salts = secrets.token_bytes(SALT_BYTES * len(entries))
+        chosen = [(seq, entries[seq - first]) for seq in sampled(self._state.log, first, self._seq, self.ratio)]
+        salts = secrets.token_bytes(SALT_BYTES * len(chosen))
         rows = [
             Row(
                 seq, e.at, 0, e.trace_id, e.status, e.latency_us, e.subject,
                 salts[SALT_BYTES * i : SALT_BYTES * (i + 1)], 0 if key else -1, e.nonce, e.body,
             )
-            for i, e in enumerate(entries)
-            if is_sampled(self._state.log, seq := first + i, self.ratio)
+            for i, (seq, e) in enumerate(chosen)
         ]  # fmt: skip
         if not self._reserve(len(entries)):
             if entries:

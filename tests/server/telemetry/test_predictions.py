@@ -31,10 +31,10 @@ from edgefleet_protocol.prediction_parts import (
     encode_head,
     erase,
     hash_of,
-    is_sampled,
     left_open,
     pack_part,
     pseudonym,
+    sampled,
     unpack_part,
 )
 from edgefleet_server.access.service import AccessService
@@ -567,10 +567,13 @@ def test_wide_gaps_and_shares_are_checked_without_counting_each_number() -> None
     log = check_log("d", "a", [HeldPart(1, part.head, hash_of(part).hex(), hash_of(part).hex(), [])])
     assert log.problems == ["part 1 has no row and no reason for 2 numbers, the first is 1"]
     share = Part(encode_head(msgspec.structs.replace(head, last=100, ratio=0.25, gaps=[])), [], [])
-    kept = [seq for seq in range(1, 101) if is_sampled("a", seq, 0.25)]
+    kept = [*sampled("a", 1, 100, 0.25)]
     log = check_log("d", "a", [HeldPart(1, share.head, hash_of(share).hex(), hash_of(share).hex(), [])])
     assert log.problems == [f"part 1 has no row and no reason for {len(kept)} numbers, the first is {kept[0]}"]
     assert (log.ratio, log.missing) == (0.25, [MissingNumbers("sampled", 100 - len(kept))])
+    wide = Part(encode_head(msgspec.structs.replace(head, last=10**12, ratio=0.01, gaps=[])), [], [])
+    log = check_log("d", "a", [HeldPart(1, wide.head, hash_of(wide).hex(), hash_of(wide).hex(), [])])
+    assert "no reason for at least 1000 numbers" in log.problems[0]
 
 
 def test_a_part_that_goes_before_an_older_one_is_listed_as_expired() -> None:

@@ -6,11 +6,15 @@ days. A log that ends early looks whole: only what the device says of its newest
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
 
 from edgefleet_protocol.prediction_parts import Head, decode_head, left_open, unexplained
 from edgefleet_server.telemetry.predictions.model import MAX_RANGES, CheckedPredictionLog, MissingNumbers
 
 SAMPLED, ERASED, EXPIRED = "sampled", "erased", "expired"
+MOST_STRAYS: Final = 1_000
+"""So many numbers of a part that nothing accounts for are counted: it is then clear what the part is worth."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +124,15 @@ def _check_open(part: int, head: Head, seqs: Sequence[int], sums: _Sums) -> None
     """Tell numbers that sampling leaves out from those that nothing accounts for."""
     n = sum(len(numbers) for numbers in left_open(head, seqs))
     kept = unexplained(head, seqs)
-    first = next(kept, 0)
-    strays = 0 if not first else n if head.ratio >= 1.0 else 1 + sum(1 for _ in kept)
-    sums.sampled += n - strays
-    if strays:
-        sums.problems.append(f"part {part} has no row and no reason for {strays} numbers, the first is {first}")
+    first = next(kept, None)
+    if first is None:
+        sums.sampled += n
+        return
+    strays = n if head.ratio >= 1.0 else 1 + sum(1 for _ in islice(kept, MOST_STRAYS - 1))
+    is_more = head.ratio < 1.0 and strays == MOST_STRAYS
+    sums.sampled += 0 if is_more else n - strays
+    count = f"at least {strays}" if is_more else str(strays)
+    sums.problems.append(f"part {part} has no row and no reason for {count} numbers, the first is {first}")
 
 
 def _missing(sums: _Sums) -> Iterable[MissingNumbers]:
