@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edgefleet_cli.core.session import Session
 from edgefleet_cli.rollout.spec import ALL, STRATEGIES
 from edgefleet_server.rollout.spec.strategies import STRATEGIES as SERVERS_STRATEGIES
 from tests.cli.conftest import Edgectl
@@ -52,10 +53,10 @@ def test_what_is_no_text_is_refused_without_showing_the_rest_of_it(
     monkeypatch.setenv("EDGECTL_TOKEN", "x")
     named = edgectl("model", "show", "a\udcff")
     assert (named.code, named.error_code) == (2, "cli.usage")
-    monkeypatch.setenv("EDGECTL_TOKEN", "secret\udcff")
-    ran = edgectl("model", "list")
-    assert (ran.code, ran.error_code) == (2, "cli.usage")
-    assert "secret" not in ran.err
+    for token in ("secret\udcff", "secret\u2603"):
+        ran = edgectl("whoami", "--token", token)
+        assert (ran.code, ran.error_code) == (2, "cli.usage")
+        assert "secret" not in ran.err
 
 
 def test_the_server_is_unreachable(edgectl: Edgectl) -> None:
@@ -305,8 +306,11 @@ def test_the_demo_says_where_it_looked_for_its_example(edgectl: Edgectl, tmp_pat
     assert str(tmp_path) in ran.told()[1]
 
 
-def test_an_unforeseen_failure_is_four_lines_and_a_trace_only_with_debug(edgectl: Edgectl) -> None:
-    arguments = ("whoami", "--server", "http://127.0.0.1:1", "--token", "not-latin-\u2603")
+def test_an_unforeseen_failure_is_four_lines_and_a_trace_only_with_debug(
+    edgectl: Edgectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "of", lambda _: 1 // 0)
+    arguments = ("whoami", "--server", "http://127.0.0.1:1", "--token", "x")
     plain = edgectl(*arguments)
     assert plain.code == 1
     assert plain.told()[0]
