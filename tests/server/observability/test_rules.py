@@ -83,7 +83,8 @@ CASES: Mapping[str, Case] = {
         {'edgefleet_alerts{rule="site_silent",severity="critical",status="suppressed"}': "1x90"},
     ),
     "EdgefleetModelFails": Case(_model("m", 100, errors=2, timeouts=1), _model("m", 100, errors=1, timeouts=1)),
-    "EdgefleetModelNotFinite": Case(_model("n", 100, not_finite=2), _model("n", 100, not_finite=1)),
+    # 101: a share of just 1 % is sometimes a little more to Prometheus, by its arithmetic of floats
+    "EdgefleetModelNotFinite": Case(_model("n", 100, not_finite=2), _model("n", 101, not_finite=1)),
     "EdgefleetModelSlow": Case(_latency("0.005", "0.01"), _latency("0.005", "0.005"), at_min=225),
     "EdgefleetModelDrift": Case(
         {'edgefleet_model_drifting_devices{model="m"}': "1x90"},
