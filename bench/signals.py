@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import platform
 import time
 import zlib
@@ -37,6 +38,8 @@ from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_protocol.messages import SystemFigures, Telemetry, Window, encode_short
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_runtime.port import Array, load
+from edgefleet_runtime.preprocess import Preprocess
+from edgefleet_runtime.privacy import Privacy
 from edgefleet_runtime.signals import SignalPlan, counted, signal_plan, signal_values
 
 FEATURES, CLASSES, SIDE = 16, 10, 224
@@ -62,8 +65,10 @@ def main() -> None:
         "ms_a_frame": max(frame["ms_nchw_float32"], frame["ms_nhwc_uint8"]) <= GOALS["ms_a_frame"],
         "bytes_a_window": largest <= GOALS["bytes_a_window"],
     }
-    machine = {"arch": platform.machine(), "python": platform.python_version(), "numpy": np.__version__}
-    result = {"name": "signals", "machine": machine, "columns": columns, "frame": frame, "bytes": sizes}
+    machine = {
+        "arch": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version(), "numpy": np.__version__,
+    }  # fmt: skip
+    result = {"bench": "signals", "machine": machine, "columns": columns, "frame": frame, "bytes": sizes}
     print(json.dumps({**result, "goals": GOALS, "holds": holds}, indent=2))
 
 
@@ -89,6 +94,8 @@ async def of_columns(model: bytes, reference: Reference, rounds: int) -> dict[st
         start=SimpleNamespace(lane="active", reference_path=""),
         reference=msgspec.msgpack.encode(reference),
         runtime=runtime,
+        privacy=Privacy(),
+        preprocess=Preprocess(inputs=[]),
     )
     log = SignalLog(cast("Any", served), lambda _message: None)
     asked = [{"x": _normal(1)} for _ in range(ANSWERS)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from bench import cli, fleet_drift, fleet_page, live_pages, mqtt_publish, rest_lists, scrape
+from bench import cli, fleet_drift, fleet_page, live_pages, mqtt_publish, rest_lists, scrape, signals
 
 from edgefleet_server.gateway.broker.model import find_mosquitto
 from tests.support.browsers import binary
@@ -47,6 +47,13 @@ def check_within(figures: Mapping[str, Any], goals: Mapping[str, float], within:
     """Hold that `within` says of each goal whether its figure keeps it."""
     assert all(is_figure(figures[name]) for name in goals), figures
     assert within == {name: figures[name] <= goal for name, goal in goals.items()}
+
+
+def test_what_signals_cost_a_device(printed: Bench) -> None:
+    told = printed(signals, "--rounds", "1")
+    assert all(is_figure(value) for part in ("columns", "frame") for value in told[part].values()), told
+    assert all(0 < one["signals"] < one["window"] < one["json"] for one in told["bytes"].values())
+    assert told["holds"].keys() == told["goals"].keys()
 
 
 def test_the_start_of_commands(printed: Bench) -> None:
