@@ -277,9 +277,8 @@ class LogParts:
         for number in self.waiting():
             try:
                 before = unpack_part(self.read(number))
-            except (
-                BadMessageError
-            ) as error:  # nobody can read it, here or on the server; the others are erased all the same
+            except BadMessageError as error:
+                # nobody can read it, here or on the server; the others are erased all the same
                 log.warning("part not readable", extra={"model": self._model, "reason": str(error)})
                 continue
             after = erase(before, until, now_ms)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from edgefleet_cli.core.errors import UnreadableFileError, UsageError
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.files import STANDARD_INPUT, read_text
 from edgefleet_cli.core.options import parse_duration_s
 
 Spec = dict[str, Any]
@@ -125,20 +125,7 @@ def read_document(file: str) -> Spec:
 
 
 def _read(file: str) -> str:
-    try:
-        if file == "-":
-            raw = sys.stdin.read(_MAX_BYTES + 1)
-        else:
-            with Path(file).open(encoding="utf-8") as stream:
-                raw = stream.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise UnreadableFileError(
-            f"cannot read {file}", why=error.strerror or str(error), next_step="check the path and its permissions"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{_called(file)} is not text", why=str(error), next_step="write it as YAML or JSON in UTF-8"
-        ) from error
+    raw = read_text(None if file == "-" else Path(file), _MAX_BYTES + 1)
     if len(raw) > _MAX_BYTES:
         raise UsageError(
             f"{_called(file)} is too large for a rollout",
@@ -170,7 +157,7 @@ def _as_json_values(found: Any) -> Any:
 
 
 def _called(file: str) -> str:
-    return "standard input" if file == "-" else file
+    return STANDARD_INPUT if file == "-" else file
 
 
 def _stage_name(place: int, count: int, size: Spec) -> str:

@@ -28,12 +28,12 @@ class LinesBy(StrEnum):
     SITE = "site"
 
 
+_SINCE = "From then on: 24h, 7d, or RFC 3339; default: 24h"
 Since = Annotated[
     str | None,
-    typer.Option(
-        "--since", metavar="T", help="From then on: 24h, 7d, or RFC 3339; default: 24h, in tables less if it is all."
-    ),
+    typer.Option("--since", metavar="T", help=f"{_SINCE}; a table begins later if there are no older figures."),
 ]
+RiseSince = Annotated[str | None, typer.Option("--since", metavar="T", help=f"{_SINCE}.")]
 Until = Annotated[str | None, typer.Option("--until", metavar="T", help="Up to then: 1h (ago), or RFC 3339.")]
 Points = Annotated[
     int | None, typer.Option("--points", min=2, max=1500, help="At most this many steps; default: 1500.")
@@ -91,7 +91,7 @@ def explain_model(
             "--device", metavar="ID", help="Of this device, compared with others.", autocompletion=completion.devices
         ),
     ] = None,
-    since: Since = None,
+    since: RiseSince = None,
     until: Until = None,
 ) -> None:
     """Explain why a model's latency rose: what changed with it, the most likely cause first."""
