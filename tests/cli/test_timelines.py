@@ -77,7 +77,7 @@ def test_figures_are_bars_and_marks_on_one_axis(
     assert rows["1.1.0", "requests"].split()[-1] == "1/s"
     assert ("1.1.0", "errors") in rows
     assert ("1.0.0", "errors") not in rows
-    assert rows["devices", "temperature"].rstrip().endswith("80 °C")
+    assert rows["devices", "Temperature"].rstrip().endswith("80 °C")
     assert "digits@1.1.0 goes back (3 times)" in ran.out
     assert [one for one in ran.out.splitlines() if len(one) > 80] == []
     assert edgectl(*words, "-o", "json").json == timeline()
@@ -87,7 +87,7 @@ def test_a_device_without_a_model_has_bars_too(edgectl: Edgectl, fleet: Stub) ->
     said = timeline(scope="device", lines=[], marks=[], system={"load_1m": [0.5, 0.25, None, 1.0]})
     fleet.says("GET /devices/d-1/metrics", said)
     ran = edgectl("device", "metrics", "d-1")
-    assert "devices  load" in ran.out
+    assert "devices  Load" in ran.out
     assert [one for one in ran.out.splitlines() if len(one) > 80] == []
 
 

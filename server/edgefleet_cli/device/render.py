@@ -12,6 +12,7 @@ from edgefleet_cli.core import api
 from edgefleet_cli.core.selection import NO_DEVICES
 from edgefleet_cli.render.format import age, error_text, milliseconds, pairs, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet
+from edgefleet_protocol.device_figures import SYSTEM_FIGURES, figure_text
 
 
 def device_sheet(now: datetime) -> Sheet[api.device.Device]:
@@ -125,20 +126,8 @@ def show_health(out: Output, telemetry: api.device.Latest, now: datetime) -> Non
 
 
 def _system(system: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return names and texts; the server leaves out what a device cannot read."""
-    cpu, load, heat = (system.get(key) for key in ("cpu_ratio", "load_1m", "temperature_celsius"))
-    sizes = (
-        ("agent memory", "agent_rss_bytes"),
-        ("workers memory", "workers_rss_bytes"),
-        ("memory free", "memory_available_bytes"),
-        ("disk free", "disk_free_bytes"),
-    )
-    return [
-        ("cpu", "" if cpu is None else f"{cpu:.0%}"),
-        ("load", "" if load is None else f"{load:.2f}"),
-        ("temperature", "" if heat is None else f"{heat:.0f} °C"),
-        *((name, size(system.get(key))) for name, key in sizes),
-    ]
+    """Return names and texts, as the pages have them; the server leaves out what a device cannot read."""
+    return [(one.name, figure_text(key, system.get(key))) for key, one in SYSTEM_FIGURES.items() if key in system]
 
 
 WHY: Sheet[api.device.ModelExplanation] = Sheet(

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from edgefleet_protocol.device_figures import size_text
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _SAME = 1e-6
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
@@ -33,10 +34,7 @@ def size(value: Any) -> str:
     """Return bytes in binary units, `1.2 MiB`, as the pages do; `-` for what is no size, as a device's -1 for "not readable"."""
     if not isinstance(value, int | float) or value < 0:
         return "-"
-    amount, unit = float(value), 0
-    while amount >= 1024 and unit < len(_UNITS) - 1:
-        amount, unit = amount / 1024, unit + 1
-    return f"{amount:.{1 if unit else 0}f} {_UNITS[unit]}"
+    return size_text(value)
 
 
 def ratio(value: Any) -> str:

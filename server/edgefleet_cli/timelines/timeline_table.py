@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from edgefleet_cli.core import api
-from edgefleet_cli.render.format import counted, duration, milliseconds, moment, size, text
+from edgefleet_cli.render.format import counted, duration, milliseconds, moment, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 from edgefleet_cli.render.sparkline import spark, thinned
+from edgefleet_protocol.device_figures import figure_name, figure_text
 
 WIDTH: Final = 24
 MOST_MARKS: Final = 12
@@ -39,20 +41,8 @@ def _rate(value: Any) -> str:
     return f"{value:.3g}/s" if value < 999.5 else f"{_plain(value)}/s"
 
 
-def _percent(value: Any) -> str:
-    return f"{value:.2%}" if isinstance(value, int | float) else "-"
-
-
-def _load(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, int | float) else "-"
-
-
-def _celsius(value: Any) -> str:
-    return f"{value:.0f} °C" if isinstance(value, int | float) else "-"
-
-
-def _traffic(value: Any) -> str:
-    return f"{size(value)}/s" if isinstance(value, int | float) else "-"
+def _known(key: str, value: Any) -> str:
+    return figure_text(key, value) or "-"
 
 
 class Figure(NamedTuple):
@@ -68,23 +58,15 @@ FIGURES: Final = (
     Figure("requests", lambda line: line.requests_per_s, _rate),
     Figure("errors", lambda line: line.errors, _plain, is_quiet=True),
     Figure("timeouts", lambda line: line.timeouts, _plain, is_quiet=True),
-    Figure("not finite", lambda line: line.nonfinite, _plain, is_quiet=True),
+    Figure("non-finite", lambda line: line.nonfinite, _plain, is_quiet=True),
     Figure("crashes", lambda line: line.crashes, _plain, is_quiet=True),
     Figure("p50", lambda line: line.p50_ms, milliseconds),
     Figure("p95", lambda line: line.p95_ms, milliseconds),
     Figure("p99", lambda line: line.p99_ms, milliseconds),
 )
-SYSTEM: Final = (
-    ("memory_available_bytes", "free memory", size),
-    ("workers_rss_bytes", "workers", size),
-    ("agent_rss_bytes", "agent", size),
-    ("disk_free_bytes", "free disk", size),
-    ("cpu_ratio", "processor", _percent),
-    ("load_1m", "load", _load),
-    ("temperature_celsius", "temperature", _celsius),
-    ("throttled_ratio", "throttled", _percent),
-    ("net_rx_bytes_per_s", "received", _traffic),
-    ("net_tx_bytes_per_s", "sent", _traffic),
+SYSTEM: Final[Sequence[str]] = (
+    *("memory_available_bytes", "workers_rss_bytes", "agent_rss_bytes", "disk_free_bytes", "cpu_ratio", "load_1m"),
+    *("temperature_celsius", "throttled_ratio", "net_rx_bytes_per_s", "net_tx_bytes_per_s"),
 )
 
 
@@ -131,7 +113,7 @@ STEPS: Final[Sheet[StepRow]] = Sheet(
     [
         Column("at", lambda r: r.at, keep=True),
         Column("line", lambda r: r.line),
-        *(Column(name, _cell(name), right=True) for name in (*_STEP_FIGURES, *(one[0] for one in SYSTEM))),
+        *(Column(name, _cell(name), right=True) for name in (*_STEP_FIGURES, *SYSTEM)),
     ],
     lambda r: f"{r.line}/{r.at}",
 )
@@ -151,7 +133,7 @@ def steps_of(found: api.device.Timeline) -> Iterator[StepRow]:
                     at, line_name(found, line.key), {name: getattr(line, name)[place] for name in _STEP_FIGURES}
                 )
     for place, at in enumerate(found.at):
-        values = {name: found.system[name][place] for name, _, _ in SYSTEM if name in found.system}
+        values = {name: found.system[name][place] for name in SYSTEM if name in found.system}
         if any(value is not None for value in values.values()):
             yield StepRow(at, DEVICES, values)
 
@@ -192,10 +174,10 @@ def _rows(found: api.device.Timeline) -> Iterator[TrendRow]:
             values = figure.of(line)
             if not figure.is_quiet or any(values):
                 yield _row(line_name(found, line.key), figure.name, values, figure.show)
-    for name, title, show in SYSTEM:
+    for name in SYSTEM:
         values = found.system.get(name, ())
         if any(value is not None for value in values):
-            yield _row(DEVICES, title, values, show)
+            yield _row(DEVICES, figure_name(name), values, partial(_known, name))
 
 
 def _row(line: str, name: str, values: Values, show: Callable[[Any], str]) -> TrendRow:

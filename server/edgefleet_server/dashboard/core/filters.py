@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from edgefleet_protocol.device_figures import size_text
 from edgefleet_server.rollout.model import Verdict
 from edgefleet_server.rollout.status.devices import RolloutDevice
 from edgefleet_server.rollout.status.model import of_device
@@ -133,14 +134,7 @@ def number(value: float | int | None, digits: int = 0) -> str:
 
 def size(bytes_: int | float | None) -> str:
     """Return a size in bytes, in its largest binary unit; unknown below 0."""
-    if bytes_ is None or bytes_ < 0:
-        return NOTHING
-    value = float(bytes_)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
+    return NOTHING if bytes_ is None or bytes_ < 0 else size_text(bytes_)
 
 
 def figure(value: float | str | None, unit: str, metric: str = "") -> str:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.device_figures import SYSTEM_FIGURES, figure_name, figure_text
 from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.dashboard.core.rows import DeviceLine, EventLine, device_line, event_line
 from edgefleet_server.dashboard.timelines.views import TimelineView, TimelineViews
@@ -102,6 +103,13 @@ class DevicePage:
         """When it sent anything last: its state, its presence or figures."""
         known = (self.device.last_seen, None if self.telemetry is None else self.telemetry.received_at)
         return max((at for at in known if at is not None), default=None)
+
+    @property
+    def figures(self) -> list[tuple[str, str]]:
+        """Names and texts of the newest figures of the device itself, as `edgectl device show` has them."""
+        found = {} if self.telemetry is None else self.telemetry.system
+        every = [*SYSTEM_FIGURES, *sorted(found.keys() - SYSTEM_FIGURES.keys())]
+        return [(figure_name(key), figure_text(key, found[key])) for key in every if key in found]
 
     @property
     def status_reason(self) -> str:
