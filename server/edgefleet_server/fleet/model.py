@@ -32,6 +32,8 @@ class DeviceFacts:
     groups: frozenset[str] = frozenset()
     """Groups that the device is in, of those that the selector asks for."""
     is_suspect: bool = False
+    health: str = ""
+    """A `Health`; "" when the selector does not ask for it."""
 
 
 @dataclass(frozen=True)

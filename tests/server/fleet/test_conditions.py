@@ -12,6 +12,7 @@ from sqlmodel import col
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store
+from edgefleet_server.fleet.health_state import Health
 from edgefleet_server.fleet.inventory import query_plan
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.selectors import device_selector, grammar, sql
@@ -19,7 +20,13 @@ from edgefleet_server.fleet.selectors.grammar import Operator, Requirement, Sele
 from edgefleet_server.fleet.tables import FleetDevice, FleetGroup, FleetLabel, FleetModelState
 from tests.server.fleet.house import START
 
-GROUPS = {"prod": "env=prod", "small": "free_mb<500", "new": "model.digits=1.1.0,status!=revoked", "rest": "!env"}
+GROUPS = {
+    "prod": "env=prod",
+    "small": "free_mb<500",
+    "new": "model.digits=1.1.0,status!=revoked",
+    "rest": "!env",
+    "ill": "health!=healthy",
+}
 VALUES = [
     "prod",
     "dev",
@@ -36,8 +43,12 @@ VALUES = [
     "unknown",
     "offline",
     "700",
+    *Health,
 ]
-KEYS = ["env", "tier", "id", "profile", "arch", "status", "free_mb", "suspect", "model.digits", "model.other", "group"]
+KEYS = [
+    *("env", "tier", "id", "profile", "arch", "status", "health", "free_mb", "suspect", "model.digits", "model.other"),
+    "group",
+]
 
 
 def _requirement(key: str, operator: Operator, values: Sequence[str], number: int) -> Requirement:
@@ -61,6 +72,9 @@ REQUIREMENTS = st.builds(
 SELECTORS = st.builds(Selector, st.lists(REQUIREMENTS, max_size=3).map(tuple))
 
 
+ASSIGNMENTS = {"degraded": "rolled_back", "updating": "staged"}
+
+
 def add_device(session: Any, one: DeviceFacts) -> None:
     """Store a device with these facts, as rows."""
     session.execute(
@@ -69,7 +83,7 @@ def add_device(session: Any, one: DeviceFacts) -> None:
             {
                 "id": one.id, "profile": one.profile, "arch": one.arch, "public_key": "", "labels": dict(one.labels), "facts": {},
                 "enrolled_at": START, "cert_not_after": START, "free_mb": one.free_mb, "conn_id": "", "boot_id": "",
-                "state_seq": 0, "reported_gen": 0,
+                "state_seq": 0 if one.id == "12" else 1, "reported_gen": 0,
                 "suspect_since": START if one.is_suspect else None,
                 "revoked_at": START if one.status is DeviceStatus.REVOKED else None,
                 "is_online": {DeviceStatus.ONLINE: True, DeviceStatus.OFFLINE: False, DeviceStatus.REVOKED: False}.get(one.status),
@@ -79,17 +93,36 @@ def add_device(session: Any, one: DeviceFacts) -> None:
     for model, version in one.models.items():
         session.add(
             FleetModelState(
-                device_id=one.id, model=model, version=version, phase="idle", assignment="healthy", changed_at=START
+                device_id=one.id,
+                model=model,
+                version=version,
+                phase="idle",
+                changed_at=START,
+                assignment=ASSIGNMENTS.get(one.health, "healthy"),
             )
         )
 
 
+def _device(
+    name: str, profile: str, arch: str, status: DeviceStatus, labels: Mapping[str, str], **more: Any
+) -> DeviceFacts:
+    return DeviceFacts(DeviceId(name), ProfileName(profile), arch, status, labels, **{"free_mb": None, **more})
+
+
+_S = DeviceStatus
 DEVICES = [
-    DeviceFacts(DeviceId("d-a"), ProfileName("p"), "x86_64", DeviceStatus.ONLINE, {"env": "prod", "tier": "7"}, 700, {"digits": "1.1.0"}),
-    DeviceFacts(DeviceId("d-b"), ProfileName("p"), "armv7l", DeviceStatus.OFFLINE, {"env": "dev", "tier": "007"}, 100, {"digits": "12"}),
-    DeviceFacts(DeviceId("12"), ProfileName("prod"), "7", DeviceStatus.UNKNOWN, {"env": "", "tier": "x"}, None, {}),
-    DeviceFacts(DeviceId("d-c"), ProfileName("q"), "x86_64", DeviceStatus.REVOKED, {"tier": "-3"}, 0, {"digits": "1.1.0", "other": "7"}),
-    DeviceFacts(DeviceId("d-d"), ProfileName("q"), "x86_64", DeviceStatus.ONLINE, {}, 650, {"other": "-3"}, is_suspect=True),
+    _device(
+        "d-a", "p", "x86_64", _S.ONLINE, {"env": "prod", "tier": "7"}, free_mb=700, models={"digits": "1.1.0"}, health="updating"
+    ),
+    _device(
+        "d-b", "p", "armv7l", _S.OFFLINE, {"env": "dev", "tier": "007"}, free_mb=100, models={"digits": "12"}, health="offline"
+    ),
+    _device("12", "prod", "7", _S.UNKNOWN, {"env": "", "tier": "x"}, health="unknown"),
+    _device(
+        "d-c", "q", "x86_64", _S.REVOKED, {"tier": "-3"}, free_mb=0, models={"digits": "1.1.0", "other": "7"}, health="revoked"
+    ),
+    _device("d-d", "q", "x86_64", _S.ONLINE, {}, free_mb=650, models={"other": "-3"}, is_suspect=True, health="degraded"),
+    _device("d-e", "q", "x86_64", _S.ONLINE, {"tier": "7"}, free_mb=9, models={"digits": "12"}, health="healthy"),
 ]  # fmt: skip
 
 
@@ -132,7 +165,8 @@ def test_sql_finds_whom_the_rules_match(filled: Database, selector: Selector, by
 
 @pytest.mark.parametrize(
     ("start", "expected"),
-    [("d-", {"d-a", "d-b", "d-c", "d-d"}), ("prod", {"d-a"}), ("00", {"d-b"}), ("12", {"12"}), ("1", {"12"}), ("%", set()), ("D-", set())],
+    [("d-", {"d-a", "d-b", "d-c", "d-d", "d-e"}),
+     ("prod", {"d-a"}), ("00", {"d-b"}), ("12", {"12"}), ("1", {"12"}), ("%", set()), ("D-", set())],
 )  # fmt: skip
 def test_a_text_finds_beginnings_of_ids_and_label_values(filled: Database, start: str, expected: set[str]) -> None:
     with filled.read() as session:
@@ -170,5 +204,6 @@ def test_label_rows_follow_whatever_writes_labels(filled: Database) -> None:
         "d-a": {"env": "dev", "site/a.b": "Europe/Berlin"},
         "d-b": {"line": "4"},
         "d-d": {"line": "4"},
+        "d-e": {"tier": "7"},
         "12": {"env": "", "tier": "x"},
     }

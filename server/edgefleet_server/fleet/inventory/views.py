@@ -19,7 +19,9 @@ from edgefleet_protocol.messages import CHILD_DIED_CODE, Phase
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store as fleet_store
 from edgefleet_server.fleet.desired import store as desired_store
+from edgefleet_server.fleet.health_state import Health
 from edgefleet_server.fleet.inventory import store as inventory_store
+from edgefleet_server.fleet.inventory.judged_health import judged
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.reported import store as reported_store
 from edgefleet_server.fleet.selectors import device_selector, grammar
@@ -137,6 +139,7 @@ class DeviceView:
     last_seen: when it connected or sent its state last; figures do not count. status_reason: what `status` rests on, in words.
     suspect_since: since when its words are not trusted, null: they are; suspect_reason: why.
     cut_off_at: when the broker had ended the session of the revoked device and refused its certificate, null before.
+    health_reasons: what keeps it from being healthy, the worst first.
     """
 
     id: str
@@ -162,6 +165,8 @@ class DeviceView:
     suspect_reason: str = ""
     revoked_at: datetime | None = None
     cut_off_at: datetime | None = None
+    health: Health = Health.UNKNOWN
+    health_reasons: Sequence[str] = ()
 
 
 STATUS_REASONS: Final[Mapping[DeviceStatus, str]] = {
@@ -320,7 +325,7 @@ def device_views(session: Session, rows: Sequence[Any], withdrawn: Mapping[str, 
 def _facts(row: Any, status: DeviceStatus, states: Sequence[Any]) -> dict[str, str]:
     versions = {state.model: state.version for state in states if state.version}
     own = DeviceFacts(DeviceId(row.id), ProfileName(row.profile), row.arch, status, row.labels, row.free_mb, versions)
-    own = replace(own, is_suspect=row.suspect_since is not None)
+    own = replace(own, is_suspect=row.suspect_since is not None, health=judged(row, states).health.value)
     return grammar.facts_of(own)
 
 
@@ -335,6 +340,7 @@ def _device_view(
         else None
     )
     reported_model = {model["model"]: model for model in reported.get("models", [])}
+    judgement = judged(row, states)
     return DeviceView(
         id=row.id,
         profile=row.profile,
@@ -363,6 +369,8 @@ def _device_view(
         suspect_reason=row.suspect_reason,
         revoked_at=row.revoked_at,
         cut_off_at=row.cut_off_at,
+        health=judgement.health,
+        health_reasons=[one.text for one in judgement.reasons],
     )
 
 

@@ -8,7 +8,7 @@ same of one device at hand.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId
@@ -17,7 +17,7 @@ from edgefleet_server.fleet import store
 from edgefleet_server.fleet import store as group_store
 from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
-from edgefleet_server.fleet.selectors import grammar, sql
+from edgefleet_server.fleet.selectors import grammar, health_condition, sql
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 
 MAX_NAMED = 20
@@ -26,10 +26,19 @@ MAX_NAMED = 20
 def matching(session: Session, selector: grammar.Selector) -> Iterator[DeviceFacts]:
     """Yield the devices that a selector matches, in order of id. Raises BadSelectorError for an unknown group."""
     groups = asked_groups(session, selector)
-    with_models = selector.asks_for_models() or any(group.asks_for_models() for group in groups.values())
-    for device in group_store.facts(session, sql.matching(selector, groups), with_models=with_models):
+    asked, condition = (selector, *groups.values()), sql.matching(selector, groups)
+    with_models = any(one.asks_for_models() for one in asked)
+    words = health_of(session, condition) if any(one.asks_for_health() for one in asked) else {}
+    for found in group_store.facts(session, condition, with_models=with_models):
+        device = replace(found, health=words[found.id]) if words else found
         inside = groups_of(grammar.facts_of(device), groups) if groups else frozenset()
         yield replace(device, groups=inside) if inside else device
+
+
+def health_of(session: Session, condition: ColumnElement[bool]) -> dict[str, str]:
+    """Return the health of the devices that a condition holds for, by id."""
+    words = select(col(FleetDevice.id), health_condition.health_word()).where(condition)
+    return {str(device): str(word) for device, word in session.execute(words)}
 
 
 def labels_of(session: Session, ids: Sequence[DeviceId]) -> Iterator[tuple[DeviceId, Mapping[str, str]]]:

@@ -8,7 +8,7 @@ Rules:
 2. `>` and `<` never hold without the key or for a value that is not a whole number.
 3. A device may be in several groups: `group=x` and `in` hold when it is in one of them, `!=` and `notin` when in none,
    `group` when in any, `>` and `<` never.
-4. Facts (`id profile arch status group model.<name> free_mb suspect`) beat labels; labels of those names are refused.
+4. Facts (`id profile arch status health group model.<name> free_mb suspect`) beat labels; labels of those names are refused.
 Source: Kubernetes documentation, "Labels and Selectors"; docs/how-to/find-devices.md.
 """
 
@@ -22,10 +22,11 @@ from typing import Final
 from edgefleet_server.fleet.errors import BadLabelError, BadSelectorError
 from edgefleet_server.fleet.model import DeviceFacts
 
-RESERVED: Final = frozenset({"id", "profile", "arch", "status", "group", "free_mb", "suspect"})
+RESERVED: Final = frozenset({"id", "profile", "arch", "status", "health", "group", "free_mb", "suspect"})
 MODEL_PREFIX: Final = "model."
 GROUP: Final = "group"
 SUSPECT: Final = "suspect"
+HEALTH: Final = "health"
 MAX_SELECTOR_CHARS: Final = 4096
 MAX_LABELS: Final = 64
 
@@ -122,6 +123,10 @@ class Selector:
         """Return whether a requirement is on `model.<name>`."""
         return any(requirement.key.startswith(MODEL_PREFIX) for requirement in self.requirements)
 
+    def asks_for_health(self) -> bool:
+        """Return whether a requirement is on `health`."""
+        return any(requirement.key == HEALTH for requirement in self.requirements)
+
     def asks_for_groups(self) -> bool:
         """Return whether a requirement is on `group`."""
         return any(requirement.key == GROUP for requirement in self.requirements)
@@ -168,6 +173,8 @@ def facts_of(device: DeviceFacts) -> dict[str, str]:
         facts["free_mb"] = str(device.free_mb)
     if device.is_suspect:
         facts[SUSPECT] = ""
+    if device.health:
+        facts[HEALTH] = device.health
     facts |= {f"{MODEL_PREFIX}{name}": version for name, version in device.models.items()}
     return facts
 

@@ -4,14 +4,23 @@ It holds for exactly those devices for which `rules.Selector.matches` holds: tha
 it in SQL, and a test compares the two on both databases. No condition is ever NULL, so that `NOT` may be put before any.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, ColumnElement, Text, and_, case, cast, false, func, not_, or_, select, true
 from sqlmodel import col
 
 from edgefleet_server.fleet.model import DeviceStatus
-from edgefleet_server.fleet.selectors.grammar import GROUP, MODEL_PREFIX, SUSPECT, Operator, Requirement, Selector
+from edgefleet_server.fleet.selectors import health_condition
+from edgefleet_server.fleet.selectors.grammar import (
+    GROUP,
+    HEALTH,
+    MODEL_PREFIX,
+    SUSPECT,
+    Operator,
+    Requirement,
+    Selector,
+)
 from edgefleet_server.fleet.tables import FleetDevice, FleetLabel, FleetModelState
 
 Condition = ColumnElement[bool]
@@ -22,6 +31,7 @@ _COLUMNS: Final[Mapping[str, tuple[Any, ...]]] = {
     "status": (FleetDevice.revoked_at, FleetDevice.is_online),
     "free_mb": (FleetDevice.free_mb,),
     SUSPECT: (FleetDevice.suspect_since,),
+    HEALTH: health_condition.COLUMNS,
 }
 
 
@@ -102,6 +112,8 @@ def _requirement(one: Requirement, groups: Mapping[str, Selector], device: Any, 
             return _of_text(device.arch, one)
         case "status":
             return _of_status(one, device)
+        case key if key == HEALTH:
+            return _of_words(one, lambda values: health_condition.has_health(values, device))
         case "free_mb":
             return _of_free_mb(one, device.free_mb)
         case key if key == SUSPECT:
@@ -130,14 +142,19 @@ def _of_text(column: Any, one: Requirement) -> Condition:
 
 
 def _of_status(one: Requirement, device: Any) -> Condition:
-    named = [has_status(status, device) for status in DeviceStatus if status.value in one.values]
+    named = (status for status in DeviceStatus if status.value in one.values)
+    return _of_words(one, lambda _: _any(has_status(status, device) for status in named))
+
+
+def _of_words(one: Requirement, has_any: Callable[[Sequence[str]], Condition]) -> Condition:
+    """Return the condition on a word that every device has. has_any: returns the condition of having one of some words."""
     match one.operator:
         case Operator.EXISTS:
             return true()
         case Operator.EQUALS | Operator.IN:
-            return _any(named)
+            return has_any(one.values)
         case Operator.NOT_EQUALS | Operator.NOT_IN:
-            return not_(_any(named))
+            return not_(has_any(one.values))
         case _:
             return false()
 
