@@ -10,7 +10,8 @@ Source: docs/how-to/find-devices.md.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -39,17 +40,21 @@ SETTLED: Final = frozenset({Phase.IDLE, Phase.COMMITTED, *TROUBLED})
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a device says of one model. version: what runs, "" when nothing does; why: in its own words."""
+    """What a device says of one model. version: what runs, "" when nothing does; why: in its own words; since: of its phase."""
 
     model: str
     version: str
     phase: str
     why: str = ""
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HealthFacts:
-    """What health is judged by. is_behind: it has not reported its newest document; drifting: models with signals that drift."""
+    """What health is judged by. is_behind: it has not reported its newest document; drifting: models with signals that drift.
+
+    Times say since when it is away, suspect, and behind; None where nobody knows.
+    """
 
     status: DeviceStatus
     has_report: bool
@@ -57,14 +62,18 @@ class HealthFacts:
     is_suspect: bool = False
     drifting: Sequence[str] = ()
     models: Sequence[ModelFacts] = ()
+    away_since: datetime | None = None
+    suspect_since: datetime | None = None
+    behind_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HealthReason:
-    """One thing that keeps a device from being healthy."""
+    """One thing that keeps a device from being healthy. since: null where nobody knows."""
 
     health: Health
     text: str
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,7 @@ def judge(facts: HealthFacts) -> Judgement:
     if absent is None and not facts.has_report:
         absent = HealthReason(Health.UNKNOWN, "It is connected and has not sent its state yet.")
     if absent is not None:
+        absent = replace(absent, since=facts.away_since)
         reasons = [absent, *reasons]
     return Judgement(reasons[0].health if reasons else Health.HEALTHY, reasons)
 
@@ -102,17 +112,21 @@ def _said(facts: HealthFacts) -> list[HealthReason]:
     for one in facts.models:
         because = f": {one.why}" if one.why else ""
         if one.phase in TROUBLED and not one.version:
-            found.append(HealthReason(Health.FAILING, f"{one.model} does not run{because}"))
+            found.append(HealthReason(Health.FAILING, f"{one.model} does not run{because}", one.since))
         elif one.phase in TROUBLED:
             deed = "was rolled back" if one.phase == Phase.ROLLED_BACK else "failed to update"
-            found.append(HealthReason(Health.DEGRADED, f"{one.model} {deed} and runs {one.version}{because}"))
+            found.append(HealthReason(Health.DEGRADED, f"{one.model} {deed} and runs {one.version}{because}", one.since))
         elif one.phase not in SETTLED:
-            found.append(HealthReason(Health.UPDATING, f"{one.model} is installing ({one.phase})"))
+            found.append(HealthReason(Health.UPDATING, f"{one.model} is installing ({one.phase})", one.since))
     if facts.is_suspect:
         found.append(
-            HealthReason(Health.DEGRADED, "Its words are not trusted: others refuted a failure that it reported.")
+            HealthReason(
+                Health.DEGRADED,
+                "Its words are not trusted: others refuted a failure that it reported.",
+                facts.suspect_since,
+            )
         )
     found += [HealthReason(Health.DEGRADED, f"The inputs or answers of {model} drift.") for model in facts.drifting]
     if facts.is_behind:
-        found.append(HealthReason(Health.UPDATING, "It has not taken its newest document yet."))
+        found.append(HealthReason(Health.UPDATING, "It has not taken its newest document yet.", facts.behind_since))
     return found

@@ -85,6 +85,19 @@ def test_reasons_come_worst_first_and_name_what_runs() -> None:
     ]
 
 
+def test_reasons_say_since_when_where_it_is_known() -> None:
+    away, failed, behind = (START.replace(hour=n) for n in (1, 2, 3))
+    said = facts(
+        OFFLINE,
+        ModelFacts("seg", "", Phase.FAILED.value, since=failed),
+        drifting=["ocr"],
+        is_behind=True,
+        away_since=away,
+        behind_since=behind,
+    )
+    assert [one.since for one in judge(said).reasons] == [away, failed, None, behind]
+
+
 PHASES = st.sampled_from(Phase)
 MODELS = st.lists(st.tuples(PHASES, st.sampled_from(["", "1.0.0"])), max_size=2)
 DEVICE = st.fixed_dictionaries(

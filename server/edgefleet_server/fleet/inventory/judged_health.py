@@ -10,7 +10,10 @@ from edgefleet_server.fleet.health_state import HealthFacts, Judgement, ModelFac
 def judged(row: Any, states: Sequence[Any]) -> Judgement:
     """Return the health of a device. row: as `store.shown_devices`; states: its rows of `store.shown_states`."""
     said: Mapping[str, Any] = {one["model"]: one for one in (row.reported or {}).get("models", ())}
-    models = [ModelFacts(one.model, one.version, one.phase, _why(one, said.get(one.model, {}))) for one in states]
+    models = [
+        ModelFacts(one.model, one.version, one.phase, _why(one, said.get(one.model, {})), one.changed_at)
+        for one in states
+    ]
     facts = HealthFacts(
         status=fleet_store.status_of(row.is_online, row.revoked_at),
         has_report=row.state_seq != 0,
@@ -18,6 +21,9 @@ def judged(row: Any, states: Sequence[Any]) -> Judgement:
         is_suspect=row.suspect_since is not None,
         drifting=sorted(row.drift or ()),
         models=models,
+        away_since=row.revoked_at or row.offline_since,
+        suspect_since=row.suspect_since,
+        behind_since=row.issued_at,
     )
     return judge(facts)
 

@@ -17,7 +17,7 @@ _DEVICES: Final = (
         FleetDevice.id, FleetDevice.profile, FleetDevice.arch, FleetDevice.labels, FleetDevice.facts, FleetDevice.enrolled_at,
         FleetDevice.cert_not_after, FleetDevice.revoked_at, FleetDevice.is_online, FleetDevice.last_seen, FleetDevice.reported_gen,
         FleetDevice.reported, FleetDevice.free_mb, FleetDevice.display_name, FleetDevice.cut_off_at,
-        FleetDevice.suspect_since, FleetDevice.suspect_reason, FleetDevice.state_seq, FleetDevice.drift,
+        FleetDevice.suspect_since, FleetDevice.suspect_reason, FleetDevice.state_seq, FleetDevice.drift, FleetDevice.offline_since,
         col(FleetDesired.gen).label("desired_gen"), col(FleetDesired.models).label("desired_models"),
         FleetDesired.issued_at, FleetDesired.expires_at,
     )

@@ -19,7 +19,7 @@ from edgefleet_protocol.messages import CHILD_DIED_CODE, Phase
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store as fleet_store
 from edgefleet_server.fleet.desired import store as desired_store
-from edgefleet_server.fleet.health_state import Health
+from edgefleet_server.fleet.health_state import Health, HealthReason
 from edgefleet_server.fleet.inventory import store as inventory_store
 from edgefleet_server.fleet.inventory.judged_health import judged
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
@@ -166,7 +166,7 @@ class DeviceView:
     revoked_at: datetime | None = None
     cut_off_at: datetime | None = None
     health: Health = Health.UNKNOWN
-    health_reasons: Sequence[str] = ()
+    health_reasons: Sequence[HealthReason] = ()
 
 
 STATUS_REASONS: Final[Mapping[DeviceStatus, str]] = {
@@ -370,7 +370,7 @@ def _device_view(
         revoked_at=row.revoked_at,
         cut_off_at=row.cut_off_at,
         health=judgement.health,
-        health_reasons=[one.text for one in judgement.reasons],
+        health_reasons=judgement.reasons,
     )
 
 
