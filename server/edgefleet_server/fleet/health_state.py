@@ -115,7 +115,9 @@ def _said(facts: HealthFacts) -> list[HealthReason]:
             found.append(HealthReason(Health.FAILING, f"{one.model} does not run{because}", one.since))
         elif one.phase in TROUBLED:
             deed = "was rolled back" if one.phase == Phase.ROLLED_BACK else "failed to update"
-            found.append(HealthReason(Health.DEGRADED, f"{one.model} {deed} and runs {one.version}{because}", one.since))
+            found.append(
+                HealthReason(Health.DEGRADED, f"{one.model} {deed} and runs {one.version}{because}", one.since)
+            )
         elif one.phase not in SETTLED:
             found.append(HealthReason(Health.UPDATING, f"{one.model} is installing ({one.phase})", one.since))
     if facts.is_suspect:
