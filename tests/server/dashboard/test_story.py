@@ -1,0 +1,160 @@
+"""Events as a story: what is folded into one line, what each line says, and that no event is lost."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefleet_server.dashboard.story.event_fold import folded, happening_of, threads
+from edgefleet_server.dashboard.story.model import Happening, Story, Tone
+from edgefleet_server.events.types import DEVICE, SERVER
+from tests.server.dashboard.fleet import Fleet, staged
+
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+def at(seconds: float, kind: str, device: str = "", **more: Any) -> Happening:
+    return Happening(NOON + timedelta(seconds=seconds), kind, device, **more)
+
+
+def texts(*happened: Happening) -> list[tuple[str, str, str]]:
+    """Return the lines of a story, the newest first: tone, what, why."""
+    return [(one.tone.value, one.text, one.why) for one in folded(happened).lines]
+
+
+def install(n: int, seconds: float, to: str = "healthy", **more: str) -> Happening:
+    said = {"release": "ocr@1.0.0", "rollout": "r-1", "stage": "canary", "to": to} | more
+    return at(seconds, "assignment", f"cam{n}", **said)
+
+
+def test_installs_of_a_stage_are_one_line() -> None:
+    events = [install(n, n / 2, "offered") for n in range(8)] + [install(n, 1 + n / 2) for n in range(8)]
+    events.append(at(2, "phase", "cam0", release="ocr@1.0.0", to="committed"))
+    assert texts(*events) == [("ok", "8 devices installed ocr@1.0.0 in 4 s", "Stage canary.")]
+    (line,) = folded(events).lines
+    assert line.events == 17
+    assert line.address == "/events?rollout=r-1"
+    assert [one.href for one in line.what] == ["", "", "/rollouts/r-1", ""]
+
+
+def test_a_line_of_a_stage_says_who_failed_and_who_is_silent() -> None:
+    reason = "31 of 240 answers were not finite"
+    events = [install(0, 1), install(1, 2, "rolled_back", reason=reason), install(2, 3, "offered")]
+    assert texts(*events) == [
+        ("warn", "cam0 installed ocr@1.0.0", f"Stage canary, 1 failed, 1 did not take it yet. {reason}.")
+    ]
+    assert texts(*events[1:]) == [
+        ("bad", "ocr@1.0.0 failed on cam1", f"Stage canary, 1 did not take it yet. {reason}.")
+    ]
+    assert texts(install(0, 1, "verifying")) == [("run", "cam0 installs ocr@1.0.0", "Stage canary.")]
+
+
+@pytest.mark.parametrize(
+    ("happened", "tone", "what", "why"),
+    [
+        ([at(0, "rollout", to="validating", by="ann"), at(1, "rollout", to="running", by="ann")], "run",
+         "ann started the rollout of ocr@2", ""),
+        ([at(0, "rollout", to="rolling_back", reason="1 of 4 failed"), at(9, "rollout", to="rolled_back")], "bad",
+         "ocr@2 was rolled back automatically", "1 of 4 failed."),
+        ([at(0, "rollout", to="rolling_back", by="ann")], "bad", "ocr@2 is going back by ann", ""),
+        ([at(0, "rollout", to="paused", by="ann", reason="lunch")], "warn", "ocr@2 was paused by ann", "Lunch."),
+        ([at(0, "rollout", to="running", before="paused", by="ann")], "run", "ann resumed the rollout of ocr@2", ""),
+        ([at(0, "rollout", to="cancelled", by="ann")], "off", "ocr@2 was aborted by ann", ""),
+        ([at(0, "rollout", to="finished")], "ok", "ocr@2 is rolled out", ""),
+    ],
+)  # fmt: skip
+def test_turns_of_a_rollout(happened: list[Happening], tone: str, what: str, why: str) -> None:
+    named = [replace(one, rollout="r-2", release="ocr@2") for one in happened]
+    assert texts(*named) == [(tone, what, why)]
+
+
+def test_devices_that_disappear_together_are_one_line_for_a_site() -> None:
+    away = [at(n, "offline", f"dock{n}", name=f"dock-gate-{n}", site="Osaka", is_event=False) for n in range(3)]
+    later = at(400, "offline", "dock9", site="Osaka")
+    other = at(1, "offline", "gate1", site="Lyon")
+    assert texts(*away, later, other) == [
+        ("off", "dock9 went offline", ""),
+        ("off", "3 devices in Osaka went offline within 2 s", "Still away: dock-gate-0, dock-gate-1, dock-gate-2."),
+        ("off", "gate1 went offline", ""),
+    ]
+    assert folded(away).events == 0
+
+
+def test_small_kinds() -> None:
+    assert texts(at(0, "enrolled", "a"), at(5, "enrolled", "b"), at(6, "approved", "b", by="ann")) == [
+        ("muted", "2 devices enrolled", "a, b, approved by ann.")
+    ]
+    assert texts(at(0, "alert", title="ocr is slow", to="firing")) == [("warn", "ocr is slow fires", "")]
+    assert texts(at(0, "alert", title="ocr is slow", to="firing"), at(300, "alert", title="ocr is slow", to="resolved")) == [
+        ("ok", "ocr is slow fired and ended after 5 min", "")
+    ]  # fmt: skip
+    assert texts(at(0, "published", release="ocr@2.3.0", by="ann")) == [("muted", "ann published ocr@2.3.0", "")]
+    assert texts(at(0, "drift", "a", model="ocr"), at(1, "drift", "b", model="ocr")) == [
+        ("warn", "ocr drifts on 2 devices", "a, b.")
+    ]
+    assert texts(at(0, "boot", "a")) == [("muted", "a restarted", "")]
+
+
+def test_a_gap_ends_a_line_and_the_newest_is_first() -> None:
+    lines = folded([at(0, "boot", "a"), at(300, "boot", "b"), at(2000, "boot", "a")]).lines
+    assert [(one.text, one.events) for one in lines] == [("a restarted", 1), ("2 devices restarted", 2)]
+
+
+KINDS = [*DEVICE, *SERVER, "rollout", "stage", "assignment", "confirmation", "release", "alert", "published", "offline"]
+HAPPENINGS = st.builds(
+    Happening,
+    at=st.integers(0, 5000).map(lambda n: NOON + timedelta(seconds=n)),
+    kind=st.sampled_from(KINDS),
+    device=st.sampled_from(["", "a", "b"]),
+    site=st.sampled_from(["", "Osaka"]),
+    model=st.sampled_from(["", "ocr"]),
+    release=st.sampled_from(["", "ocr@1", "ocr@2"]),
+    rollout=st.sampled_from(["", "r-1"]),
+    stage=st.sampled_from(["", "canary"]),
+    to=st.sampled_from(["", "healthy", "failed", "running", "rolling_back", "firing", "offered", "committed"]),
+    by=st.sampled_from(["", "ann"]),
+    reason=st.sampled_from(["", "it was slow"]),
+)
+
+
+@given(st.lists(HAPPENINGS, max_size=12))
+def test_every_happening_is_in_exactly_one_line(happened: list[Happening]) -> None:
+    assert sorted(id(one) for thread in threads(happened) for one in thread.happenings) == sorted(map(id, happened))
+    story = folded(happened)
+    assert story.events == sum(one.events for one in story.lines) == len(happened)
+    assert all(one.text.strip() and "  " not in one.text for one in story.lines)
+    assert [one.at for one in story.lines] == sorted((one.at for one in story.lines), reverse=True)
+    cut = folded(happened, most=2)
+    assert (len(cut.lines), cut.events) == (min(2, len(story.lines)), story.events)
+    assert len(cut.lines) + cut.more == len(story.lines)
+
+
+def test_the_numbers_in_words() -> None:
+    assert Story((), 1).counts == "1 event in 0 lines"
+    assert Story((), 1200, more=1, is_cut=True).counts == "the newest 1\N{NARROW NO-BREAK SPACE}200 events in 1 line"
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    fleet = Fleet(Path(tmp_path_factory.mktemp("story")))
+    staged(fleet)
+    yield fleet
+    fleet.close()
+
+
+def test_what_a_real_fleet_wrote_down_is_a_story(fleet: Fleet) -> None:
+    events, total = fleet.parts.fleet.feed.page(limit=1000)
+    story = folded(happening_of(one) for one in events)
+    assert story.events == total
+    assert len(story.lines) < 12
+    said = [(one.tone, one.text) for one in story.lines]
+    assert said[0] == (Tone.BAD, "digits@1.2.0 is going back automatically")
+    assert (Tone.OK, "4 devices installed digits@1.1.0 in 24 s") in said
+    assert (Tone.OK, "9 devices installed digits@1.0.0 in 27 s") in said
+    assert (Tone.MUTED, "10 devices enrolled") in said
+    assert story.lines[1].text.startswith("digits@1.2.0 failed on cam")
