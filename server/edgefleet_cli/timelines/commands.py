@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -39,47 +39,63 @@ Points = Annotated[
     int | None, typer.Option("--points", min=2, max=1500, help="At most this many steps; default: 1500.")
 ]
 By = Annotated[LinesBy | None, typer.Option("--by", help="A line for each of these.")]
+Charts = Annotated[
+    bool | None,
+    typer.Option("--chart/--no-chart", help="Line charts, or one line of bars a figure; default: charts on a terminal."),
+]
 Model = Annotated[str, typer.Argument(metavar="MODEL", autocompletion=completion.models)]
 Group = Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.", autocompletion=completion.groups)]
 Device = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 
 
-def fleet_metrics(
-    ctx: typer.Context, by: By = None, since: Since = None, until: Until = None, points: Points = None
+def fleet_metrics(  # noqa: PLR0913, PLR0917  # one parameter an option
+    ctx: typer.Context,
+    by: By = None,
+    since: Since = None,
+    until: Until = None,
+    points: Points = None,
+    chart: Charts = None,
 ) -> None:
     """Show requests, errors, latency and figures of all devices over time, a line a model."""
-    _show(Session.of(ctx), "/fleet/metrics", by, since, until, points)
+    _show(Session.of(ctx), "/fleet/metrics", _Wanted(by, since, until, points, chart))
 
 
-def model_metrics(
+def model_metrics(  # noqa: PLR0913, PLR0917  # one parameter an option
     ctx: typer.Context,
     model: Model,
     by: By = None,
     since: Since = None,
     until: Until = None,
     points: Points = None,
+    chart: Charts = None,
 ) -> None:
     """Show requests, errors and latency of a model over time, a line a version, with deploys, rollbacks and alerts."""
-    _show(Session.of(ctx), f"/models/{part(model)}/metrics", by, since, until, points)
+    _show(Session.of(ctx), f"/models/{part(model)}/metrics", _Wanted(by, since, until, points, chart), model)
 
 
-def group_metrics(
+def group_metrics(  # noqa: PLR0913, PLR0917  # one parameter an option
     ctx: typer.Context,
     name: Group,
     by: By = None,
     since: Since = None,
     until: Until = None,
     points: Points = None,
+    chart: Charts = None,
 ) -> None:
     """Show requests, errors, latency and figures of a group's devices over time, a line a model."""
-    _show(Session.of(ctx), f"/groups/{part(name)}/metrics", by, since, until, points)
+    _show(Session.of(ctx), f"/groups/{part(name)}/metrics", _Wanted(by, since, until, points, chart))
 
 
-def device_metrics(
-    ctx: typer.Context, device_id: Device, since: Since = None, until: Until = None, points: Points = None
+def device_metrics(  # noqa: PLR0913, PLR0917  # one parameter an option
+    ctx: typer.Context,
+    device_id: Device,
+    since: Since = None,
+    until: Until = None,
+    points: Points = None,
+    chart: Charts = None,
 ) -> None:
     """Show requests, errors, latency, memory and heat of a device over time, a line a model and lane."""
-    _show(Session.of(ctx), f"/devices/{part(device_id)}/metrics", None, since, until, points)
+    _show(Session.of(ctx), f"/devices/{part(device_id)}/metrics", _Wanted(None, since, until, points, chart))
 
 
 def explain_model(
@@ -107,20 +123,52 @@ def explain_model(
         session.out.rows(found.raw, found.value.causes, CAUSES)
 
 
-def _show(
-    session: Session, path: str, by: LinesBy | None, since: str | None, until: str | None, points: int | None
-) -> None:
+class _Wanted(NamedTuple):
+    """What was asked for of a timeline."""
+
+    by: LinesBy | None
+    since: str | None
+    until: str | None
+    points: int | None
+    has_charts: bool | None
+
+
+def _show(session: Session, path: str, wanted: _Wanted, model: str = "") -> None:
+    """Show a timeline. model: whose objectives are limits in its charts."""
     from edgefleet_cli.timelines.timeline_table import STEPS, later_beginning, show_timeline, steps_of
 
-    named = None if by is None else by.value
-    span = _span(session, since, until)
+    named = None if wanted.by is None else wanted.by.value
+    span = _span(session, wanted.since, wanted.until)
+    out, points = session.out, wanted.points
     found: Reply[Any] = session.api.get(path, api.device.Timeline, by=named, points=points, **span)
-    if session.out.is_for_eyes and since is until is None and (begin := later_beginning(found.value)):
+    if out.is_for_eyes and wanted.since is wanted.until is None and (begin := later_beginning(found.value)):
         found = session.api.get(path, api.device.Timeline, by=named, points=points, since=begin)
-    if session.out.is_for_eyes and any(True for _ in steps_of(found.value)):
-        show_timeline(session.out, found.value)
+    if not out.is_for_eyes or not any(True for _ in steps_of(found.value)):
+        out.rows(found.raw, steps_of(found.value), STEPS)
+    elif out.is_live if wanted.has_charts is None else wanted.has_charts:
+        _draw(session, found.value, model)
     else:
-        session.out.rows(found.raw, steps_of(found.value), STEPS)
+        show_timeline(out, found.value)
+
+
+def _draw(session: Session, found: api.device.Timeline, model: str) -> None:
+    from edgefleet_cli.core.errors import ApiError
+    from edgefleet_cli.render.chart_text import show_chart
+    from edgefleet_cli.timelines.timeline_chart import timeline_charts
+    from edgefleet_cli.timelines.timeline_table import show_marks, show_span
+
+    objectives: list[api.alert.Slo] = []
+    if model:
+        try:
+            objectives = list(session.api.page("/slos", api.alert.Slo, model=model))
+        except ApiError as error:  # a server of an older version has none
+            if error.status != 404:
+                raise
+    show_span(session.out, found)
+    for chart in timeline_charts(found, objectives):
+        session.out.line("")
+        show_chart(session.out, chart)
+    show_marks(session.out, found)
 
 
 def _span(session: Session, since: str | None, until: str | None) -> dict[str, str | None]:

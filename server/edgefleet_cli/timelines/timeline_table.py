@@ -155,8 +155,18 @@ def later_beginning(found: api.device.Timeline) -> str | None:
 
 def show_timeline(out: Output, found: api.device.Timeline) -> None:
     """Write how figures went for eyes: what happened above them, on the same axis of time."""
-    out.prose(f"{moment(found.since)} to {moment(found.until)}, steps of {duration(found.step_s)}")
+    show_span(out, found)
     out.table(list(_rows(found)), TRENDS)
+    show_marks(out, found)
+
+
+def show_span(out: Output, found: api.device.Timeline) -> None:
+    """Write which time is shown, and in which steps."""
+    out.prose(f"{moment(found.since)} to {moment(found.until)}, steps of {duration(found.step_s)}")
+
+
+def show_marks(out: Output, found: api.device.Timeline) -> None:
+    """Write what happened in a time, if anything, the newest last."""
     if found.marks:
         out.heading("What happened")
         for mark in found.marks[-MOST_MARKS:]:

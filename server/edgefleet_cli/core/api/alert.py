@@ -34,6 +34,7 @@ class Alert(Struct, frozen=True):
 
 
 class BudgetPoint(Struct, frozen=True):
+    at: str = ""
     good: int = 0
     left: float | None = None
     total: int = 0
@@ -192,6 +193,7 @@ class Slo(Struct, frozen=True):
     created_by: str = ""
     description: str = ""
     good: int = 0
+    indicator: str = ""
     left: float | None = None
     model: str = ""
     name: str = ""
