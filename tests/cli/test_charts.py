@@ -93,7 +93,14 @@ def test_no_row_is_wider_than_the_terminal(lines: list[list[float | None]], widt
     assert all(len(row) <= max(width, 27) for row in plain(chart_rows(chart, width, height)))
 
 
-SLO: dict[str, Any] = {"name": "fast", "model": "digits", "indicator": "latency", "threshold": 50.0, "state": "ok", "says": ""}
+SLO: dict[str, Any] = {
+    "name": "fast",
+    "model": "digits",
+    "indicator": "latency",
+    "threshold": 50.0,
+    "state": "ok",
+    "says": "",
+}
 
 
 def test_charts_on_demand_and_the_table_for_pipes(edgectl: Edgectl, fleet: Stub) -> None:
@@ -111,7 +118,10 @@ def test_charts_on_demand_and_the_table_for_pipes(edgectl: Edgectl, fleet: Stub)
 def test_a_terminal_gets_charts_unless_it_is_said_otherwise(fleet: Stub) -> None:
     said = timeline(lines=[line("1.0.0", requests=[9] * STEPS, requests_per_s=[1.0] * STEPS)])
     fleet.says("GET /devices/d-1/metrics", said)
-    charts, table = Terminal(fleet, "device", "metrics", "d-1"), Terminal(fleet, "device", "metrics", "d-1", "--no-chart")
+    charts, table = (
+        Terminal(fleet, "device", "metrics", "d-1"),
+        Terminal(fleet, "device", "metrics", "d-1", "--no-chart"),
+    )
     assert (charts.end(), table.end()) == (0, 0)
     assert "emperature" in charts.shown
     assert "┤" in charts.shown

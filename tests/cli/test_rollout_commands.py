@@ -227,7 +227,7 @@ def test_show_lists_failed_devices_with_reasons(edgectl: Edgectl, served: Stub) 
     served.says(f"GET {_AT}/devices", page([_DEVICES[1]]), page([]))
     ran = edgectl("rollout", "show", _ID)
     assert "on hold" not in ran.out
-    assert "● canary: soaking" in ran.out
+    assert "◐ canary: soaking" in ran.out
     assert "nonfinite: 3 of" in ran.out
     assert ran.out.count("device-02") == 1
     assert [query["state"] for query in served.queries(f"GET {_AT}/devices")] == [

@@ -103,10 +103,8 @@ def chart_rows(chart: Chart, width: int, height: int = HEIGHT) -> list[list[Run]
     width = max(width, LEAST_WIDTH)
     scale = _scale(known, chart.limits)
     canvas = _drawn(chart, scale, width - GUTTER, height)
-    rows = [*_heads(chart, scale, width), *_marks(chart, scale, width)]
-    for number in range(height):
-        rows.append([(_label(chart, scale, number, height), FRAME), *canvas.row(number)])
-    return [*rows, *_times(chart, width)]
+    plot = ([(_label(chart, scale, number, height), FRAME), *canvas.row(number)] for number in range(height))
+    return [*_heads(chart, scale, width), *_marks(chart, scale, width), *plot, *_times(chart, width)]
 
 
 def time_ticks(begin: datetime, end: datetime, zone: tzinfo | None = None, count: int = 4) -> list[tuple[float, str]]:

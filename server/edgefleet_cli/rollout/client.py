@@ -176,23 +176,17 @@ class Rollouts:
         return Screen(show, remarks.note)
 
     def _drawing(self, screen: Frames) -> Screen:
-        from edgefleet_cli.rollout.stage_tree import live_view
+        from edgefleet_cli.rollout.stage_pipeline import pipeline_text
 
         console = self.out.data
         drawn = ""
 
         def show(rollout: Reply[structs.rollout.Rollout]) -> None:
             nonlocal drawn
-            now = self.clock.now()
-            view = live_view(rollout.value, now)
-            lines = console.render_lines(view, pad=False)
-            if len(lines) >= console.height and not is_final(rollout.value):
-                view = live_view(rollout.value, now, is_compact=True)
-                lines = console.render_lines(view, pad=False)
-            now_drawn = "\n".join("".join(segment.text for segment in line) for line in lines)
-            if now_drawn != drawn:
+            view = pipeline_text(rollout.value, self.clock.now(), console.width)
+            if view.plain != drawn:
                 screen.draw(view, is_last=is_final(rollout.value))
-                drawn = now_drawn
+                drawn = view.plain
 
         return Screen(show, lambda message: console.print(visible(message), markup=False))
 

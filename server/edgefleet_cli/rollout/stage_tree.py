@@ -1,7 +1,4 @@
-"""A rollout as a tree: its stages, below each the strata with state, verdict, figures and reason.
-
-The same tree is printed by `rollout show` and redrawn by `rollout watch`.
-"""
+"""A rollout as a tree: its stages, below each the strata with state, verdict, figures and reason, as `rollout show` prints it."""
 
 from __future__ import annotations
 
@@ -14,23 +11,19 @@ from edgefleet_cli.render.format import counted, duration, text, until_s
 from edgefleet_cli.render.output import visible
 from edgefleet_cli.render.sparkline import bar
 from edgefleet_cli.rollout.render import (
-    WAITS_FOR_A_PERSON,
     counts_text,
-    next_steps,
-    reason_text,
     stage_lines,
     state_text,
 )
 
 if TYPE_CHECKING:
-    from rich.console import Group
     from rich.text import Text
     from rich.tree import Tree
 
 STOPPED = "stopped"
-_MARKS = {"passed": "✓", "failed": "✗", "held": "‖", "skipped": "–", "pending": "○", STOPPED: "‖"}
-_RUNNING_MARK = "●"
-_STYLES = {"passed": "green", "failed": "red", "held": "yellow", "skipped": "dim", "pending": "dim", STOPPED: "yellow"}
+MARKS = {"passed": "●", "failed": "✗", "held": "‖", "skipped": "–", "pending": "○", STOPPED: "‖"}
+RUNNING_MARK = "◐"
+STYLES = {"passed": "green", "failed": "red", "held": "yellow", "skipped": "dim", "pending": "dim", STOPPED: "yellow"}
 _UNOPENED = frozenset({"pending", "skipped"})
 _QUIET_STAGES = frozenset({"passed", "pending", "skipped"})
 _DEFAULT_ALPHA = {"alpha_abort": 0.01, "alpha_promote": 0.05}
@@ -58,22 +51,8 @@ def counts_bar(counts: api.rollout.Counts) -> str:
     return bar([("█", counts.healthy), ("✗", counts.failed), ("▒", counts.pending)], members)
 
 
-def live_view(rollout: api.rollout.Rollout, now: datetime, *, is_compact: bool = False) -> Group:
-    """Return what `rollout watch` draws: the tree and, unless that shows it all, why it stands so and what can be done."""
-    from rich.console import Group
-    from rich.text import Text
-
-    has_more = bool(rollout.reason)
-    words = [f"{text(rollout.id)}: {reason_text(rollout)}" if has_more else ""]
-    if rollout.state in WAITS_FOR_A_PERSON:
-        words.append(f"next: {next_steps(rollout)}")
-    return Group(
-        rollout_tree(rollout, now, is_compact=is_compact), *(Text(visible(word), "yellow") for word in words if word)
-    )
-
-
 def _stage_label(stage: api.rollout.Stage) -> Text:
-    state = _ended_as(stage)
+    state = ended_as(stage)
     counts = counts_text(stage.counts)
     shown = _line(
         f"{_mark(state)} {text(stage.name)}: {_with_strength(state, stage)}",
@@ -87,7 +66,7 @@ def _stage_label(stage: api.rollout.Stage) -> Text:
 
 
 def _cell_label(cell: api.rollout.Stratum, rollout: api.rollout.Rollout, now: datetime) -> Text:
-    state = _ended_as(cell)
+    state = ended_as(cell)
     name = f"{_mark(state)} {text(cell.stratum)}: {_with_strength(state, cell)}"
     if state in _UNOPENED:
         shown = _line(name, counted(cell.population, "device") if cell.population else "", _rule(cell))
@@ -119,7 +98,7 @@ def _why(cell: api.rollout.Stratum) -> str:
     return bound if reason in bound else f"{reason}; {bound}"
 
 
-def _ended_as(entry: api.rollout.Stage | api.rollout.Stratum) -> str:
+def ended_as(entry: api.rollout.Stage | api.rollout.Stratum) -> str:
     """Return the state of a stage; one that a person ended without a failure has not failed."""
     by_hand = entry.stopped_by and entry.state == "failed" and not entry.counts.failed
     return f"{STOPPED} by {entry.stopped_by}" if by_hand else text(entry.state)
@@ -155,11 +134,16 @@ def _e_values(cell: api.rollout.Stratum, rollout: api.rollout.Rollout) -> list[s
 
 
 def _limit(rollout: api.rollout.Rollout, alpha: str) -> str:
+    return _short(evidence_limit(rollout, alpha))
+
+
+def evidence_limit(rollout: api.rollout.Rollout, alpha: str) -> float:
+    """Return the evidence at which a test of the spec decides. alpha: its chance of a false alarm, by its name in the spec."""
     found: Any = rollout.spec
     for key in ("gates", "install", alpha):
         found = found.get(key) if isinstance(found, dict) else None
     is_usable = isinstance(found, int | float) and found > 0
-    return _short(1.0 / (found if is_usable else _DEFAULT_ALPHA[alpha]))
+    return 1.0 / (found if is_usable else _DEFAULT_ALPHA[alpha])
 
 
 def _short(value: float) -> str:
@@ -167,7 +151,7 @@ def _short(value: float) -> str:
 
 
 def _mark(state: str) -> str:
-    return _MARKS.get(state.partition(" ")[0], _RUNNING_MARK)
+    return MARKS.get(state.partition(" ")[0], RUNNING_MARK)
 
 
 def _line(*words: str) -> str:
@@ -179,7 +163,7 @@ def _label(lines: list[str], state: str) -> Text:
     from rich.text import Text
 
     first, *others = [visible(" ".join(line.split())) for line in lines if line]
-    label = Text(first, style=_STYLES.get(state.partition(" ")[0], "cyan"))
+    label = Text(first, style=STYLES.get(state.partition(" ")[0], "cyan"))
     for line in others:
         label.append("\n" + line, style="none")
     return label

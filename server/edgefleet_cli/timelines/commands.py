@@ -41,14 +41,16 @@ Points = Annotated[
 By = Annotated[LinesBy | None, typer.Option("--by", help="A line for each of these.")]
 Charts = Annotated[
     bool | None,
-    typer.Option("--chart/--no-chart", help="Line charts, or one line of bars a figure; default: charts on a terminal."),
+    typer.Option(
+        "--chart/--no-chart", help="Line charts, or one line of bars a figure; default: charts on a terminal."
+    ),
 ]
 Model = Annotated[str, typer.Argument(metavar="MODEL", autocompletion=completion.models)]
 Group = Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.", autocompletion=completion.groups)]
 Device = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 
 
-def fleet_metrics(  # noqa: PLR0913, PLR0917  # one parameter an option
+def fleet_metrics(  # one parameter an option
     ctx: typer.Context,
     by: By = None,
     since: Since = None,
@@ -60,7 +62,7 @@ def fleet_metrics(  # noqa: PLR0913, PLR0917  # one parameter an option
     _show(Session.of(ctx), "/fleet/metrics", _Wanted(by, since, until, points, chart))
 
 
-def model_metrics(  # noqa: PLR0913, PLR0917  # one parameter an option
+def model_metrics(  # one parameter an option
     ctx: typer.Context,
     model: Model,
     by: By = None,
@@ -73,7 +75,7 @@ def model_metrics(  # noqa: PLR0913, PLR0917  # one parameter an option
     _show(Session.of(ctx), f"/models/{part(model)}/metrics", _Wanted(by, since, until, points, chart), model)
 
 
-def group_metrics(  # noqa: PLR0913, PLR0917  # one parameter an option
+def group_metrics(  # one parameter an option
     ctx: typer.Context,
     name: Group,
     by: By = None,
@@ -86,7 +88,7 @@ def group_metrics(  # noqa: PLR0913, PLR0917  # one parameter an option
     _show(Session.of(ctx), f"/groups/{part(name)}/metrics", _Wanted(by, since, until, points, chart))
 
 
-def device_metrics(  # noqa: PLR0913, PLR0917  # one parameter an option
+def device_metrics(  # one parameter an option
     ctx: typer.Context,
     device_id: Device,
     since: Since = None,

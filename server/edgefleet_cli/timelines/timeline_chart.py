@@ -51,7 +51,9 @@ def shown_lines(found: api.device.Timeline) -> list[api.device.MetricLine]:
 
 def latency_limits(objectives: Sequence[api.alert.Slo]) -> Iterator[Limit]:
     """Yield the thresholds of latency objectives, once each."""
-    for value in sorted({one.threshold for one in objectives if one.indicator == LATENCY and one.threshold is not None}):
+    for value in sorted(
+        {one.threshold for one in objectives if one.indicator == LATENCY and one.threshold is not None}
+    ):
         names = [one.name for one in objectives if one.threshold == value]
         yield Limit(f"objective {names[0]}", value)
 

@@ -1,0 +1,94 @@
+"""The pipeline of a rollout, as `rollout watch` and `top` draw it."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from edgefleet_cli.core.api.rollout import Rollout
+from edgefleet_cli.core.transport.reply import struct_of
+from edgefleet_cli.rollout.stage_pipeline import gauge, pipeline_text, stage_strip
+from tests.cli.fleet_stub import NOON, cell, counts, rollout, stage
+
+SOAK = {
+    "code": "soak", "count": 1, "reason": "in its soak", "moves": "time: it soaks", "until": "2026-01-03T12:00:25Z",
+    "text": "1 device waiting: healthy and soaking", "next": "", "at": "until",
+}  # fmt: skip
+
+
+def drawn(width: int = 80, **changes: Any) -> str:
+    """Return the pipeline of a rollout as text."""
+    console = Console(file=io.StringIO(), width=width, no_color=True)
+    console.print(pipeline_text(struct_of(rollout(**changes), Rollout), NOON, width))
+    written = console.file
+    assert isinstance(written, io.StringIO)
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+
+
+PIPELINE = """\
+digits@1.1.0  running  2 of 2 have it, none failed
+◐┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄○
+canary 1 per stratum            rest 100 %
+1 of 2 healthy                  of 8 devices
+soaking, 25s left               pending
+  ◐ generic-x86_64-ort: soaking, 25s left, 0 of 1 healthy
+  ● generic-x86_64-ort-small: passed, 1 of 1 healthy
+━━━━━━●┄┄┄┄┄┄┄┄┄┄┄┄┄┤ evidence that it is worse: 0.87 of 100 to stop (generic-x…
+r-7f3a9c: stage canary is soaking
+Waits for
+  ◷ 1 device waiting: healthy and soaking until 12:00:25 (25s left)
+    sooner: `edgectl rollout promote r-7f3a9c --reason R`"""
+
+
+def test_stages_counts_time_left_evidence_and_what_it_waits_for() -> None:
+    assert drawn(waits=[SOAK]) == PIPELINE
+
+
+def test_a_narrow_terminal_gets_a_line_a_stage() -> None:
+    lines = drawn(30).splitlines()
+    assert lines[1:3] == ["◐ canary 1 per stratum  1 of …", "○ rest 100 %  of 8 devices, p…"]
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_it_fits(width: int) -> None:
+    assert max(map(len, drawn(width, waits=[SOAK]).splitlines())) <= width
+
+
+def test_a_paused_rollout_says_what_can_be_done() -> None:
+    said = drawn(200, state="paused", reason="by ana: looks odd", waits=[SOAK])
+    assert "r-7f3a9c: by ana: looks odd" in said
+    assert "sooner:" not in said
+    for verb in ("explain", "resume", "promote", "abort"):
+        assert f"edgectl rollout {verb} r-7f3a9c" in said
+
+
+def test_profiles_are_folded_unless_they_differ() -> None:
+    same = [cell(name, state="soaking", counts=counts(exposed=2, healthy=2)) for name in ("a", "b")]
+    assert "a: soaking" not in drawn(stages=[stage(0, "canary", same, state="soaking")])
+    failed = cell("b", state="soaking", counts=counts(exposed=2, healthy=1, failed=1))
+    lines = drawn(stages=[stage(0, "canary", [same[0], failed], state="soaking")]).splitlines()
+    assert "b: soaking, 1 of 2 healthy, 1 failed" in lines[5]
+
+
+def test_what_ended_waits_for_nothing_and_who_stopped_it_is_not_called_a_failure() -> None:
+    by_hand = stage(0, "canary", [cell("a", state="failed", stopped_by="ana")], state="failed", stopped_by="ana")
+    said = drawn(state="rolled_back", stopped_by="ana", stages=[by_hand], waits=[SOAK])
+    assert "stopped by ana" in said
+    assert "Waits for" not in said
+    assert "✗" not in said
+
+
+def test_the_strip_and_the_gauge() -> None:
+    stages = [stage(0, "a", [], state="passed"), stage(1, "b", [], state="soaking"), stage(2, "c", [])]
+    assert stage_strip(struct_of(rollout(stages=stages), Rollout).stages) == "●─◐┄○"
+    assert gauge(0.01, 100, 10) == "●┄┄┄┄┄┄┄┄┄┤"
+    assert gauge(5000, 100, 10) == "━━━━━━━━━●┤"
+
+
+def test_no_text_of_a_device_steers_the_terminal() -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J"
+    shown = drawn(reason=evil, stages=[stage(0, evil, [cell(evil, state="failed", reason=evil)], state="failed")])
+    assert not {"\x1b", "\x07"} & set(shown)
