@@ -57,7 +57,7 @@ _COMMANDS: Final = {
     "convert": "release.conversion.commands:convert",
     "deploy": "release.deployment.commands:deploy",
     "undo": "rollout.undo_commands:undo",
-    "sim": "rollout.simulation_commands:sim",
+    "sim": "rollout.simulation.sim_commands:sim",
     "events": "fleet.commands:events",
     "top": "fleet.top_commands:top",
     "search": "fleet.search_commands:search",

@@ -1,14 +1,16 @@
 """`python -m edgefleet_sim`: a request as JSON on stdin, the answer as one JSON object on stdout.
 
 Request: `{"scenario": {…}, "story": bool, "shrink": bool}` for one run, `{"drawn": s, …}` in the place of `scenario` for the one that is
-drawn from a seed, or `{"runs": n, "seed": s, "trouble": x}` for many drawn ones. What is broken comes with `again`: the command that tells
-it again, word by word.
+drawn from a seed, or `{"runs": n, "seed": s, "trouble": x}` for many drawn ones. `{"power": {"spec": …, "devices": {profile: n},
+"bad_pct": b}}` asks how soon a release that fails on b percent of the devices is stopped: exact chances, nothing is drawn. What is broken
+comes with `again`: the command that tells it again, word by word.
 Exit 0: nothing was broken; 1: something was; 2: the request cannot be used, `{"error": {"message", "why", "next"}}` says why.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from collections import Counter
@@ -17,11 +19,21 @@ from typing import Any
 import msgspec
 
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.rollout.analysis.power import stopping_curve
+from edgefleet_server.rollout.spec.parser import parse_spec
 from edgefleet_sim.scenario import Scenario, drawn
 from edgefleet_sim.shrinker import shrink
 from edgefleet_sim.world import simulate
 
 MAX_BROKEN_SHOWN = 20
+
+
+class PowerRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How soon a bad release is stopped. devices: by profile; bad_pct: on how many percent of them it fails."""
+
+    spec: dict[str, Any]
+    devices: dict[str, int]
+    bad_pct: int = 5
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,10 +46,13 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runs: int = 0
     seed: int = 0
     trouble: float = 0.3
+    power: PowerRequest | None = None
 
 
 def answer(request: Request) -> dict[str, Any]:
     """Return what came of a request; `broken` is empty when every promise was kept."""
+    if request.power is not None:
+        return power(request.power)
     if request.runs:
         return many(request.runs, request.seed, request.trouble)
     scenario = request.scenario if request.drawn is None else drawn(request.drawn, trouble=request.trouble)
@@ -49,6 +64,15 @@ def answer(request: Request) -> dict[str, Any]:
         smaller = shrink(scenario)
         output |= {"shrunk": msgspec.to_builtins(smaller), "shrunk_again": command_for(smaller)}
     return output
+
+
+def power(request: PowerRequest) -> dict[str, Any]:
+    """Return for each profile the chance to have been stopped after 0, 1, … devices, rounded down, and after how many as likely as not."""
+    gate = parse_spec(request.spec).gates.install
+    curves = {name: stopping_curve(request.bad_pct, count, gate) for name, count in request.devices.items()}
+    medians = {name: next((n for n, one in enumerate(curve) if one >= 0.5), None) for name, curve in curves.items()}
+    rounded = {name: [math.floor(one * 10_000) / 10_000 for one in curve] for name, curve in curves.items()}
+    return {"bad_pct": request.bad_pct, "curves": rounded, "medians": medians, "broken": []}
 
 
 def command_for(scenario: Scenario) -> str:

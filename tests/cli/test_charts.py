@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_cli.render.braille_canvas import DASHED, BrailleCanvas
-from edgefleet_cli.render.line_chart import GUTTER, Chart, Limit, Line, Run, Sign, chart_rows, time_ticks
+from edgefleet_cli.render.braille_chart import GUTTER, Chart, Limit, Line, Run, Sign, chart_rows, time_ticks
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import NOON, Stub, page
 from tests.cli.terminal import Terminal

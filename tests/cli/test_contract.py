@@ -80,6 +80,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "model compare": ("digits@1.0.0", "digits@1.1.0"),
     "rollout show": ("GOOD",),
     "rollout plan": ("GOOD",),
+    "rollout simulate": ("GOOD",),
     "rollout explain": ("GOOD",),
     "rollout devices": ("GOOD",),
     "rollout status": ("GOOD",),

@@ -10,7 +10,7 @@ import yaml
 
 from edgefleet_cli.core.api.rollout import Plan
 from edgefleet_cli.core.transport.reply import struct_of
-from edgefleet_cli.rollout.power_table import power_rows
+from edgefleet_cli.rollout.simulation.power_table import power_rows
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import SPEC, Stub, page, plan, problem, rollout
 

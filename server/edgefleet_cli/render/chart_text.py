@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from edgefleet_cli.render.line_chart import FRAME, HEIGHT, LIMIT, LINES, MARK, TITLE, Chart, chart_rows
+from edgefleet_cli.render.braille_chart import FRAME, HEIGHT, LIMIT, LINES, MARK, TITLE, Chart, chart_rows
 from edgefleet_cli.render.output import Output, visible
 from edgefleet_cli.render.width import PIPED_TABLE_WIDTH, UNBOUNDED
 

@@ -28,6 +28,7 @@ from edgefleet_cli.rollout.render import (
     show_lint,
     status_line,
 )
+from edgefleet_cli.rollout.simulation.power_command import simulate
 from edgefleet_cli.rollout.spec import OnFail, Promote, RolloutFlags, from_flags, read_document
 from edgefleet_cli.rollout.start import dry_run, rollouts_of, settle, start, write_plan
 from edgefleet_cli.rollout.start import watch as watch_on
@@ -248,6 +249,9 @@ def plan(
         )
     rollouts = rollouts_of(session)
     write_plan(session, rollouts.plan_of(str(rollout_id)) if file is None else rollouts.plan(read_document(file)))
+
+
+app.command("simulate")(simulate)
 
 
 @app.command("explain")

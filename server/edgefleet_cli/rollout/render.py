@@ -10,7 +10,7 @@ from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import EXIT_OK, EXIT_ROLLOUT_FAILED, EXIT_TIMEOUT
 from edgefleet_cli.render.format import age, counted, duration, moment, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet
-from edgefleet_cli.rollout.power_table import show_power
+from edgefleet_cli.rollout.simulation.power_table import show_power
 from edgefleet_protocol.rollout_states import ROLLOUT_FINAL, shown_state
 
 REGRESSED = "regressed"

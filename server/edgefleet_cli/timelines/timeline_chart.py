@@ -7,7 +7,7 @@ from datetime import datetime, tzinfo
 from typing import Final
 
 from edgefleet_cli.core import api
-from edgefleet_cli.render.line_chart import Chart, Limit, Line, Sign, time_ticks
+from edgefleet_cli.render.braille_chart import Chart, Limit, Line, Sign, time_ticks
 from edgefleet_cli.timelines.timeline_table import FIGURES, MARKS, SYSTEM, Values, line_name
 
 MOST_LINES: Final = 5

@@ -90,6 +90,12 @@ def chance_to_stop(bad_pct: int, devices: int, population: int, gate: InstallGat
     return curve[min(devices, FOLLOWED)]
 
 
+def stopping_curve(bad_pct: int, population: int, gate: InstallGate) -> tuple[float, ...]:
+    """Return the chance that a release so bad has been stopped after 0, 1, … devices with an outcome, up to all or FOLLOWED of them."""
+    curve = _curve(bad_pct, gate.max_failure, gate.alpha_abort, population < SMALL_STRATUM)
+    return curve[: min(population, FOLLOWED) + 1]
+
+
 def devices_to_stop(bad_pct: int, population: int, gate: InstallGate) -> int | None:
     """Return after how many devices a release so bad is stopped with a chance of at least one half; None: not within FOLLOWED."""
     curve = _curve(bad_pct, gate.max_failure, gate.alpha_abort, population < SMALL_STRATUM)

@@ -11,7 +11,7 @@ import typer
 
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, CliError, UsageError
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.core.structs import Struct
+from edgefleet_cli.core.structs import Struct, field
 from edgefleet_cli.core.subprocesses import python_module, require
 from edgefleet_cli.core.transport.reply import Document, Reply
 from edgefleet_cli.render.format import duration, text
@@ -45,6 +45,9 @@ class Answer(Struct, frozen=True):
     transcript: tuple[str, ...] = ()
     again: str | None = None
     shrunk_again: str | None = None
+    bad_pct: int = 0
+    curves: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    medians: dict[str, int | None] = field(default_factory=dict)
 
 
 STAGES: Sheet[tuple[str, str]] = Sheet(
