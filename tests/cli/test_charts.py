@@ -108,7 +108,7 @@ def test_charts_on_demand_and_the_table_for_pipes(edgectl: Edgectl, fleet: Stub)
     fleet.says("GET /slos", page([SLO, SLO | {"name": "whole", "indicator": "availability", "threshold": None}]))
     ran = edgectl("model", "metrics", "digits", "--chart")
     assert ran.code == 0, ran.err
-    assert "p95  ━━ 1.1.0 4.00 ms  ╍╍ 1.0.0 20 ms  ┈┈ objective fast 50 ms" in ran.out
+    assert "Latency p95  ━━ 1.1.0 4.00 ms  ╍╍ 1.0.0 20 ms  ┈┈ objective fast 50 ms" in ran.out
     assert "digits@1.1.0 goes back (3 times)" in ran.out
     assert [one for one in ran.out.splitlines() if len(one) > 80] == []
     assert "TREND" in edgectl("model", "metrics", "digits").out

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, tzinfo
+from functools import partial
 from typing import Final
 
 from edgefleet_cli.core import api
 from edgefleet_cli.render.braille_chart import Chart, Limit, Line, Sign, time_ticks
 from edgefleet_cli.timelines.timeline_table import FIGURES, MARKS, SYSTEM, Values, line_name
+from edgefleet_protocol.device_figures import figure_name, figure_text
 
 MOST_LINES: Final = 5
 P95: Final = "p95"
 LEFT_TO_THE_TABLE: Final = ("p50", "p99")
 """Percentiles that the chart of p95 stands for."""
+_TITLES: Final = {"p95": figure_name("p95_ms"), "non-finite": figure_name("nonfinite")}
 LATENCY: Final = "latency"
 LOUD: Final = frozenset({"deploy", "deployed", "pause", "rollback", "alert", "drift"})
 
@@ -36,11 +39,11 @@ def timeline_charts(
         if is_empty or (figure.is_quiet and not any(any(line.values) for line in drawn)):
             continue
         limits = list(latency_limits(objectives)) if figure.name.endswith(P95) else []
-        yield Chart(figure.name, drawn, figure.show, ticks, limits, signs)
-    for name, title, show in SYSTEM:
-        values = floats(found.system.get(name, ()))
+        yield Chart(_TITLES.get(figure.name, figure.name.capitalize()), drawn, figure.show, ticks, limits, signs)
+    for key in SYSTEM:
+        values = floats(found.system.get(key, ()))
         if any(value is not None for value in values):
-            yield Chart(title, [Line("", values)], show, ticks, (), signs)
+            yield Chart(figure_name(key), [Line("", values)], partial(figure_text, key), ticks, (), signs)
 
 
 def shown_lines(found: api.device.Timeline) -> list[api.device.MetricLine]:
