@@ -5,7 +5,7 @@ from functools import partial
 from fastapi import APIRouter
 
 from edgefleet_server.composition.container import Parts
-from edgefleet_server.dashboard import glossary_pages, search_pages
+from edgefleet_server.dashboard import help_pages, search_pages
 from edgefleet_server.dashboard.actions import preview_pages
 from edgefleet_server.dashboard.alerts import pages as alerts_pages
 from edgefleet_server.dashboard.audit import pages as audit_pages
@@ -99,6 +99,6 @@ def _looking_up(parts: Parts, charts: TimelineViews) -> list[Area]:
         partial(audit_pages.add_pages, access=parts.access, feed=fleet.feed, clock=clock),
         partial(settings_pages.add_pages, pages=settings, webhooks=parts.webhooks),
         partial(search_pages.add_pages, search=parts.search),
-        glossary_pages.add_pages,
+        help_pages.add_pages,
         partial(preview_pages.add_pages, clock=clock),
     ]

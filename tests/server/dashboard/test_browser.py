@@ -131,6 +131,7 @@ def test_a_browser_whose_token_is_revoked_is_led_to_the_login(visitor: Visitor) 
 def test_signing_out_by_the_button_ends_it(visitor: Visitor) -> None:
     page = visitor.enter()
     visitor.fleet.by_id[next(iter(visitor.fleet.by_id))].event(Phase.IDLE, "")
+    page.click(".menu summary")
     page.click(".who button")
     page.wait_for_url("**/login")
     page.goto(visitor.url + "/")

@@ -206,11 +206,13 @@ def test_files_are_served_with_their_kind_and_kept_by_what_is_in_them(empty_flee
     assert {address.partition("?")[0] for address in addresses} == {
         "/static/charts.js",
         "/static/command.js",
+        "/static/components.css",
         "/static/htmx-4.0.1.min.js",
         "/static/hx-sse-4.0.1.min.js",
         "/static/icon.svg",
         "/static/live.js",
         "/static/palette.js",
+        "/static/tokens.css",
         "/static/page.css",
     }
     for address in addresses:

@@ -272,18 +272,18 @@ def test_events_are_paged_and_filtered(busy: Fleet) -> None:
 
 def test_preferences_are_kept_in_cookies_and_shape_every_page(empty_fleet: Fleet) -> None:
     browser = empty_fleet.browser(Role.VIEWER)
-    assert '<html lang="en" data-theme="auto" data-zone="utc">' in page(browser, "/settings")
+    assert '<html lang="en" data-theme="auto" data-zone="utc" data-density="comfortable">' in page(browser, "/settings")
     answer = browser.get("/preferences?theme=dark&zone=local&next=/models")
     assert (answer.status_code, answer.headers["location"]) == (303, "/models")
     assert (browser.cookies[THEME_COOKIE], browser.cookies[ZONE_COOKIE]) == ("dark", "local")
     assert all("HttpOnly" in one and "SameSite=strict" in one for one in answer.headers.get_list("set-cookie"))
     text = page(browser, "/models")
-    assert '<html lang="en" data-theme="dark" data-zone="local">' in text
+    assert '<html lang="en" data-theme="dark" data-zone="local" data-density="comfortable">' in text
     assert '<meta name="color-scheme" content="dark">' in text
     assert "/static/zone.js" in text
-    browser.get("/preferences?zone=utc")
+    browser.get("/preferences?zone=utc&density=compact")
     text = page(browser, "/models")
-    assert 'data-theme="dark" data-zone="utc"' in text
+    assert 'data-theme="dark" data-zone="utc" data-density="compact"' in text
     assert "/static/zone.js" not in text
 
 

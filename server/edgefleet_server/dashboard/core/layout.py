@@ -17,7 +17,7 @@ from edgefleet_server.access.errors import ForbiddenError
 from edgefleet_server.access.model import BrowserSession, Role
 from edgefleet_server.dashboard.core import render
 from edgefleet_server.dashboard.core.login import Gate, address_of, to_login
-from edgefleet_server.dashboard.core.navigation import NAVIGATION
+from edgefleet_server.dashboard.core.navigation import ADMIN, NAVIGATION, SECTIONS, allowed, section_of
 from edgefleet_server.dashboard.core.preferences import preferences_of
 from edgefleet_server.dashboard.operations.catalog import Operations
 from edgefleet_server.dashboard.operations.command_preview import command_lines, curl_line
@@ -80,6 +80,7 @@ class Shell:
         sentence = _said(request)
         operations = self.operations(request)
         now = self._clock.now()
+        sections, admin = allowed(SECTIONS, session.principal.may), allowed([ADMIN], session.principal.may)
         answer = render.render(
             template,
             status,
@@ -91,7 +92,10 @@ class Shell:
             here=address_of(request),
             live_part=render.live_part_of(request.scope.get(render.LIVE_PARTS_KEY, {})),
             preferences=preferences_of(request),
-            navigation=[one for one in NAVIGATION if session.principal.may(one.role)],
+            sections=sections,
+            admin=admin,
+            section=section_of([*sections, *admin], tab),
+            keys={one.key: one.path for one in NAVIGATION if one.key and session.principal.may(one.role)},
             may=lambda role: session.principal.may(Role(role)),
             commands=lambda operation_id, form, asks: command_lines(
                 operations, operation_id, form.values, form.needs, now, asks

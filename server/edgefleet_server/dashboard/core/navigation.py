@@ -15,7 +15,7 @@ class Place:
     """One place: a page, a part of one, or where to begin to do something.
 
     role: needed to open it. words: other words for it, in small letters. tab: the name by which a page marks itself as the current one.
-    kind: what it is in a word.
+    kind: what it is in a word. key: opens it from any page when it is typed after "g".
     """
 
     path: str
@@ -24,28 +24,76 @@ class Place:
     words: str = ""
     tab: str = ""
     kind: str = "page"
+    key: str = ""
 
 
-NAVIGATION: Final = (
-    Place("/", "Overview", words="home start status", tab="overview"),
-    Place("/devices", "Devices", words="fleet list machines", tab="devices"),
-    Place("/groups", "Groups", words="selectors", tab="groups"),
-    Place("/enrolment", "Enrolment", words="enrollment pending waiting approve claim", tab="enrolment"),
-    Place("/models", "Models", words="releases versions registry aliases", tab="models"),
-    Place("/rollouts", "Rollouts", words="deployments stages", tab="rollouts"),
-    Place("/experiments", "Experiments", words="shadow a/b split compare", tab="experiments"),
-    Place("/alerts", "Alerts", words="firing silent offline warnings acknowledge", tab="alerts"),
-    Place("/events", "Events", words="log history", tab="events"),
-    Place("/bundles", "Bundles & keys", words="signatures tuf certificates", tab="bundles"),
-    Place("/profiles", "Profiles", words="hardware boards", tab="profiles"),
-    Place("/audit", "Audit", Role.ADMIN, "trail who changed export", "audit"),
-    Place("/settings", "Settings", words="server readiness preferences", tab="settings"),
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One of the groups of pages: its name and icon, and its pages, of which the first stands for it."""
+
+    label: str
+    icon: str
+    places: tuple[Place, ...]
+
+
+SECTIONS: Final = (
+    Section("Overview", "home", (Place("/", "Overview", words="home start status", tab="overview", key="o"),)),
+    Section(
+        "Fleet",
+        "fleet",
+        (
+            Place("/devices", "Devices", words="fleet list machines", tab="devices", key="d"),
+            Place("/groups", "Groups", words="selectors", tab="groups", key="g"),
+            Place(
+                "/enrolment", "Enrolment", words="enrollment pending waiting approve claim", tab="enrolment", key="n"
+            ),
+            Place("/profiles", "Hardware profiles", words="boards targets", tab="profiles", key="p"),
+        ),
+    ),
+    Section(
+        "Models",
+        "cube",
+        (
+            Place("/models", "Models", words="releases versions registry aliases", tab="models", key="m"),
+            Place("/bundles", "Bundles & keys", words="signatures tuf certificates", tab="bundles", key="b"),
+        ),
+    ),
+    Section(
+        "Deliver",
+        "send",
+        (
+            Place("/rollouts", "Rollouts", words="deployments stages", tab="rollouts", key="r"),
+            Place("/experiments", "Experiments", words="shadow a/b split compare", tab="experiments", key="x"),
+        ),
+    ),
+    Section(
+        "Observe",
+        "pulse",
+        (
+            Place("/alerts", "Alerts", words="firing silent offline warnings acknowledge", tab="alerts", key="a"),
+            Place("/slos", "Objectives", words="slo service level error budget burn rate", tab="slos", key="j"),
+            Place(
+                "/fleet", "Figures", words="metrics charts requests latency errors over time", tab="figures", key="f"
+            ),
+            Place("/events", "Events", words="log history", tab="events", key="e"),
+        ),
+    ),
 )
+"""The five groups, as the header and the bar of phones show them."""
+ADMIN: Final = Section(
+    "Admin",
+    "gear",
+    (
+        Place("/settings", "Settings", words="server readiness preferences", tab="settings", key="s"),
+        Place("/audit", "Audit", Role.ADMIN, "trail who changed export", "audit", key="t"),
+    ),
+)
+"""What stands in the corner."""
+NAVIGATION: Final = tuple(place for section in (*SECTIONS, ADMIN) for place in section.places)
 PARTS: Final = (
     Place("/settings/tokens", "Tokens", Role.ADMIN, "make new create api access user role revoke"),
     Place("/settings/webhooks", "Webhooks", Role.OPERATOR, "make new create events deliveries redeliver"),
     Place("/alerts/rules", "Alert rules", words="thresholds severity"),
-    Place("/slos", "Objectives", words="slo service level error budget burn rate"),
     Place("/alerts/silences", "Silences", words="maintenance windows mute"),
     Place("/alerts/contacts", "Contact points", Role.OPERATOR, "mail slack teams pagerduty ntfy messages"),
     Place("/alerts/receivers", "Alert receivers", Role.OPERATOR, "alertmanager prometheus"),
@@ -54,6 +102,8 @@ PARTS: Final = (
     Place("/bundles#capture-key", "Capture key", words="seal inputs"),
     Place("/enrolment#tokens", "Claim tokens", words="enrolment enrollment revoke"),
     Place("/devices?selector=status%3Doffline", "Offline devices", words="away unreachable that are"),
+    Place("/shortcuts", "Keyboard shortcuts", words="keys help ?"),
+    Place("/styleguide", "Style guide", words="components design tokens colours"),
     Place("/glossary", "Glossary", words="terms words meaning definitions help"),
     Place("/settings#checks", "Readiness of the server", words="health checks doctor"),
 )
@@ -86,10 +136,23 @@ ACTIONS: Final = (
         words="theme colors mode auto as the system has them",
         kind="action",
     ),
+    Place("/preferences?density=compact", "Compact rows", words="density dense small tight", kind="action"),
+    Place("/preferences?density=comfortable", "Comfortable rows", words="density roomy normal", kind="action"),
     Place("/preferences?zone=local", "Times in my time zone", words="timezone local clock", kind="action"),
     Place("/preferences?zone=utc", "Times in UTC", words="timezone zone clock", kind="action"),
 )
 _FAR: Final = 2
+
+
+def allowed(sections: Iterable[Section], may: Callable[[Role], bool]) -> list[Section]:
+    """Return the groups with the pages that a user may open; a group without any is left out."""
+    found = [Section(one.label, one.icon, tuple(place for place in one.places if may(place.role))) for one in sections]
+    return [one for one in found if one.places]
+
+
+def section_of(sections: Iterable[Section], tab: str) -> Section | None:
+    """Return the group that a page belongs to, by the name by which the page marks itself."""
+    return next((one for one in sections if tab and any(place.tab == tab for place in one.places)), None)
 
 
 def offered(places: Iterable[Place], wanted: str, may: Callable[[Role], bool]) -> tuple[list[Place], list[Place]]:

@@ -12,7 +12,7 @@ from edgefleet_server.dashboard.timelines.charts import Chart
 from edgefleet_server.objectives.model import BudgetPoint, SloView
 from edgefleet_server.objectives.service import ObjectiveBook
 
-TAB: Final = "alerts"
+TAB: Final = "slos"
 TONES: Final[Mapping[str, str]] = {
     "ok": "good",
     "burning": "bad",

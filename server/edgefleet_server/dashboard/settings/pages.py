@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import own_page, redirect
-from edgefleet_server.dashboard.core.preferences import remember
+from edgefleet_server.dashboard.core.preferences import Preferences, remember
 from edgefleet_server.dashboard.settings.views import SettingsPages
 from edgefleet_server.dashboard.settings.webhook_pages import Choice, Cursor, add_webhook_pages
 from edgefleet_server.db.keyset import decode_cursor
@@ -36,11 +36,12 @@ def _add_preferences(router: APIRouter, shell: Shell) -> None:
         request: Request,
         theme: Choice = "",
         zone: Choice = "",
+        density: Choice = "",
         to: Annotated[str, Query(max_length=512, alias="next")] = "/",
     ) -> Response:
         """Remember in this browser how it likes its pages, and go back. Changes nothing of the fleet, so a link may ask for it."""
         answer = redirect(own_page(to))
-        remember(answer, theme=theme, zone=zone, secure=shell.gate.is_secure(request))
+        remember(answer, Preferences(theme, zone, density), secure=shell.gate.is_secure(request))
         return answer
 
 

@@ -8,6 +8,7 @@
   const line = document.getElementById("live");
   if (!button || !line) return;
   const AGAIN_MS = 2000;
+  const SAY_MS = 1000;
   let paused = false;
   let missed = false;
   let isAsking = false;
@@ -62,10 +63,21 @@
     if (missed && !paused && !isSelecting()) catchUp().catch(() => {});
   });
 
+  // what it says is what is: a page whose stream is away does not call itself live
+  function say() {
+    const state = paused ? "paused" : line._htmx?.sse ? "live" : "away";
+    if (button.dataset.is === state) return;
+    button.dataset.is = state;
+    button.textContent = { paused: "Paused", live: "Live", away: "Not live" }[state];
+    button.title = paused ? "Resume updates" : "Pause updates";
+    button.setAttribute("aria-pressed", String(paused));
+  }
+
   button.hidden = false;
+  setInterval(say, SAY_MS);
   button.addEventListener("click", () => {
     paused = !paused;
-    button.textContent = paused ? "Resume updates" : "Pause updates";
+    say();
     if (!paused && missed) catchUp().catch(() => {}); // the server is away: the page keeps what it shows, with the time of it
   });
 })();

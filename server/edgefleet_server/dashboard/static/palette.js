@@ -1,11 +1,90 @@
 // The search box of all pages as a palette: "/" or Ctrl-K goes there and lists what can be done, arrows walk through what was found, Enter
 // opens the best of it or the one walked to, Escape closes the list, and once more leaves the box. Without scripts the box is a form.
+// First in the list stands what can be done on this page: its buttons. Also: "g" and a letter go to a page, "?" shows all keys, and a toast
+// goes when it is closed.
 "use strict";
 (() => {
   const box = document.getElementById("find");
   const list = document.getElementById("found");
   if (!box || !list) return;
   let before = null; // where the reader was
+
+  const GO_MS = 1500;
+  const paths = JSON.parse(document.getElementById("go")?.textContent ?? "{}");
+  let goUntil = 0;
+
+  const acts = (words) =>
+    [...document.querySelectorAll("main .acts :is(button, summary, a.btn), main .act button, main .careful > summary")]
+      .filter((one) => !one.disabled && !one.closest("#found") && (one.checkVisibility?.() ?? true))
+      .map((one) => ({ one, label: one.textContent.trim().replaceAll(/\s+/g, " ") }))
+      .filter(({ one, label }) => label && words.every((word) => `${label} ${one.dataset.words ?? ""}`.toLowerCase().includes(word)))
+      .slice(0, 6);
+
+  // a button that asks once more is opened, never pressed; one that sends a form is pressed
+  function run(act) {
+    close();
+    const details = act.closest("details:not([open])");
+    if (act.matches("summary") || details) {
+      (details ?? act.parentElement).open = true;
+      act.scrollIntoView({ block: "center" });
+      const next = act.matches("summary") ? act.parentElement.querySelector("button, input:not([type=hidden]), a[href]") : act;
+      (next ?? act).focus();
+    } else act.click();
+  }
+
+  function offerActs() {
+    const hits = list.querySelector(".hits");
+    const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+    if (!hits || list.querySelector(".here")) return;
+    const found = acts(words);
+    if (!found.length) return;
+    const here = document.createElement("ul");
+    here.className = "hits here";
+    here.dataset.q = box.value.trim();
+    for (const { one, label } of found) {
+      const line = document.createElement("li");
+      const link = document.createElement("a");
+      const kind = document.createElement("span");
+      link.href = "#content";
+      kind.className = "kind";
+      kind.textContent = "here";
+      link.append(kind, ` ${label}`);
+      link.addEventListener("click", (event) => {
+        event.preventDefault();
+        event.stopPropagation();
+        run(one);
+      });
+      line.append(link);
+      here.append(line);
+    }
+    list.prepend(here);
+  }
+
+  async function showKeys() {
+    const old = document.getElementById("keys");
+    if (old) return old.showModal();
+    const answer = await fetch("/shortcuts", { headers: { accept: "text/html" } });
+    if (!answer.ok || answer.redirected) return;
+    const part = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("shortcuts");
+    const sheet = document.createElement("dialog");
+    sheet.id = "keys";
+    sheet.setAttribute("aria-label", "Keyboard shortcuts");
+    sheet.append(part);
+    sheet.addEventListener("click", (event) => event.target === sheet && sheet.close());
+    document.body.append(sheet);
+    sheet.showModal();
+  }
+
+  function goOrHelp(event) {
+    if (isTyping(event.target) || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+    if (event.key === "?") {
+      event.preventDefault();
+      showKeys().catch(() => location.assign("/shortcuts"));
+    } else if (performance.now() < goUntil && Object.hasOwn(paths, event.key)) {
+      event.preventDefault();
+      location.assign(paths[event.key]);
+    } else goUntil = event.key === "g" ? performance.now() + GO_MS : 0;
+  }
 
   const isTyping = (one) => one instanceof HTMLElement && (one.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(one.tagName));
   const links = () => [...list.querySelectorAll("a")];
@@ -40,6 +119,14 @@
     all[(all.indexOf(document.activeElement) + step) % all.length].focus();
   }
 
+  new MutationObserver(offerActs).observe(list, { childList: true });
+  document.addEventListener("keydown", goOrHelp);
+  document.addEventListener("click", (event) => {
+    const closer = event.target.closest?.("[data-dismiss]");
+    if (!closer) return;
+    event.preventDefault();
+    closer.closest(".toast").remove();
+  });
   document.addEventListener("keydown", (event) => {
     const asked = (event.key === "/" && !isTyping(event.target)) || (event.key === "k" && (event.ctrlKey || event.metaKey));
     if (asked && !event.altKey) {

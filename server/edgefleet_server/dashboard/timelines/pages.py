@@ -37,7 +37,7 @@ def add_pages(router: APIRouter, shell: Shell, views: TimelineViews, explainer: 
     def show_fleet_metrics(request: Request, span: Span = "", by: ByQuery = None) -> Response:
         """Show figures of all devices over time."""
         build = lambda: {"timeline": views.view(Scope.FLEET, "", span, by)}  # noqa: E731
-        return shell.shown(request, "fleet/metrics.html", build, tab="overview")
+        return shell.shown(request, "fleet/metrics.html", build, tab="figures")
 
     @router.get("/metrics-file", operation_id="download_metrics")
     def download_metrics(
