@@ -42,7 +42,8 @@ PAGES = (
     "/rollouts", "/rollouts/new", "/rollouts/new?release=digits@1.1.0&step=devices&who=all",
     "/rollouts/new?release=digits@1.1.0&who=all&step=how", "/rollouts/new?release=digits@1.1.0&who=all&step=review",
     "/rollouts/{good}", "/rollouts/{bad}", "/experiments", "/alerts", "/events", "/bundles", "/profiles",
-    "/profiles/generic-x86_64-ort", "/audit", "/settings", "/glossary", "/shortcuts", "/styleguide", "/devices/nobody", "/find?q=cam", "/login",
+    "/profiles/generic-x86_64-ort", "/audit", "/settings", "/glossary", "/shortcuts", "/styleguide",
+    "/devices/nobody", "/find?q=cam", "/login",
 )  # fmt: skip
 
 

@@ -20,7 +20,10 @@ KEPT_S: Final = 365 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """theme: one of THEMES; zone: one of ZONES; density: one of DENSITIES. The browser's own zone is known to the browser alone, so a script writes its times."""
+    """theme: one of THEMES; zone: one of ZONES; density: one of DENSITIES.
+
+    The browser's own zone is known to the browser alone, so a script writes its times.
+    """
 
     theme: str = "auto"
     zone: str = "utc"
