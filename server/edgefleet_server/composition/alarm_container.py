@@ -35,6 +35,7 @@ class Alarm:
     silences: SilenceBook
     contacts: ContactBook
     engine: AlertEngine
+    verdicts: DriftVerdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,14 @@ def build_alarm(db: Database, watched: Watched, *, clock: Clock, shared: Clock, 
     contacts = ContactBook(
         db, channels, watched.fleet.feed, watched.fleet.devices, apprise, shared, lambda: settings.dashboard_address
     )
+    verdicts = DriftVerdicts(db, watched.drift.of_model, watched.registry.model_names)
     sources = Sources(
         health=DeviceHealthReader(db),
         series=watched.telemetry.series,
         troubled=watched.fleet.lists.troubled,
         roles=watched.signing.roles,
         folder=settings.data_dir,
-        verdicts=DriftVerdicts(db, watched.drift.of_model, watched.registry.model_names),
+        verdicts=verdicts,
         models=ModelFacts(watched.objectives, watched.telemetry.rollups, clock),
     )
     engine = AlertEngine(
@@ -78,4 +80,4 @@ def build_alarm(db: Database, watched: Watched, *, clock: Clock, shared: Clock, 
         every=timedelta(seconds=settings.alert_every_s),
         wait=timedelta(seconds=settings.alert_wait_s),
     )
-    return Alarm(ActiveAlerts(db, shared), rules, silences, contacts, engine)
+    return Alarm(ActiveAlerts(db, shared), rules, silences, contacts, engine, verdicts)

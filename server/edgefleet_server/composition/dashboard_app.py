@@ -13,6 +13,8 @@ from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import Gate
 from edgefleet_server.dashboard.devices import pages as devices_pages
 from edgefleet_server.dashboard.devices.views import DevicePages
+from edgefleet_server.dashboard.drift import pages as drift_pages
+from edgefleet_server.dashboard.drift.fleet_drift import FleetDriftReader
 from edgefleet_server.dashboard.enrolment import pages as enrolment_pages
 from edgefleet_server.dashboard.enrolment.views import EnrolmentReader
 from edgefleet_server.dashboard.fleet import pages as fleet_pages
@@ -21,11 +23,12 @@ from edgefleet_server.dashboard.objectives import pages as objectives_pages
 from edgefleet_server.dashboard.registry import accuracy_pages, publish_page
 from edgefleet_server.dashboard.registry import pages as registry_pages
 from edgefleet_server.dashboard.registry.views import RegistryViews
-from edgefleet_server.dashboard.rollouts import alert_pages, experiment_pages
+from edgefleet_server.dashboard.rollouts import experiment_pages
 from edgefleet_server.dashboard.rollouts import pages as rollouts_pages
 from edgefleet_server.dashboard.rollouts.views import RolloutPages
 from edgefleet_server.dashboard.rollouts.wizard import NewRolloutPages
 from edgefleet_server.dashboard.routes import Area, build_router
+from edgefleet_server.dashboard.settings import notification_pages
 from edgefleet_server.dashboard.settings import pages as settings_pages
 from edgefleet_server.dashboard.settings.views import SettingsPages
 from edgefleet_server.dashboard.timelines import pages as timelines_pages
@@ -68,10 +71,17 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
             registry=registry,
         ),
         partial(experiment_pages.add_pages, reader=rollouts.experiments, pages=shown),
-        partial(alerts_pages.add_pages, alerts=parts.alarm.alerts, rules=parts.alarm.rules),
-        partial(alerts_pages.add_quiet_pages, silences=parts.alarm.silences, contacts=parts.alarm.contacts),
-        partial(objectives_pages.add_pages, objectives=parts.objectives),
-        partial(alert_pages.add_pages, alerts=parts.alerts, registry=registry),
+        partial(
+            alerts_pages.add_pages,
+            alerts=parts.alarm.alerts,
+            rules=parts.alarm.rules,
+            silences=parts.alarm.silences,
+            timelines=charts,
+            clock=clock,
+        ),
+        partial(alerts_pages.add_quiet_pages, silences=parts.alarm.silences),
+        partial(drift_pages.add_pages, reader=FleetDriftReader(parts.drift, parts.alarm.verdicts)),
+        partial(objectives_pages.add_pages, objectives=parts.objectives, models=registry.model_names),
     ]
 
 
@@ -96,8 +106,15 @@ def _looking_up(parts: Parts, charts: TimelineViews) -> list[Area]:
             devices=fleet.reader,
             timelines=charts,
         ),
-        partial(audit_pages.add_pages, access=parts.access, feed=fleet.feed, clock=clock),
+        partial(
+            audit_pages.add_pages,
+            access=parts.access,
+            feed=fleet.feed,
+            models=registry.model_names,
+            clock=clock,
+        ),
         partial(settings_pages.add_pages, pages=settings, webhooks=parts.webhooks),
+        partial(notification_pages.add_pages, contacts=parts.alarm.contacts, alerts=parts.alerts, registry=registry),
         partial(search_pages.add_pages, search=parts.search),
         help_pages.add_pages,
         partial(preview_pages.add_pages, clock=clock),

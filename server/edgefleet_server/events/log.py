@@ -123,9 +123,10 @@ class EventLog:
         limit: int,
         rollout: str | None = None,
         kinds: Sequence[str] = (),
+        model: str | None = None,
     ) -> tuple[list[EventView], int]:
         """Return up to `limit` + 1 events before an id, newest first, and how many there are."""
-        what = EventFilter(device_id, rollout, kinds, since)
+        what = EventFilter(device_id, rollout, kinds, since, model=model)
         with self._db.read() as session:
             rows = feed_store.events_page(session, what, before, limit + 1)
             return [self._view(row) for row in rows], feed_store.count_events(session, what)

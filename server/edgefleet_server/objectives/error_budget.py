@@ -4,7 +4,7 @@ The budget of a window is the share of its events that may be bad. What is left 
 0 when just as many were bad as may be, below 0 when more were. Source: Google, "The Site Reliability Workbook", chapter 2.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -49,6 +49,13 @@ def summed(steps: Iterable[CountStep], since: datetime, until: datetime) -> Coun
 def left_of(counts: Counts, allowed: float) -> float | None:
     """Return the part of the budget that is left, None without events."""
     return None if counts.total == 0 else 1.0 - counts.bad / (allowed * counts.total)
+
+
+def largest_uses(by_value: Mapping[str, Counts], most: int) -> list[tuple[str, Counts, float]]:
+    """Return the values with the most bad events, and which share of all bad ones each had; those without any are left out."""
+    bad = sum(one.bad for one in by_value.values())
+    found = sorted(((name, one) for name, one in by_value.items() if one.bad), key=lambda one: (-one[1].bad, one[0]))
+    return [(name, one, one.bad / bad) for name, one in found[:most]]
 
 
 def history(

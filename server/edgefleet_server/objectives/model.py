@@ -104,6 +104,17 @@ class SloView:
 
 
 @dataclass(frozen=True)
+class BudgetUse:
+    """Events of an objective in one profile, site or version (`place`) in its window. share: of all bad events there were."""
+
+    place: str
+    name: str
+    bad: int
+    total: int
+    share: float
+
+
+@dataclass(frozen=True)
 class BudgetPoint:
     """What was left of the budget at a moment, null without events in the window up to then; good, total: of the step that ended then."""
 

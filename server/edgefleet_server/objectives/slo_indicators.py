@@ -25,6 +25,8 @@ from edgefleet_server.telemetry.rollups.model import Dimension, Step, Sums
 from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
 
 SAMPLED: Final = frozenset({Indicator.AVAILABILITY, Indicator.ANSWER_AGE, Indicator.RELEASE_AGE})
+COUNTED: Final = frozenset({Indicator.LATENCY, Indicator.SUCCESS})
+"""Indicators whose events are known by device, and so by what devices have in common."""
 LANE: Final = "active"
 MINUTE_S: Final = 60
 COARSE_S: Final = 900
@@ -83,6 +85,15 @@ class Indicators:
             return [CountStep(at, Counts(right, labelled)) for at, right, labelled in hours]
         steps = self._rollups.models(scale_s, since, until, where=where_of(slo))
         return [CountStep(one.at, counts_of(slo, one.sums)) for one in steps]
+
+    def by_value(self, slo: Slo, place: Dimension, since: datetime, until: datetime) -> dict[str, Counts]:
+        """Return the events of a span of time by profile, site or version; empty where the indicator is not counted by these."""
+        if slo.indicator not in COUNTED:
+            return {}
+        found: dict[str, Counts] = {}
+        for one in self._rollups.models(HOUR_S, since, until, by=(place,), where=where_of(slo)):
+            found[one.key[0]] = found.get(one.key[0], Counts()) + counts_of(slo, one.sums)
+        return found
 
     def report_s(self, slo: Slo, since: datetime, until: datetime) -> float:
         """Return how many seconds a report of a device covers, as a mean; a minute of sampled indicators, an hour of labels."""

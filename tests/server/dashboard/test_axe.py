@@ -54,14 +54,14 @@ OTHERS = (
     "/", "/fleet?by=site", "/models/digits/latency", "/models/digits/latency?device={hot}", "/models/digits", "/groups/hall",
     "/devices/{hot}",
     "/models/pump/drift", "/models/pump/drift/temperature", "/models/pump/accuracy", "/devices/{warm}",
-    "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/alerts/receivers", "/alerts/{alert}", "/alerts/rules",
-    "/alerts/silences", "/alerts/contacts", "/alerts/contacts/{contact}", "/slos", "/slos/{slo}", "/", "/find",
+    "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/settings/receivers", "/alerts/{alert}", "/alerts/rules",
+    "/alerts/silences", "/settings/contacts", "/settings/contacts/{contact}", "/slos", "/slos/{slo}", "/", "/find",
 )  # fmt: skip
 """Pages that need something going on: seen at a second house."""
 SHOWN_ONCE = {
     "token": ("/settings/tokens", "create_token", {"body.name": "ci"}),
     "claim": ("/enrolment", "create_enrollments", {"body.uses": "3"}),
-    "receiver": ("/alerts/receivers", "create_alert_receiver", {"body.name": "staging"}),
+    "receiver": ("/settings/receivers", "create_alert_receiver", {"body.name": "staging"}),
 }
 """Pages that only a form leads to: where it stands, what it does, what is typed."""
 

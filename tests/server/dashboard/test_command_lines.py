@@ -120,7 +120,7 @@ def test_without_scripts_a_line_has_the_forms_own_values_and_names_what_is_to_be
     cli, curl = lines_in(window.get("/enrolment").text, "create_enrollments")
     assert cli == "edgectl device enroll --uses 1 --ttl 86400s --no-approval"
     assert '{"uses": 1, "ttl_s": 86400, "approval": false}' in curl
-    cli, curl = lines_in(window.get("/alerts/receivers").text, "create_alert_receiver")
+    cli, curl = lines_in(window.get("/settings/receivers").text, "create_alert_receiver")
     assert cli == "edgectl alert-receiver create NAME --action pause"
     assert '"name": "NAME"' in curl
     cli, curl = lines_in(window.get("/settings/webhooks").text, "create_webhook")
@@ -133,7 +133,7 @@ def test_without_scripts_a_line_has_the_forms_own_values_and_names_what_is_to_be
 
 def test_no_line_has_the_key_of_the_forms(empty_fleet: Fleet) -> None:
     window = empty_fleet.browser(Role.ADMIN)
-    for path in ("/settings/tokens", "/enrolment", "/alerts/receivers", "/groups", "/bundles", "/publish"):
+    for path in ("/settings/tokens", "/enrolment", "/settings/receivers", "/groups", "/bundles", "/publish"):
         page = window.get(path).text
         key = re.search(r'name="form_key" value="([^"]+)"', page)
         assert key is not None
@@ -223,7 +223,7 @@ CASES = (
           "body.labels": "site=hall\nline={n}"}, "/enrollments",
          {"uses": 3, "approval": True, "profile": ORT, "labels": {"site": "hall", "line": "{n}"}, "expires_at": "2026-11-25T13:00:00Z"},
          "labels"),
-    Case("/alerts/receivers", "create_alert_receiver",
+    Case("/settings/receivers", "create_alert_receiver",
          {"body.name": "prod{n}", "body.action": "rollback", "body.matchers": 'severity="critical"\nteam=~"a|b"', "body.model": "digits"},
          "/alert-receivers",
          {"name": "prod{n}", "action": "rollback", "matchers": ['severity="critical"', 'team=~"a|b"'], "model": "digits"}),

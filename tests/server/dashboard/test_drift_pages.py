@@ -40,9 +40,22 @@ def test_the_page_says_what_moved_and_where(site: Fleet) -> None:
     assert 'href="/models/pump/drift"' in page(site, "/models/pump")
 
 
+def test_the_fleet_names_site_signal_and_devices(site: Fleet) -> None:
+    html = page(site, "/drift")
+    assert "1 of 2 models drifts, most at site lyon" in text_of(html)
+    assert "lyon pump: temperature 4 of 4 devices" in part_of(html, "sites")
+    assert 'href="/devices?selector=site%3Dlyon"' in html
+    assert 'href="/models/pump/drift/temperature"' in html
+    told = part_of(html, "model-pump")
+    assert "Signal lyon berlin osaka" in told or "Signal lyon osaka berlin" in told
+    assert "temperature numeric drifts 4 of 4" in told
+    assert told.count("as before") > 2
+    assert "plain no reference Its bundles carry no reference" in part_of(html, "unjudged")
+
+
 def test_a_signal_is_shown_by_cohort_and_device(site: Fleet) -> None:
     html = page(site, "/models/pump/drift/temperature?over=1h&version=1.0.0")
-    assert "20 before, 2" in part_of(html, "shares")
+    assert "20 before, 2" in part_of(html, "figures")
     cohorts = part_of(html, "cohorts")
     for name in ("all 12", "site berlin 4", "site lyon 4", "site osaka 4"):
         assert name in cohorts

@@ -80,7 +80,9 @@ def test_a_shadow_shows_agreement_deltas_latency_and_drops(fleet: Fleet) -> None
     assert re.search(r"50 % within 0\.0[01]\d*, 95 % within 0\.0[01]", told)
     assert "6 without an answer" in told
     assert "60 of 360 inputs" in told
-    assert re.search(r"active version 3 300 3 \( ?1.00 %\) 0 2\d\.\d+ ms 2\d\.\d+ ms", told)
+    assert "active version 3 devices, 300 answers, 3 errors, 0 not finite" in told
+    assert re.search(r"Latency p50 2\d(\.\d)? ms 3\d(\.\d)? ms [45]\d % more", told)
+    assert re.search(r"Errors 1 % 0 % 100 % less", told)
     assert re.search(
         r"shadow agreement not judged: the spec sets no limit 0\.9[67]\d* 0\.\d+ to 0\.9\d+ .* 3 with a value",
         told,
@@ -94,7 +96,8 @@ def test_a_split_compares_its_arms_device_by_device(fleet: Fleet) -> None:
     browser = fleet.browser(Role.OPERATOR)
     assert "split (30 % of the requests)" in text_of(browser.get("/experiments?model=digits").text)
     told = part_of(browser.get(f"/experiments/{rollout}").text, "trial-split")
-    assert re.search(r"digits@1.1.0 3 300 21 \( ?7.00 %\)", told)
+    assert "digits@1.1.0 3 devices, 300 answers, 21 errors, 0 not finite" in told
+    assert re.search(r"Errors 1 % 7 % 600 % more", told)
     assert re.search(r"inference error rate change not judged: the spec sets no limit \+0\.0[56]\d* ", told)
     assert "3 with a value" in told
 
@@ -181,7 +184,7 @@ def test_a_quality_gate_shows_value_bounds_and_threshold(fleet: Fleet) -> None:
 def test_a_receiver_is_made_once_shown_used_and_removed(fleet: Fleet) -> None:
     rollout, _devices = trying(fleet, SHADOW)
     admin = fleet.browser(Role.ADMIN)
-    page = admin.get("/alerts/receivers").text
+    page = admin.get("/settings/receivers").text
     assert "No receivers yet" in page
     assert "No alert has affected" in page
     fields = {
@@ -196,7 +199,7 @@ def test_a_receiver_is_made_once_shown_used_and_removed(fleet: Fleet) -> None:
     assert hook is not None
     answer = admin.post(hook[0], json=notification(alert(edgefleet_rollout=rollout)))
     assert answer.status_code == 200, answer.text
-    page = admin.get("/alerts/receivers").text
+    page = admin.get("/settings/receivers").text
     assert hook[0] not in page
     told = part_of(page, "receivers")
     assert 'severity="critical" and team=edge : rollouts of digits' in told
@@ -206,11 +209,11 @@ def test_a_receiver_is_made_once_shown_used_and_removed(fleet: Fleet) -> None:
     one = form(page, "/do/delete_alert_receiver")
     assert send(admin, one, {"confirm": "staging"}).status_code == 422
     assert send(admin, one, {"confirm": "prod"}).status_code == 303
-    assert "No receivers yet" in admin.get("/alerts/receivers").text
+    assert "No receivers yet" in admin.get("/settings/receivers").text
 
 
 def test_alerts_are_an_operators_to_see_and_an_admins_to_change(fleet: Fleet) -> None:
-    assert fleet.browser(Role.VIEWER).get("/alerts/receivers").status_code == 403
-    page = fleet.browser(Role.OPERATOR).get("/alerts/receivers").text
+    assert fleet.browser(Role.VIEWER).get("/settings/receivers").status_code == 403
+    page = fleet.browser(Role.OPERATOR).get("/settings/receivers").text
     assert [one.action for one in forms(page) if one.action.startswith("/do/")] == []
     assert "Create receiver: needs the role admin" in text_of(page)

@@ -104,7 +104,7 @@ def test_each_page_keeps_its_live_elements_as_they_are_rendered(live: tuple[Flee
     for page in (
         "/", "/devices", f"/devices/{device.id}", f"/devices/{device.id}/predictions", "/groups", "/groups/lab", "/enrolment",
         "/models", "/models/digits", "/models/digits/1.0.0", "/rollouts", f"/rollouts/{rollout}", "/experiments",
-        f"/experiments/{trial}", "/alerts", "/alerts/rules", "/alerts/silences", "/alerts/contacts",
+        f"/experiments/{trial}", "/alerts", "/alerts/rules", "/alerts/silences", "/settings/contacts",
         "/events", "/bundles", "/profiles", f"/profiles/{ORT}", "/audit", "/settings",
         "/settings/webhooks",
     ):  # fmt: skip

@@ -75,7 +75,7 @@ def message_of(notice: Notice, address: str) -> Message:
 def test_message(name: str, address: str, by: str) -> Message:
     """Return the message that tries a contact point out."""
     text = f"{by} asked the server to try out the contact point {name}. Nothing is wrong: messages about alerts arrive here."
-    return Message(f"[test] Contact point {name}", f"{text}\n\n{address}/alerts/contacts")
+    return Message(f"[test] Contact point {name}", f"{text}\n\n{address}/settings/contacts")
 
 
 def event_detail(notice: Notice, message: Message) -> dict[str, Any]:

@@ -1,32 +1,66 @@
-"""Pages of alerts: firing, suppressed and ended ones, one alert, rules, silences and maintenance windows, contact points."""
+"""Pages of alerts: firing, suppressed and ended ones, one alert with its chart, rules, silences and maintenance windows."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
-from edgefleet_server.access.model import Role
+from edgefleet_protocol.clock import Clock
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.alerting.active_alerts.rule_settings import RuleBook
 from edgefleet_server.alerting.active_alerts.service import OPEN, ActiveAlerts, AlertQuery
 from edgefleet_server.alerting.active_alerts.silences import SilenceBook
-from edgefleet_server.alerting.contact_points.service import ContactBook
+from edgefleet_server.dashboard.alerts.alert_words import KINDS, ends_when, figure_of, headline, story, strips
 from edgefleet_server.dashboard.core.layout import Shell
+from edgefleet_server.dashboard.timelines.charts import SPANS, Chart
+from edgefleet_server.dashboard.timelines.views import TimelineViews
 
 TAB: Final = "alerts"
 SHOWN: Final = 100
 SHOWN_ENDED: Final = 20
-SHOWN_MESSAGES: Final = 20
+MOST_DRAWN: Final = 500
+"""Alerts that strips are drawn of."""
 LENGTHS: Final = [("3600", "1 hour"), ("14400", "4 hours"), ("86400", "1 day"), ("604800", "7 days")]
 AlertId = Annotated[int, Path(ge=1, lt=2**63)]
 
 
-def add_pages(router: APIRouter, shell: Shell, alerts: ActiveAlerts, rules: RuleBook) -> None:
+def add_pages(
+    router: APIRouter,
+    shell: Shell,
+    alerts: ActiveAlerts,
+    rules: RuleBook,
+    silences: SilenceBook,
+    timelines: TimelineViews,
+    clock: Clock,
+) -> None:
     """Add the pages of alerts and rules."""
+    _add_list(router, shell, alerts, rules, silences, clock)
+    _add_rules(router, shell, alerts, rules, clock)
 
+    @router.get("/alerts/{alert_id:int}", operation_id="show_alert")
+    def show_alert(request: Request, alert_id: AlertId) -> Response:
+        """Show one alert: why, over its time, what would end it, and what happened to it."""
+
+        def build() -> dict[str, Any]:
+            alert = alerts.get(alert_id)
+            return {
+                "alert": alert,
+                "ends": ends_when(alert),
+                "story": story(alert),
+                "charts": _charts_of(alert, timelines, clock),
+                **_of_rows(),
+            }
+
+        return shell.shown(request, "alerts/alert.html", build, tab=TAB)
+
+
+def _add_list(
+    router: APIRouter, shell: Shell, alerts: ActiveAlerts, rules: RuleBook, silences: SilenceBook, clock: Clock
+) -> None:
     @router.get("/alerts", operation_id="show_alerts")
     def show_alerts(request: Request) -> Response:
-        """Show what fires, what is suppressed or pending, and what ended lately."""
+        """Show what fires, what is suppressed or pending, the rules, silences, and what ended lately."""
 
         def build() -> dict[str, Any]:
             quiet = alerts.page(AlertQuery(OPEN, suppressed=True), before=None, limit=SHOWN)[0]
@@ -34,34 +68,34 @@ def add_pages(router: APIRouter, shell: Shell, alerts: ActiveAlerts, rules: Rule
                 0
             ]
             ended, _ = alerts.page(AlertQuery((AlertState.RESOLVED.value,)), before=None, limit=SHOWN_ENDED)
+            counts, firing = alerts.counts(), alerts.firing(SHOWN)
             return {
-                "firing": alerts.firing(SHOWN),
+                "head": headline(counts, firing, clock.now()),
+                "firing": firing,
                 "quiet": [*quiet, *pending],
                 "ended": ended,
-                "counts": alerts.counts(),
-                "lengths": LENGTHS,
-                "matchers_of": matchers_of,
+                "rules": rules.rules(),
+                "strips": _strips(alerts, clock),
+                "silences": [one for one in silences.silences() if not one.is_over],
+                **_of_rows(),
             }
 
         return shell.shown(request, "alerts/firing.html", build, tab=TAB)
 
+
+def _add_rules(router: APIRouter, shell: Shell, alerts: ActiveAlerts, rules: RuleBook, clock: Clock) -> None:
     @router.get("/alerts/rules", operation_id="show_alert_rules")
     def show_alert_rules(request: Request) -> Response:
-        """Show the rules and what is in force of each."""
-        return shell.shown(request, "alerts/rules.html", lambda: {"rules": rules.rules()}, tab=TAB)
-
-    @router.get("/alerts/{alert_id:int}", operation_id="show_alert")
-    def show_alert(request: Request, alert_id: AlertId) -> Response:
-        """Show one alert."""
+        """Show the rules, what is in force of each, and when each fired lately."""
 
         def build() -> dict[str, Any]:
-            return {"alert": alerts.get(alert_id), "lengths": LENGTHS, "matchers_of": matchers_of}
+            return {"rules": rules.rules(), "strips": _strips(alerts, clock), "kinds": KINDS}
 
-        return shell.shown(request, "alerts/alert.html", build, tab=TAB)
+        return shell.shown(request, "alerts/rules.html", build, tab=TAB)
 
 
-def add_quiet_pages(router: APIRouter, shell: Shell, silences: SilenceBook, contacts: ContactBook) -> None:
-    """Add the pages of what suppresses alerts, and of contact points."""
+def add_quiet_pages(router: APIRouter, shell: Shell, silences: SilenceBook) -> None:
+    """Add the page of what suppresses alerts."""
 
     @router.get("/alerts/silences", operation_id="show_silences")
     def show_silences(request: Request) -> Response:
@@ -78,24 +112,27 @@ def add_quiet_pages(router: APIRouter, shell: Shell, silences: SilenceBook, cont
 
         return shell.shown(request, "alerts/silences.html", build, tab=TAB)
 
-    @router.get("/alerts/contacts", operation_id="show_contacts")
-    def show_contacts(request: Request) -> Response:
-        """Show contact points, and make one."""
-        return shell.shown(
-            request, "alerts/contacts.html", lambda: {"contacts": contacts.contacts()}, tab=TAB, role=Role.OPERATOR
-        )
-
-    @router.get("/alerts/contacts/{contact_id}", operation_id="show_contact")
-    def show_contact(request: Request, contact_id: str) -> Response:
-        """Show one contact point with its newest messages."""
-
-        def build() -> dict[str, Any]:
-            messages, total = contacts.deliveries(contact_id, before=None, limit=SHOWN_MESSAGES)
-            return {"contact": contacts.contact(contact_id), "messages": messages, "total": total}
-
-        return shell.shown(request, "alerts/contact.html", build, tab=TAB, role=Role.OPERATOR)
-
 
 def matchers_of(alert: AlertView) -> list[str]:
     """Return the matchers of a silence for just this alert."""
     return [f'rule="{alert.rule}"', 'subject="{}"'.format(alert.subject.replace("\\", "\\\\").replace('"', '\\"'))]
+
+
+def _of_rows() -> dict[str, Any]:
+    return {"lengths": LENGTHS, "matchers_of": matchers_of, "kinds": KINDS}
+
+
+def _strips(alerts: ActiveAlerts, clock: Clock) -> dict[str, Any]:
+    found, _ = alerts.page(AlertQuery(), before=None, limit=MOST_DRAWN)
+    return dict(strips(found, clock.now()))
+
+
+def _charts_of(alert: AlertView, timelines: TimelineViews, clock: Clock) -> Sequence[Chart]:
+    """Return the charts that show an alert over its time; none where no chart does."""
+    asked = figure_of(alert, SPANS, clock.now())
+    if asked is None:
+        return ()
+    shown = timelines.view(asked.scope, asked.name, asked.span)
+    mine = [one for one in shown.charts if one.id.startswith(tuple(asked.ids))]
+    of_model = [one for one in mine if asked.model and one.title.startswith(asked.model)]
+    return (of_model or mine)[:1]

@@ -1,5 +1,6 @@
 """Pages of the audit trail: who changed what, filtered, and the same as a file."""
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
@@ -31,11 +32,18 @@ def _audit_query(
     return AuditQuery(actor, action, target, since, until)
 
 
-def add_pages(router: APIRouter, shell: Shell, access: AccessService, feed: EventLog, clock: Clock) -> None:
-    """Add the pages."""
+def add_pages(
+    router: APIRouter,
+    shell: Shell,
+    access: AccessService,
+    feed: EventLog,
+    models: Callable[[], Sequence[str]],
+    clock: Clock,
+) -> None:
+    """Add the pages. models: returns the names of all."""
     _add_audit(router, shell, access)
     _add_export(router, shell, access, clock)
-    add_event_pages(router, shell, feed)
+    add_event_pages(router, shell, feed, models)
 
 
 def _add_audit(router: APIRouter, shell: Shell, access: AccessService) -> None:

@@ -71,6 +71,7 @@ SECTIONS: Final = (
         "pulse",
         (
             Place("/alerts", "Alerts", words="firing silent offline warnings acknowledge", tab="alerts", key="a"),
+            Place("/drift", "Drift", words="drifting signals sites psi inputs moved", tab="drift", key="i"),
             Place("/slos", "Objectives", words="slo service level error budget burn rate", tab="slos", key="j"),
             Place(
                 "/fleet", "Figures", words="metrics charts requests latency errors over time", tab="figures", key="f"
@@ -95,8 +96,8 @@ PARTS: Final = (
     Place("/settings/webhooks", "Webhooks", Role.OPERATOR, "make new create events deliveries redeliver"),
     Place("/alerts/rules", "Alert rules", words="thresholds severity"),
     Place("/alerts/silences", "Silences", words="maintenance windows mute"),
-    Place("/alerts/contacts", "Contact points", Role.OPERATOR, "mail slack teams pagerduty ntfy messages"),
-    Place("/alerts/receivers", "Alert receivers", Role.OPERATOR, "alertmanager prometheus"),
+    Place("/settings/contacts", "Contact points", Role.OPERATOR, "mail slack teams pagerduty ntfy messages"),
+    Place("/settings/receivers", "Alert receivers", Role.OPERATOR, "alertmanager prometheus"),
     Place("/bundles#roles", "Signing keys", words="who may sign tuf threshold rotate expiry"),
     Place("/bundles#authority", "Device certificates", words="ca authority"),
     Place("/bundles#capture-key", "Capture key", words="seal inputs"),
@@ -117,12 +118,16 @@ ACTIONS: Final = (
     Place("/enrolment#new", "Enrol a device", Role.OPERATOR, "enroll new claim token qr add", kind="action"),
     Place("/groups#new", "New group", Role.OPERATOR, "make create selector", kind="action"),
     Place(
-        "/alerts/contacts#new-title", "New contact point", Role.ADMIN, "mail slack teams pagerduty ntfy", kind="action"
+        "/settings/contacts#new-title",
+        "New contact point",
+        Role.ADMIN,
+        "mail slack teams pagerduty ntfy",
+        kind="action",
     ),
-    Place("/slos#new-title", "New objective", Role.OPERATOR, "slo service level openslo", kind="action"),
+    Place("/slos/new", "New objective", Role.OPERATOR, "slo service level openslo", kind="action"),
     Place("/alerts/silences#new-title", "New silence", Role.OPERATOR, "mute quiet alerts", kind="action"),
     Place(
-        "/alerts/receivers#new-title",
+        "/settings/receivers#new-title",
         "New alert receiver",
         Role.ADMIN,
         "make create alertmanager prometheus",

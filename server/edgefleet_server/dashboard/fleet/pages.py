@@ -12,7 +12,7 @@ from edgefleet_server.dashboard.core.forms import NothingSelectedError
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.fleet.device_query import Search
 from edgefleet_server.dashboard.fleet.views import FleetPages
-from edgefleet_server.dashboard.objectives.pages import TONES, WORDS
+from edgefleet_server.dashboard.objectives.budget_words import KINDS, WORDS
 from edgefleet_server.db.keyset import decode_cursor
 from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.telemetry.timelines.model import LinesBy
@@ -37,7 +37,7 @@ def add_pages(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
                 "overview": reader.overview(),
                 "lengths": LENGTHS,
                 "matchers_of": matchers_of,
-                "slo_tones": TONES,
+                "slo_tones": KINDS,
                 "slo_words": WORDS,
             }
 

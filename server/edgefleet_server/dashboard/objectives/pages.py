@@ -1,97 +1,116 @@
-"""Pages of objectives: all of them, and one with the chart of its budget."""
+"""Pages of objectives: all of them, one with its budget and what used it, and a new one from what is picked."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from edgefleet_server.dashboard.core.layout import Shell
-from edgefleet_server.dashboard.timelines.charts import Chart
-from edgefleet_server.objectives.model import BudgetPoint, SloView
+from edgefleet_server.dashboard.objectives.budget_words import (
+    KINDS,
+    METRICS,
+    TARGETS,
+    WINDOWS,
+    WORDS,
+    Choice,
+    budget_chart,
+    burn_chart,
+    burn_text,
+    document_of,
+    headline,
+    left_kind,
+)
+from edgefleet_server.objectives.model import BudgetUse, SloView
 from edgefleet_server.objectives.service import ObjectiveBook
 
 TAB: Final = "slos"
-TONES: Final[Mapping[str, str]] = {
-    "ok": "good",
-    "burning": "bad",
-    "slow_burn": "warn",
-    "spent": "bad",
-    "no_data": "plain",
-    "calm": "good",
-    "near": "warn",
-    "few": "plain",
-}
-WORDS: Final[Mapping[str, str]] = {
-    "ok": "ok",
-    "burning": "burning",
-    "slow_burn": "slow burn",
-    "spent": "spent",
-    "no_data": "no data",
-    "calm": "calm",
-    "near": "near its limit",
-    "few": "too few failed to say",
-}
-EXAMPLE: Final = json.dumps(
-    {
-        "apiVersion": "openslo/v1",
-        "kind": "SLO",
-        "metadata": {"name": "NAME"},
-        "spec": {
-            "service": "MODEL",
-            "indicator": {
-                "spec": {
-                    "thresholdMetric": {"metricSource": {"type": "edgefleet", "spec": {"metric": "latency_ms"}}},
-                }
-            },
-            "timeWindow": [{"duration": "28d", "isRolling": True}],
-            "budgetingMethod": "Occurrences",
-            "objectives": [{"op": "lte", "value": 100, "target": 0.99}],
-        },
-    },
-    indent=2,
-)
+Pick = Annotated[str, Query(max_length=127)]
+_COMMON: Final = {"kinds": KINDS, "words": WORDS, "burn_text": burn_text, "left_kind": left_kind}
 
 
-def add_pages(router: APIRouter, shell: Shell, objectives: ObjectiveBook) -> None:
-    """Add the pages."""
-
-    @router.get("/slos", operation_id="show_slos")
-    def show_slos(request: Request) -> Response:
-        """Show all objectives, and set one."""
-
-        def build() -> dict[str, Any]:
-            return {"slos": worst_first(objectives.slos()), "tones": TONES, "words": WORDS, "example": EXAMPLE}
-
-        return shell.shown(request, "objectives/list.html", build, tab=TAB)
+def add_pages(router: APIRouter, shell: Shell, objectives: ObjectiveBook, models: Callable[[], Sequence[str]]) -> None:
+    """Add the pages. models: returns the names of all."""
+    _add_list(router, shell, objectives)
+    _add_new(router, shell, models)
 
     @router.get("/slos/{name}", operation_id="show_slo")
     def show_slo(request: Request, name: str) -> Response:
-        """Show one objective: what is left of its budget, how that went, and how fast it burns."""
+        """Show one objective: what is left of its budget, how that went, what used it, and how fast it burns."""
 
         def build() -> dict[str, Any]:
             found = objectives.slo(name)
+            drawn = (budget_chart(found.history), burn_chart(found.history, 1.0 - found.slo.target))
             return {
                 "slo": found.slo,
-                "chart": budget_chart(found.history),
+                "head": headline([found.slo]),
+                "charts": [one for one in drawn if one is not None],
+                "uses": by_place(objectives.uses(name)),
                 "document": json.dumps(found.document, indent=2),
-                "tones": TONES,
-                "words": WORDS,
+                **_COMMON,
             }
 
         return shell.shown(request, "objectives/slo.html", build, tab=TAB)
 
 
+def _add_list(router: APIRouter, shell: Shell, objectives: ObjectiveBook) -> None:
+    @router.get("/slos", operation_id="show_slos")
+    def show_slos(request: Request) -> Response:
+        """Show all objectives, the one with the least budget left first."""
+
+        def build() -> dict[str, Any]:
+            slos = worst_first(objectives.slos())
+            return {"slos": slos, "head": headline(slos), **_COMMON}
+
+        return shell.shown(request, "objectives/list.html", build, tab=TAB)
+
+
+def _add_new(router: APIRouter, shell: Shell, models: Callable[[], Sequence[str]]) -> None:
+    @router.get("/slos/new", operation_id="new_slo")
+    def new_slo(
+        request: Request,
+        model: Pick = "",
+        metric: Pick = "success",
+        threshold: Pick = "",
+        target: Pick = "0.99",
+        window: Pick = "28d",
+        site: Pick = "",
+    ) -> Response:
+        """Pick what an objective asks; the page shows its file, ready to be set."""
+
+        def build() -> dict[str, Any]:
+            known = list(models())
+            choice = Choice(
+                model if model in known else next(iter(known), ""),
+                metric if metric in METRICS else "success",
+                threshold.strip(),
+                target if target in TARGETS else "0.99",
+                window if window in WINDOWS else "28d",
+                site.strip(),
+            )
+            return {
+                "is_still": True,
+                "models": known,
+                "metrics": list(METRICS.items()),
+                "targets": [(one, f"{100 * float(one):g} %") for one in TARGETS],
+                "windows": [(one, one.removesuffix("d") + (" day" if one == "1d" else " days")) for one in WINDOWS],
+                "choice": choice,
+                "document": json.dumps(document_of(choice), indent=2) if choice.model else "",
+            }
+
+        return shell.shown(request, "objectives/new.html", build, tab=TAB)
+
+
+def by_place(uses: Sequence[BudgetUse]) -> list[tuple[str, list[BudgetUse]]]:
+    """Return what used a budget by kind of place, in the order that it came; places of which nothing is known have no name."""
+    found: dict[str, list[BudgetUse]] = {}
+    for one in uses:
+        if one.name:
+            found.setdefault(one.place, []).append(one)
+    return list(found.items())
+
+
 def worst_first(slos: Sequence[SloView]) -> list[SloView]:
     """Return objectives, those with the least budget left first; those without data last."""
     return sorted(slos, key=lambda one: (one.left is None, one.left or 0.0, one.name))
-
-
-def budget_chart(history: Sequence[BudgetPoint]) -> Chart | None:
-    """Return the chart of what was left of a budget, None without any figures."""
-    at = [int(one.at.timestamp()) for one in history]
-    left = [None if one.left is None else round(100 * one.left, 2) for one in history]
-    if not any(one is not None for one in left):
-        return None
-    return Chart("budget", "Budget left", "%", ("budget left",), [at, left], at[0], at[-1])

@@ -16,22 +16,6 @@ from edgefleet_server.telemetry.drift.views import SignalDrift
 from edgefleet_server.telemetry.signals.model import Scale
 
 SPANS: Final[Mapping[Scale, str]] = {Scale.MINUTES: "5 minutes", Scale.HOUR: "1 hour", Scale.DAY: "1 day"}
-TONES: Final[Mapping[str, str]] = {
-    "drift": "bad",
-    "same": "good",
-    "small": "plain",
-    "few": "plain",
-    "no_reference": "plain",
-    "no_data": "plain",
-}
-WORDS: Final[Mapping[str, str]] = {
-    "drift": "drift",
-    "same": "as before",
-    "small": "too small to matter",
-    "few": "too few answers",
-    "no_reference": "no reference",
-    "no_data": "no figures",
-}
 SOURCES: Final[Mapping[str, str]] = {
     "reference": "reference data of the release",
     "calibration": "calibration data of the release",
@@ -92,8 +76,6 @@ def _common(page: Any, over: Scale | None) -> dict[str, Any]:
         "spans": [(scale.value, text, scale.value == page.scale) for scale, text in SPANS.items()],
         "query": query,
         "over": "" if over is None else over.value,
-        "tones": TONES,
-        "words": WORDS,
         "sources": SOURCES,
     }
 

@@ -31,6 +31,11 @@ def _add_server(router: APIRouter, shell: Shell, pages: SettingsPages) -> None:
 
 
 def _add_preferences(router: APIRouter, shell: Shell) -> None:
+    @router.get("/settings/preferences", operation_id="show_preferences")
+    def show_preferences(request: Request) -> Response:
+        """Show who is signed in and how this browser shows its pages, to be changed by links."""
+        return shell.shown(request, "settings/preferences.html", lambda: {"is_still": True}, tab="settings")
+
     @router.get("/preferences", operation_id="set_preferences")
     def set_preferences(
         request: Request,

@@ -220,6 +220,17 @@ def crowd_effects(spec: SignalSpec, heard: Sequence[Heard]) -> list[CrowdEffect]
     return found
 
 
+def site_effects(found: SignalFinding) -> list[tuple[str, int, int, float]]:
+    """Return of each site of a finding, by name: how many devices have a say, how many of them moved, and the effect of their mean."""
+    by_site: dict[str, list[DeviceEffect]] = {}
+    for one in found.effects:
+        by_site.setdefault(one.member.site, []).append(one)
+    return [
+        (site, len(inside), sum(one.has_moved for one in inside), max(0.0, _mean_effect(inside, found.spec)))
+        for site, inside in sorted(by_site.items())
+    ]
+
+
 def drift_kind(findings: Sequence[SignalFinding]) -> DriftKind:
     """Return which side of the model moved."""
     drifting = [one for one in findings if one.state is SignalState.DRIFT]

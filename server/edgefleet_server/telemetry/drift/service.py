@@ -36,6 +36,7 @@ from edgefleet_server.telemetry.drift.views import (
     DriftWord,
     ModelDrift,
     SignalDriftDetail,
+    SiteDrift,
 )
 from edgefleet_server.telemetry.ground_truth.views import ConceptDrift
 from edgefleet_server.telemetry.signals import store
@@ -138,6 +139,14 @@ class DriftService:
             cohorts=[signal_views.cohort_view(one) for one in rules.crowd_effects(finding.spec, heard)],
             devices=signal_views.devices_view(finding.effects[:MOST_SHOWN], said),
         )
+
+    def of_sites(self, name: ModelName) -> tuple[ModelDrift, list[list[SiteDrift]]]:
+        """Return the drift of the version that most devices report, and of each of its signals how it is at each site.
+
+        Raises ModelUnknownError.
+        """
+        judged = self._judged(name, "", None)
+        return judged.view, [signal_views.site_views(one) for one in judged.findings]
 
     def of_device(self, device: str) -> list[DriftWord]:
         """Return which signals drift by a device's own word, the strongest first."""

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from edgefleet_server.telemetry.drift import words
+from edgefleet_server.telemetry.drift import rules, words
 from edgefleet_server.telemetry.drift.rules import CrowdEffect, DeviceEffect, SignalFinding, SignalState
 from edgefleet_server.telemetry.drift.specs import bin_names
-from edgefleet_server.telemetry.drift.views import DriftCohort, DriftingDevice, SignalDrift
+from edgefleet_server.telemetry.drift.views import DriftCohort, DriftingDevice, SignalDrift, SiteDrift
 
 MOST_NAMED: Final = 20
 ORDER: Final = (SignalState.DRIFT, SignalState.SMALL, SignalState.SAME, SignalState.FEW)
@@ -76,6 +76,11 @@ def cohort_view(one: CrowdEffect) -> DriftCohort:
         log10_p=round(one.log10_p, 1),
         shares=[round(share, 5) for share in one.shares],
     )
+
+
+def site_views(found: SignalFinding) -> list[SiteDrift]:
+    """Return a finding by site."""
+    return [SiteDrift(site, n, moved, round(psi, 4)) for site, n, moved, psi in rules.site_effects(found)]
 
 
 def ordered(findings: Sequence[SignalFinding]) -> list[int]:

@@ -165,6 +165,16 @@ class SignalDriftDetail:
 
 
 @dataclass(frozen=True)
+class SiteDrift:
+    """A signal in the devices of one site, "" = those without one. moved: those that count as moved; psi: of the mean of the devices."""
+
+    site: str
+    devices: int
+    moved: int
+    psi: float
+
+
+@dataclass(frozen=True)
 class DriftBaselineView:
     """A period that was chosen as normal for a release. answers: of all devices in it, each with the same weight in the shares."""
 

@@ -1,0 +1,1 @@
+"""The page of drift over the fleet: which models, signals and sites drift, the worst first."""
