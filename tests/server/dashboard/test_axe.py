@@ -42,7 +42,8 @@ PAGES = (
     "/rollouts", "/rollouts/new", "/rollouts/new?release=digits@1.1.0&step=devices&who=all",
     "/rollouts/new?release=digits@1.1.0&who=all&step=how", "/rollouts/new?release=digits@1.1.0&who=all&step=review",
     "/rollouts/{good}", "/rollouts/{bad}", "/experiments", "/alerts", "/events", "/bundles", "/profiles",
-    "/profiles/generic-x86_64-ort", "/audit", "/settings", "/glossary", "/shortcuts", "/styleguide",
+    "/profiles/generic-x86_64-ort", "/audit", "/settings", "/settings/preferences", "/settings/tokens", "/settings/webhooks",
+    "/events?view=all", "/find?q=nothing%20at%20all", "/glossary", "/shortcuts", "/styleguide",
     "/devices/nobody", "/find?q=cam", "/login",
 )  # fmt: skip
 
@@ -55,7 +56,8 @@ OTHERS = (
     "/devices/{hot}",
     "/models/pump/drift", "/models/pump/drift/temperature", "/models/pump/accuracy", "/devices/{warm}",
     "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/settings/receivers", "/alerts/{alert}", "/alerts/rules",
-    "/alerts/silences", "/settings/contacts", "/settings/contacts/{contact}", "/slos", "/slos/{slo}", "/", "/find",
+    "/alerts/silences", "/settings/contacts", "/settings/contacts/{contact}", "/slos", "/slos/{slo}", "/slos/new", "/drift",
+    "/", "/find",
 )  # fmt: skip
 """Pages that need something going on: seen at a second house."""
 SHOWN_ONCE = {

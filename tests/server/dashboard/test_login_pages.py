@@ -127,7 +127,7 @@ def test_behind_a_proxy_the_cookie_is_secure_unless_the_browser_speaks_http(
 def test_a_token_of_any_role_can_be_pasted(empty_fleet: Fleet, role: Role) -> None:
     browser = empty_fleet.browser(role)
     assert browser.get("/").status_code == 200
-    assert f"({role})" in browser.get("/").text
+    assert f"<br>{role}</p>" in browser.get("/").text
 
 
 def test_wrong_and_ended_tokens_are_refused(fleet: Fleet) -> None:

@@ -84,7 +84,9 @@ def headline(counts: AlertCounts, firing: Sequence[AlertView], now: datetime) ->
         age = duration((now - oldest).total_seconds())
         title += f" for {age}" if counts.open == 1 else f"; the oldest for {age}"
     kind = "bad" if counts.firing.get("critical") else "warn" if counts.firing.get("warning") else "run"
-    severities = [f"{n} {name}{_plural(name, n)}" for name in ("critical", "warning", "info") if (n := counts.firing.get(name))]
+    severities = [
+        f"{n} {name}{_plural(name, n)}" for name in ("critical", "warning", "info") if (n := counts.firing.get(name))
+    ]
     unseen = sum(one.acked_at is None for one in firing)
     seen = (
         "Each is taken care of" if not unseen else f"Nobody has acknowledged {'it' if counts.open == 1 else unseen} yet"
@@ -133,7 +135,7 @@ def story(alert: AlertView) -> list[StoryLine]:
     if alert.resolved_at is not None:
         lasted = duration((alert.resolved_at - alert.since).total_seconds())
         lines.append(StoryLine(alert.resolved_at, "ok", "It ended", f"It lasted {lasted}."))
-    return sorted(reversed(lines), key=lambda one: one.at, reverse=True)
+    return sorted(lines, key=lambda one: one.at)[::-1]
 
 
 def figure_of(alert: AlertView, spans: Mapping[str, tuple[timedelta, int]], now: datetime) -> Figure | None:
