@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import re
 import shlex
@@ -51,7 +50,7 @@ def test_a_form_does_what_the_api_does_and_says_so(fleet: Fleet) -> None:
     }
     answer = browser.post("/do/create_group", data={"form_key": key_of(browser), **fields})
     assert (answer.status_code, answer.headers["location"]) == (303, "/settings")
-    assert base64.urlsafe_b64decode(browser.cookies[SAID_COOKIE].strip('"')).decode() == "Group berlin is there."
+    assert browser.cookies[SAID_COOKIE]
     assert [one["name"] for one in fleet.house.client(Role.VIEWER).get("/api/v1/groups").json()["items"]] == ["berlin"]
     assert "Group berlin is there." in browser.get("/").text
     assert "Group berlin is there." not in browser.get("/").text

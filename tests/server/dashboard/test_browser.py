@@ -66,7 +66,7 @@ def test_no_page_breaks_its_content_policy_or_throws(visitor: Visitor) -> None:
     for path in (*visitor.paths, "/login", "/devices?q=a+in+(", "/devices/nobody"):
         with in_peace(visitor.page):
             visitor.page.goto(visitor.url + path, wait_until="load")
-            assert visitor.page.evaluate("getComputedStyle(document.querySelector('.top')).display") == "flex"
+            assert visitor.page.evaluate("getComputedStyle(document.querySelector('.top > .wrap')).display") == "flex"
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.navigation import ACTIONS, NAVIGATION, PARTS, Place
-from tests.server.dashboard.fleet import Fleet
+from tests.server.dashboard.fleet import ORT, STAGES, Fleet
 from tests.server.dashboard.looking import Windows, in_peace
 from tests.server.dashboard.serving import served
 from tests.support.browsers import binary, browser
@@ -108,6 +108,31 @@ def test_the_palette_by_keyboard_alone(fleet: Fleet) -> None:
 
 
 @pytest.mark.skipif(binary() is None, reason="Chromium is not installed")
+def test_what_can_be_done_on_a_page_is_found_from_the_keyboard(fleet: Fleet) -> None:
+    for ref in ("digits@1.0.0", "digits@1.1.0"):
+        fleet.release(ref, ORT)
+    fleet.device("cam")
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES)
+    with served(fleet.house.own_app()) as url, browser() as chromium:
+        windows = Windows(fleet, url, chromium)
+        page = windows.desk
+        with in_peace(page):
+            page.goto(f"{url}/rollouts/{rollout}", wait_until="load")
+            page.keyboard.press("Control+k")
+            page.keyboard.type("pause")
+            expect(page.locator("#found .here a").first).to_contain_text("Pause")
+            page.keyboard.press("Enter")
+            page.wait_for_load_state("load")
+            expect(page.locator(".toast")).to_contain_text("Paused")
+            page.locator(".toast").get_by_role("button", name="Undo").click()
+            expect(page.locator(".toast")).to_contain_text("Undone.")
+            page.locator(".toast [data-dismiss]").click()
+            expect(page.locator(".toast")).to_have_count(0)
+            _knows_the_keys(page)
+        windows.close()
+
+
+@pytest.mark.skipif(binary() is None, reason="Chromium is not installed")
 def test_what_is_typed_before_the_page_has_begun_is_found(fleet: Fleet) -> None:
     fleet.device("cam1")
     with served(fleet.house.own_app()) as url, browser() as chromium:
@@ -122,11 +147,22 @@ def test_what_is_typed_before_the_page_has_begun_is_found(fleet: Fleet) -> None:
         windows.close()
 
 
+def _knows_the_keys(page: Page) -> None:
+    page.keyboard.press("?")
+    sheet = page.get_by_role("dialog", name="Keyboard shortcuts")
+    expect(sheet).to_contain_text("Hardware profiles")
+    page.keyboard.press("Escape")
+    expect(sheet).to_have_count(0)
+    page.keyboard.press("g")
+    page.keyboard.press("m")
+    page.wait_for_url("**/models")
+
+
 def _goes_there_and_away(page: Page) -> None:
     page.locator("main a").first.focus()
     before = page.evaluate("document.activeElement.href")
     page.keyboard.press("Control+k")
-    expect(page.locator("#found a").first).to_have_text(re.compile("New rollout"))
+    expect(page.locator("#found .hits a").first).to_have_text(re.compile("New rollout"))
     page.keyboard.press("ArrowUp")
     expect(page.locator("#found a").last).to_be_focused()
     page.keyboard.press("Escape")

@@ -5,7 +5,7 @@ page that the form names in `next`, with a sentence of what was done; `{id}` in 
 (a token, a secret) is shown on a page of its own. A refusal is a page with what, why and what to do next.
 """
 
-import base64
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -14,11 +14,14 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.access.model import Principal
 from edgefleet_server.dashboard.actions.outcomes import outcome
 from edgefleet_server.dashboard.core.forms import Form, NothingSelectedError, action_of, check_key, check_origin
 from edgefleet_server.dashboard.core.layout import SAID_COOKIE, Shell
 from edgefleet_server.dashboard.core.login import own_page, redirect, to_login
 from edgefleet_server.dashboard.operations import internal_client
+from edgefleet_server.dashboard.operations.catalog import Call, Operations
+from edgefleet_server.dashboard.operations.undo import BEFORE, Done, Undo, sealed, undo_of
 
 SHOWN_ONCE: Final = frozenset(
     {
@@ -79,6 +82,7 @@ def add_action_route(router: APIRouter, shell: Shell) -> None:
         if form["picks"] and not form[form["picks"]]:
             raise NothingSelectedError(own_page(form["next"]))
         call = shell.operations(request).call(operation_id, form.fields)
+        before = await _before(request, session.principal, shell.operations(request), operation_id, form)
         answer = await internal_client.ask(request.app, request.scope, session.principal, call)
         if not answer.is_ok:
             raise RefusedError(answer.value or {}, answer.status, own_page(form["back"]) if form["back"] else "")
@@ -87,7 +91,8 @@ def add_action_route(router: APIRouter, shell: Shell) -> None:
             template = ANSWER_PAGES.get(operation_id, "answer.html")
             return shell.page(request, session, template, tab=form["tab"], **values)
         sentence = outcome(operation_id, answer.value) or form["said"] or f"Done: {operation.summary or operation_id}"
-        return said(_onward(form["next"], answer.value), sentence)
+        undo = undo_of(Done(operation_id, _path_of(form), _body_of(call), before, _mapping(answer.value)))
+        return said(_onward(form["next"], answer.value), sentence, undo, session.form_key)
 
 
 def _fault(one: Mapping[str, Any]) -> str:
@@ -105,10 +110,34 @@ def _check_word(form: Form) -> None:
         )
 
 
-def said(path: str, sentence: str) -> Response:
-    """Return a redirect to a page that shows a sentence once."""
+async def _before(
+    request: Request, caller: Principal, operations: Operations, operation_id: str, form: Form
+) -> Mapping[str, Any] | None:
+    """Return what is there before an operation that can be undone; None for others, and where there is nothing yet."""
+    reads = BEFORE.get(operation_id)
+    if reads is None:
+        return None
+    path = {name: values for name, values in form.fields.items() if name.startswith("path.")}
+    answer = await internal_client.ask(request.app, request.scope, caller, operations.call(reads, path))
+    return _mapping(answer.value) if answer.is_ok else None
+
+
+def _path_of(form: Form) -> dict[str, str]:
+    return {name.removeprefix("path."): form[name] for name in form.fields if name.startswith("path.")}
+
+
+def _body_of(call: Call) -> Mapping[str, Any]:
+    return _mapping(json.loads(call.body)) if call.body else {}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def said(path: str, sentence: str, undo: Undo | None, key: str) -> Response:
+    """Return a redirect to a page that shows a sentence once, with the button that undoes what was done. key: of the session."""
     answer = redirect(path)
-    text = base64.urlsafe_b64encode(sentence[:_MAX_SAID].encode()).decode()
+    text = sealed(sentence[:_MAX_SAID], undo, key)
     answer.set_cookie(SAID_COOKIE, text, max_age=30, httponly=True, samesite="strict", path="/")
     return answer
 

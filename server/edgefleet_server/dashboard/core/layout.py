@@ -4,8 +4,6 @@ A page module has `add_pages(router, shell, …)`, which takes the services it u
 from pages is in `actions`; a page only makes the form.
 """
 
-import base64
-import binascii
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -21,6 +19,7 @@ from edgefleet_server.dashboard.core.navigation import ADMIN, NAVIGATION, SECTIO
 from edgefleet_server.dashboard.core.preferences import preferences_of
 from edgefleet_server.dashboard.operations.catalog import Operations
 from edgefleet_server.dashboard.operations.command_preview import command_lines, curl_line
+from edgefleet_server.dashboard.operations.undo import opened
 
 SAID_COOKIE: Final = "edgefleet_said"
 
@@ -77,7 +76,7 @@ class Shell:
         **values: Any,
     ) -> Response:
         """Return a page for a session."""
-        sentence = _said(request)
+        sentence, undo = opened(request.cookies.get(SAID_COOKIE, ""), session.form_key)
         operations = self.operations(request)
         now = self._clock.now()
         sections, admin = allowed(SECTIONS, session.principal.may), allowed([ADMIN], session.principal.may)
@@ -89,6 +88,7 @@ class Shell:
             name_of=self._name_of,
             tab=tab,
             said=sentence,
+            undoing=undo,
             here=address_of(request),
             live_part=render.live_part_of(request.scope.get(render.LIVE_PARTS_KEY, {})),
             preferences=preferences_of(request),
@@ -106,11 +106,3 @@ class Shell:
         if sentence:
             answer.delete_cookie(SAID_COOKIE, path="/", httponly=True, samesite="strict")
         return answer
-
-
-def _said(request: Request) -> str:
-    """Return the sentence that the last action left for this page; "" without one, or when it cannot be read."""
-    try:
-        return base64.urlsafe_b64decode(request.cookies.get(SAID_COOKIE, "")).decode()[:300]
-    except (binascii.Error, ValueError):
-        return ""

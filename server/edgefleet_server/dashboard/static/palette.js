@@ -13,14 +13,15 @@
   const paths = JSON.parse(document.getElementById("go")?.textContent ?? "{}");
   let goUntil = 0;
 
+  const wanted = () => box.value.toLowerCase().split(/\s+/).filter(Boolean);
   const acts = (words) =>
     [...document.querySelectorAll("main .acts :is(button, summary, a.btn), main .act button, main .careful > summary")]
-      .filter((one) => !one.disabled && !one.closest("#found") && (one.checkVisibility?.() ?? true))
+      .filter((one) => !one.disabled && !one.closest(".copy, .toast") && (one.checkVisibility?.() ?? true))
       .map((one) => ({ one, label: one.textContent.trim().replaceAll(/\s+/g, " ") }))
       .filter(({ one, label }) => label && words.every((word) => `${label} ${one.dataset.words ?? ""}`.toLowerCase().includes(word)))
       .slice(0, 6);
 
-  // a button that asks once more is opened, never pressed; one that sends a form is pressed
+  // what asks once more is opened, what may do harm is only gone to, all else is pressed
   function run(act) {
     close();
     const details = act.closest("details:not([open])");
@@ -29,18 +30,20 @@
       act.scrollIntoView({ block: "center" });
       const next = act.matches("summary") ? act.parentElement.querySelector("button, input:not([type=hidden]), a[href]") : act;
       (next ?? act).focus();
+    } else if (act.matches(".danger")) {
+      act.scrollIntoView({ block: "center" });
+      act.focus();
     } else act.click();
   }
 
   function offerActs() {
     const hits = list.querySelector(".hits");
-    const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
     if (!hits || list.querySelector(".here")) return;
-    const found = acts(words);
+    const found = acts(wanted());
     if (!found.length) return;
+    hits.hidden = hits.matches("p"); // nothing else is called so
     const here = document.createElement("ul");
-    here.className = "hits here";
-    here.dataset.q = box.value.trim();
+    here.className = "here";
     for (const { one, label } of found) {
       const line = document.createElement("li");
       const link = document.createElement("a");
@@ -138,9 +141,16 @@
     } else if ((event.key === "ArrowDown" || event.key === "ArrowUp") && isHere()) {
       walk(event);
     } else if (event.key === "Enter" && document.activeElement === box && box.value.trim()) {
+      const [here] = acts(wanted());
+      if (here) {
+        event.preventDefault();
+        return run(here.one);
+      }
       if (list.querySelector(".hits")?.dataset.q !== box.value.trim()) return; // the list is not there yet: the form has the page of all
+      const [first] = links();
+      if (!first) return;
       event.preventDefault();
-      links()[0].click();
+      first.click();
     }
   });
   // htmx begins a moment after this script: what was typed until then is asked for now

@@ -1,0 +1,161 @@
+"""How an action on a page is undone: the operation that puts back what was, offered with the sentence on what was done. Pure.
+
+Only what puts everything back is offered. An act that ends something (a token, a rollout, a device) or that devices have begun to follow
+has none: its own page says how to go on.
+
+The offer travels in a cookie, sealed with the key of the session: nobody else can put one there.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+BEFORE: Final[Mapping[str, str]] = {
+    "update_device": "get_device",
+    "update_group": "get_group",
+    "delete_group": "get_group",
+    "update_alert_rule": "get_alert_rule",
+    "end_alert_silence": "get_alert_silence",
+    "delete_maintenance_window": "get_maintenance_window",
+    "set_alias": "get_alias",
+    "remove_alias": "get_alias",
+    "put_slo": "get_slo",
+    "delete_slo": "get_slo",
+    "set_prediction_log": "get_prediction_log",
+}
+"""What is read before an operation, with the same path, so that it can be put back."""
+MAX_CHARS: Final = 3_000
+"""A browser keeps cookies of 4,096 bytes; what is longer is not offered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What was done. path: the fields of the path; body: what was sent; before: what `BEFORE` read, None where there was nothing yet."""
+
+    operation: str
+    path: Mapping[str, str]
+    body: Mapping[str, Any] = field(default_factory=dict)
+    before: Mapping[str, Any] | None = None
+    answer: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """The form that undoes it: the operation and its fields, one value each."""
+
+    operation: str
+    fields: Mapping[str, str]
+
+
+def undo_of(done: Done) -> Undo | None:
+    """Return what undoes it; None when nothing does."""
+    make = _MAKERS.get(done.operation)
+    return None if make is None else make(done)
+
+
+def _same_path(operation: str) -> Callable[[Done], Undo]:
+    return lambda done: _undo(operation, done.path)
+
+
+def _undo(operation: str, path: Mapping[str, str], body: Mapping[str, Any] | None = None) -> Undo:
+    fields = {f"path.{name}": value for name, value in path.items()}
+    return Undo(operation, fields if body is None else fields | {"body": json.dumps(body, ensure_ascii=False)})
+
+
+def _patched(done: Done) -> Undo | None:
+    """Put back the fields that were sent; of labels, those that were named."""
+    if done.before is None or not done.body:
+        return None
+    old: dict[str, Any] = {name: done.before.get(name) for name in done.body}
+    if isinstance(done.body.get("labels"), Mapping):
+        known = done.before.get("labels") or {}
+        old["labels"] = {key: known.get(key) for key in done.body["labels"]}
+    return None if old == dict(done.body) else _undo(done.operation, done.path, old)
+
+
+def _made_again(operation: str, names: Sequence[str]) -> Callable[[Done], Undo | None]:
+    def make(done: Done) -> Undo | None:
+        if done.before is None:
+            return None
+        return _undo(operation, {}, {name: done.before[name] for name in names if done.before.get(name) is not None})
+
+    return make
+
+
+def _ended(operation: str, name: str, key: str) -> Callable[[Done], Undo | None]:
+    """End what was made, by a field of the answer."""
+    return lambda done: _undo(operation, {name: str(done.answer[key])}) if key in done.answer else None
+
+
+def _put(
+    get_back: Callable[[Mapping[str, Any]], Mapping[str, Any]], put: str, remove: str
+) -> Callable[[Done], Undo | None]:
+    """Put back what was there; remove it where there was nothing."""
+
+    def make(done: Done) -> Undo | None:
+        if done.before is None:
+            return _undo(remove, done.path) if done.operation == put and remove else None
+        return _undo(put, done.path, get_back(done.before))
+
+    return make
+
+
+_ALIAS: Final = _put(lambda before: {"version": before["version"]}, "set_alias", "remove_alias")
+_SLO: Final = _put(lambda before: before["document"], "put_slo", "delete_slo")
+_MAKERS: Final[Mapping[str, Callable[[Done], Undo | None]]] = {
+    "pause_rollout": _same_path("resume_rollout"),
+    "resume_rollout": _same_path("pause_rollout"),
+    "update_device": _patched,
+    "update_group": _patched,
+    "update_alert_rule": _patched,
+    "create_group": _ended("delete_group", "name", "name"),
+    "delete_group": _made_again("create_group", ("name", "selector")),
+    "create_alert_silence": _ended("end_alert_silence", "silence_id", "id"),
+    "end_alert_silence": _made_again("create_alert_silence", ("matchers", "selector", "comment", "until")),
+    "create_maintenance_window": _ended("delete_maintenance_window", "window_id", "id"),
+    "delete_maintenance_window": _made_again(
+        "create_maintenance_window", ("name", "cron", "tz", "duration_s", "selector")
+    ),
+    "set_alias": _ALIAS,
+    "remove_alias": _ALIAS,
+    "put_slo": _SLO,
+    "delete_slo": _SLO,
+    "set_prediction_log": _put(
+        lambda before: {name: before[name] for name in ("ratio", "inputs", "keep_days")}, "set_prediction_log", ""
+    ),
+}
+
+
+def sealed(said: str, undo: Undo | None, key: str) -> str:
+    """Return the value of the cookie: what was done and what undoes it, with its seal. Too long an offer is left out."""
+    offer = None if undo is None else {"operation": undo.operation, "fields": dict(undo.fields)}
+    text = _packed({"said": said, "undo": offer})
+    if len(text) > MAX_CHARS:
+        text = _packed({"said": said, "undo": None})
+    return f"{text}.{_seal(text, key)}"
+
+
+def opened(value: str, key: str) -> tuple[str, Undo | None]:
+    """Return what `sealed` was given; ("", None) for anything that was not sealed with this key."""
+    text, _, seal = value.partition(".")
+    if not hmac.compare_digest(seal.encode(), _seal(text, key).encode()):
+        return "", None
+    try:
+        known = json.loads(base64.urlsafe_b64decode(text))
+    except (binascii.Error, ValueError):
+        return "", None
+    undo = known["undo"]
+    return known["said"], None if undo is None else Undo(undo["operation"], undo["fields"])
+
+
+def _packed(value: Mapping[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()).decode()
+
+
+def _seal(text: str, key: str) -> str:
+    return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:32]

@@ -1,0 +1,145 @@
+"""Undo after an action on a page: everything is as it was, and nobody but the user's own session can offer one."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.core.layout import SAID_COOKIE
+from edgefleet_server.dashboard.operations.undo import MAX_CHARS, Done, Undo, opened, sealed, undo_of
+from tests.server.dashboard.fleet import ORT, STAGES, Fleet
+from tests.server.objectives.test_openslo import share
+
+TEXTS = st.text(max_size=40)
+
+
+def toast(browser: TestClient, path: str = "/glossary") -> str:
+    """Return what the next page says was done, with its button."""
+    found = re.search(r'<div class="toast said".*?</div>', browser.get(path).text, re.DOTALL)
+    return found[0] if found else ""
+
+
+def fields_of(text: str) -> tuple[str, dict[str, str]]:
+    """Return where the form in a text goes, and its fields."""
+    action = re.search(r'action="([^"]+)"', text)
+    assert action is not None, text
+    pairs = re.findall(r'name="([^"]+)" value="([^"]*)"', text)
+    return action[1], {html.unescape(name): html.unescape(value) for name, value in pairs}
+
+
+def undone(browser: TestClient) -> None:
+    """Press the button."""
+    action, fields = fields_of(toast(browser))
+    answer = browser.post(action, data=fields)
+    assert answer.status_code == 303, answer.text
+    assert "Undone." in toast(browser)
+
+
+def key_of(browser: TestClient) -> str:
+    """Return the key of the session."""
+    found = re.search(r'name="form_key" value="([^"]+)"', browser.get("/glossary").text)
+    assert found is not None
+    return html.unescape(found[1])
+
+
+def do(browser: TestClient, operation: str, **fields: str) -> None:
+    """Send a form as our own page does."""
+    given = {name.replace("__", "."): value for name, value in fields.items()}
+    answer = browser.post(f"/do/{operation}", data={"form_key": key_of(browser), "next": "/glossary", **given})
+    assert answer.status_code == 303, answer.text
+
+
+def read(fleet: Fleet, path: str) -> Any:
+    """Return what the API shows there, without who touched it last and when; None when nothing is there."""
+    answer = fleet.house.client(Role.ADMIN).get(f"/api/v1{path}")
+    if answer.status_code == 404:
+        return None
+    gone = ("created_at", "created_by", "changed_at", "changed_by", "set_at", "set_by", "id", "last_seen", "source")
+    known = answer.json()
+    for one in known.get("items", [known]):
+        for name in gone:
+            one.pop(name, None)
+    return known
+
+
+def test_everything_is_as_it_was(fleet: Fleet) -> None:
+    device = fleet.device("cam", labels={"site": "hall", "line": "4"}).id
+    admin = fleet.house.client(Role.ADMIN)
+    admin.post("/api/v1/groups", json={"name": "hall", "selector": "site=hall"})
+    fleet.release("digits@1.0.0", ORT)
+    slo = {"body": json.dumps(share("success") | {"metadata": {"name": "ok"}})}
+    browser = fleet.browser(Role.ADMIN)
+    cases: list[tuple[str, dict[str, str], str]] = [
+        ("update_device", {"path__device_id": device, "body__display_name": "Press 7"}, f"/devices/{device}"),
+        ("update_device", {"path__device_id": device, "body__labels": "site=yard\nnew=1"}, f"/devices/{device}"),
+        ("create_group", {"body__name": "yard", "body__selector": "site=yard"}, "/groups"),
+        ("update_group", {"path__name": "hall", "body__selector": "site=yard"}, "/groups/hall"),
+        ("delete_group", {"path__name": "hall"}, "/groups"),
+        (
+            "create_maintenance_window",
+            {"body__name": "night", "body__cron": "0 1 * * *", "body__duration_s": "3600"},
+            "/maintenance-windows",
+        ),
+        ("update_alert_rule", {"path__rule": "device_offline", "body__for_s": "1200"}, "/alert-rules/device_offline"),
+        ("put_slo", {"path__name": "ok", **slo}, "/slos"),
+    ]
+    for operation, fields, path in cases:
+        before = read(fleet, path)
+        do(browser, operation, **fields)
+        assert read(fleet, path) != before, operation
+        undone(browser)
+        assert read(fleet, path) == before, operation
+
+
+def test_a_paused_rollout_goes_on(fleet: Fleet) -> None:
+    for ref in ("digits@1.0.0", "digits@1.1.0"):
+        fleet.release(ref, ORT)
+    fleet.device("cam")
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES)
+    browser = fleet.browser(Role.OPERATOR)
+    do(browser, "pause_rollout", path__rollout_id=rollout)
+    assert read(fleet, f"/rollouts/{rollout}")["state"] == "paused"
+    undone(browser)
+    assert read(fleet, f"/rollouts/{rollout}")["state"] == "running"
+
+
+@pytest.mark.parametrize(
+    "operation", ["revoke_device", "abort_rollout", "promote_rollout", "withdraw_release", "undo_model"]
+)
+def test_what_cannot_be_put_back_is_not_offered(operation: str) -> None:
+    assert undo_of(Done(operation, {"device_id": "d-1"}, {"reason": "x"}, {}, {"id": "1"})) is None
+
+
+def test_what_changed_nothing_is_not_offered() -> None:
+    assert undo_of(Done("update_device", {"device_id": "d"}, {"display_name": "a"}, {"display_name": "a"})) is None
+
+
+@given(
+    said=TEXTS, operation=TEXTS, fields=st.dictionaries(TEXTS, TEXTS, max_size=4), key=st.text(min_size=1, max_size=40)
+)
+def test_a_sealed_offer_opens_with_its_key_alone(said: str, operation: str, fields: dict[str, str], key: str) -> None:
+    undo = Undo(operation, fields)
+    value = sealed(said, undo, key)
+    assert opened(value, key) == (said, undo)
+    assert opened(value, key + "x") == ("", None)
+    assert opened("A" + value, key) == ("", None)
+
+
+def test_an_offer_that_no_cookie_holds_is_left_out() -> None:
+    undo = Undo("update_device", {"body": "x" * MAX_CHARS})
+    assert opened(sealed("Done.", undo, "key"), "key") == ("Done.", None)
+
+
+def test_a_cookie_of_somebody_else_says_nothing(fleet: Fleet) -> None:
+    browser = fleet.browser(Role.ADMIN)
+    planted = sealed("Press here.", Undo("revoke_device", {"path.device_id": "d-1"}), "another key")
+    browser.cookies.set(SAID_COOKIE, planted)
+    assert "Press here." not in browser.get("/glossary").text
