@@ -12,7 +12,7 @@ from edgefleet_server.dashboard.audit import pages as audit_pages
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import Gate
 from edgefleet_server.dashboard.devices import pages as devices_pages
-from edgefleet_server.dashboard.devices.views import DevicePages
+from edgefleet_server.dashboard.devices.views import DevicePages, Sources
 from edgefleet_server.dashboard.drift import pages as drift_pages
 from edgefleet_server.dashboard.drift.fleet_drift import FleetDriftReader
 from edgefleet_server.dashboard.enrolment import pages as enrolment_pages
@@ -49,8 +49,18 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     shown = RolloutPages(rollouts, fleet.feed)
     watch = Watch(parts.alerts, parts.alarm.alerts, parts.objectives)
     overview = FleetPages(fleet.lists, fleet.groups, fleet.feed, parts.telemetry, rollouts.reader, watch, charts, clock)
+    sources = Sources(parts.alarm.alerts, parts.timelines.explainer)
     device = DevicePages(
-        fleet.reader, fleet.feed, fleet.tasks, parts.telemetry, parts.watching, registry, parts.drift, charts, clock
+        fleet.reader,
+        fleet.feed,
+        fleet.tasks,
+        parts.telemetry,
+        parts.watching,
+        registry,
+        parts.drift,
+        charts,
+        sources,
+        clock,
     )
     waiting = EnrolmentReader(fleet.approvals, fleet.enroller)
     return [

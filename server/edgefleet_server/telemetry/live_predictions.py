@@ -6,6 +6,8 @@ It speaks to the fleet, which the rest of the telemetry feature does not need. R
 - A device shows what it likes within these bounds; what is no line is left out.
 """
 
+from datetime import datetime
+
 import msgspec
 
 from edgefleet_protocol.clock import Clock
@@ -36,6 +38,11 @@ class LivePredictions:
         until = self._desired.watch(DeviceId(device_id))
         return WatchView(device_id, until, self._devices.device(device_id).status.value)
 
+    def shown(self, device_id: str) -> PredictionsView | None:
+        """Return what a device that somebody watches has shown, without watching on; None where nobody watches."""
+        until = self._desired.watched_until(DeviceId(device_id))
+        return None if until is None else self._view(device_id, 0, "", until)
+
     def look(self, device_id: str, after_id: int, model: str) -> PredictionsView:
         """Return what came after a message, of one model or of all (""); a watch that is in force goes on.
 
@@ -45,6 +52,9 @@ class LivePredictions:
         until = self._desired.watched_until(DeviceId(device_id))
         if until is not None and until - self._clock.now() < LIFE / 2:
             until = self._desired.watch(DeviceId(device_id))
+        return self._view(device_id, after_id, model, until)
+
+    def _view(self, device_id: str, after_id: int, model: str, until: datetime | None) -> PredictionsView:
         with self._db.read() as session:
             rows = store.watched_after(session, device_id, after_id)
             items = [

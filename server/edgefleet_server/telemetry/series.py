@@ -9,6 +9,9 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.telemetry import store
 
 TREND_WINDOWS: Final = 24
+MOST_PEERS: Final = 100
+LOOKED_AT: Final = 2_000
+"""Windows of other devices that are looked at to find some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +78,13 @@ class SeriesReader:
             device: [Trend(model, tuple(reversed(figures))) for model, figures in sorted(models.items())]
             for device, models in found.items()
         }
+
+    def peers(
+        self, device: str, model: str, digests: Sequence[str], since: datetime, until: datetime
+    ) -> dict[str, float]:
+        """Return the newest p95 of a model in ms of devices, but one, that answered from these bundles: at most MOST_PEERS of them."""
+        with self._db.read() as session:
+            near = store.devices_of_bundles(session, digests, since, until, windows=LOOKED_AT, but=device)
+        found = self.trends(near[:MOST_PEERS])
+        newest = {one: next((t.newest for t in trends if t.model == model), None) for one, trends in found.items()}
+        return {one: p95_ms for one, p95_ms in newest.items() if p95_ms is not None}

@@ -320,7 +320,7 @@ def test_a_device_shows_its_figures_over_time_and_as_tables(story: Story) -> Non
     browser = fleet.browser(Role.VIEWER)
     page = browser.get(f"/devices/{device}").text
     assert chart_names(page)[:2] == ["digits: latency", "digits: requests"]
-    assert "2026-11-25" in part_of(page, "head")
+    assert "2026-11-25" in text_of(page[page.index('id="about"') :])
     assert re.search(r"240 1 0 31", text_of(page[page.index("chart-figures") :]))
     other = next(one for one in fleet.by_id if one != device)
     assert "No measurements in the last 1h" in text_of(browser.get(f"/devices/{other}?span=1h").text)
@@ -378,7 +378,8 @@ def test_a_suspect_device_is_shown_with_its_reason_and_cleared_by_a_form(fleet: 
     assert "suspect 1" in part_of(browser.get("/devices").text, "facets")
     page = browser.get(f"/devices/{device.id}").text
     assert "nobody else sees &lt;its&gt; golden failure" in page
-    assert "Rollouts give it releases in their last stage only" in part_of(page, "head")
+    assert "Suspect" in part_of(page, "head")
+    assert "Rollouts give it releases in their last stage only" in text_of(page[page.index('id="suspicion"') :])
     viewer = fleet.browser(Role.VIEWER).get(f"/devices/{device.id}").text
     assert "needs the role operator" in viewer
     fields = form_of(page, "clear_device_suspicion")
@@ -400,9 +401,12 @@ def test_a_device_goes_back_to_what_its_other_slot_holds(fleet: Fleet) -> None:
     device.previous = "digits/1.0.0/" + ORT + ".bundle"
     device.report(Phase.PROBATION)
     page = browser.get(f"/devices/{device.id}").text
+    assert re.search(
+        r'<details class="confirm"><summary class="btn[^>]*>(<svg.*?</svg>)?Back to digits@1.0.0</summary>', page
+    )
     fields = form_of(page, "deploy_release", "Roll back to digits@1.0.0")
-    assert send(browser, "deploy_release", fields | {"confirm": "no"}).status_code != 303
-    assert send(browser, "deploy_release", fields | {"confirm": "digits@1.0.0"}).status_code == 303
+    assert "confirm_word" not in fields
+    assert send(browser, "deploy_release", fields).status_code == 303
     active = device.desired().models["digits"].active
     assert active is not None
     assert active.target.startswith("digits/1.0.0/")

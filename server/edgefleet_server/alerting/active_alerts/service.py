@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.clock import Clock
@@ -13,6 +14,7 @@ from edgefleet_server.alerting.alert_rules.rule_table import RULES, next_step_of
 from edgefleet_server.db.database import Database
 
 SHOWN_DEVICES: Final = 200
+SEVERITIES: Final = ("critical", "warning", "info")
 OPEN: Final = (AlertState.PENDING.value, AlertState.FIRING.value)
 
 
@@ -51,8 +53,13 @@ class ActiveAlerts:
     def firing(self, limit: int) -> list[AlertView]:
         """Return those that fire and are not suppressed, the most severe first, then the newest."""
         found, _ = self.page(AlertQuery((AlertState.FIRING.value,), suppressed=False), before=None, limit=500)
-        order = ("critical", "warning", "info")
-        return sorted(found, key=lambda one: (order.index(one.severity), -one.id))[:limit]
+        return sorted(found, key=lambda one: (SEVERITIES.index(one.severity), -one.id))[:limit]
+
+    def of_device(self, device: str, since: datetime) -> list[AlertView]:
+        """Return the alerts about a device and its models that have not ended before `since`: the most severe first, then the newest."""
+        with self._db.read() as session:
+            found = store.alerts_of_link(session, f"/devices/{device}", since, SHOWN_DEVICES)
+        return sorted(map(view_of, found), key=lambda one: (SEVERITIES.index(one.severity), -one.id))
 
     def counts(self) -> AlertCounts:
         """Return how many alerts there are."""

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.alerts.pages import matchers_of
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import to_login
 from edgefleet_server.dashboard.devices.views import DevicePages
@@ -30,7 +31,8 @@ def add_pages(router: APIRouter, shell: Shell, reader: DevicePages, tasks: TaskB
         def build() -> dict[str, Any]:
             session = shell.gate.session_of(request)
             may_act = session is not None and session.principal.may(Role.OPERATOR)
-            return {"page": reader.device(device_id, span, _number(events), may_act=may_act)}
+            page = reader.device(device_id, span, _number(events), may_act=may_act)
+            return {"page": page, "matchers_of": matchers_of}
 
         return shell.shown(request, "fleet/device.html", build, tab="devices")
 

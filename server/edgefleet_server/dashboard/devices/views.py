@@ -2,24 +2,39 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.device_figures import SYSTEM_FIGURES, figure_name, figure_text
-from edgefleet_protocol.labels import PIN_LABEL
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import ModelName, ReleaseRef, parse_target_path
+from edgefleet_protocol.labels import PIN_LABEL, SITE_LABEL
+from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
+from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
 from edgefleet_server.dashboard.core.rows import DeviceLine, EventLine, device_line, event_line
+from edgefleet_server.dashboard.devices.health_panel import ACTIVE, FRESH, HealthPanel, health_panel
+from edgefleet_server.dashboard.devices.history_strips import KINDS, Strip, strips
+from edgefleet_server.dashboard.devices.peer_dots import PeerDots, peer_dots
+from edgefleet_server.dashboard.devices.remedies import Remedies, remedies
+from edgefleet_server.dashboard.devices.slot_pairs import SlotPair, slot_pairs
+from edgefleet_server.dashboard.timelines.charts import SPANS
 from edgefleet_server.dashboard.timelines.views import TimelineView, TimelineViews
 from edgefleet_server.db.keyset import encode_cursor
 from edgefleet_server.events.log import EventLog
+from edgefleet_server.events.model import EventView
 from edgefleet_server.fleet.desired.model import TaskState, TaskView
 from edgefleet_server.fleet.desired.tasks import TaskBook
 from edgefleet_server.fleet.errors import TaskResultMissingError
-from edgefleet_server.fleet.inventory.views import STATUS_REASONS, DeviceView, FleetReader, release_of
+from edgefleet_server.fleet.inventory.views import STATUS_REASONS, DeviceView, FleetReader
+from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.registry.errors import ModelUnknownError
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.status.explanation import DeviceExplanation, ModelExplanation, explain
 from edgefleet_server.telemetry.drift.service import DriftService
 from edgefleet_server.telemetry.drift.views import DriftWord
+from edgefleet_server.telemetry.latency.service import LatencyExplainer
+from edgefleet_server.telemetry.latency.views import LatencyExplanation
 from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.model import PredictionsView
 from edgefleet_server.telemetry.service import TelemetryService
@@ -34,13 +49,14 @@ SHOWN_TASKS: Final = 10
 
 MOST_RELEASES: Final = 30
 
+PAST_EVENTS: Final = 400
+"""Reports that strips are made of."""
 
-@dataclass(frozen=True, slots=True)
-class RollbackTarget:
-    """A release that a device can go back to without a download: its other slot holds it."""
-
-    model: str
-    release: str
+PLACE_LABELS: Final = (SITE_LABEL, "place")
+COMPARED_S: Final = 30.0
+MOST_COMPARED: Final = 3
+RISE_SPAN: Final = timedelta(days=1)
+PEER_SPAN: Final = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +82,6 @@ def _apart(one: ModelExplanation) -> str:
     return f"{one.wanted} is desired, {one.running or 'no version'} is running"
 
 
-def rollback_targets(device: DeviceView) -> list[RollbackTarget]:
-    """Return what the other slots hold that is not what is wanted."""
-    wanted = {one.model: one.release for one in device.desired.models}
-    found = [(one.model, release_of(one.previous_target)) for one in device.models if one.previous_target]
-    return [RollbackTarget(model, release) for model, release in found if release and release != wanted.get(model)]
-
-
 def _of_running(words: Sequence[DriftWord], device: DeviceView) -> list[DriftWord]:
     """Return what a device says of the versions that it runs: those before them are history."""
     running = {one.release for one in device.models}
@@ -80,23 +89,52 @@ def _of_running(words: Sequence[DriftWord], device: DeviceView) -> list[DriftWor
 
 
 @dataclass(frozen=True, slots=True)
+class Sources:
+    """What is asked why a device is as it is: its alerts, and why its latency rose."""
+
+    alerts: ActiveAlerts
+    latency: LatencyExplainer
+
+
+@dataclass(frozen=True, slots=True)
 class DevicePage:
-    """One device. differences: in words, why it does not run what it should. pinned: why no rollout touches it, None = they do."""
+    """One device. differences: in words, why it does not run what it should. pinned: why no rollout touches it, None = they do.
+
+    strips: what happened from `since` until `until`; answers: what it shows to those who watch it, None where nobody does.
+    """
 
     device: DeviceView
     line: DeviceLine
     differences: Sequence[str]
+    health: HealthPanel
+    remedies: Remedies
+    alerts: Sequence[AlertView]
+    peers: Sequence[PeerDots]
+    slots: Sequence[SlotPair]
+    strips: Sequence[Strip]
+    since: datetime
+    until: datetime
     telemetry: Latest | None
     timeline: TimelineView
     tasks: Sequence[TaskView]
     log: Log | None
-    rollback_targets: Sequence[RollbackTarget]
+    answers: PredictionsView | None
     pinned: str | None
     releases: Sequence[str]
     profiles: Sequence[str]
     events: Sequence[EventLine]
     older: str
     drifting: Sequence[DriftWord] = ()
+
+    @property
+    def place(self) -> str:
+        """Where it stands, as its labels say; "" where they do not."""
+        return ", ".join(value for key in PLACE_LABELS if (value := self.device.labels.get(key)))
+
+    @property
+    def runs(self) -> Sequence[str]:
+        """The releases that run on it."""
+        return [one.running for one in self.line.models if one.running]
 
     @property
     def last_message(self) -> datetime | None:
@@ -130,6 +168,7 @@ class DevicePages:
         registry: RegistryService,
         drift: DriftService,
         timelines: TimelineViews,
+        sources: Sources,
         clock: Clock,
     ) -> None:
         """Wire the services."""
@@ -141,23 +180,40 @@ class DevicePages:
         self._telemetry = telemetry
         self._watching = watching
         self._registry = registry
+        self._sources = sources
         self._clock = clock
+        self._kept: dict[tuple[str, str], tuple[float, LatencyExplanation | None, PeerDots | None]] = {}
 
     def device(self, device_id: str, span: str, before: int | None, *, may_act: bool) -> DevicePage:
         """Return one device; what only an operator may see or choose is left out for others. Raises DeviceUnknownError."""
         device = self._devices.device(device_id)
         now = self._clock.now()
+        latest = self._telemetry.latest(device_id)
+        timeline = self._timelines.view(Scope.DEVICE, device_id, span)
+        since = now - SPANS[timeline.span][0]
+        alerts = self._sources.alerts.of_device(device_id, since)
+        open_alerts = [one for one in alerts if one.state is not AlertState.RESOLVED]
+        rises, peers = self._compared(device, latest, now)
+        explanation = explain(device, {}, now)
         tasks = self._tasks.tasks(device_id)
         events, more = self._events(device_id, before)
         return DevicePage(
             device=device,
             line=device_line(device),
-            differences=differences(explain(device, {}, now)),
-            telemetry=self._telemetry.latest(device_id),
-            timeline=self._timelines.view(Scope.DEVICE, device_id, span),
+            differences=differences(explanation),
+            health=health_panel(device, open_alerts, latest, now),
+            remedies=remedies(device, explanation, open_alerts, rises),
+            alerts=open_alerts,
+            peers=peers,
+            slots=slot_pairs(device, self._size),
+            strips=strips(device, self._past(device_id), alerts, since, now),
+            since=since,
+            until=now,
+            telemetry=latest,
+            timeline=timeline,
             tasks=tasks[:SHOWN_TASKS],
             log=self._log(device_id, tasks) if may_act else None,
-            rollback_targets=rollback_targets(device),
+            answers=self._watching.shown(device_id),
             pinned=(device.labels[PIN_LABEL] or "manual") if PIN_LABEL in device.labels else None,
             releases=self._releases(device) if may_act else (),
             profiles=sorted(one.name for one in self._registry.profiles()) if may_act else (),
@@ -169,6 +225,43 @@ class DevicePages:
     def predictions(self, device_id: str) -> PredictionsView:
         """Return what a watched device answered last. Raises DeviceUnknownError."""
         return self._watching.look(device_id, 0, "")
+
+    def _compared(
+        self, device: DeviceView, latest: Latest | None, now: datetime
+    ) -> tuple[list[LatencyExplanation], list[PeerDots]]:
+        """Return why its latency rose and how it compares, of each model that answered lately; at most COMPARED_S old."""
+        if latest is None or now - latest.received_at > FRESH or device.status is DeviceStatus.REVOKED:
+            return [], []
+        now_s = self._clock.monotonic_s()
+        kept = {key: one for key, one in self._kept.items() if 0 <= now_s - one[0] < COMPARED_S}
+        asked = [(one.model, one.sha256, one.latency_p95_ms) for one in latest.windows if one.lane == ACTIVE and one.n]
+        for model, sha256, own_ms in asked[:MOST_COMPARED]:
+            if (device.id, model) not in kept:
+                others = self._telemetry.series.peers(device.id, model, [sha256], now - PEER_SPAN, now)
+                kept[device.id, model] = (now_s, self._rise(device.id, model, now), peer_dots(model, own_ms, others))
+        self._kept = kept
+        found = [kept[device.id, model] for model, _, _ in asked[:MOST_COMPARED]]
+        rises = [rise for _, rise, _ in found if rise is not None]
+        return rises, [dots for _, _, dots in found if dots is not None]
+
+    def _rise(self, device_id: str, model: str, now: datetime) -> LatencyExplanation | None:
+        """Return why the latency of a model rose; None where the model is not known here: a device may answer with what it likes."""
+        try:
+            return self._sources.latency.explain(ModelName(model), now - RISE_SPAN, now, device_id)
+        except ModelUnknownError:
+            return None
+
+    def _past(self, device_id: str) -> list[EventView]:
+        return self._feed.newest(limit=PAST_EVENTS, device_id=device_id, kinds=KINDS)
+
+    def _size(self, target: str) -> int | None:
+        """Return the size of a bundle by its path; None where it is none of ours."""
+        try:
+            model, version, profile = parse_target_path(target)
+        except EdgefleetError:
+            return None
+        bundle = self._registry.bundle_for(ReleaseRef(model, version), profile)
+        return None if bundle is None else bundle.length
 
     def _events(self, device_id: str, before: int | None) -> tuple[list[EventLine], str]:
         found = self._feed.newest(limit=PAGE_EVENTS + 1, device_id=device_id, before=before)

@@ -1,0 +1,117 @@
+"""What the page of a device says of its health: reasons, the worst first and since when, and what was measured and is well. Pure.
+
+Rules:
+1. The rules of health (`fleet.health_state`) go first; an open alert about the device adds a reason, unless a reason says the same already.
+2. *Fine* is only what was measured: 0 failures of 0 requests are no good news, and a device that is away says nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from edgefleet_protocol.device_figures import figure_text, size_text
+from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
+from edgefleet_server.fleet.health_state import Health
+from edgefleet_server.fleet.inventory.views import DeviceView
+from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.telemetry_views import Latest, WindowView
+
+KINDS: Final = {
+    Health.FAILING: "bad",
+    Health.OFFLINE: "off",
+    Health.DEGRADED: "warn",
+    Health.UNKNOWN: "off",
+    Health.UPDATING: "run",
+    Health.HEALTHY: "ok",
+    Health.REVOKED: "off",
+}
+ABSENT: Final = (Health.OFFLINE, Health.UNKNOWN, Health.REVOKED)
+SAME: Final = {"device_offline": Health.OFFLINE, "suspect": Health.DEGRADED, "update_failed": Health.DEGRADED}
+"""Alerts that say what a reason says already; an update that failed may have left nothing running."""
+FRESH: Final = timedelta(hours=2)
+"""Older figures say nothing of how it is now: devices on a metered link report every hour."""
+ACTIVE: Final = "active"
+MIB: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HealthRow:
+    """One thing that is as it should not be. kind: of the state; more: what it rests on; since: None where nobody knows."""
+
+    kind: str
+    text: str
+    more: str = ""
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthPanel:
+    """The health of a device. word: of its state; rows: the worst first; fine: what was measured and is well."""
+
+    kind: str
+    word: str
+    rows: Sequence[HealthRow]
+    fine: Sequence[str]
+    measured_at: datetime | None
+
+
+def health_panel(device: DeviceView, alerts: Sequence[AlertView], latest: Latest | None, now: datetime) -> HealthPanel:
+    """Return what the page says. alerts: the open ones about the device."""
+    health = device.health
+    firing = [one for one in alerts if one.state is AlertState.FIRING]
+    rows = [HealthRow(KINDS[one.health], one.text, "", one.since) for one in device.health_reasons]
+    said = {one.health for one in device.health_reasons}
+    news = [one for one in firing if SAME.get(one.rule) not in said]
+    of_alerts = [_of_alert(one) for one in news]
+    worse = [row for row in of_alerts if row.kind == "bad"]
+    rows = [*rows, *of_alerts] if health in ABSENT else [*worse, *rows, *(one for one in of_alerts if one not in worse)]
+    kind, word = KINDS[health], health.value
+    loud = [one for one in news if not one.suppressed_by]
+    if loud and health in {Health.HEALTHY, Health.UPDATING}:
+        kind, word = _of_alert(loud[0]).kind, loud[0].title
+    measured = None if latest is None else latest.received_at
+    is_known = health not in ABSENT and latest is not None and now - latest.received_at <= FRESH
+    fine = _fine(device, {one.rule for one in alerts}, latest, now) if is_known and latest is not None else []
+    return HealthPanel(kind, word, rows, fine, measured)
+
+
+def _of_alert(one: AlertView) -> HealthRow:
+    kind = {"critical": "bad", "warning": "warn"}.get(one.severity, "run")
+    model = one.labels.get("model", "")
+    text = f"{model}: {one.summary}" if model else f"It {one.summary}"
+    quiet = [f"Silenced: {one.suppressed_by}"] if one.suppressed_by else []
+    return HealthRow(kind, text, ". ".join([*quiet, *one.evidence]), one.since)
+
+
+def _fine(device: DeviceView, open_rules: set[str], latest: Latest, now: datetime) -> list[str]:
+    """Return what was measured and is well."""
+    found = _answers([one for one in latest.windows if one.lane == ACTIVE and one.n > 0])
+    left = device.cert_not_after - now
+    if left > timedelta() and "certificate_ends" not in open_rules:
+        found.append(f"certificate valid for {left.days} days")
+    if device.free_mb is not None and "disk_full" not in open_rules:
+        found.append(f"{size_text(device.free_mb * MIB)} of disk free")
+    if latest.system.get("throttled_ratio") == 0:
+        found.append("clock not throttled")
+    heat = figure_text("temperature_celsius", latest.system.get("temperature_celsius"))
+    if heat and not latest.system.get("throttled_ratio"):
+        found.append(heat)
+    return found
+
+
+def _answers(windows: Sequence[WindowView]) -> list[str]:
+    found = []
+    whole = sum(one.n for one in windows)
+    if not whole:
+        return []
+    if not sum(one.errors + one.timeouts + one.crashes for one in windows):
+        found.append(f"no failed request of {whole}")
+    if not sum(one.nonfinite for one in windows):
+        found.append("all answers finite" if whole > 1 else "its answer is finite")
+    return found
+
+
+def presence(device: DeviceView) -> str:
+    """Return the presence of a device as a word."""
+    return {DeviceStatus.UNKNOWN: "never connected"}.get(device.status, device.status.value)

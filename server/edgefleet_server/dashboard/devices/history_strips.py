@@ -1,0 +1,187 @@
+"""What happened to a device over a span of time as strips of segments: health, the version of each model, connection. Pure.
+
+Rules:
+1. A strip says only what is stored: reports of the device, alerts, and what it says now. Where nothing is known there is no segment.
+2. Health is *healthy* only while the device was there and nothing spoke against it. Segments of one strip never overlap: the worst wins.
+3. Of versions the one that runs is solid, those before it are grey.
+4. Presence itself is not stored: absences are those of alerts and the one that lasts now, so the rest is *no long absence*.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import Final
+
+from edgefleet_protocol.messages import EventKind, Phase
+from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
+from edgefleet_server.events.model import EventView
+from edgefleet_server.fleet.inventory.views import DeviceView, release_of
+from edgefleet_server.fleet.model import DeviceStatus
+
+KINDS: Final = (EventKind.PHASE.value, EventKind.ROLLBACK.value, "suspect", "suspicion_cleared")
+"""Events that strips are made of."""
+RUNS: Final = (Phase.COMMITTED.value, Phase.PROBATION.value)
+TROUBLED: Final = (Phase.FAILED.value, Phase.ROLLED_BACK.value)
+LEAST: Final = 0.4
+"""Percent of the strip: what was shorter is drawn as wide as this."""
+TEXT_NEEDS: Final = 9.0
+"""Percent of the strip that a text needs at least."""
+OFFLINE_RULE: Final = "device_offline"
+_WORSE: Final = ("ok", "run", "warn", "bad", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a strip. kind: ok, warn, bad, off, s (what runs now) or t (before); x, width: percent; text: "" where it has no room."""
+
+    kind: str
+    x: float
+    width: float
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """A row of segments, oldest first. label: all of it in words, for screen readers."""
+
+    name: str
+    label: str
+    segments: Sequence[Segment]
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """From when until when something held."""
+
+    begin: datetime
+    end: datetime
+    kind: str
+    text: str
+
+
+def strips(
+    device: DeviceView, events: Sequence[EventView], alerts: Sequence[AlertView], since: datetime, until: datetime
+) -> list[Strip]:
+    """Return the strips of a span of time. events: of KINDS, also those before the span, newest first; alerts: open and ended ones."""
+    ordered = sorted(events, key=lambda one: (one.at, one.id))
+    begin = max(since, device.enrolled_at)
+    if begin >= until:
+        return []
+    away = list(_absences(device, alerts, until))
+    models = {one.model: one for one in device.models}
+    versions = {
+        name: list(_versions(one.target, one.changed_at, [event for event in ordered if event.model == name], until))
+        for name, one in models.items()
+    }
+    trouble = [*_failures(ordered, until), *_suspicions(ordered, until), *_alarms(alerts, until), *away]
+    heard = device.status is not DeviceStatus.UNKNOWN
+    base = [_Span(begin, until, "ok", "healthy")] if heard else []
+    presence = [_Span(begin, until, "t", "no long absence")] if heard else []
+    rows = [("Health", [*base, *trouble])]
+    rows += [(name, spans) for name, spans in versions.items() if spans]
+    rows.append(("Connection", [*presence, *away]))
+    return [_strip(name, spans, since, until) for name, spans in rows]
+
+
+def _absences(device: DeviceView, alerts: Sequence[AlertView], until: datetime) -> Iterator[_Span]:
+    for one in alerts:
+        if one.rule == OFFLINE_RULE and one.state is not AlertState.PENDING:
+            yield _Span(one.since, one.resolved_at or until, "off", "offline")
+    if device.status is DeviceStatus.OFFLINE:
+        since = next((reason.since for reason in device.health_reasons if reason.since is not None), None)
+        if since is not None:
+            yield _Span(since, until, "off", "offline")
+
+
+def _alarms(alerts: Sequence[AlertView], until: datetime) -> Iterator[_Span]:
+    for one in alerts:
+        if one.rule != OFFLINE_RULE and one.state is not AlertState.PENDING:
+            kind = "bad" if one.severity == "critical" else "warn"
+            yield _Span(one.since, one.resolved_at or until, kind, one.title)
+
+
+def _failures(events: Sequence[EventView], until: datetime) -> Iterator[_Span]:
+    """Yield from when on a model had failed until it ran as it should."""
+    open_: dict[str, tuple[datetime, str]] = {}
+    for event in events:
+        phase = str(event.detail.get("phase") or "")
+        if phase in TROUBLED and event.model not in open_:
+            open_[event.model] = event.at, "rolled back" if phase == Phase.ROLLED_BACK else "failed"
+        elif phase == Phase.COMMITTED and event.model in open_:
+            begin, text = open_.pop(event.model)
+            yield _Span(begin, event.at, "warn", f"{event.model} {text}")
+    for model, (begin, text) in open_.items():
+        yield _Span(begin, until, "warn", f"{model} {text}")
+
+
+def _suspicions(events: Iterable[EventView], until: datetime) -> Iterator[_Span]:
+    begin: datetime | None = None
+    for event in events:
+        if event.kind == "suspect" and begin is None:
+            begin = event.at
+        elif event.kind == "suspicion_cleared" and begin is not None:
+            yield _Span(begin, event.at, "warn", "suspect")
+            begin = None
+    if begin is not None:
+        yield _Span(begin, until, "warn", "suspect")
+
+
+def _versions(target: str, changed_at: datetime, events: Sequence[EventView], until: datetime) -> Iterator[_Span]:
+    """Yield what ran one after another, by what the device said when a version began to answer; what runs now goes last."""
+    known: list[tuple[datetime, str]] = []
+    for event in events:
+        release = release_of(str(event.detail.get("target") or "")) or ""
+        if str(event.detail.get("phase") or "") in RUNS and release:
+            known.append((event.at, release))
+    now = release_of(target) or ""
+    if now and (not known or known[-1][1] != now):
+        known.append((max(changed_at, known[-1][0]) if known else changed_at, now))
+    joined: list[tuple[datetime, str]] = []
+    for at, release in known:
+        if not joined or joined[-1][1] != release:
+            joined.append((at, release))
+    ends = [at for at, _ in joined[1:]] + [until]
+    for (begin, release), end in zip(joined, ends, strict=True):
+        if end > begin:
+            yield _Span(begin, end, "s" if release == now and end == until else "t", release.partition("@")[2])
+
+
+def _strip(name: str, spans: Sequence[_Span], since: datetime, until: datetime) -> Strip:
+    cut = _cut([one for one in (_within(span, since, until) for span in spans) if one is not None])
+    whole = (until - since).total_seconds()
+    segments = []
+    for one in cut:
+        x = 100 * (one.begin - since).total_seconds() / whole
+        width = 100 * (one.end - one.begin).total_seconds() / whole
+        x, width = round(min(x, 100 - LEAST), 2), round(max(width, LEAST), 2)
+        title = f"{one.text}, {one.begin:%Y-%m-%d %H:%M} to {one.end:%Y-%m-%d %H:%M} UTC"
+        segments.append(Segment(one.kind, x, width, title, one.text if width >= TEXT_NEEDS else ""))
+    label = f"{name}: " + (", then ".join(one.text for one in cut) or "nothing known")
+    return Strip(name, label, segments)
+
+
+def _within(span: _Span, since: datetime, until: datetime) -> _Span | None:
+    begin, end = max(span.begin, since), min(span.end, until)
+    return _Span(begin, end, span.kind, span.text) if begin < end else None
+
+
+def _cut(spans: Sequence[_Span]) -> list[_Span]:
+    """Return spans that do not overlap: of those that hold at one time the worst, then the one that began last."""
+    edges = sorted({edge for one in spans for edge in (one.begin, one.end)})
+    found: list[_Span] = []
+    for begin, end in pairwise(edges):
+        held = [one for one in spans if one.begin <= begin and one.end >= end]
+        if not held:
+            continue
+        worst = max(held, key=lambda one: (_worth(one.kind), one.begin))
+        if found and found[-1].end == begin and (found[-1].kind, found[-1].text) == (worst.kind, worst.text):
+            found[-1] = _Span(found[-1].begin, end, worst.kind, worst.text)
+        else:
+            found.append(_Span(begin, end, worst.kind, worst.text))
+    return found
+
+
+def _worth(kind: str) -> int:
+    return _WORSE.index(kind) if kind in _WORSE else 0
