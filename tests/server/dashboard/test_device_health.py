@@ -92,6 +92,21 @@ def test_an_alert_makes_a_healthy_device_one_to_look_at_and_comes_with_its_time(
     ]
 
 
+def test_a_rise_that_lasts_and_a_throttled_clock_are_reasons_too() -> None:
+    hot = latest(throttled_ratio=0.45, temperature_celsius=84.0)
+    found = health_panel(device(), [], hot, NOW, [rise("throttling"), rise("load", is_over=True)])
+    assert (found.kind, found.word) == ("warn", "degraded")
+    assert [(row.text, row.since) for row in found.rows] == [
+        ("ocr is slow: p95 is 96 ms, it was 33 ms", NOW - 25 * MIN),
+        ("The clock is throttled by 45% at 84 °C", None),
+    ]
+    assert "The release is not the cause." in found.rows[0].more
+    assert not [one for one in found.fine if "clock" in one or "°C" in one]
+    loud = health_panel(device(), [alert("latency_up")], latest(), NOW, [rise("throttling")])
+    assert [row.text for row in loud.rows] == ["ocr: p95 latency is 96 ms, usually 33 ms"]
+    assert health_panel(device(), [], latest(throttled_ratio=0.0), NOW).fine[-1] == "clock not throttled"
+
+
 @pytest.mark.parametrize("figures", [latest(n=0), latest(errors=1, nonfinite=1)])
 def test_nothing_of_nothing_and_what_failed_is_not_fine(figures: Latest) -> None:
     found = health_panel(device(), [], figures, NOW)
@@ -270,4 +285,6 @@ def test_a_slow_device_stands_apart() -> None:
 def test_dots_stay_on_the_line(own: float, others: list[float]) -> None:
     found = peer_dots("ocr", own, {str(n): one for n, one in enumerate(others)})
     assert found is not None
-    assert all(0 <= one.at <= 100 for one in (*found.dots, found.own, *found.ticks))
+    assert all(
+        0 <= at <= 100 for at in [*(one.at for one in (*found.dots, found.own)), *(one.at for one in found.ticks)]
+    )

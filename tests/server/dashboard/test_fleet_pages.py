@@ -453,7 +453,7 @@ def test_revoking_needs_the_typed_name(fleet: Fleet) -> None:
 
 def test_history_goes_back_in_pages(fleet: Fleet) -> None:
     device = fleet.device("one")
-    for _ in range(25):
+    for _ in range(70):
         fleet.parts.fleet.tasks.create(device.id, TaskOrder("diag", {}), "ann") if _ < 3 else None
         fleet.parts.fleet.feed.add([_event(device.id)])
     browser = fleet.browser(Role.VIEWER)

@@ -2,7 +2,8 @@
 
 Rules:
 1. The rules of health (`fleet.health_state`) go first; an open alert about the device adds a reason, unless a reason says the same already.
-2. *Fine* is only what was measured: 0 failures of 0 requests are no good news, and a device that is away says nothing.
+2. So does a rise of latency that lasts, where no alert says it, and a clock that heat or voltage holds back.
+3. *Fine* is only what was measured: 0 failures of 0 requests are no good news, and a device that is away says nothing.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from edgefleet_protocol.device_figures import figure_text, size_text
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.fleet.health_state import Health
 from edgefleet_server.fleet.inventory.views import DeviceView
-from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.telemetry.latency.views import LatencyExplanation
 from edgefleet_server.telemetry_views import Latest, WindowView
 
 KINDS: Final = {
@@ -32,17 +33,24 @@ SAME: Final = {"device_offline": Health.OFFLINE, "suspect": Health.DEGRADED, "up
 FRESH: Final = timedelta(hours=2)
 """Older figures say nothing of how it is now: devices on a metered link report every hour."""
 ACTIVE: Final = "active"
+THROTTLED: Final = 0.05
+"""A smaller share of the clock is the governor at work."""
+WORST: Final = ("bad", "off", "warn", "run", "ok")
 MIB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class HealthRow:
-    """One thing that is as it should not be. kind: of the state; more: what it rests on; since: None where nobody knows."""
+    """One thing that is as it should not be. kind: of the state; more: what it rests on; since: None where nobody knows.
+
+    is_measured: figures say it, not the rules of health.
+    """
 
     kind: str
     text: str
     more: str = ""
     since: datetime | None = None
+    is_measured: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +64,66 @@ class HealthPanel:
     measured_at: datetime | None
 
 
-def health_panel(device: DeviceView, alerts: Sequence[AlertView], latest: Latest | None, now: datetime) -> HealthPanel:
-    """Return what the page says. alerts: the open ones about the device."""
+def health_panel(
+    device: DeviceView,
+    alerts: Sequence[AlertView],
+    latest: Latest | None,
+    now: datetime,
+    rises: Sequence[LatencyExplanation] = (),
+) -> HealthPanel:
+    """Return what the page says. alerts: the open ones about the device; rises: why the latency of its models rose."""
     health = device.health
-    firing = [one for one in alerts if one.state is AlertState.FIRING]
-    rows = [HealthRow(KINDS[one.health], one.text, "", one.since) for one in device.health_reasons]
     said = {one.health for one in device.health_reasons}
-    news = [one for one in firing if SAME.get(one.rule) not in said]
-    of_alerts = [_of_alert(one) for one in news]
-    worse = [row for row in of_alerts if row.kind == "bad"]
-    rows = [*rows, *of_alerts] if health in ABSENT else [*worse, *rows, *(one for one in of_alerts if one not in worse)]
-    kind, word = KINDS[health], health.value
-    loud = [one for one in news if not one.suppressed_by]
-    if loud and health in {Health.HEALTHY, Health.UPDATING}:
-        kind, word = _of_alert(loud[0]).kind, loud[0].title
+    firing = [one for one in alerts if one.state is AlertState.FIRING and SAME.get(one.rule) not in said]
+    reasons = [HealthRow(KINDS[one.health], one.text, "", one.since) for one in device.health_reasons]
     measured = None if latest is None else latest.received_at
     is_known = health not in ABSENT and latest is not None and now - latest.received_at <= FRESH
+    found = [_of_alert(one) for one in firing]
+    if is_known and latest is not None:
+        loud_models = {one.labels.get("model") for one in firing if one.rule == "latency_up"}
+        found += [_of_rise(one) for one in lasting(rises) if one.model not in loud_models]
+        found += _held_back(latest)
+    rows = [*reasons, *found]
+    if health not in ABSENT:
+        rows.sort(key=lambda row: WORST.index(row.kind))
+    kind, word = KINDS[health], health.value
+    loud = [_of_alert(one) for one in firing if not one.suppressed_by]
+    loud += [row for row in found if row.is_measured]
+    if loud and health in {Health.HEALTHY, Health.UPDATING}:
+        titles = [one.title for one in firing if not one.suppressed_by]
+        kind, word = loud[0].kind, titles[0] if titles else "degraded"
     fine = _fine(device, {one.rule for one in alerts}, latest, now) if is_known and latest is not None else []
     return HealthPanel(kind, word, rows, fine, measured)
+
+
+def lasting(rises: Sequence[LatencyExplanation]) -> list[LatencyExplanation]:
+    """Return the rises of latency that are not over."""
+    return [one for one in rises if one.state == "rise" and one.rise is not None and not one.rise.is_over]
+
+
+def _of_rise(one: LatencyExplanation) -> HealthRow:
+    """Return a rise as a row. one: of `lasting`."""
+    rise = one.rise
+    before, after = ("", "") if rise is None else (_ms(rise.before_ms), _ms(rise.after_ms))
+    release = next((cause for cause in one.causes if cause.kind == "release"), None)
+    more = one.said.rpartition(". ")[2]
+    if release is not None and release.verdict in {"unlikely", "unchanged", "ruled_out"}:
+        more += f" The release is not the cause{': ' + release.against[0] if release.against else ''}."
+    text = f"{one.model} is slow: p95 is {after}, it was {before}"
+    return HealthRow("warn", text, more, None if rise is None else rise.since, is_measured=True)
+
+
+def _held_back(latest: Latest) -> list[HealthRow]:
+    share = latest.system.get("throttled_ratio")
+    if share is None or share < THROTTLED:
+        return []
+    heat = figure_text("temperature_celsius", latest.system.get("temperature_celsius"))
+    text = f"The clock is throttled by {share:.0%}{' at ' + heat if heat else ''}"
+    return [HealthRow("warn", text, "Heat or low voltage holds the processor back.", is_measured=True)]
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
 
 
 def _of_alert(one: AlertView) -> HealthRow:
@@ -110,8 +160,3 @@ def _answers(windows: Sequence[WindowView]) -> list[str]:
     if not sum(one.nonfinite for one in windows):
         found.append("all answers finite" if whole > 1 else "its answer is finite")
     return found
-
-
-def presence(device: DeviceView) -> str:
-    """Return the presence of a device as a word."""
-    return {DeviceStatus.UNKNOWN: "never connected"}.get(device.status, device.status.value)

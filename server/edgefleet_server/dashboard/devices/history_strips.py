@@ -18,6 +18,7 @@ from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.events.model import EventView
 from edgefleet_server.fleet.inventory.views import DeviceView, release_of
 from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.telemetry.latency.views import LatencyExplanation
 
 KINDS: Final = (EventKind.PHASE.value, EventKind.ROLLBACK.value, "suspect", "suspicion_cleared")
 """Events that strips are made of."""
@@ -61,8 +62,13 @@ class _Span:
     text: str
 
 
-def strips(
-    device: DeviceView, events: Sequence[EventView], alerts: Sequence[AlertView], since: datetime, until: datetime
+def strips(  # what happened is kept in as many places
+    device: DeviceView,
+    events: Sequence[EventView],
+    alerts: Sequence[AlertView],
+    since: datetime,
+    until: datetime,
+    rises: Sequence[LatencyExplanation] = (),
 ) -> list[Strip]:
     """Return the strips of a span of time. events: of KINDS, also those before the span, newest first; alerts: open and ended ones."""
     ordered = sorted(events, key=lambda one: (one.at, one.id))
@@ -75,7 +81,13 @@ def strips(
         name: list(_versions(one.target, one.changed_at, [event for event in ordered if event.model == name], until))
         for name, one in models.items()
     }
-    trouble = [*_failures(ordered, until), *_suspicions(ordered, until), *_alarms(alerts, until), *away]
+    trouble = [
+        *_failures(ordered, until),
+        *_suspicions(ordered, until),
+        *_alarms(alerts, until),
+        *_slow(rises, until),
+        *away,
+    ]
     heard = device.status is not DeviceStatus.UNKNOWN
     base = [_Span(begin, until, "ok", "healthy")] if heard else []
     presence = [_Span(begin, until, "t", "no long absence")] if heard else []
@@ -100,6 +112,12 @@ def _alarms(alerts: Sequence[AlertView], until: datetime) -> Iterator[_Span]:
         if one.rule != OFFLINE_RULE and one.state is not AlertState.PENDING:
             kind = "bad" if one.severity == "critical" else "warn"
             yield _Span(one.since, one.resolved_at or until, kind, one.title)
+
+
+def _slow(rises: Sequence[LatencyExplanation], until: datetime) -> Iterator[_Span]:
+    for one in rises:
+        if one.rise is not None:
+            yield _Span(one.rise.since, one.rise.until if one.rise.is_over else until, "warn", f"{one.model} slow")
 
 
 def _failures(events: Sequence[EventView], until: datetime) -> Iterator[_Span]:

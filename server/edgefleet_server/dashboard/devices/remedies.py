@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
+from edgefleet_server.dashboard.devices.health_panel import lasting
 from edgefleet_server.fleet.inventory.views import DeviceView, ReportedModel, release_of
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.rollout.status.explanation import DeviceExplanation, ModelExplanation
@@ -96,7 +97,7 @@ def remedies(
     if device.status is DeviceStatus.REVOKED:
         return Remedies((), (), (), ())
     firing = {one.rule: one for one in alerts if one.state is AlertState.FIRING and not one.suppressed_by}
-    risen = [one for one in rises if one.state == "rise" and one.rise is not None and not one.rise.is_over]
+    risen = lasting(rises)
     found = [*_presence(device, firing), *_updates(device, explanation), *_latency(device, risen, firing)]
     found += [*_answers(device, firing), *_words(device), *_room(firing)]
     useless = [*_useless_while_away(device), *_useless_again(device), *_useless_rollbacks(device, risen)]

@@ -12,12 +12,14 @@ from edgefleet_protocol.ids import ModelName, ReleaseRef, parse_target_path
 from edgefleet_protocol.labels import PIN_LABEL, SITE_LABEL
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
-from edgefleet_server.dashboard.core.rows import DeviceLine, EventLine, device_line, event_line
+from edgefleet_server.dashboard.core.rows import DeviceLine, device_line
 from edgefleet_server.dashboard.devices.health_panel import ACTIVE, FRESH, HealthPanel, health_panel
 from edgefleet_server.dashboard.devices.history_strips import KINDS, Strip, strips
 from edgefleet_server.dashboard.devices.peer_dots import PeerDots, peer_dots
 from edgefleet_server.dashboard.devices.remedies import Remedies, remedies
 from edgefleet_server.dashboard.devices.slot_pairs import SlotPair, slot_pairs
+from edgefleet_server.dashboard.story.event_fold import folded, happening_of
+from edgefleet_server.dashboard.story.model import Story
 from edgefleet_server.dashboard.timelines.charts import SPANS
 from edgefleet_server.dashboard.timelines.views import TimelineView, TimelineViews
 from edgefleet_server.db.keyset import encode_cursor
@@ -41,7 +43,7 @@ from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.timelines.model import Scope
 from edgefleet_server.telemetry_views import Latest
 
-PAGE_EVENTS: Final = 20
+PAGE_EVENTS: Final = 60
 
 LOG_LINES: Final = 60
 
@@ -122,7 +124,7 @@ class DevicePage:
     pinned: str | None
     releases: Sequence[str]
     profiles: Sequence[str]
-    events: Sequence[EventLine]
+    story: Story
     older: str
     drifting: Sequence[DriftWord] = ()
 
@@ -196,17 +198,17 @@ class DevicePages:
         rises, peers = self._compared(device, latest, now)
         explanation = explain(device, {}, now)
         tasks = self._tasks.tasks(device_id)
-        events, more = self._events(device_id, before)
+        story, more = self._story(device, before)
         return DevicePage(
             device=device,
             line=device_line(device),
             differences=differences(explanation),
-            health=health_panel(device, open_alerts, latest, now),
+            health=health_panel(device, open_alerts, latest, now, rises),
             remedies=remedies(device, explanation, open_alerts, rises),
             alerts=open_alerts,
             peers=peers,
             slots=slot_pairs(device, self._size),
-            strips=strips(device, self._past(device_id), alerts, since, now),
+            strips=strips(device, self._past(device_id), alerts, since, now, rises),
             since=since,
             until=now,
             telemetry=latest,
@@ -217,7 +219,7 @@ class DevicePages:
             pinned=(device.labels[PIN_LABEL] or "manual") if PIN_LABEL in device.labels else None,
             releases=self._releases(device) if may_act else (),
             profiles=sorted(one.name for one in self._registry.profiles()) if may_act else (),
-            events=events,
+            story=story,
             older=more,
             drifting=_of_running(self._drift.of_device(device_id), device),
         )
@@ -263,10 +265,12 @@ class DevicePages:
         bundle = self._registry.bundle_for(ReleaseRef(model, version), profile)
         return None if bundle is None else bundle.length
 
-    def _events(self, device_id: str, before: int | None) -> tuple[list[EventLine], str]:
-        found = self._feed.newest(limit=PAGE_EVENTS + 1, device_id=device_id, before=before)
-        shown = found[:PAGE_EVENTS]
-        return [event_line(one) for one in shown], encode_cursor(str(shown[-1].id)) if len(found) > PAGE_EVENTS else ""
+    def _story(self, device: DeviceView, before: int | None) -> tuple[Story, str]:
+        """Return what happened before an event, and the cursor of what happened before that."""
+        found = self._feed.newest(limit=PAGE_EVENTS + 1, device_id=device.id, before=before)
+        shown, site = found[:PAGE_EVENTS], device.labels.get(SITE_LABEL, "")
+        more = encode_cursor(str(shown[-1].id)) if len(found) > PAGE_EVENTS else ""
+        return folded(happening_of(one, site) for one in shown), more
 
     def _log(self, device_id: str, tasks: Sequence[TaskView]) -> Log | None:
         newest = next((one for one in tasks if one.kind == "logs" and one.state is TaskState.DONE), None)
