@@ -97,14 +97,17 @@ def test_a_device_shows_wanted_and_reported_slots_figures_and_events(story: tupl
     device = next(one for one in fleet.parts.rollout.reader.devices(bad) if one.state == "rolled_back")
     answer = fleet.browser(Role.VIEWER).get(f"/devices/{device.device}")
     assert answer.status_code == 200
-    assert "digits digits@1.1.0 digits@1.1.0" in part_of(answer.text, "models")
-    assert "digits/1.1.0/generic-x86_64-ort.bundle" in part_of(answer.text, "models")
-    assert "online: its MQTT session is open; it sends its state only when that changes, and figures every" in part_of(
-        answer.text, "head"
+    assert "runs digits@1.1.0" in part_of(answer.text, "head")
+    slots = part_of(answer.text, "models")
+    assert "Slot B Active digits@1.1.0 generic-x86_64-ort, 35 B" in slots
+    assert "Slot A Standby" in slots
+    assert "online its MQTT session is open; it sends its state only when that changes, and figures every" in part_of(
+        answer.text, "about"
     )
     figures = part_of(answer.text, "figures")
-    assert "digits, active 1.1.0" in figures
-    assert "1 min 240 1 31 0" in figures
+    assert re.search(r"digits@1\.1\.0 1 min from 2026-11-25 [0-9:]+ 240 1 31 0", figures)
+    assert f"digits was rolled back and runs 1.1.0: {NONFINITE}" in part_of(answer.text, "health")
+    assert "Find out why digits@1.1.0 did not run" in part_of(answer.text, "fix")
     assert NONFINITE in part_of(answer.text, "events")
 
 

@@ -152,8 +152,9 @@ def _latency(
 
 
 def _latency_why(one: LatencyExplanation, cause: LatencyCause) -> str:
+    near = f" {one.parts - one.slower} other devices with its bundle stayed fast." if one.parts - one.slower > 1 else ""
     no_release = " No release mends it." if cause.kind in HARDWARE else ""
-    return f"{one.said} {_sentence(cause.said)}{no_release}"
+    return f"{_sentence(cause.said)}{near}{no_release}"
 
 
 def _answers(device: DeviceView, firing: Mapping[str, AlertView]) -> Iterator[Remedy]:
