@@ -29,7 +29,6 @@ LARGE_ON_PURPOSE = {
 MIN_MODULES = 3
 SMALL_ON_PURPOSE = {
     "server/edgefleet_server/dashboard/alerts": "each area of the pages is a folder",
-    "server/edgefleet_server/dashboard/devices": "each area of the pages is a folder",
     "server/edgefleet_server/dashboard/enrolment": "each area of the pages is a folder",
     "server/edgefleet_server/dashboard/objectives": "each area of the pages is a folder",
     "server/edgefleet_server/dashboard/live": "each area of the pages is a folder",
