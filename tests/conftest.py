@@ -109,6 +109,7 @@ SLOW = (
     "house/test_benches.py",
     "house/test_dev.py",
     "house/test_docs.py",
+    "house/test_docs_site.py",
     "house/test_error_page.py",
     "journeys/",
     "profiles/test_cost.py",

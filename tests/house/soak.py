@@ -46,6 +46,7 @@ SOAKS: dict[str, Soak] = {
     "clients": Soak(
         "tests.journeys.clients", 200, "a request by kserve's client, by tritonclient or by curl, of each form"
     ),
+    "docs-site": Soak("tests.house.docs_site:soak", 1, "a strict build of all pages of the documentation"),
     "installer": Soak(
         "tests.journeys.installer",
         3,

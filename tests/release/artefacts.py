@@ -41,6 +41,12 @@ def build_python(tree: Path, out: Path, epoch: int, targets: tuple[str, ...] = (
         _run(command, tree / project, epoch, f"the build of {project}/pyproject.toml failed")
 
 
+def build_help(tree: Path, epoch: int) -> None:
+    """Build and pack the documentation of a tree: the wheel that is built next brings it along. Raises RefusalError."""
+    command = [sys.executable, "-m", "tests.house.docs_site"]
+    _run(command, tree, epoch, "the documentation cannot be built")
+
+
 def build_debian(tree: Path, out: Path, epoch: int) -> None:
     """Build the agent's Debian package of a tree. Raises RefusalError without dpkg-deb or the package index."""
     if shutil.which("dpkg-deb") is None:

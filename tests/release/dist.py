@@ -20,6 +20,7 @@ def build(root: Path, out: Path) -> list[Path]:
         for old in out.glob(pattern):
             old.unlink()
     epoch = artefacts.epoch_of(root, "HEAD")
+    artefacts.build_help(root, epoch)
     artefacts.build_python(root, out, epoch, ("wheel",))
     try:
         artefacts.build_debian(root, out, epoch)

@@ -27,8 +27,8 @@ from packaging.utils import canonicalize_name
 
 from tests.release.refusal import RefusalError
 
-FOR_DEVELOPERS = "dev"
-"""The extra that no user installs."""
+FOR_DEVELOPERS = frozenset({"dev", "docs"})
+"""The extras that no user installs."""
 VENDORED = re.compile(r"(?P<name>[a-z][a-z-]*)-(?P<version>\d+\.\d+\.\d+)\.min\.(?:js|css)")
 NPM = {
     "htmx": "htmx.org",
@@ -118,7 +118,7 @@ def sbom_of(wheel: Path, epoch: int) -> str:
     own.hashes.add(HashType(alg=HashAlgorithm.SHA_256, content=digest))
     required, everything = _Needs(), _Needs()
     required.walk("", about, frozenset())
-    everything.walk("", about, frozenset(about.get_all("Provides-Extra", [])) - {FOR_DEVELOPERS})
+    everything.walk("", about, frozenset(about.get_all("Provides-Extra", [])) - FOR_DEVELOPERS)
 
     bom = Bom(serial_number=uuid.uuid5(uuid.NAMESPACE_URL, f"sha256:{digest}"))
     bom.metadata.component = own

@@ -5,7 +5,7 @@ from functools import partial
 from fastapi import APIRouter
 
 from edgefleet_server.composition.container import Parts
-from edgefleet_server.dashboard import help_pages, search_pages
+from edgefleet_server.dashboard import documentation_pages, help_pages, search_pages
 from edgefleet_server.dashboard.actions import preview_pages
 from edgefleet_server.dashboard.alerts import pages as alerts_pages
 from edgefleet_server.dashboard.audit import pages as audit_pages
@@ -127,5 +127,6 @@ def _looking_up(parts: Parts, charts: TimelineViews) -> list[Area]:
         partial(notification_pages.add_pages, contacts=parts.alarm.contacts, alerts=parts.alerts, registry=registry),
         partial(search_pages.add_pages, search=parts.search),
         help_pages.add_pages,
+        documentation_pages.add_pages,
         partial(preview_pages.add_pages, clock=clock),
     ]
