@@ -236,3 +236,16 @@ def test_a_conversion_report_shuts_nobody_out(busy: BusyHouse) -> None:
             assert violations(page) == [], look
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), look
         page.emulate_media(color_scheme="light")
+
+
+def test_which_sites_drift_is_two_clicks_away(busy: BusyHouse) -> None:
+    desk, phone, url = busy.windows.desk, busy.windows.phone, busy.windows.url
+    for page, bar in ((desk, "Main"), (phone, "Main, on phones")):
+        page.goto(url + "/")
+        page.get_by_role("navigation", name=bar, exact=True).get_by_role("link", name="Observe").click()
+        page.get_by_role("navigation", name="Observe").get_by_role("link", name="Drift").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("most at site lyon")
+        expect(page.locator("#sites a.strong")).to_have_attribute("href", "/devices?selector=site%3Dlyon")
+    desk.goto(url + "/")
+    desk.keyboard.type("gi")
+    expect(desk.get_by_role("heading", level=1)).to_contain_text("most at site lyon")

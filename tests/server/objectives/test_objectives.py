@@ -61,6 +61,9 @@ def test_a_budget_is_exact_and_burns_by_the_hour(fleet: WatchedFleet) -> None:
     assert (found.good, found.total, found.state) == (47_952, 48_000, BudgetState.OK)
     assert found.left == pytest.approx(1 - 48 / (0.005 * 48_000))
     assert found.burns[3].long_burn == pytest.approx(0.2)
+    uses = {(one.place, one.name): (one.bad, one.total, one.share) for one in book.uses("ok")}
+    assert uses["profile", "generic-x86_64-ort"] == (48, 48_000, 1.0)
+    assert {place for place, _ in uses} == {"version", "site", "profile"}
     history = [one for one in book.slo("ok").history if one.left is not None]
     assert history[-1].left == pytest.approx(found.left)
     assert sum(one.total for one in history) == 48_000

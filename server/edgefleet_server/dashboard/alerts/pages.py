@@ -19,6 +19,7 @@ from edgefleet_server.dashboard.timelines.views import TimelineViews
 TAB: Final = "alerts"
 SHOWN: Final = 100
 SHOWN_ENDED: Final = 20
+SHOWN_OTHERS: Final = 5
 MOST_DRAWN: Final = 500
 """Alerts that strips are drawn of."""
 LENGTHS: Final = [("3600", "1 hour"), ("14400", "4 hours"), ("86400", "1 day"), ("604800", "7 days")]
@@ -44,7 +45,11 @@ def add_pages(
 
         def build() -> dict[str, Any]:
             alert = alerts.get(alert_id)
+            same = alerts.page(AlertQuery(rule=alert.rule), before=None, limit=MOST_DRAWN)[0]
+            own = [one for one in same if one.subject == alert.subject]
             return {
+                "strip": strips(own, clock.now()).get(alert.rule, []),
+                "others": [one for one in own if one.id != alert.id][:SHOWN_OTHERS],
                 "alert": alert,
                 "ends": ends_when(alert),
                 "story": story(alert),
