@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.navigation import ACTIONS, NAVIGATION, PARTS, Place, offered
+from edgefleet_server.dashboard.core.saved_views import views_of
 from edgefleet_server.search.model import Hit, HitKind
 from edgefleet_server.search.service import SearchService
 
@@ -37,7 +38,7 @@ def add_pages(router: APIRouter, shell: Shell, search: SearchService) -> None:
 
         def build() -> dict[str, Any]:
             may = (lambda _role: False) if session is None else session.principal.may
-            return {"q": q.strip(), "found": found(search, q, each, may)}
+            return {"q": q.strip(), "found": [*_views(request, q), *found(search, q, each, may)]}
 
         return shell.shown(request, template, build)
 
@@ -63,6 +64,16 @@ def found(search: SearchService, text: str, each: int, may: Callable[[Role], boo
     near, far = offered((*NAVIGATION, *ACTIONS, *PARTS), wanted, may)
     hits = [_found(hit) for hit in search.find(wanted, each)]
     return [*map(_offer, near[:each]), *hits, *map(_offer, far[:each])]
+
+
+def _views(request: Request, text: str) -> list[Found]:
+    """Return the saved views whose name has every word of a text."""
+    words = text.lower().split()
+    return [
+        Found("view", one.name, "", one.path)
+        for one in views_of(request)
+        if words and all(word in one.name.lower() for word in words)
+    ]
 
 
 def _offer(place: Place) -> Found:

@@ -17,6 +17,7 @@ from edgefleet_server.dashboard.core import render
 from edgefleet_server.dashboard.core.login import Gate, address_of, to_login
 from edgefleet_server.dashboard.core.navigation import ADMIN, NAVIGATION, SECTIONS, allowed, section_of
 from edgefleet_server.dashboard.core.preferences import preferences_of
+from edgefleet_server.dashboard.core.saved_views import views_of
 from edgefleet_server.dashboard.operations.catalog import Operations
 from edgefleet_server.dashboard.operations.command_preview import command_lines, curl_line
 from edgefleet_server.dashboard.operations.undo import opened
@@ -92,6 +93,7 @@ class Shell:
             here=address_of(request),
             live_part=render.live_part_of(request.scope.get(render.LIVE_PARTS_KEY, {})),
             preferences=preferences_of(request),
+            saved_views=views_of(request),
             sections=sections,
             admin=admin,
             section=section_of([*sections, *admin], tab),

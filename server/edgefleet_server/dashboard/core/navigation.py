@@ -104,6 +104,7 @@ PARTS: Final = (
     Place("/bundles#capture-key", "Capture key", words="seal inputs"),
     Place("/enrolment#tokens", "Claim tokens", words="enrolment enrollment revoke"),
     Place("/devices?selector=status%3Doffline", "Offline devices", words="away unreachable that are"),
+    Place("/views", "Saved views", words="bookmarks own names"),
     Place("/shortcuts", "Keyboard shortcuts", words="keys help ?"),
     Place("/styleguide", "Style guide", words="components design tokens colours"),
     Place("/help", "Help", words="documentation docs manual guides tutorials reference how do I"),

@@ -9,6 +9,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import own_page, redirect
 from edgefleet_server.dashboard.core.preferences import Preferences, remember
+from edgefleet_server.dashboard.settings.saved_view_pages import add_view_pages
 from edgefleet_server.dashboard.settings.views import SettingsPages
 from edgefleet_server.dashboard.settings.webhook_pages import Choice, Cursor, add_webhook_pages
 from edgefleet_server.db.keyset import decode_cursor
@@ -19,6 +20,7 @@ def add_pages(router: APIRouter, shell: Shell, pages: SettingsPages, webhooks: W
     """Add the pages."""
     _add_server(router, shell, pages)
     _add_preferences(router, shell)
+    add_view_pages(router, shell)
     _add_tokens(router, shell, pages)
     add_webhook_pages(router, shell, webhooks)
 
