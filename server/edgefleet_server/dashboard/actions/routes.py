@@ -21,7 +21,7 @@ from edgefleet_server.dashboard.core.layout import SAID_COOKIE, Shell
 from edgefleet_server.dashboard.core.login import own_page, redirect, to_login
 from edgefleet_server.dashboard.operations import internal_client
 from edgefleet_server.dashboard.operations.catalog import Call, Operations
-from edgefleet_server.dashboard.operations.undo import BEFORE, Done, Undo, sealed, undo_of
+from edgefleet_server.dashboard.operations.reversal import BEFORE, Done, Undo, sealed, undo_of
 
 SHOWN_ONCE: Final = frozenset(
     {

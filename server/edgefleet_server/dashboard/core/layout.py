@@ -20,7 +20,7 @@ from edgefleet_server.dashboard.core.preferences import preferences_of
 from edgefleet_server.dashboard.core.saved_views import views_of
 from edgefleet_server.dashboard.operations.catalog import Operations
 from edgefleet_server.dashboard.operations.command_preview import command_lines, curl_line
-from edgefleet_server.dashboard.operations.undo import opened
+from edgefleet_server.dashboard.operations.reversal import opened
 
 SAID_COOKIE: Final = "edgefleet_said"
 

@@ -1,4 +1,4 @@
-"""Views that a user keeps by name: addresses of our own pages, with what they are narrowed to. In a cookie of the browser, as preferences are.
+"""Views that a user keeps by name: addresses of our own pages as they are narrowed. In a cookie of the browser, as preferences are.
 
 Nothing of the fleet depends on them. What several people are to share is a group, or the address itself.
 """

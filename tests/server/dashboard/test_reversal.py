@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.layout import SAID_COOKIE
-from edgefleet_server.dashboard.operations.undo import MAX_CHARS, Done, Undo, opened, sealed, undo_of
+from edgefleet_server.dashboard.operations.reversal import MAX_CHARS, Done, Undo, opened, sealed, undo_of
 from tests.server.dashboard.fleet import ORT, STAGES, Fleet
 from tests.server.objectives.test_openslo import share
 
