@@ -19,7 +19,7 @@ SUMMARIES: Final = {
     "undo": "Roll back every device of a model to its previous release.",
     "dashboard": "Print a one-time sign-in link to the pages.",
     "events": "List events, newest first; with -f follow them, oldest first.",
-    "top": "Show devices, rollouts and events on one screen, refreshed every 5 s.",
+    "top": "Show health, charts, devices, rollouts, alerts and events on one screen, live; pause, promote or roll back there.",
     "search": "Find devices, models, releases, rollouts and groups by name.",
     "apply": "Apply files to the fleet: groups, device labels, webhooks, alert receivers, rollouts.",
     "diff": "Show how the fleet differs from files.",

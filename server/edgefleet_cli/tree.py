@@ -59,7 +59,7 @@ _COMMANDS: Final = {
     "undo": "rollout.undo_commands:undo",
     "sim": "rollout.simulation.sim_commands:sim",
     "events": "fleet.commands:events",
-    "top": "fleet.top_commands:top",
+    "top": "top.commands:top",
     "search": "fleet.search_commands:search",
     "get": "declarative.commands:get",
     "apply": "declarative.commands:apply",

@@ -14,14 +14,12 @@ import pytest
 
 from edgefleet_cli.core.api.fleet import Event
 from edgefleet_cli.core.errors import BadAnswerError
-from edgefleet_cli.core.options import Format
 from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.core.transport.request import PAGE_SIZE
 from edgefleet_cli.core.transport.sse import events_of
 from edgefleet_cli.fleet.follow import Follower, event_line
 from edgefleet_cli.fleet.render import what
-from edgefleet_cli.render.output import Output
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import Asked, SteppedClock, Stub, event, page, problem, told
 from tests.cli.terminal import Terminal
@@ -65,7 +63,7 @@ def _followed(
             steps.pop(second)()
 
     with ApiClient(fleet.url, "edg_test") as api:
-        follower = Follower(api, Output(Format.JSON, quiet=True), SteppedClock(at_sleep), {})
+        follower = Follower(api, lambda _: None, SteppedClock(at_sleep), {})
         return [entry.value.id for entry in follower.follow(limit=limit, wait_s=wait_s)]
 
 

@@ -421,7 +421,7 @@ def test_top_once_without_a_terminal_and_live_on_one(edgectl: Edgectl, fleet: St
     seen = edgectl("top", "-o", "json").json
     assert (seen["summary"], seen["devices"][0]["id"]) == (summary, "d-1")
     assert "1 device: 1 online" in edgectl("top").out
-    terminal = Terminal(fleet, "top", "--timeout", "1s")
+    terminal = Terminal(fleet, "top", "--plain", "--timeout", "1s")
     assert terminal.end() == 8
     assert "r-7f3a9c" in terminal.shown
     assert "█" in terminal.shown

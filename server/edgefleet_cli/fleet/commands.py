@@ -62,7 +62,7 @@ def events(  # noqa: PLR0913, PLR0917  # one parameter an option
         return
     from edgefleet_cli.fleet.follow import Follower, show_line
 
-    follower = Follower(session.api, session.out, session.clock, {**filters, "type": event_type})
+    follower = Follower(session.api, session.out.note, session.clock, {**filters, "type": event_type})
     is_first = True
     first = limit or (None if begin else LAST)
     for event in follower.follow(limit=first, wait_s=session.options.timeout_s):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -30,18 +30,21 @@ _END: Final = Reply({}, Event)
 
 class Follower:
     """Yields events. `filters` are those of the API: `rollout`, `kind`, `device`, `type`, and `since`, a time in RFC 3339.
+    note: called when the server is away, and when it is back.
 
     The list of the last events may hold one whose forerunner is not committed yet; what the stream sends after an id never does. So
     following begins before the last events, goes by the stream only, and what was seen already is left out.
     """
 
-    def __init__(self, api: ApiClient, out: Output, clock: SystemClock, filters: Mapping[str, Any]) -> None:
+    def __init__(
+        self, api: ApiClient, note: Callable[[str], None], clock: SystemClock, filters: Mapping[str, Any]
+    ) -> None:
         self._api = api
         self._clock = clock
         self._filters = {name: value for name, value in filters.items() if name != "type"}
         self._stream_filters = {name: value for name, value in filters.items() if name != "since"}
         self._since = datetime.fromisoformat(filters["since"]) if filters.get("since") else None
-        self._retry = ServerRetry(out.note, clock)
+        self._retry = ServerRetry(note, clock)
         self._seen: set[int] = set()
         self._after_id = 0
 

@@ -107,6 +107,16 @@ def chart_rows(chart: Chart, width: int, height: int = HEIGHT) -> list[list[Run]
     return [*_heads(chart, scale, width), *_marks(chart, scale, width), *plot, *_times(chart, width)]
 
 
+def small_rows(values: Sequence[float | None], columns: int, rows: int) -> list[str]:
+    """Return one line without a scale, from 0 up: for a place of few characters. Blank where nothing was measured."""
+    known = [value for value in values if value is not None]
+    canvas = BrailleCanvas(columns, rows)
+    if known:
+        chart = Chart("", [Line("", values)], str)
+        canvas = _drawn(chart, _scale([0.0, *known], ()), columns, rows)
+    return ["".join(text for text, _ in canvas.row(number)) for number in range(rows)]
+
+
 def time_ticks(begin: datetime, end: datetime, zone: tzinfo | None = None, count: int = 4) -> list[tuple[float, str]]:
     """Return the labels of an axis of time: shares of its width, with the hour, or the day where it is longer than two days."""
     length = end - begin

@@ -193,7 +193,7 @@ def _evidence(rollout: api.rollout.Rollout) -> Iterator[list[Run]]:
         found = [
             (cell.e_abort / limit, cell.e_abort, limit, cell)
             for cell in stage.strata
-            if cell.e_abort is not None and stage.state not in {*_DONE, "pending"}
+            if cell.e_abort is not None and cell.counts.exposed and stage.state not in {*_DONE, "pending"}
             and (limit := cell.abort_at or evidence_limit(rollout, "alpha_abort"))
         ]  # fmt: skip
         if found:

@@ -59,6 +59,12 @@ class DeviceIn(Body, frozen=True, kw_only=True):
     profile: str | Unset | None = UNSET
 
 
+class HealthReason(Struct, frozen=True):
+    health: str = ""
+    since: str | None = None
+    text: str = ""
+
+
 class ReportedCandidate(Struct, frozen=True):
     code: str = ""
     mode: str = ""
@@ -144,6 +150,8 @@ class Device(Struct, frozen=True):
     facts: dict[str, Any] = field(default_factory=dict)
     free_mb: int | None = None
     groups: tuple[str, ...] = ()
+    health: str = "unknown"
+    health_reasons: tuple[HealthReason, ...] = ()
     id: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     last_seen: str | None = None

@@ -256,6 +256,7 @@ class Stratum(Struct, frozen=True):
     code: str = ""
     confirmations: tuple[Confirmation, ...] = ()
     counts: Counts = Counts()
+    cut: str = ""
     e_abort: float | None = None
     e_promote: float | None = None
     e_take_back: float | None = None

@@ -1,0 +1,163 @@
+"""What `edgectl top` shows, worked out from what the server said: the sentence about the fleet, tiles, rows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from edgefleet_cli.core import api
+from edgefleet_cli.render.format import age, counted, milliseconds, text
+from edgefleet_cli.rollout.render import REGRESSED, WAITS_FOR_A_PERSON
+
+WORST_FIRST: Final = ("failing", "offline", "degraded", "unknown", "updating", "healthy")
+"""Healths as the server judges them (docs/how-to/find-devices.md); what it does not know yet comes first."""
+ATTENTION: Final = ("failing", "offline", "degraded", "unknown")
+MARKS: Final[Mapping[str, str]] = {
+    "failing": "✗", "offline": "◌", "degraded": "▲", "unknown": "?", "updating": "◐", "healthy": "●", "revoked": "–",
+}  # fmt: skip
+STYLES: Final[Mapping[str, str]] = {
+    "failing": "bold red", "offline": "magenta", "degraded": "yellow", "unknown": "magenta", "updating": "cyan",
+    "healthy": "green", "revoked": "dim",
+}  # fmt: skip
+KIND_STYLES: Final[Mapping[str, str]] = {"ok": "bold green", "warn": "bold yellow", "bad": "bold red", "off": "bold"}
+KIND_MARKS: Final[Mapping[str, str]] = {"ok": "●", "warn": "▲", "bad": "✗", "off": "○"}
+
+
+@dataclass(frozen=True)
+class FleetView:
+    """What one look brought. counts: devices by health, exact; devices: the worst first, not all of a large fleet."""
+
+    at: datetime
+    counts: Mapping[str, int]
+    online: int
+    devices: Sequence[api.device.Device]
+    rollouts: Sequence[api.rollout.Rollout]
+    alerts: Sequence[api.alert.Alert]
+
+    @property
+    def total(self) -> int:
+        """Return how many devices there are."""
+        return sum(self.counts.values())
+
+
+class Sentence(NamedTuple):
+    """A state in words. kind: ok, warn, bad or off."""
+
+    kind: str
+    text: str
+
+
+def sentence(view: FleetView) -> Sentence:
+    """Return how the fleet is, in one sentence with its reasons; a device that says nothing never counts as well."""
+    if not view.total:
+        return Sentence("off", "No device is enrolled yet: `edgectl device claim` makes the line that enrols one.")
+    bad = {health: view.counts.get(health, 0) for health in ATTENTION if view.counts.get(health)}
+    firing = [one for one in view.alerts if one.state == "firing" and not one.suppressed_by]
+    waiting = [one for one in view.rollouts if one.state in {*WAITS_FOR_A_PERSON, REGRESSED}]
+    more = (
+        [f"{counted(len(waiting), 'rollout')} {'waits' if len(waiting) == 1 else 'wait'} for a person"]
+        if waiting
+        else []
+    )
+    more += [f"{counted(len(firing), 'alert')} {'fires' if len(firing) == 1 else 'fire'}"] if firing else []
+    reasons = [*(f"{count} {health}" for health, count in bad.items()), *more]
+    healthy = view.counts.get("healthy", 0)
+    if bad:
+        count = sum(bad.values())
+        needs = f"{count} of {counted(view.total, 'device')} {'needs' if count == 1 else 'need'} attention"
+        joined = "No device is well" if count == view.total else f"The fleet works, but {needs}"
+        is_bad = "failing" in bad or count == view.total or any(one.severity == "critical" for one in firing)
+        return Sentence("bad" if is_bad else "warn", f"{joined}: {', '.join(reasons)}.")
+    updating = view.counts.get("updating", 0)
+    said = (
+        f"All {counted(view.total, 'device')} are healthy"
+        if healthy == view.total
+        else _some(healthy, updating, view.total)
+    )
+    if not more:
+        return Sentence("ok", f"{said}.")
+    is_critical = any(one.severity == "critical" for one in firing)
+    return Sentence("bad" if is_critical else "warn", f"{said}; {', '.join(more)}.")
+
+
+def _some(healthy: int, updating: int, total: int) -> str:
+    return (
+        f"{healthy} of {counted(total, 'device')} are healthy, {updating} {'is' if updating == 1 else 'are'} updating"
+    )
+
+
+class DeviceRow(NamedTuple):
+    """One device in the table."""
+
+    id: str
+    health: str
+    name: str
+    why: str
+    runs: str
+    seen: str
+    last_seen: str
+
+
+def device_row(device: api.device.Device, now: datetime) -> DeviceRow:
+    """Return the row of a device: its name before its id, the worst reason first."""
+    runs = ", ".join(one.release or f"{one.model} -" for one in device.models) or "-"
+    why = device.health_reasons[0].text if device.health_reasons else ""
+    seen = age(device.last_seen, now)
+    return DeviceRow(
+        device.id, device.health or "unknown", device.display_name or device.id, why, runs, seen, text(device.last_seen)
+    )
+
+
+SORTS: Final[Mapping[str, Callable[[DeviceRow], tuple[object, ...]]]] = {
+    "worst first": lambda row: (_rank(row.health), row.name.lower()),
+    "name": lambda row: (row.name.lower(), row.id),
+    "seen last": lambda row: (row.last_seen,),
+    "release": lambda row: (row.runs, _rank(row.health)),
+}
+"""By name, the orders that the table can have; what was not seen for the longest comes first."""
+
+
+def _rank(health: str) -> int:
+    return WORST_FIRST.index(health) if health in WORST_FIRST else -1
+
+
+def device_rows(view: FleetView, order: str, wanted: str) -> list[DeviceRow]:
+    """Return the rows of the table in an order, of devices that have every wanted word in what the row or its labels say."""
+    words = wanted.lower().split()
+    rows = []
+    for device in view.devices:
+        row = device_row(device, view.at)
+        labels = " ".join(f"{key}={value}" for key, value in device.labels.items())
+        said = f"{row.id} {row.health} {row.name} {row.why} {row.runs} {device.profile} {labels}".lower()
+        if all(word in said for word in words):
+            rows.append(row)
+    return sorted(rows, key=SORTS[order])
+
+
+class Tile(NamedTuple):
+    """One figure of the fleet over time, or a picture in its place."""
+
+    title: str
+    value: str
+    values: Sequence[float | None]
+    picture: str = ""
+
+
+def tiles(timeline: api.device.Timeline | None) -> Iterator[Tile]:
+    """Yield requests, the share of errors and p95 of all devices; what was not measured is said so, and no zero."""
+    line = timeline.lines[0] if timeline and timeline.lines else None
+    yield _tile("Requests", [] if line is None else line.requests_per_s, lambda value: f"{value:.3g}/s")
+    errors = [] if line is None else [_share(bad, n) for bad, n in zip(line.errors, line.requests, strict=False)]
+    yield _tile("Errors", errors, lambda value: f"{value:.2%}")
+    yield _tile("Latency p95", [] if line is None else line.p95_ms, milliseconds)
+
+
+def _tile(title: str, values: Sequence[float | None], show: Callable[[float], str]) -> Tile:
+    last = next((value for value in reversed(values) if value is not None), None)
+    return Tile(title, "" if last is None else show(last), values)
+
+
+def _share(bad: float | None, requests: float | None) -> float | None:
+    return bad / requests if bad is not None and requests else None

@@ -1,0 +1,252 @@
+"""`edgectl top` on a screen: a real server with devices and a rollout, keys pressed by Textual's pilot, read back as text."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from textual.app import App
+from textual.pilot import Pilot
+
+from edgefleet_cli.core.api.alert import Alert
+from edgefleet_cli.core.api.device import Device
+from edgefleet_cli.core.api.rollout import Rollout
+from edgefleet_cli.core.errors import ApiError, CliError
+from edgefleet_cli.core.options import GlobalOptions
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.top import commands
+from edgefleet_cli.top.dashboard_app import Dashboard
+from edgefleet_cli.top.fleet_view import SORTS, FleetView, device_rows, sentence
+from edgefleet_cli.top.panes import Devices
+from edgefleet_cli.top.rollout_actions import actions_of
+from edgefleet_protocol.messages import Phase
+from edgefleet_server.access.model import Role
+from tests.cli.conftest import Edgectl
+from tests.cli.fleet_stub import NOON, Stub, page, problem, rollout, told
+from tests.cli.terminal import Terminal
+from tests.cli.test_timelines import STEPS, line, timeline
+from tests.server.dashboard.fleet import ORT, Fleet
+from tests.server.dashboard.serving import served
+
+Play = Pilot[CliError | None]
+LOOKS = 200
+Steps = Callable[[Dashboard, Play], Awaitable[None]]
+STAGES = [
+    {"name": "canary", "size": {"count": 2}, "soak": "1h"},
+    {"name": "rest", "size": {"percent": 100}, "soak": "0s"},
+]
+
+
+class There:
+    """A server with three devices, one of them offline, and a rollout in its first stage."""
+
+    def __init__(self, fleet: Fleet, url: str, started: str) -> None:
+        self.fleet, self.url, self.rollout = fleet, url, started
+
+    def session(self, *roles: Role) -> Session:
+        """Return a session with a token of these roles."""
+        return Session(GlobalOptions(server=self.url, token=self.fleet.house.token(*(roles or (Role.ADMIN,)))))
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[There]:
+    """The server."""
+    fleet = Fleet(tmp_path_factory.mktemp("top") / "server")
+    fleet.release("digits@1.0.0", ORT)
+    devices = [fleet.device(name) for name in ("cam-a", "cam-b", "cam-c")]
+    started = fleet.rollout(release="digits@1.0.0", selector="", stages=STAGES)
+    offered = fleet.offered(started, devices)
+    offered[0].report(Phase.COMMITTED)
+    offered[0].measure()
+    next(one for one in devices if one not in offered).connect(on=False)
+    with served(fleet.house.own_app()) as url:
+        yield There(fleet, url, started)
+    fleet.close()
+
+
+def play(session: Session, steps: Steps, size: tuple[int, int] = (80, 24)) -> Dashboard:
+    """Run the app, let `steps` press keys once devices are shown, and return it as it is then."""
+    app = Dashboard(session)
+
+    async def run() -> None:
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await until(pilot, lambda: bool(app.query_one(Devices).row_count))
+            await steps(app, pilot)
+
+    asyncio.run(run())
+    return app
+
+
+async def until(pilot: Play, holds: Callable[[], bool]) -> None:
+    """Wait until something holds; fails with what stands on the screen after many looks."""
+    for _ in range(LOOKS):
+        if holds():
+            return
+        await pilot.pause(0.02)
+    raise AssertionError(screen_text(pilot.app))
+
+
+async def shows(app: App[CliError | None], pilot: Play, *words: str) -> str:
+    """Wait until the screen shows words, and return what stands on it."""
+    await until(pilot, lambda: all(word in screen_text(app) for word in words))
+    return screen_text(app)
+
+
+def screen_text(app: App[CliError | None]) -> str:
+    """Return what stands on the screen."""
+    rows = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in row).rstrip() for row in rows)
+
+
+def test_a_small_terminal_shows_the_fleet_one_pane_at_a_time(there: There) -> None:
+    async def steps(app: Dashboard, pilot: Play) -> None:
+        first = await shows(app, pilot, "The fleet works, but", "cam-a", "Requests", "q Quit", "Online 2 of 3")
+        assert max(map(len, first.splitlines())) <= 80
+        names = [row.split()[1][:5] for row in first.splitlines() if " cam-" in row]
+        assert first.index("◌") < first.index("It is offline") < first.index("?  cam"), names
+        await pilot.press("s")
+        await shows(app, pilot, "1 Devices 3")
+        assert app.query_one("#pane-devices").border_title == "1 Devices 3, name"
+        await pilot.press("slash", *"offline", "enter")
+        await until(pilot, lambda: app.query_one(Devices).row_count == 1)
+        await pilot.press("escape", "question_mark")
+        await shows(app, pilot, "Keys of edgectl top", "✗ failing")
+        await pilot.press("escape", "2")
+        assert "canary 2 per stratum" in await shows(app, pilot, "digits@1.0.0  running")
+        await pilot.press("4")
+        await shows(app, pilot, "enrolled: ")
+        await pilot.press("3")
+        await shows(app, pilot, "No alert is pending or fires.")
+
+    play(there.session(), steps)
+
+
+def test_a_device_opens_with_its_reasons_and_its_events(there: There) -> None:
+    async def steps(app: Dashboard, pilot: Play) -> None:
+        await pilot.press("enter")
+        seen = await shows(app, pilot, "◌ offline", "It is offline: its session ended", "edgectl device explain")
+        assert "Last events" in seen
+        await pilot.press("escape")
+        await shows(app, pilot, "1 Devices 3")
+
+    play(there.session(), steps)
+
+
+def test_acts_name_their_command_and_are_asked_for(there: There) -> None:
+    async def steps(app: Dashboard, pilot: Play) -> None:
+        await shows(app, pilot, "2 Rollouts 1")
+        await pilot.press("2", "p")
+        await shows(app, pilot, f"edgectl rollout pause {there.rollout}", "Pause digits@1.0.0")
+        await pilot.press(*"odd", "enter")
+        await shows(app, pilot, "digits@1.0.0  paused", "paused by test: odd")
+        await pilot.press("n", "enter")
+        await shows(app, pilot, "A reason is needed", f"edgectl rollout promote {there.rollout} --reason R")
+        await pilot.press("escape", "a")
+        await shows(app, pilot, "cannot be done to it now")
+        await pilot.press("p", "enter")
+        await shows(app, pilot, "digits@1.0.0  running")
+
+    play(there.session(), steps, (130, 40))
+
+
+def test_a_viewer_is_refused_in_words(there: There) -> None:
+    async def steps(app: Dashboard, pilot: Play) -> None:
+        await shows(app, pilot, "2 Rollouts 1")
+        await pilot.press("2", "x", "enter")
+        await shows(app, pilot, "operator")
+
+    play(there.session(Role.VIEWER), steps)
+
+
+def says(fleet: Stub) -> None:
+    """Let a stub answer what the screen asks for."""
+    device = {"id": "d-1", "display_name": "cam", "health": "healthy", "status": "online", "models": [], "labels": {}}
+    fleet.says("GET /devices", page([device]))
+    fleet.says("GET /rollouts", page([rollout()]))
+    fleet.says("GET /alerts", page([]))
+    fleet.says("GET /fleet/summary", {"devices": 1, "status": {"online": 1}, "profiles": {}, "models": []})
+    rates = line("", requests=[60] * STEPS, requests_per_s=[4.2] * STEPS, errors=[0] * STEPS, p95_ms=[7.0] * STEPS)
+    fleet.says("GET /fleet/metrics", timeline(by="none", lines=[rates]))
+    fleet.says("GET /events", page([]))
+    fleet.says("GET /events/stream", told([]))
+
+
+def test_a_lost_server_is_said_and_come_back_to(fleet: Stub) -> None:
+    says(fleet)
+
+    async def steps(app: Dashboard, pilot: Play) -> None:
+        seen = await shows(app, pilot, "Requests 4.2/s", "Errors 0.00%", "Latency p95 7.00 ms")
+        assert "⣀" in seen or "⠉" in seen
+        away = problem(503, "server.database_unavailable", "the database is away")
+        fleet.says("GET /alerts", away, page([]))
+        await pilot.press("r")
+        await shows(app, pilot, "trying again. What is below is old.")
+        await until(pilot, lambda: "trying again" not in screen_text(app))
+
+    play(Session(GlobalOptions(server=fleet.url, token="t")), steps)
+
+
+def test_a_token_that_is_not_valid_ends_it_with_the_error(fleet: Stub) -> None:
+    fleet.says("GET /devices", problem(401, "auth.unknown_token", "this token is not known"))
+    app = Dashboard(Session(GlobalOptions(server=fleet.url, token="t")))
+    asyncio.run(app.run_async(headless=True))
+    assert isinstance(app.return_value, ApiError)
+
+
+def test_on_a_terminal_and_without_textual(fleet: Stub, edgectl: Edgectl, monkeypatch: pytest.MonkeyPatch) -> None:
+    says(fleet)
+    terminal = Terminal(fleet, "top", "--timeout", "2s")
+    assert terminal.end() == 8
+    assert "cam" in terminal.shown
+    monkeypatch.setattr(commands, "find_spec", lambda name: None)
+    ran = edgectl("top")
+    assert "1 device: 1 online" in ran.out
+    assert commands.PLAIN_HINT in ran.err
+    assert edgectl("top", "--plain").err == ""
+
+
+def view(alerts: int = 0, waiting: int = 0, **counts: int) -> FleetView:
+    """Return a fleet."""
+    firing = [Alert(id=n, state="firing", severity="warning") for n in range(alerts)]
+    return FleetView(NOON, counts, 0, [], [Rollout(id=str(n), state="paused") for n in range(waiting)], firing)
+
+
+@pytest.mark.parametrize(
+    ("seen", "kind", "said"),
+    [
+        (view(), "off", "No device is enrolled yet: `edgectl device claim` makes the line that enrols one."),
+        (view(healthy=8), "ok", "All 8 devices are healthy."),
+        (view(healthy=7, updating=1), "ok", "7 of 8 devices are healthy, 1 is updating."),
+        (view(healthy=8, alerts=1, waiting=2), "warn", "All 8 devices are healthy; 2 rollouts wait for a person, 1 alert fires."),
+        (view(healthy=5, offline=2, degraded=1), "warn", "The fleet works, but 3 of 8 devices need attention: 2 offline, 1 degraded."),
+        (view(healthy=7, failing=1), "bad", "The fleet works, but 1 of 8 devices needs attention: 1 failing."),
+        (view(unknown=2), "bad", "No device is well: 2 unknown."),
+    ],
+)  # fmt: skip
+def test_the_fleet_in_a_sentence(seen: FleetView, kind: str, said: str) -> None:
+    assert sentence(seen) == (kind, said)
+
+
+def test_rows_are_sorted_and_filtered() -> None:
+    devices = [
+        Device(id="d-1", display_name="zoe", health="healthy", labels={"site": "berlin"}, last_seen=NOON.isoformat()),
+        Device(id="d-2", health="failing", last_seen=(NOON - timedelta(days=1)).isoformat()),
+    ]
+    fleet = FleetView(NOON, {"healthy": 1, "failing": 1}, 2, devices, [], [])
+    orders = {order: [row.id for row in device_rows(fleet, order, "")] for order in SORTS}
+    assert orders == {
+        "worst first": ["d-2", "d-1"], "name": ["d-2", "d-1"], "seen last": ["d-2", "d-1"], "release": ["d-2", "d-1"],
+    }  # fmt: skip
+    assert [row.name for row in device_rows(fleet, "name", "SITE=berlin zoe")] == ["zoe"]
+
+
+@pytest.mark.parametrize(
+    ("state", "keys"), [("running", "pnx"), ("paused", "pnx"), ("awaiting_approval", "apx"), ("regressed", "x"), ("finished", "")]
+)  # fmt: skip
+def test_what_can_be_done_to_a_rollout(state: str, keys: str) -> None:
+    one = Rollout(id="r-1", release="digits@1.1.0", state=state)
+    assert "".join(actions_of(one)) == keys
+    for action in actions_of(one).values():
+        assert action.command(one, "it's odd").endswith("""--reason 'it'"'"'s odd'""")
