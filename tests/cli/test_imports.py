@@ -24,6 +24,7 @@ _HEAVY = (
     "pydantic",
     "yaml",
     "rich.live",
+    "textual",
 )
 
 

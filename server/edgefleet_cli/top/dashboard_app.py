@@ -47,6 +47,8 @@ TileBox { width: 1fr; padding: 0 0 0 1; }
 .pane { border: round ansi_bright_black; border-title-style: bold; height: 100%; }
 .pane:focus-within { border: round ansi_blue; }
 DataTable, ListView, RichLog { height: 1fr; background: ansi_default; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
+DataTable > .datatable--header { background: ansi_default; color: ansi_default; text-style: bold underline; }
+DataTable > .datatable--cursor { background: ansi_default; text-style: reverse; }
 .narrow #tabs { display: block; }
 .narrow #panes { grid-size: 1 1; grid-columns: 1fr; grid-rows: 1fr; }
 .narrow .pane { display: none; border: none; }
