@@ -216,7 +216,7 @@ def view(alerts: int = 0, waiting: int = 0, **counts: int) -> FleetView:
 @pytest.mark.parametrize(
     ("seen", "kind", "said"),
     [
-        (view(), "off", "No device is enrolled yet: `edgectl device claim` makes the line that enrols one."),
+        (view(), "off", "No device is enrolled yet: `edgectl device enroll` makes the line that enrols one."),
         (view(healthy=8), "ok", "All 8 devices are healthy."),
         (view(healthy=7, updating=1), "ok", "7 of 8 devices are healthy, 1 is updating."),
         (view(healthy=8, alerts=1, waiting=2), "warn", "All 8 devices are healthy; 2 rollouts wait for a person, 1 alert fires."),

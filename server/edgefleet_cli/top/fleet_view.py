@@ -52,7 +52,7 @@ class Sentence(NamedTuple):
 def sentence(view: FleetView) -> Sentence:
     """Return how the fleet is, in one sentence with its reasons; a device that says nothing never counts as well."""
     if not view.total:
-        return Sentence("off", "No device is enrolled yet: `edgectl device claim` makes the line that enrols one.")
+        return Sentence("off", "No device is enrolled yet: `edgectl device enroll` makes the line that enrols one.")
     bad = {health: view.counts.get(health, 0) for health in ATTENTION if view.counts.get(health)}
     firing = [one for one in view.alerts if one.state == "firing" and not one.suppressed_by]
     waiting = [one for one in view.rollouts if one.state in {*WAITS_FOR_A_PERSON, REGRESSED}]
