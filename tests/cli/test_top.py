@@ -17,7 +17,7 @@ from edgefleet_cli.core.errors import ApiError, CliError
 from edgefleet_cli.core.options import GlobalOptions
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.top import commands
-from edgefleet_cli.top.dashboard_app import Dashboard
+from edgefleet_cli.top.fleet_screen import Dashboard
 from edgefleet_cli.top.fleet_view import SORTS, FleetView, device_rows, sentence
 from edgefleet_cli.top.panes import Devices
 from edgefleet_cli.top.rollout_actions import actions_of

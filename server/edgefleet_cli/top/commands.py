@@ -36,7 +36,7 @@ def top(
 
 
 def _run_screen(session: Session) -> None:
-    from edgefleet_cli.top.dashboard_app import Dashboard
+    from edgefleet_cli.top.fleet_screen import Dashboard
 
     dashboard = Dashboard(session, session.options.timeout_s)
     error = dashboard.run()

@@ -20,7 +20,7 @@ from edgefleet_cli.top.fleet_reader import DeviceDetails
 from edgefleet_cli.top.fleet_view import MARKS, STYLES
 
 if TYPE_CHECKING:
-    from edgefleet_cli.top.dashboard_app import Dashboard
+    from edgefleet_cli.top.fleet_screen import Dashboard
 
 LOG_LINES = 60
 
