@@ -16,7 +16,7 @@ MOST_MODELS: Final = 8
 class Judge(Protocol):
     """What is needed of the judge of drift."""
 
-    def of_sites(self, name: ModelName) -> tuple[ModelDrift, list[list[SiteDrift]]]:
+    def of_sites(self, name: ModelName) -> tuple[ModelDrift, Sequence[Sequence[SiteDrift]]]:
         """Return a model's drift, and of each signal how it is at each site. Raises ModelUnknownError."""
         ...
 

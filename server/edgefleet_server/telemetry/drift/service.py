@@ -82,6 +82,7 @@ class _Judged:
     view: ModelDrift
     findings: Sequence[SignalFinding]
     heard: Sequence[Sequence[Heard]]
+    sites: Sequence[Sequence[SiteDrift]] = ()
 
 
 class DriftService:
@@ -140,13 +141,13 @@ class DriftService:
             devices=signal_views.devices_view(finding.effects[:MOST_SHOWN], said),
         )
 
-    def of_sites(self, name: ModelName) -> tuple[ModelDrift, list[list[SiteDrift]]]:
+    def of_sites(self, name: ModelName) -> tuple[ModelDrift, Sequence[Sequence[SiteDrift]]]:
         """Return the drift of the version that most devices report, and of each of its signals how it is at each site.
 
         Raises ModelUnknownError.
         """
         judged = self._judged(name, "", None)
-        return judged.view, [signal_views.site_views(one) for one in judged.findings]
+        return judged.view, judged.sites
 
     def of_device(self, device: str) -> list[DriftWord]:
         """Return which signals drift by a device's own word, the strongest first."""
@@ -276,7 +277,8 @@ class DriftService:
             reference=_reference_view(reference.source, reference.n, chosen),
             signals=[signal_views.signal_view(findings[at], past[at], sayers[at]) for at in order],
         )
-        return _Judged(found, [findings[at] for at in order], [heard[at] for at in order])
+        ordered = [findings[at] for at in order]
+        return _Judged(found, ordered, [heard[at] for at in order], [signal_views.site_views(one) for one in ordered])
 
     def _alone(
         self, session: Session, wanted: period.Wanted, specs: Sequence[SignalSpec], newest: datetime
