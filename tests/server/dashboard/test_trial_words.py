@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from edgefleet_server.dashboard.rollouts.trial_words import arms, difference, verdict
+from edgefleet_server.dashboard.rollouts.trial_words import arms, difference, says, verdict
 from edgefleet_server.rollout.status.experiment_results import ArmView, StratumResult
 from edgefleet_server.rollout.status.experiments import ExperimentResult, TrialView
 from edgefleet_server.rollout.status.metric_views import MetricView
@@ -48,6 +48,23 @@ LATENCY = "latency_p95_ms"
 )  # fmt: skip
 def test_the_page_begins_with_what_is_known(of: ExperimentResult, kind: str, title: str) -> None:
     assert verdict(of)[:2] == (kind, title)
+
+
+@pytest.mark.parametrize(
+    ("bound", "unit", "ends", "said"),
+    [
+        ("non_inferior_rel", "%", (52.0, -52.0, 121.0), "52 % more than what runs, somewhere from 52 % less to 121 % more"),
+        ("non_inferior_abs", "", (-0.06, -0.1, 0.0), "0.06 less than what runs, somewhere from 0.1 less to the same"),
+        ("non_inferior_rel", "%", (0.0, None, None), "the same as what runs"),
+        ("min", "", (0.9675, 0.68, 0.996), "0.968, somewhere from 0.68 to 0.996"),
+        ("max", "ms", (None, None, None), "no device has enough answers yet"),
+    ],
+)  # fmt: skip
+def test_a_metric_is_said_with_what_it_lies_between(
+    bound: str, unit: str, ends: tuple[float | None, float | None, float | None], said: str
+) -> None:
+    value, low, high = ends
+    assert says(replace(metric(LATENCY, "hold"), bound=bound, unit=unit, value=value, low=low, high=high)) == said
 
 
 def test_figures_stand_side_by_side() -> None:

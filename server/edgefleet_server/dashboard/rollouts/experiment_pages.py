@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from edgefleet_server.dashboard.core.layout import Shell
-from edgefleet_server.dashboard.rollouts.trial_words import arms, verdict
+from edgefleet_server.dashboard.rollouts.trial_words import arms, says, verdict
 from edgefleet_server.dashboard.rollouts.views import RolloutPages, metric_picture
 from edgefleet_server.rollout.status.experiments import ExperimentReader
 
@@ -37,6 +37,7 @@ def add_pages(router: APIRouter, shell: Shell, reader: ExperimentReader, pages: 
                 "experiment": experiment,
                 "head": verdict(experiment),
                 "arms": arms,
+                "says": says,
                 "trials": experiment.trials,
                 "steering": pages.steering(rollout_id),
                 "picture": metric_picture,

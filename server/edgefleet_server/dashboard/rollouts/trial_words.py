@@ -6,11 +6,16 @@ Rules:
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from edgefleet_server.dashboard.core.filters import label
 from edgefleet_server.rollout.status.experiment_results import StratumResult
 from edgefleet_server.rollout.status.experiments import ExperimentResult, TrialView
 from edgefleet_server.rollout.status.metric_views import MetricView
+
+RELATIVE: Final = ("non_inferior_rel", "non_inferior_abs")
+"""Bounds of metrics whose value is a change against what runs."""
+LEAST_CHANGE: Final = 1e-9
 
 
 def verdict(experiment: ExperimentResult) -> tuple[str, str, str]:
@@ -74,6 +79,26 @@ def difference(before: float | None, after: float | None) -> str:
         return ""
     change = 100 * (after - before) / before
     return "the same" if abs(change) < 0.5 else f"{abs(change):.0f} % {'more' if change > 0 else 'less'}"
+
+
+def says(metric: MetricView) -> str:
+    """Return what is known of a metric, as a sentence without its end: its value, and what it lies between."""
+    if metric.value is None:
+        return "no device has enough answers yet"
+    value = _told(metric, metric.value)
+    base = " what runs" if metric.bound in RELATIVE and not value.startswith("the same") else ""
+    if metric.low is None or metric.high is None:
+        return f"{value}{base}"
+    return f"{value}{base}, somewhere from {_told(metric, metric.low, is_short=True)} to {_told(metric, metric.high, is_short=True)}"
+
+
+def _told(metric: MetricView, value: float, *, is_short: bool = False) -> str:
+    unit = f" {metric.unit}" if metric.unit else ""
+    if metric.bound not in RELATIVE:
+        return f"{value:.3g}{unit}"
+    if abs(value) < LEAST_CHANGE:
+        return "the same" if is_short else "the same as what runs"
+    return f"{abs(value):.3g}{unit} {'more' if value > 0 else 'less'}{'' if is_short else ' than'}"
 
 
 def arms(result: StratumResult) -> list[tuple[str, str, str, str, str]]:
