@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from edgefleet_server.alerting.active_alerts.model import AlertCounts, AlertState, AlertView
-from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
+from edgefleet_server.alerting.alert_rules.fleet_facts import Facts, ModelTotals, Severity
+from edgefleet_server.alerting.alert_rules.model_fleet_rules import model_latency_up
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
-from edgefleet_server.dashboard.alerts.alert_words import ends_when, figure_of, headline, story, strips
+from edgefleet_server.dashboard.alerts.alert_words import ends_when, figure_of, headline, limit_of, story, strips
 from edgefleet_server.dashboard.timelines.charts import SPANS
 from edgefleet_server.telemetry.timelines.model import Scope
 
@@ -76,6 +77,14 @@ def test_a_chart_covers_the_time_of_the_alert() -> None:
     assert figure_of(alert("device_offline"), SPANS, NOW) is None
     assert figure_of(alert(minutes=90 * 1440), SPANS, NOW) is None
     assert figure_of(alert("drift", labels={}), SPANS, NOW) is None
+
+
+def test_a_limit_of_latency_is_a_multiple_of_what_is_usual() -> None:
+    totals = ModelTotals("digits", 1000, 0, 40.0, 10_000, 20.0, 7)
+    (found,) = model_latency_up(Facts(NOW, totals=[totals]), 1.3)
+    assert limit_of(alert("model_latency_up", summary=found.summary, threshold=found.limit)) == 26.0
+    assert limit_of(alert("model_latency_up", summary="is slow")) is None
+    assert limit_of(alert("error_share", summary=found.summary)) is None
 
 
 def test_strips_show_when_each_rule_fired() -> None:

@@ -1,5 +1,6 @@
 """Alerts in words: the sentence at the top of the page, what ends one, what happened to it, and which chart shows it. Pure."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,9 +28,11 @@ _ENDS: Final[Mapping[str, str]] = {
     "certificate_ends": "It ends by itself when the device has renewed its certificate.",
     "signing_key_ends": "It ends by itself when the metadata is signed again.",
 }
+_MULTIPLES: Final = ("latency_up", "model_latency_up")
+_USUAL: Final = re.compile(r"usually ([0-9.]+) ms")
 _CHARTS: Final[Mapping[str, tuple[Scope, tuple[str, ...]]]] = {
     "latency_up": (Scope.DEVICE, ("latency",)),
-    "error_share": (Scope.DEVICE, ("requests",)),
+    "error_share": (Scope.DEVICE, ("failed", "requests")),
     "not_finite": (Scope.DEVICE, ("requests",)),
     "disk_full": (Scope.DEVICE, ("disk",)),
     "model_latency_up": (Scope.MODEL, ("p95",)),
@@ -148,6 +151,15 @@ def figure_of(alert: AlertView, spans: Mapping[str, tuple[timedelta, int]], now:
     reach = (now - alert.since) * 1.5
     span = next((key for key, (length, _) in spans.items() if length >= max(reach, timedelta(hours=1))), "")
     return Figure(scope, name, ids, model, span) if name and span else None
+
+
+def limit_of(alert: AlertView) -> float | None:
+    """Return from which value on its chart an alert fires, where the rule's threshold is a multiple of what is usual.
+
+    What is usual stands in the sentence of the alert alone: no other field keeps it.
+    """
+    found = _USUAL.search(alert.summary) if alert.rule in _MULTIPLES else None
+    return None if found is None else round(float(found[1]) * alert.threshold, 3)
 
 
 def strips(alerts: Iterable[AlertView], now: datetime) -> dict[str, list[Stretch]]:
