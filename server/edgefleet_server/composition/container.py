@@ -17,6 +17,7 @@ from edgefleet_server.composition.worker_container import ConverterParts, build_
 from edgefleet_server.conversion.release_proof import ReleaseProver
 from edgefleet_server.conversion.sandbox import Converter, converter_command
 from edgefleet_server.conversion.service import ConversionService
+from edgefleet_server.dashboard.story.today import TodayReader
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.inventory.fleet_counts import FleetCounter
 from edgefleet_server.objectives.service import ObjectiveBook
@@ -82,6 +83,7 @@ class Parts:
     objectives: ObjectiveBook
     alarm: Alarm
     search: SearchService
+    today: TodayReader
     metrics: Metrics
     health: Health
 
@@ -143,6 +145,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         objectives=objectives,
         alarm=alarm,
         search=SearchService(fleet.finder, registry, rollout),
+        today=TodayReader(fleet.feed, fleet.health, registry, shared),
         metrics=metrics,
         health=Health(),
     )

@@ -18,8 +18,10 @@ from edgefleet_server.dashboard.drift.fleet_drift import FleetDriftReader
 from edgefleet_server.dashboard.enrolment import pages as enrolment_pages
 from edgefleet_server.dashboard.enrolment.views import EnrolmentReader
 from edgefleet_server.dashboard.fleet import pages as fleet_pages
-from edgefleet_server.dashboard.fleet.views import FleetPages, Watch
+from edgefleet_server.dashboard.fleet.views import FleetPages
 from edgefleet_server.dashboard.objectives import pages as objectives_pages
+from edgefleet_server.dashboard.overview import pages as overview_pages
+from edgefleet_server.dashboard.overview.views import Devices, OverviewPages, Watch
 from edgefleet_server.dashboard.registry import accuracy_pages, publish_page
 from edgefleet_server.dashboard.registry import pages as registry_pages
 from edgefleet_server.dashboard.registry.views import RegistryViews
@@ -47,8 +49,10 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     """Return the areas of devices and rollouts."""
     fleet, rollouts, registry, clock = parts.fleet, parts.rollout, parts.registry, parts.clock
     shown = RolloutPages(rollouts, fleet.feed)
-    watch = Watch(parts.alerts, parts.alarm.alerts, parts.objectives)
-    overview = FleetPages(fleet.lists, fleet.groups, fleet.feed, parts.telemetry, rollouts.reader, watch, charts, clock)
+    watch = Watch(parts.alerts, parts.alarm.alerts, parts.objectives, parts.drift)
+    devices = Devices(fleet.lists, fleet.map, parts.today)
+    overview = OverviewPages(devices, rollouts.reader, registry, watch, charts, clock)
+    lists = FleetPages(fleet.lists, fleet.map, fleet.groups, parts.telemetry, charts)
     sources = Sources(parts.alarm.alerts, parts.timelines.explainer)
     device = DevicePages(
         fleet.reader,
@@ -64,7 +68,8 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     )
     waiting = EnrolmentReader(fleet.approvals, fleet.enroller)
     return [
-        partial(fleet_pages.add_pages, reader=overview),
+        partial(overview_pages.add_pages, reader=overview),
+        partial(fleet_pages.add_pages, reader=lists),
         partial(devices_pages.add_pages, reader=device, tasks=fleet.tasks),
         partial(
             enrolment_pages.add_pages,

@@ -27,8 +27,10 @@ from edgefleet_server.fleet.enrolment.pending_devices import PendingEnrolments
 from edgefleet_server.fleet.enrolment.revocation import Revocation
 from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
 from edgefleet_server.fleet.enrolment.service import EnrolmentService
+from edgefleet_server.fleet.inventory.device_health import DeviceHealthReader
 from edgefleet_server.fleet.inventory.device_list import DeviceLister
 from edgefleet_server.fleet.inventory.display_names import DisplayNames
+from edgefleet_server.fleet.inventory.fleet_map import FleetMapper
 from edgefleet_server.fleet.inventory.groups import GroupBook
 from edgefleet_server.fleet.inventory.labels import DeviceEdits
 from edgefleet_server.fleet.inventory.memberships import MembershipReader
@@ -82,6 +84,8 @@ class Fleet:
     devices: DeviceSelector
     reader: FleetReader
     lists: DeviceLister
+    map: FleetMapper
+    health: DeviceHealthReader
     memberships: MembershipReader
     finder: InventorySearch
     names: DisplayNames
@@ -121,7 +125,9 @@ def build_fleet(
     desired = DesiredBook(db, signing, clock)
     devices, lists = DeviceSelector(db), DeviceLister(db, clock, registry.withdrawn)
     reports = ReportBook(db, feed, shared or clock)
+    mapper = FleetMapper(db, clock)
     reports.news.subscribe(lists.forget)
+    reports.news.subscribe(mapper.forget)
     suspicion = Suspicion(db, feed, reports.news, clock)
     enroller = Enroller(db, signing, feed, desired, PendingEnrolments(feed, clock, settings), suspicion, clock)
     tasks = TaskBook(db, desired, feed, clock)
@@ -133,6 +139,8 @@ def build_fleet(
         devices=devices,
         reader=FleetReader(db, registry.withdrawn),
         lists=lists,
+        map=mapper,
+        health=DeviceHealthReader(db),
         memberships=MembershipReader(db),
         finder=InventorySearch(db),
         names=names,

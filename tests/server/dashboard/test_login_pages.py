@@ -46,7 +46,7 @@ def assert_headers(answer: object) -> None:
     ("path", "to"),
     [
         ("/", "/login"),
-        ("/?selector=a%3Db", "/login"),
+        ("/?selector=a%3Db", "/login?next=/%3Fselector%3Da%253Db"),
         ("/rollouts/r-abc", "/login?next=/rollouts/r-abc"),
         ("/devices/d-1", "/login?next=/devices/d-1"),
         ("/devices/%22%3E%3Cb%3E", "/login"),

@@ -8,7 +8,6 @@ import pytest
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.fleet.views import PAGE_EVENTS
 from tests.server.dashboard.fleet import LITERT, NONFINITE, ORT, STAGES, Fleet, follow
 from tests.server.dashboard.test_login_pages import assert_headers
 
@@ -38,15 +37,20 @@ def test_an_empty_server_says_what_to_do_next(empty_fleet: Fleet) -> None:
 
 def test_the_overview_counts_devices_and_open_rollouts(story: tuple[Fleet, str, str]) -> None:
     page = story[0].browser(Role.VIEWER).get("/").text
-    assert part_of(page, "counts") == "9 online 1 offline 0 unknown 0 revoked 1 active rollout"
+    assert "7 healthy" in part_of(page, "map")
+    assert "1 offline" in part_of(page, "map")
+    assert "90.0 % 9 of 10 devices now" in text_of(page)
+    assert "1 open" in part_of(page, "rollouts")
 
 
-def test_events_name_what_from_which_state_to_which_and_why(story: tuple[Fleet, str, str]) -> None:
+def test_the_story_of_today_says_what_happened_and_why(story: tuple[Fleet, str, str]) -> None:
     fleet, _good, bad = story
-    told = part_of(fleet.browser(Role.VIEWER).get("/").text, "events")
-    assert f"rollout {bad} running → rolling back {ORT}: " in told
-    assert f"stage canary/{ORT} exposing → failed" in told
-    assert len(re.findall(r"2026-11-25 \d\d:\d\d:\d\d", told)) == PAGE_EVENTS
+    page = fleet.browser(Role.VIEWER).get("/").text
+    told = part_of(page, "today")
+    assert f"digits@1.2.0 is going back automatically {ORT}: 1 of 1 devices failed" in told
+    assert "digits@1.2.0 failed on cam" in told
+    assert "ann started the rollout of digits@1.2.0" in told
+    assert f'href="/events?rollout={bad}"' in page
 
 
 def test_a_rollout_shows_its_stages_by_stratum_with_rule_strength_bound_and_reason(
@@ -209,6 +213,7 @@ def test_files_are_served_with_their_kind_and_kept_by_what_is_in_them(empty_flee
     assert {address.partition("?")[0] for address in addresses} == {
         "/static/charts.js",
         "/static/command.js",
+        "/static/fleet_map.js",
         "/static/components.css",
         "/static/htmx-4.0.1.min.js",
         "/static/hx-sse-4.0.1.min.js",

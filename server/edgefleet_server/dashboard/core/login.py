@@ -28,7 +28,7 @@ from edgefleet_server.web.attempt_limits import TooManyLoginsError
 COOKIE: Final = "edgefleet_session"
 SECURE_COOKIE: Final = f"__Host-{COOKIE}"
 _OWN_PAGE: Final = re.compile(
-    r"/(?:(?!login|logout|do/|static/|[^?]*\.\.)[A-Za-z0-9_][A-Za-z0-9._~@/:-]{0,200}(?:\?[A-Za-z0-9._~@/?&=%+,:-]{0,500})?)?"
+    r"/(?:(?!login|logout|do/|static/|[^?]*\.\.)[A-Za-z0-9_][A-Za-z0-9._~@/:-]{0,200})?(?:\?[A-Za-z0-9._~@/?&=%+,:-]{0,500})?"
 )
 _SEE_OTHER: Final = 303
 

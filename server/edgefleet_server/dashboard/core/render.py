@@ -105,7 +105,7 @@ def compressed(request: Request, answer: Response) -> Response:
         return answer
     body = answer.body
     takes = "gzip" in request.headers.get("accept-encoding", "")
-    text = str(answer.headers.get("content-type", "")).startswith(("text/", "image/svg"))
+    text = str(answer.headers.get("content-type", "")).startswith(("text/", "image/svg", "application/json"))
     if not (takes and text) or len(body) < _SMALL_BYTES or "content-encoding" in answer.headers:
         return answer
     answer.body = gzip.compress(bytes(body), compresslevel=5, mtime=0)

@@ -1,4 +1,4 @@
-"""Pages of the fleet: overview, devices and what is done to many of them, groups."""
+"""Pages of the fleet: devices and what is done to many of them, groups."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final
@@ -7,12 +7,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.alerts.pages import LENGTHS, matchers_of
 from edgefleet_server.dashboard.core.forms import NothingSelectedError
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.fleet.device_query import Search
 from edgefleet_server.dashboard.fleet.views import FleetPages
-from edgefleet_server.dashboard.objectives.budget_words import KINDS, WORDS
 from edgefleet_server.db.keyset import decode_cursor
 from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.telemetry.timelines.model import LinesBy
@@ -27,21 +25,6 @@ Ids = Annotated[list[str] | None, Query(max_length=200)]
 
 def add_pages(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
     """Add the pages."""
-
-    @router.get("/", operation_id="show_overview")
-    def show_overview(request: Request) -> Response:
-        """Show how the fleet is, what is under way, and what needs a look."""
-
-        def build() -> dict[str, Any]:
-            return {
-                "overview": reader.overview(),
-                "lengths": LENGTHS,
-                "matchers_of": matchers_of,
-                "slo_tones": KINDS,
-                "slo_words": WORDS,
-            }
-
-        return shell.shown(request, "fleet/overview.html", build, tab="overview")
 
     _add_devices(router, shell, reader)
     _add_groups(router, shell, reader)

@@ -1,36 +1,23 @@
-"""What the pages of the fleet show: overview, list of devices, what is done to many, groups. Read from the services."""
+"""What the pages of the fleet show: list of devices, what is done to many, groups. Read from the services."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from edgefleet_protocol.clock import Clock
-from edgefleet_server.alerting.active_alerts.model import AlertView
-from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
-from edgefleet_server.alerting.model import AlertDeed
-from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.dashboard.core.rows import (
-    ACTIVE,
     DeviceLine,
-    EventLine,
-    RolloutLine,
     device_line,
-    event_line,
-    rollout_line,
 )
 from edgefleet_server.dashboard.fleet.device_query import MAX_IDS, Search, ids_selector
-from edgefleet_server.dashboard.objectives.pages import worst_first
 from edgefleet_server.dashboard.timelines.views import TimelineView, TimelineViews
-from edgefleet_server.db.keyset import PageRequest, decode_cursor, encode_cursor
-from edgefleet_server.events.log import EventLog
-from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery, Facets, Order, Place, Trouble
+from edgefleet_server.db.keyset import decode_cursor, encode_cursor
+from edgefleet_server.fleet.health_state import WORST_FIRST, Health
+from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery, Facets, Order, Place
+from edgefleet_server.fleet.inventory.fleet_map import FleetMapper
 from edgefleet_server.fleet.inventory.groups import GroupBook
 from edgefleet_server.fleet.model import Group
-from edgefleet_server.fleet.selectors.grammar import SUSPECT
-from edgefleet_server.objectives.model import SloView
-from edgefleet_server.objectives.service import ObjectiveBook
-from edgefleet_server.rollout.status.reader import RolloutReader
+from edgefleet_server.fleet.selectors.grammar import HEALTH, SUSPECT
 from edgefleet_server.telemetry.series import Trend
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.timelines.model import LinesBy, Scope
@@ -102,44 +89,6 @@ class FleetPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """One version of a model and its share of the devices that run the model; x and width in percent of a bar."""
-
-    version: str
-    devices: int
-    x: float
-    width: float
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShares:
-    """A model and the devices that run each version of it."""
-
-    model: str
-    devices: int
-    shares: Sequence[Share]
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """The first page."""
-
-    facets: Facets
-    models: Sequence[ModelShares]
-    troubled: Sequence[Trouble]
-    rollouts: Sequence[RolloutLine]
-    active_rollouts: int
-    alerts: Sequence[AlertDeed]
-    firing: Sequence[AlertView]
-    open_alerts: int
-    suppressed_alerts: int
-    events: Sequence[EventLine]
-    timeline: TimelineView
-    slos: Sequence[SloView]
-
-
-@dataclass(frozen=True, slots=True)
 class Bulk:
     """Devices to which one thing is done. selector: of all of them. total: live ones; shown: the first few."""
 
@@ -148,59 +97,18 @@ class Bulk:
     shown: Sequence[DeviceLine]
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Alerts of two kinds: those of a monitoring system outside, and our own; and objectives."""
-
-    outside: AlertService
-    own: ActiveAlerts
-    objectives: ObjectiveBook
-
-
 class FleetPages:
     """Builds pages. Thread-safe; calls block."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  # what the pages of a fleet show comes from as many services
-        self,
-        lists: DeviceLister,
-        groups: GroupBook,
-        feed: EventLog,
-        telemetry: TelemetryService,
-        rollouts: RolloutReader,
-        watch: Watch,
-        timelines: TimelineViews,
-        clock: Clock,
-    ) -> None:
+    def __init__(
+        self, lists: DeviceLister, fleet_map: FleetMapper, groups: GroupBook, telemetry: TelemetryService, timelines: TimelineViews
+    ) -> None:  # fmt: skip
         """Wire the services."""
         self._lists = lists
+        self._map = fleet_map
         self._groups = groups
-        self._feed = feed
         self._telemetry = telemetry
-        self._rollouts = rollouts
-        self._watch = watch
         self._timelines = timelines
-        self._clock = clock
-
-    def overview(self) -> Overview:
-        """Return the first page."""
-        facets = self._lists.facets()
-        active, count = self._rollouts.page(PageRequest(PAGE_ROLLOUTS), states=ACTIVE)
-        recent = active or self._rollouts.rollouts(limit=3)
-        since, counts = self._clock.now() - ALERTS_AGE, self._watch.own.counts()
-        return Overview(
-            facets=facets,
-            models=_shares(facets),
-            troubled=self._lists.troubled(SHOWN_TROUBLED),
-            rollouts=[rollout_line(one) for one in recent[:PAGE_ROLLOUTS]],
-            active_rollouts=count,
-            alerts=[one for one in self._watch.outside.deeds(limit=SHOWN_ALERTS) if one.at >= since],
-            firing=self._watch.own.firing(SHOWN_ALERTS),
-            open_alerts=counts.open,
-            suppressed_alerts=counts.suppressed,
-            events=[event_line(one) for one in self._feed.newest(limit=PAGE_EVENTS)],
-            timeline=self._timelines.view(Scope.FLEET).first(SHOWN_CHARTS),
-            slos=worst_first(self._watch.objectives.slos())[:SHOWN_SLOS],
-        )
 
     def over_time(self, group: str, span: str, by: LinesBy | None) -> TimelineView:
         """Return the charts of a group. Raises GroupUnknownError."""
@@ -231,7 +139,7 @@ class FleetPages:
             previous="" if found.previous is None else search.address(before=encode_cursor(found.previous.text())),
             next="" if found.next is None else search.address(after=encode_cursor(found.next.text())),
             is_first=found.previous is None,
-            facets=_facets(search, facets),
+            facets=_facets(search, facets, self._map.health()),
             sorts={order.value: _sort_link(search, order) for order in Order},
             fleet=fleet,
         )
@@ -281,9 +189,9 @@ def _sort_link(search: Search, order: Order) -> SortLink:
     return SortLink(search.sorted_by(order).address(), direction)
 
 
-def _facets(search: Search, facets: Facets) -> list[Facet]:
+def _facets(search: Search, facets: Facets, health: Mapping[Health, int]) -> list[Facet]:
     def option(key: str, value: str | None, count: int | None, label: str = "") -> Option:
-        is_state = key == "status"
+        is_state = key in {"status", HEALTH}
         return Option(
             label or value or key, count, search.toggled(key, value).address(), search.has(key, value), is_state
         )
@@ -291,6 +199,7 @@ def _facets(search: Search, facets: Facets) -> list[Facet]:
     suspects = [option(SUSPECT, None, facets.suspects)] if facets.suspects else []
     profiles = sorted(facets.profiles.items(), key=lambda one: (-one[1], one[0]))[:FACET_OPTIONS]
     rows = [
+        Facet("Health", [option(HEALTH, one.value, health[one]) for one in WORST_FIRST if health.get(one)]),
         Facet("Status", [option("status", name, count) for name, count in facets.status.items() if count] + suspects),
         Facet("Profile", [option("profile", name, count) for name, count in profiles]),
         Facet(
@@ -300,22 +209,3 @@ def _facets(search: Search, facets: Facets) -> list[Facet]:
         Facet("Group", [option("group", name, None) for name in facets.groups[:FACET_OPTIONS]]),
     ]
     return [one for one in rows if one.options]
-
-
-def _shares(facets: Facets) -> list[ModelShares]:
-    by_model: dict[str, list[tuple[str, int]]] = {}
-    for model, version, devices in facets.versions:
-        by_model.setdefault(model, []).append((version, devices))
-    return [_model_shares(model, versions) for model, versions in by_model.items()]
-
-
-def _model_shares(model: str, versions: Sequence[tuple[str, int]]) -> ModelShares:
-    whole = sum(devices for _, devices in versions)
-    shares: list[Share] = []
-    x = 0.0
-    for version, devices in versions:
-        width = round(100 * devices / whole, 3)
-        address = Search().toggled(f"model.{model}", version).address()
-        shares.append(Share(version, devices, round(x, 3), width, address))
-        x += width
-    return ModelShares(model, whole, shares)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlencode
 
-from edgefleet_server.dashboard.core.filters import duration, label, sentence
+from edgefleet_server.dashboard.core.filters import duration, label, number, sentence
 from edgefleet_server.dashboard.story.model import Happening, Piece, StoryLine, Thread, Tone
 
 NAMED: Final = 3
@@ -246,7 +246,7 @@ def _devices(devices: Mapping[str, str]) -> list[Piece]:
 
 
 def _counted(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
+    return f"{number(n)} {noun}{'' if n == 1 else 's'}"
 
 
 def _names(devices: Mapping[str, str], intro: str = "", *, more: Collection[str] = ()) -> str:

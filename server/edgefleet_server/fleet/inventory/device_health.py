@@ -10,6 +10,7 @@ from sqlmodel import col
 
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store as fleet_store
+from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.selectors import device_selector, sql
 from edgefleet_server.fleet.tables import FleetDevice, FleetLabel
 
@@ -59,6 +60,16 @@ class GroupPresence:
     away: int
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A live device that went away and is away still."""
+
+    id: str
+    name: str
+    site: str
+    at: datetime
+
+
 class DeviceHealthReader:
     """Reads the health of devices. Thread-safe; calls block."""
 
@@ -102,6 +113,21 @@ class DeviceHealthReader:
                 for device, said in session.execute(statement)
                 for model, signals in said.items()
             ]
+
+    def departures(self, since: datetime, limit: int) -> list[Departure]:
+        """Return the live devices whose sessions ended since a moment and that are not back, the newest first."""
+        away, own = col(FleetDevice.offline_since), col(FleetDevice.id)
+        label = and_(col(FleetLabel.device_id) == own, col(FleetLabel.key) == SITE)
+        statement = (
+            select(own, col(FleetDevice.display_name), col(FleetLabel.value), away)
+            .select_from(FleetDevice)
+            .join(FleetLabel, label, isouter=True)
+            .where(sql.has_status(DeviceStatus.OFFLINE), away >= since)
+            .order_by(away.desc(), own)
+            .limit(limit)
+        )
+        with self._db.read() as session:
+            return [Departure(device, name, site or "", at) for device, name, site, at in session.execute(statement)]
 
     def groups(self) -> list[GroupPresence]:
         """Return the presence of each group."""

@@ -194,6 +194,11 @@ class DeviceLister:
             found = self._look(session, grammar.parse_selector(selector), text, sql.is_live())
             return query_plan.count(session, found)
 
+    def names_of(self, ids: Sequence[str]) -> Mapping[str, str]:
+        """Return the display names of these devices, by id; devices without one are left out."""
+        with self._db.read() as session:
+            return group_store.display_names(session, ids)
+
     def forget(self) -> None:
         """Count again when asked next: a device reported something. Called in the thread that committed it; waits for nothing."""
         self._reports += 1
