@@ -91,12 +91,7 @@ class Parts:
 def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = False) -> Parts:
     """Wire all services on one database; open and start nothing. is_turned: the clock is a test's, and rollouts go by it too."""
     # registry asks fleet which profiles its devices have, fleet asks registry for bundles: the late call breaks the circle
-    first = build_first_parts(
-        settings,
-        clock,
-        lambda: fleet.reader.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
-        is_turned=is_turned,
-    )
+    first = build_first_parts(settings, clock, lambda: fleet.reader.profiles_in_use(), is_turned=is_turned)  # noqa: PLW0108
     db, shared, signing, registry = first.db, first.shared, first.signing, first.registry
     fleet = build_fleet(db, signing, registry, clock, settings, shared)
     poster = HttpPoster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)

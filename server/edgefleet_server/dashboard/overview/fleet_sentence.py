@@ -29,12 +29,11 @@ _IS: Final[Mapping[Health, tuple[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class RolloutFact:
-    """A rollout that is open, or that could not end well. waits: for a person."""
+    """A rollout that is open, or that could not end well."""
 
     id: str
     release: str
     state: str
-    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +143,7 @@ def _calm(facts: FleetFacts, total: int) -> str:
 
 
 def _reasons(facts: FleetFacts) -> list[Reason]:
-    found = [
-        _of_rollout(one) for one in facts.rollouts if one.state in _GOES_BACK or one.waits or one.state == "paused"
-    ]
+    found = [_of_rollout(one) for one in facts.rollouts if one.state in (*_GOES_BACK, *_WAIT)]
     ranks = {Health.FAILING: 1, Health.OFFLINE: 4, Health.DEGRADED: 5, Health.UNKNOWN: 8}
     for health, rank in ranks.items():
         n = facts.devices.get(health, 0)
@@ -173,6 +170,8 @@ def _reasons(facts: FleetFacts) -> list[Reason]:
 
 
 _GOES_BACK: Final = ("rolling_back", "regressed", "rollback_incomplete")
+_WAIT: Final = ("paused", "awaiting_approval")
+"""States in which a person has to say what happens next."""
 
 
 def _of_rollout(one: RolloutFact) -> Reason:
@@ -181,7 +180,7 @@ def _of_rollout(one: RolloutFact) -> Reason:
         return Reason(0, f"{one.release} could not go back everywhere", href, is_bad=True)
     if one.state in _GOES_BACK:
         return Reason(0, f"{one.release} is going back", href, is_bad=True)
-    if one.state == "awaiting_approval" or (one.waits and one.state != "paused"):
+    if one.state == "awaiting_approval":
         return Reason(6, f"{one.release} waits for a person", href)
     return Reason(6, f"{one.release} is paused", href)
 

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.alerts.pages import LENGTHS, matchers_of
 from edgefleet_server.dashboard.core.layout import Shell
-from edgefleet_server.dashboard.objectives.pages import TONES, WORDS
+from edgefleet_server.dashboard.objectives.budget_words import KINDS, WORDS
 from edgefleet_server.dashboard.overview.map_picture import Colouring
 from edgefleet_server.dashboard.overview.tiles import SPANS
 from edgefleet_server.dashboard.overview.views import MapQuery, OverviewPages
@@ -40,7 +40,7 @@ def add_pages(router: APIRouter, shell: Shell, reader: OverviewPages) -> None:
                 "overview": found,
                 "lengths": LENGTHS,
                 "matchers_of": matchers_of,
-                "slo_tones": TONES,
+                "slo_tones": KINDS,
                 "slo_words": WORDS,
                 "spans": SPANS,
                 "with_parts": lambda **changed: _address(asked, found.span, **changed),

@@ -1,4 +1,4 @@
-"""What the first page shows, read from the services. All viewers share readings of the whole fleet (`db.kept_reading`)."""
+"""What the first page shows, read from the services. All viewers share readings of the whole fleet (`db.read_cache`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

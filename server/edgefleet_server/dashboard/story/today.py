@@ -7,8 +7,8 @@ from typing import Final, Protocol
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.dashboard.story.event_fold import folded, happening_of
 from edgefleet_server.dashboard.story.model import Happening, Story
-from edgefleet_server.db.kept_reading import KeptReadings
 from edgefleet_server.db.keyset import Page, PageRequest
+from edgefleet_server.db.read_cache import KeptReadings
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.fleet.inventory.device_health import DeviceHealthReader
 from edgefleet_server.registry.model import ReleaseView

@@ -3,7 +3,7 @@
 Rules:
 1. The database writes the letters: one text of letters and one of ids a group, in the order of ids, so that 100,000 devices cost this
    process no loop. Only live devices are in it.
-2. What was read is kept until a device reports something new (`db.kept_reading`): of a large fleet no page waits for it but the first.
+2. What was read is kept until a device reports something new (`db.read_cache`): of a large fleet no page waits for it but the first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from sqlmodel import col
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db.database import Database
-from edgefleet_server.db.kept_reading import KeptReadings
+from edgefleet_server.db.read_cache import KeptReadings
 from edgefleet_server.fleet.health_state import Health
 from edgefleet_server.fleet.inventory.device_health import SITE
 from edgefleet_server.fleet.selectors import health_condition, sql
