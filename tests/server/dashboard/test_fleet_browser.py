@@ -53,7 +53,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
 
 def test_why_a_device_failed_is_found_in_one_click_from_the_overview(visit: Visit) -> None:
     tab = visit.page("/")
-    tab.click("#troubled a")
+    tab.click("#troubled li a")
     tab.wait_for_url(f"**/devices/{visit.failed}")
     assert NONFINITE in tab.inner_text("#models")
     assert visit.problems == []

@@ -11,6 +11,7 @@ from edgefleet_server.composition.alarm_container import Watched, build_alarm
 from edgefleet_server.composition.container import Parts, build_prediction_logs, build_prover
 from edgefleet_server.composition.objective_container import build_objectives
 from edgefleet_server.composition.timeline_container import build_timelines
+from edgefleet_server.dashboard.story.today import TodayReader
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.rollout.retirement import ReleaseRetirement
@@ -56,6 +57,7 @@ def parts_of(house: House) -> Parts:
         captures=CaptureService(house.db, house.clock, house.fleet.reader, house.fleet.sampling, house.fleet.desired),
         predictions=predictions,
         erasures=Erasures(house.db, house.clock, house.fleet.logging, predictions, house.fleet.feed),
+        today=TodayReader(house.fleet.feed, house.fleet.health, cast("Any", house.registry), house.clock),
         poster=house.poster,
         webhooks=house.webhooks,
         alerts=AlertService(house.db, rollout, house.clock),
