@@ -69,7 +69,7 @@ def test_the_page_of_a_model_has_a_line_for_each_version_and_marks(sending: Send
     assert list(found)[:2] == ["p95", "requests"]
     assert found["p95"]["names"] == ["1.1.0", "1.0.0"]
     assert {"failed", "failures", "classes", "memory", "temperature", "throttled", "network"} <= found.keys()
-    assert page.count('class="mark of-deploy"') == len(found)
+    assert page.count('class="of-deploy"') == len(found)
     assert "digits@1.1.0 begins" in page
     assert 'href="/rollouts/r1"' in page
     assert "Why did latency rise?" in page

@@ -3,7 +3,9 @@
 Rules:
 1. All charts of a page have the same axis of time, so that they line up.
 2. A line goes on over steps without figures where devices report less often than a step is long (`line_chart`).
-3. Of versions the newest is drawn first, solid; the one before is dashed and grey. At most MOST_SERIES lines have a place in a chart.
+3. Of versions the newest is drawn first, in the first colour, solid; older ones in the next colours, the oldest dashed and grey. Where
+   something new is compared with something old, the old is dashed and grey. At most MOST_SERIES lines have a place in a chart.
+4. A mark of a deploy says its version where the next such text is far enough away.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from edgefleet_server.dashboard.core.line_chart import Column, Drawing, drawn, time_place
+from edgefleet_server.dashboard.core.line_chart import Band, Column, Drawing, Limit, ScaleKind, drawn, time_place
 from edgefleet_server.telemetry.timelines.model import (
     ClassShares,
     LinesBy,
@@ -56,22 +58,30 @@ SIGNS: Final[Mapping[MarkKind, tuple[str, str]]] = {
 }
 """How marks are drawn, and what the key says."""
 
+TONES: Final[Mapping[MarkKind, str]] = {MarkKind.ROLLBACK: " b", MarkKind.ALERT: " b", MarkKind.DRIFT: " w"}
+SMALL_HEIGHT: Final = 52
+LABEL_ROOM: Final = 11.0
+"""Percents of the width that the text of a mark takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChartMark:
-    """A mark on a chart. at: percents from the left."""
+    """A mark on a chart. at: percents from the left; tone: " b" bad, " w" a warning, else "". label: "" where there is no room for it."""
 
     at: float
     kind: str
     sign: str
     title: str
+    tone: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
     """One chart: seconds since 1970 and a column of figures for each series; `rows` are some of them, for readers of a table.
 
-    begin, end: of the axis of time. is_of_versions: its lines are versions, the newest first.
+    begin, end: of the axis of time. is_of_versions: its lines are versions, the newest first. is_compared: its lines are something new
+    and something old. band: how sure the first line is. scale: which one it is asked to have.
     """
 
     id: str
@@ -83,6 +93,10 @@ class Chart:
     end: int
     marks: Sequence[ChartMark] = ()
     is_of_versions: bool = False
+    is_compared: bool = False
+    limits: Sequence[Limit] = ()
+    band: Band | None = None
+    scale: ScaleKind = ScaleKind.AUTO
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -91,9 +105,33 @@ class Chart:
         return {"id": self.id, "title": self.title, "unit": self.unit, "names": self.names, "data": self.data, **axis}
 
     @property
+    def classes(self) -> Sequence[str]:
+        """The class of each line in the style sheet."""
+        if self.is_compared:
+            return ["s1", *["ctl"] * (len(self.names) - 1)]
+        last = 4 if self.is_of_versions else MOST_SERIES
+        return [f"s{min(n, last)}{' old' if n >= last else ''}" for n in range(1, len(self.names) + 1)]
+
+    @property
     def drawing(self) -> Drawing:
         """The chart as it is drawn."""
-        return drawn([int(at or 0) for at in self.data[0]], self.data[1:], (self.begin, self.end))
+        return self._drawn()
+
+    @property
+    def small(self) -> Drawing:
+        """The chart as it is drawn on a tile."""
+        return self._drawn(height=SMALL_HEIGHT)
+
+    def _drawn(self, **size: int) -> Drawing:
+        return drawn(
+            [int(at or 0) for at in self.data[0]],
+            self.data[1:],
+            (self.begin, self.end),
+            limits=self.limits,
+            band=self.band,
+            kind=self.scale,
+            **size,
+        )
 
     @property
     def newest(self) -> Sequence[float | int | None]:
@@ -268,24 +306,34 @@ def _chart(
     kept = [one for one in range(len(moments)) if any(column[one] is not None for column in known.values())]
     axis = (min(begin, _seconds(timeline.at[0])), max(end, _seconds(timeline.at[-1])))
     data: list[Column] = [[column[one] for one in kept] for column in (moments, *known.values())]
-    marks = _marks(timeline.marks, *axis)
+    marks = _marks(timeline.marks, timeline.scope, *axis)
     if timeline.scope is Scope.MODEL and at is None and chart_id in DEVICES:
         title = f"{title} of all devices"
     is_of_versions = timeline.by is LinesBy.VERSION and chart_id in {"p95", "p50", "p99", "requests", "failed"}
     yield Chart(chart_id, title, unit, list(known), data, *axis, marks, is_of_versions)
 
 
-def _marks(marks: Sequence[Mark], begin: int, end: int) -> list[ChartMark]:
-    found = []
+def _marks(marks: Sequence[Mark], scope: Scope, begin: int, end: int) -> list[ChartMark]:
+    found: list[ChartMark] = []
+    room = 0.0
     for one in marks:
         at = _seconds(one.at)
         if begin <= at <= end:
+            place = round(100 * time_place(at, begin, end), 2)
+            label = _label(one, scope) if place >= room and place <= 100 - LABEL_ROOM else ""
+            room = place + LABEL_ROOM if label else room
             sign, _ = SIGNS[one.kind]
             more = f" ({one.n} times)" if one.n > 1 else ""
-            found.append(
-                ChartMark(round(100 * time_place(at, begin, end), 2), one.kind.value, sign, f"{one.title}{more}")
-            )
+            found.append(ChartMark(place, one.kind.value, sign, f"{one.title}{more}", TONES.get(one.kind, ""), label))
     return found
+
+
+def _label(mark: Mark, scope: Scope) -> str:
+    """Return the version that a deploy brings, of a model where the chart is of one."""
+    release, _, version = mark.title.partition(" ")[0].partition("@")
+    if mark.kind is not MarkKind.DEPLOY or not version:
+        return ""
+    return version if scope is Scope.MODEL else f"{release} {version}"
 
 
 def _seconds(at: datetime) -> int:
