@@ -34,6 +34,7 @@ from edgefleet_server.dashboard.settings import notification_pages
 from edgefleet_server.dashboard.settings import pages as settings_pages
 from edgefleet_server.dashboard.settings.views import SettingsPages
 from edgefleet_server.dashboard.timelines import pages as timelines_pages
+from edgefleet_server.dashboard.timelines.chart_limits import Limits
 from edgefleet_server.dashboard.timelines.views import TimelineViews
 
 
@@ -41,8 +42,13 @@ def dashboard_router(parts: Parts) -> APIRouter:
     """Return the pages, to be mounted at the root."""
     shell = Shell(Gate(parts.access, behind_proxy=parts.settings.behind_proxy), parts.clock, parts.fleet.names.name_of)
     stream = parts.fleet.stream
-    charts = TimelineViews(parts.timelines.reader, parts.clock)
+    charts = TimelineViews(parts.timelines.reader, parts.clock, lambda: _limits(parts))
     return build_router(shell, [*_operating(parts, charts), *_looking_up(parts, charts)], lambda: stream.is_closing)
+
+
+def _limits(parts: Parts) -> Limits:
+    rules = {name: one.threshold for name, one in parts.alarm.rules.settings().items() if one.is_enabled}
+    return Limits(parts.objectives.asked(), rules)
 
 
 def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
@@ -111,7 +117,13 @@ def _looking_up(parts: Parts, charts: TimelineViews) -> list[Area]:
     return [
         partial(publish_page.add_pages, registry=registry),
         partial(timelines_pages.add_pages, views=charts, explainer=parts.timelines.explainer, clock=clock),
-        partial(accuracy_pages.add_pages, accuracy=parts.truth.accuracy, uploads=parts.truth.uploads, clock=clock),
+        partial(
+            accuracy_pages.add_pages,
+            accuracy=parts.truth.accuracy,
+            uploads=parts.truth.uploads,
+            objectives=parts.objectives.asked,
+            clock=clock,
+        ),
         partial(
             registry_pages.add_pages,
             views=views,

@@ -114,6 +114,11 @@ class ObjectiveBook:
             stamps = [_stamp(row) for row in store.objectives(session, model)]
         return [self.shown(one) for one in stamps]
 
+    def asked(self, model: str = "") -> list[Slo]:
+        """Return what all objectives ask, or those of a model, by name; not how they stand."""
+        with self._db.read() as session:
+            return [openslo.parsed(row.document) for row in store.objectives(session, model)]
+
     def slo(self, name: str) -> SloDetail:
         """Return one objective with its file and the history of its budget. Raises SloUnknownError."""
         with self._db.read() as session:

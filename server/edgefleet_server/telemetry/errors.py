@@ -16,7 +16,7 @@ class NoCaptureKeyError(EdgefleetError):
 
 
 class BadSpanError(EdgefleetError):
-    """A span of time that ends before it begins."""
+    """A span of time that ends before it begins, or that cannot be read."""
 
     code = "telemetry.bad_span"
     default_next_step = "choose a `since` that is before `until`; without `until` it ends now"

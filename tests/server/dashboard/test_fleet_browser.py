@@ -1,10 +1,14 @@
 """The fleet's pages in a real browser: from the overview to why a device failed, charts, ticks that stay while news come in."""
 
+import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from PIL import Image
@@ -89,27 +93,90 @@ def test_charts_stay_readable_while_figures_come(visit: Visit, look: Literal["li
                 break
             tab.wait_for_timeout(100)
         assert _figures(tab) != before
-    titles = tab.eval_on_selector_all("figure.chart", "all => all.map((one) => one.dataset.chart)")
+    titles = tab.eval_on_selector_all("figure.graph", "all => all.map((one) => one.dataset.chart)")
     assert {"latency-0", "requests-0", "memory", "temperature"} <= set(titles)
-    plot = Image.open(io.BytesIO(tab.locator(".plot").first.screenshot())).convert("RGB")
-    assert_readable(plot)
-    tab.emulate_media(color_scheme="light" if look == "dark" else "dark")
-    assert_readable(Image.open(io.BytesIO(tab.locator(".plot").first.screenshot())).convert("RGB"))
+    seen = set()
+    for scheme in (look, "light" if look == "dark" else "dark"):
+        tab.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # one of both
+        plot = _picture(tab)
+        assert_readable(plot)
+        seen.add(assert_drawn(tab, plot))
+    assert len(seen) == 2, "light and dark have a series colour each"
     device.connect()
     assert visit.problems == []
     tab.close()
 
 
-def test_a_chart_says_the_figures_that_are_pointed_at(visit: Visit) -> None:
+def test_all_charts_say_the_figures_of_the_moment_that_is_looked_at(visit: Visit) -> None:
     tab = visit.page(f"/devices/{visit.failed}")
-    figure = tab.locator("figure[data-chart=requests-0]")
-    newest = figure.locator(".legend").inner_text()
-    figure.locator(".area").hover(position={"x": 2, "y": 60})
-    expect(figure.locator(".cursor")).to_have_class("cursor on")
-    first = next(one["data"] for one in json.loads(_figures(tab))["charts"] if one["id"] == "requests-0")[1][0]
-    assert figure.locator(".legend b").first.inner_text() == str(first)
+    charts = {one["id"]: one for one in json.loads(_figures(tab))["charts"]}
+    requests, latency = (tab.locator(f"figure[data-chart={one}]") for one in ("requests-0", "latency-0"))
+    newest = [one.locator(".legend").inner_text() for one in (requests, latency)]
+    requests.locator(".plot").hover(position={"x": 2, "y": 60})
+    assert tab.locator(".hov.on").count() == len(charts)
+    places = tab.eval_on_selector_all(".hov", "all => all.map((one) => Math.round(one.getBoundingClientRect().x))")
+    assert len(set(places)) == 2, "all charts of a column have the cursor at the same place"
+    for figure, name in ((requests, "requests-0"), (latency, "latency-0")):
+        shown = figure.locator(".legend b").all_inner_texts()
+        firsts = [f"{column[0]:.4g}" for column in charts[name]["data"][1:]]
+        assert [one.partition(" ")[0] for one in shown] == firsts
+    readout = tab.locator(".readout")
+    assert readout.locator("b").all_inner_texts() == requests.locator(".legend b").all_inner_texts()
     tab.mouse.move(1, 1)
-    assert figure.locator(".legend").inner_text() == newest
+    expect(readout).to_be_hidden()
+    assert tab.locator(".hov.on").count() == 0
+    assert [one.locator(".legend").inner_text() for one in (requests, latency)] == newest
+    assert visit.problems == []
+    tab.close()
+
+
+def test_a_chart_is_read_zoomed_and_copied_by_keyboard_and_pointer(visit: Visit) -> None:
+    visit.fleet.house.clock.turn(minutes=1)
+    for seq, ago in ((90, 1500), (91, 900), (92, 300)):
+        measure(visit.fleet, visit.fleet.by_id[visit.failed], seq, ago=ago)
+    tab = visit.page(f"/devices/{visit.failed}?span=1h&scale=linear")
+    visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    chart = next(one for one in json.loads(_figures(tab))["charts"] if one["id"] == "requests-0")
+    figure, times = tab.locator("figure[data-chart=requests-0]"), chart["data"][0]
+    readout = tab.locator(".readout .moment")
+    tab.get_by_role("button", name="Copy as CSV digits: requests").click()
+    expect(figure.get_by_role("button")).to_contain_text("Copied")
+    rows = list(csv.DictReader(io.StringIO(tab.evaluate("navigator.clipboard.readText()"))))
+    assert [row["requests"] for row in rows] == [str(one) for one in chart["data"][1]]
+    assert [datetime.fromisoformat(row["time"]).timestamp() for row in rows] == times
+    figure.locator(".plot").focus()
+    tab.keyboard.press("End")
+    last = readout.inner_text()
+    tab.keyboard.press("Home")
+    assert readout.inner_text() == f"{datetime.fromtimestamp(times[0], UTC):%Y-%m-%d %H:%M}"
+    tab.keyboard.press("Escape")
+    expect(tab.locator(".readout")).to_be_hidden()
+    tab.keyboard.press("Home")
+    tab.keyboard.press("Shift+End")
+    assert readout.inner_text() == last
+    tab.keyboard.press("Enter")
+    tab.wait_for_url("**from=*")
+    query = parse_qs(urlsplit(tab.url).query)
+    begin, end = (datetime.fromisoformat(query[one][0]).timestamp() for one in ("from", "to"))
+    assert begin <= times[0] < times[-1] <= end
+    assert (query["scale"], "span" in query) == (["linear"], False)
+    tab.get_by_role("link", name="Back to the last 24h").click()
+    tab.wait_for_url("**span=24h*")
+    chart = next(one for one in json.loads(_figures(tab))["charts"] if one["id"] == "requests-0")
+    box = figure.locator(".plot").bounding_box()
+    assert box is not None
+    tab.mouse.move(box["x"] + box["width"] / 4, box["y"] + 60)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + 60, steps=3)
+    assert figure.locator(".brush").evaluate("one => one.getBoundingClientRect().width") == pytest.approx(
+        box["width"] / 4, abs=2
+    )
+    tab.mouse.up()
+    tab.wait_for_url("**from=*")
+    query = parse_qs(urlsplit(tab.url).query)
+    begin, end = (datetime.fromisoformat(query[one][0]).timestamp() for one in ("from", "to"))
+    assert begin == pytest.approx(chart["begin"] + (chart["end"] - chart["begin"]) / 4, abs=200)
+    assert end - begin == pytest.approx((chart["end"] - chart["begin"]) / 4, abs=400)
     assert visit.problems == []
     tab.close()
 
@@ -120,8 +187,21 @@ def test_charts_are_whole_without_scripts(visit: Visit) -> None:
     context.add_cookies(visit.context.cookies(visit.url))  # type: ignore[arg-type]  # the same cookies, read and written
     tab = context.new_page()
     tab.goto(f"{visit.url}/devices/{visit.failed}")
-    assert_readable(Image.open(io.BytesIO(tab.locator(".plot").first.screenshot())).convert("RGB"))
+    assert_readable(_picture(tab))
     context.close()
+
+
+def _picture(tab: Page) -> Image.Image:
+    return Image.open(io.BytesIO(tab.locator(".chart").first.screenshot())).convert("RGB")
+
+
+def assert_drawn(tab: Page, plot: Image.Image) -> tuple[int, ...]:
+    """Fail unless the first series is drawn in the colour that the style sheet gives it; return that."""
+    said = tab.locator(".chart .ln.s1").first.evaluate("one => getComputedStyle(one).stroke")
+    color = tuple(int(one) for one in re.findall(r"\d+", said))
+    everything: Any = plot.get_flattened_data()
+    assert Counter(everything)[color] > 20
+    return color
 
 
 def assert_readable(plot: Image.Image) -> None:

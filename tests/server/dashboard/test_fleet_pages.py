@@ -309,7 +309,7 @@ def test_many_are_labelled_by_one_form(fleet: Fleet) -> None:
 
 def chart_names(page: str) -> list[str]:
     """Return the titles of the charts whose figures a page carries."""
-    data = re.search(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
+    data = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)
     return [] if data is None else [one["title"] for one in json.loads(data[1])["charts"]]
 
 

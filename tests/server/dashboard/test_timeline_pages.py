@@ -58,7 +58,7 @@ def sending(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SendingFleet]:
 
 def figures(page: str) -> dict[str, Any]:
     """Return the charts that a page carries for its script, by id."""
-    found = re.search(r'id="chart-data"[^>]*><script type="application/json">(.*?)</script>', page, re.DOTALL)
+    found = re.search(r'id="chart-data"[^>]*><script type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)
     assert found is not None
     return {one["id"]: one for one in json.loads(found[1])["charts"]}
 

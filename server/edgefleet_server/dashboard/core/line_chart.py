@@ -279,6 +279,15 @@ def time_place(at: int, first: int, last: int) -> float:
     return 0.5 if last <= first else (at - first) / (last - first)
 
 
+def newest_of(times: Sequence[int], column: Column) -> float | int | None:
+    """Return the newest value of a series; None where its line ended before the newest of the times."""
+    known = [(at, value) for at, value in zip(times, column, strict=True) if value is not None]
+    if not known:
+        return None
+    at, value = known[-1]
+    return value if times[-1] - at <= _reach(times, column) else None
+
+
 def _reach(places: Sequence[float], column: Column) -> float:
     """Return over how much of the axis the line of a column goes on."""
     known = [at for at, value in zip(places, column, strict=True) if value is not None]

@@ -10,6 +10,7 @@ from edgefleet_server.dashboard.alerts.pages import matchers_of
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import to_login
 from edgefleet_server.dashboard.devices.views import DevicePages
+from edgefleet_server.dashboard.timelines.time_range import AskedQuery
 from edgefleet_server.db.keyset import PageRequest, decode_cursor
 from edgefleet_server.fleet.desired.tasks import TaskBook
 
@@ -23,7 +24,7 @@ def add_pages(router: APIRouter, shell: Shell, reader: DevicePages, tasks: TaskB
     def show_device(
         request: Request,
         device_id: str,
-        span: Annotated[str, Query(max_length=8)] = "",
+        asked: AskedQuery,
         events: Annotated[str | None, Query(max_length=64)] = None,
     ) -> Response:
         """Show one device: what it should run, what it reports, what happened."""
@@ -31,7 +32,7 @@ def add_pages(router: APIRouter, shell: Shell, reader: DevicePages, tasks: TaskB
         def build() -> dict[str, Any]:
             session = shell.gate.session_of(request)
             may_act = session is not None and session.principal.may(Role.OPERATOR)
-            page = reader.device(device_id, span, _number(events), may_act=may_act)
+            page = reader.device(device_id, asked, _number(events), may_act=may_act)
             return {"page": page, "matchers_of": matchers_of}
 
         return shell.shown(request, "fleet/device.html", build, tab="devices")

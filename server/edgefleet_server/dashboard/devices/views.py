@@ -20,7 +20,7 @@ from edgefleet_server.dashboard.devices.remedies import Remedies, remedies
 from edgefleet_server.dashboard.devices.slot_pairs import SlotPair, slot_pairs
 from edgefleet_server.dashboard.story.event_fold import folded, happening_of
 from edgefleet_server.dashboard.story.model import Story
-from edgefleet_server.dashboard.timelines.charts import SPANS
+from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.dashboard.timelines.views import TimelineView, TimelineViews
 from edgefleet_server.db.keyset import encode_cursor
 from edgefleet_server.events.log import EventLog
@@ -186,13 +186,13 @@ class DevicePages:
         self._clock = clock
         self._kept: dict[tuple[str, str], tuple[float, LatencyExplanation | None, PeerDots | None]] = {}
 
-    def device(self, device_id: str, span: str, before: int | None, *, may_act: bool) -> DevicePage:
-        """Return one device; what only an operator may see or choose is left out for others. Raises DeviceUnknownError."""
+    def device(self, device_id: str, asked: Asked, before: int | None, *, may_act: bool) -> DevicePage:
+        """Return one device; what only an operator may see or choose is left out for others. Raises DeviceUnknownError, BadSpanError."""
         device = self._devices.device(device_id)
         now = self._clock.now()
         latest = self._telemetry.latest(device_id)
-        timeline = self._timelines.view(Scope.DEVICE, device_id, span)
-        since = now - SPANS[timeline.span][0]
+        timeline = self._timelines.view(Scope.DEVICE, device_id, asked)
+        since, until = timeline.since, timeline.until
         alerts = self._sources.alerts.of_device(device_id, since)
         open_alerts = [one for one in alerts if one.state is not AlertState.RESOLVED]
         rises, peers = self._compared(device, latest, now)
@@ -208,9 +208,9 @@ class DevicePages:
             alerts=open_alerts,
             peers=peers,
             slots=slot_pairs(device, self._size),
-            strips=strips(device, self._past(device_id), alerts, since, now, rises),
+            strips=strips(device, self._past(device_id), alerts, since, until, rises),
             since=since,
-            until=now,
+            until=until,
             telemetry=latest,
             timeline=timeline,
             tasks=tasks[:SHOWN_TASKS],

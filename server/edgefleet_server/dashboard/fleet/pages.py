@@ -11,6 +11,7 @@ from edgefleet_server.dashboard.core.forms import NothingSelectedError
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.fleet.device_query import Search
 from edgefleet_server.dashboard.fleet.views import FleetPages
+from edgefleet_server.dashboard.timelines.time_range import AskedQuery
 from edgefleet_server.db.keyset import decode_cursor
 from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.telemetry.timelines.model import LinesBy
@@ -93,7 +94,7 @@ def _add_groups(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
         return shell.shown(request, "fleet/groups.html", build, tab="groups")
 
     @router.get("/groups/{name}", operation_id="show_group")
-    def show_group(request: Request, name: str, span: Short = "", by: ByQuery = None) -> Response:
+    def show_group(request: Request, name: str, asked: AskedQuery, by: ByQuery = None) -> Response:
         """Show one group and its members."""
 
         def build() -> dict[str, Any]:
@@ -102,7 +103,7 @@ def _add_groups(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
                 "group": group,
                 "members": members,
                 "all": Search().toggled("group", group.name).address(),
-                "timeline": reader.over_time(name, span, by),
+                "timeline": reader.over_time(name, asked, by),
             }
 
         return shell.shown(request, "fleet/group.html", build, tab="groups")

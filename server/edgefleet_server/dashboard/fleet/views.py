@@ -10,6 +10,7 @@ from edgefleet_server.dashboard.core.rows import (
     device_line,
 )
 from edgefleet_server.dashboard.fleet.device_query import MAX_IDS, Search, ids_selector
+from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.dashboard.timelines.views import TimelineView, TimelineViews
 from edgefleet_server.db.keyset import decode_cursor, encode_cursor
 from edgefleet_server.fleet.health_state import WORST_FIRST, Health
@@ -110,9 +111,9 @@ class FleetPages:
         self._telemetry = telemetry
         self._timelines = timelines
 
-    def over_time(self, group: str, span: str, by: LinesBy | None) -> TimelineView:
-        """Return the charts of a group. Raises GroupUnknownError."""
-        return self._timelines.view(Scope.GROUP, group, span, by)
+    def over_time(self, group: str, asked: Asked, by: LinesBy | None) -> TimelineView:
+        """Return the charts of a group. Raises GroupUnknownError, BadSpanError."""
+        return self._timelines.view(Scope.GROUP, group, asked, by)
 
     def devices(self, search: Search, after: str | None, before: str | None) -> FleetPage:
         """Return a page of devices. Raises BadSelectorError, BadCursorError."""

@@ -18,6 +18,7 @@ from edgefleet_server.dashboard.core.login import to_login
 from edgefleet_server.dashboard.registry.drift_pages import add_drift_pages
 from edgefleet_server.dashboard.registry.profile_views import profile_lines, profile_page
 from edgefleet_server.dashboard.registry.views import PAGE_ROWS, RegistryViews
+from edgefleet_server.dashboard.timelines.time_range import AskedQuery
 from edgefleet_server.dashboard.timelines.views import TimelineViews
 from edgefleet_server.db.keyset import PageRequest, decode_cursor
 from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook
@@ -89,7 +90,7 @@ def _add_model_pages(
 
     @router.get("/models/{name}", operation_id="show_model")
     def show_model(
-        request: Request, name: str, cursor: Cursor = None, span: Version = "", by: ByQuery = None
+        request: Request, name: str, asked: AskedQuery, cursor: Cursor = None, by: ByQuery = None
     ) -> Response:
         """Show one model: versions, their share of the devices, figures over time, rollouts."""
 
@@ -102,7 +103,7 @@ def _add_model_pages(
                 "newest_ref": usable[0] if usable else "",
                 "log": predictions.find(name),
                 "has_aliases": any(one.id == "set_alias" for one in shell.operations(request)),
-                "timeline": timelines.view(Scope.MODEL, name, span, by),
+                "timeline": timelines.view(Scope.MODEL, name, asked, by),
             }
 
         return shell.shown(request, "registry/model.html", build, tab="models")

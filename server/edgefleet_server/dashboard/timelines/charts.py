@@ -9,11 +9,21 @@ Rules:
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from edgefleet_server.dashboard.core.line_chart import Band, Column, Drawing, Limit, ScaleKind, drawn, time_place
+from edgefleet_server.dashboard.core.line_chart import (
+    Band,
+    Column,
+    Drawing,
+    Limit,
+    ScaleKind,
+    drawn,
+    newest_of,
+    time_place,
+)
+from edgefleet_server.dashboard.timelines.chart_limits import NO_LIMITS, Limits, limits_of
 from edgefleet_server.telemetry.timelines.model import (
     ClassShares,
     LinesBy,
@@ -101,8 +111,9 @@ class Chart:
     @property
     def plain(self) -> dict[str, Any]:
         """The figures as the script reads them when somebody points at the chart."""
-        axis = {"begin": self.begin, "end": self.end}
-        return {"id": self.id, "title": self.title, "unit": self.unit, "names": self.names, "data": self.data, **axis}
+        found: dict[str, Any] = {"id": self.id, "unit": self.unit, "names": self.names, "data": self.data}
+        found |= {"newest": self.newest, "begin": self.begin, "end": self.end}
+        return found | ({"band": [self.band.low, self.band.high]} if self.band else {})
 
     @property
     def classes(self) -> Sequence[str]:
@@ -135,8 +146,9 @@ class Chart:
 
     @property
     def newest(self) -> Sequence[float | int | None]:
-        """The newest figure of each series."""
-        return [next((one for one in reversed(column) if one is not None), None) for column in self.data[1:]]
+        """The newest figure of each series, None of one that ended before the newest step."""
+        at = [int(one or 0) for one in self.data[0]]
+        return [newest_of(at, column) for column in self.data[1:]]
 
     @property
     def summary(self) -> Iterator[tuple[str, float, float, float]]:
@@ -153,10 +165,16 @@ class Chart:
         return [row for row in every if any(value is not None for value in row[1:])][: -TABLE_ROWS - 1 : -1]
 
 
-def charts(timeline: Timeline) -> list[Chart]:
+def charts(timeline: Timeline, limits: Limits = NO_LIMITS, scale: ScaleKind = ScaleKind.AUTO) -> list[Chart]:
     """Return the charts of a timeline: of a device those of each model and lane, else a line for each key; then the devices' own."""
     of_lines = _of_device(timeline) if timeline.scope is Scope.DEVICE else _of_keys(timeline)
-    return [*of_lines, *_of_drift(timeline), *_of_system(timeline)]
+    every = [*of_lines, *_of_drift(timeline), *_of_system(timeline)]
+    return [replace(one, limits=limits_of(limits, timeline, one.id), scale=scale) for one in every]
+
+
+def points_of(length: timedelta) -> int:
+    """Return in how many steps a span of time is cut at most: as many as the shortest of SPANS that is as long."""
+    return next((points for known, points in SPANS.values() if known >= length), SPANS["30d"][1])
 
 
 def fitting(timeline: Timeline) -> str:
@@ -186,6 +204,9 @@ def _of_device(timeline: Timeline) -> Iterator[Chart]:
             "non-finite": line.nonfinite,
         }
         yield from _chart(timeline, f"requests-{number}", f"{line.key}: requests", "", counts)
+        failed = _failed(line)
+        if any(failed):
+            yield from _chart(timeline, f"failed-{number}", f"{line.key}: failed answers", "%", {"failed": failed})
         yield from _chart(timeline, f"classes-{number}", f"{line.key}: answers by class", "%", _shares(line.classes))
 
 

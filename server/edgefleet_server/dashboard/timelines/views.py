@@ -2,29 +2,36 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_server.dashboard.timelines.charts import DEFAULT_SPAN, SPANS, Chart, charts, fitting, key_of
+from edgefleet_server.dashboard.core.line_chart import ScaleKind
+from edgefleet_server.dashboard.timelines.chart_limits import Known, Limits
+from edgefleet_server.dashboard.timelines.charts import DEFAULT_SPAN, SPANS, Chart, charts, fitting, key_of, points_of
+from edgefleet_server.dashboard.timelines.time_range import Asked, TimeRange
 from edgefleet_server.telemetry.timelines.model import LinesBy, Mark, Scope, Timeline
+from edgefleet_server.telemetry.timelines.routes import span_of
 from edgefleet_server.telemetry.timelines.service import TimelineReader
 
 SHOWN_MARKS: Final = 40
 KEPT_S: Final = 15.0
-Asked = tuple[Scope, str, str, LinesBy | None]
+Key = tuple[Scope, str, Asked, LinesBy | None]
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineView:
     """Charts of a span of time. key: kinds of marks with signs and words; marks: what happened, newest first; more: older ones.
 
-    spans: those that can be asked for; by: by what its lines are told apart, one of the choices.
+    range: from when to when, and what can be asked for instead; since, until: the same as moments. by: by what its lines are told apart,
+    one of the choices.
     """
 
     scope: str
     name: str
-    span: str
-    spans: Sequence[str]
+    range: TimeRange
+    since: datetime
+    until: datetime
     by: str
     choices: Sequence[str]
     charts: Sequence[Chart]
@@ -38,55 +45,83 @@ class TimelineView:
         return replace(self, charts=self.charts[:count])
 
     @property
+    def span(self) -> str:
+        """The name of the span; "" where it is a window."""
+        return self.range.span
+
+    @property
+    def spans(self) -> Sequence[str]:
+        """The spans that can be asked for."""
+        return self.range.spans
+
+    @property
     def plain(self) -> dict[str, Any]:
         """The figures for the script."""
-        return {"span": self.span, "charts": [one.plain for one in self.charts]}
+        return {"charts": [one.plain for one in self.charts]}
 
 
 class TimelineViews:
     """Builds them. Thread-safe; calls block."""
 
-    def __init__(self, timelines: TimelineReader, clock: Clock) -> None:
-        """Wire the parts."""
+    def __init__(self, timelines: TimelineReader, clock: Clock, limits: Known = Limits) -> None:
+        """Wire the parts. limits: what is known of limits now."""
         self._timelines = timelines
         self._clock = clock
-        self._kept: dict[Asked, tuple[float, TimelineView]] = {}
+        self._limits = limits
+        self._kept: dict[Key, tuple[float, TimelineView]] = {}
 
-    def read(self, scope: Scope, name: str, span: str, by: LinesBy | None = None) -> Timeline:
-        """Return the figures of one of SPANS."""
-        length, points = SPANS.get(span, SPANS[DEFAULT_SPAN])
+    def read(self, scope: Scope, name: str, asked: Asked, by: LinesBy | None = None) -> Timeline:
+        """Return the figures of a window, or of one of SPANS. Raises BadSpanError."""
         now = self._clock.now()
+        if window := asked.window(now):
+            since, until = span_of(self._clock, *window)
+            return self._timelines.read(scope, name, since, until, by=by, points=points_of(until - since))
+        length, points = SPANS.get(asked.span, SPANS[DEFAULT_SPAN])
         return self._timelines.read(scope, name, now - length, now, by=by, points=points)
 
-    def view(self, scope: Scope, name: str = "", span: str = "", by: LinesBy | None = None) -> TimelineView:
-        """Return the charts of a span, at most KEPT_S old: pages are made again with every event.
+    def view(self, scope: Scope, name: str = "", asked: Asked | str = "", by: LinesBy | None = None) -> TimelineView:
+        """Return the charts of what is asked for, at most KEPT_S old: pages are made again with every event. Raises BadSpanError.
 
-        Where it is none of SPANS: of the usual one, or of a shorter one that has all of its figures.
+        A span that is none of SPANS: the usual one, or a shorter one that has all of its figures.
         """
-        asked, now_s, known = (scope, name, span, by), self._clock.monotonic_s(), self._kept
+        wanted = Asked(asked) if isinstance(asked, str) else asked
+        key, now_s, known = (scope, name, wanted, by), self._clock.monotonic_s(), self._kept
         kept = {key: one for key, one in known.items() if 0 <= now_s - one[0] < KEPT_S}
-        if asked not in kept:
-            kept[asked] = (now_s, self._made(*asked))
+        if key not in kept:
+            kept[key] = (now_s, self._made(*key))
         self._kept = kept
-        return kept[asked][1]
+        return kept[key][1]
 
-    def _made(self, scope: Scope, name: str, span: str, by: LinesBy | None) -> TimelineView:
-        timeline = self.read(scope, name, span, by)
-        made = charts(timeline)
-        if span not in SPANS:
+    def _made(self, scope: Scope, name: str, asked: Asked, by: LinesBy | None) -> TimelineView:
+        timeline, limits = self.read(scope, name, asked, by), self._limits()
+        made, span = charts(timeline, limits, asked.scale), asked.span
+        window = (timeline.since, timeline.until) if asked.begin or asked.end else None
+        if window is None and span not in SPANS:
             span, fits = DEFAULT_SPAN, fitting(timeline)
-            shorter = timeline if fits == span else self.read(scope, name, fits, by)
+            shorter = timeline if fits == span else self.read(scope, name, Asked(fits), by)
             # of a window that begins now, or by a clock that is ahead, only longer steps may begin before now
-            if found := charts(shorter):
+            if found := charts(shorter, limits, asked.scale):
                 span, timeline, made = fits, shorter, found
         marks = list(reversed(timeline.marks))
+        choices = _CHOICES[scope]
+        drawings = [one.drawing for one in made]
         return TimelineView(
             scope=scope.value,
             name=name,
-            span=span,
-            spans=list(SPANS),
+            range=TimeRange(
+                span="" if window else span,
+                spans=list(SPANS),
+                usual=DEFAULT_SPAN,
+                window=window,
+                scale=asked.scale,
+                other=(("by", timeline.by.value),) if choices and timeline.by.value != choices[0] else (),
+                is_wide=any(one.is_log for one in drawings),
+                may_be_wide=any(one.can_log for one in drawings) or asked.scale is not ScaleKind.AUTO,
+            ),
+            since=timeline.since,
+            until=timeline.until,
             by=timeline.by.value,
-            choices=_CHOICES[scope],
+            choices=choices,
             charts=made,
             step_s=timeline.step_s,
             key=key_of(made),

@@ -1,0 +1,83 @@
+"""The limits that charts show: what objectives ask, and from where on rules of alerts say something. Pure.
+
+Rules:
+1. An objective is a limit where the chart is of what it counts: one of a model that holds everywhere on charts of that model, one of a
+   group on the page of that group; one of a site or profile on none.
+2. A latency objective is about a share of the answers, so its limit says which. It stands on the p95 and the p99.
+3. A rule's threshold is a limit where the chart has the figure that the rule judges; a rule that is switched off has none.
+4. Where a chart is of several models, a limit names its model. A chart has at most MOST limits.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from edgefleet_protocol.drift.detector import FLEET_FLOOR
+from edgefleet_server.dashboard.core.line_chart import Limit
+from edgefleet_server.objectives.model import Indicator, Slo
+from edgefleet_server.telemetry.timelines.model import LinesBy, Scope, Timeline
+
+MOST: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is known of limits. rules: the thresholds of the rules that are switched on."""
+
+    objectives: Sequence[Slo] = ()
+    rules: Mapping[str, float] = field(default_factory=dict)
+
+
+Known = Callable[[], Limits]
+NO_LIMITS: Final = Limits()
+
+
+def limits_of(known: Limits, timeline: Timeline, chart: str) -> list[Limit]:
+    """Return the limits of one chart of a timeline."""
+    kind, _, place = chart.partition("-")
+    if kind == "drift":
+        return [Limit("least that counts", FLEET_FLOOR)]
+    if kind == "disk" and timeline.scope is Scope.DEVICE:
+        return _rule(known, "disk_full", "alert below")
+    if timeline.scope is Scope.DEVICE and place.isdigit():
+        model = timeline.lines[int(place)].key.partition(",")[0]
+        of_failed = _rule(known, "error_share", "alert above")
+        return (_of_model(known, timeline, model, kind, "") + (of_failed if kind == "failed" else []))[:MOST]
+    models = _models(timeline)
+    found = [
+        one
+        for model in models
+        for one in _of_model(known, timeline, model, kind, f"{model}: " if len(models) > 1 else "")
+    ]
+    if kind == "failed" and timeline.scope is not Scope.GROUP and models:
+        found += _rule(known, "model_error_share", "alert above")
+    return found[:MOST]
+
+
+def _models(timeline: Timeline) -> Sequence[str]:
+    """Return the models that the lines of a timeline are of; none where they are mixed."""
+    if timeline.scope is Scope.MODEL:
+        return [timeline.name]
+    return sorted({one.key for one in timeline.lines if one.key}) if timeline.by is LinesBy.MODEL else []
+
+
+def _of_model(known: Limits, timeline: Timeline, model: str, kind: str, prefix: str) -> list[Limit]:
+    where = (("group", timeline.name),) if timeline.scope is Scope.GROUP else ()
+    mine = [one for one in known.objectives if one.model == model and one.where in {(), where}]
+    if kind in {"p95", "p99", "latency"}:
+        return [
+            Limit(f"{prefix}objective: {100 * one.target:.6g} % within", one.threshold)
+            for one in mine
+            if one.indicator is Indicator.LATENCY and one.threshold is not None
+        ]
+    if kind == "failed":
+        return [
+            Limit(f"{prefix}objective", round(100 * one.allowed, 6))
+            for one in mine
+            if one.indicator is Indicator.SUCCESS
+        ]
+    return []
+
+
+def _rule(known: Limits, name: str, words: str) -> list[Limit]:
+    return [Limit(words, known.rules[name])] if name in known.rules else []
