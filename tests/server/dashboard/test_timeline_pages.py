@@ -9,13 +9,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from typing import Any
 
 import pytest
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.filters import evidence
-from edgefleet_server.dashboard.timelines.charts import MOST_SERIES, SPANS, charts, fitting
+from edgefleet_server.dashboard.core.line_chart import Band, Limit
+from edgefleet_server.dashboard.core.render import environment
+from edgefleet_server.dashboard.timelines.charts import MOST_SERIES, SPANS, Chart, ChartMark, charts, fitting
 from edgefleet_server.dashboard.timelines.views import TimelineViews
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.telemetry.timelines.csv_table import csv_lines
@@ -24,6 +27,8 @@ from edgefleet_server.telemetry.timelines.model import (
     ClassShares,
     DriftLine,
     LinesBy,
+    Mark,
+    MarkKind,
     MetricLine,
     Scope,
     Timeline,
@@ -212,6 +217,115 @@ def test_steps_between_seldom_reports_do_not_break_a_line_but_silence_does() -> 
     (chart,) = charts(timeline([line("1", silent)]))
     assert chart.drawing.lines[0].count("M") == 2
     assert (chart.begin, chart.end) == (int(BEGIN.timestamp()), int(BEGIN.timestamp()) + 80 * 3600)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/fleet",
+        "/models/digits",
+        "/models/digits/latency",
+        "/models/digits/accuracy",
+        "/groups/halls",
+        "/devices/{device}",
+    ],
+)
+def test_a_window_in_the_address_holds_for_all_pages_with_charts(sending: SendingFleet, path: str) -> None:
+    browser, now = sending.fleet.browser(Role.VIEWER), sending.fleet.house.clock.now()
+    address, begin = path.format(device=sending.devices[0].id), now - timedelta(hours=6)
+    page = browser.get(f"{address}?from={begin:%Y-%m-%dT%H:%MZ}&to={int((now - timedelta(hours=2)).timestamp())}").text
+    for chart in figures(page).values():
+        assert begin.timestamp() - 900 <= chart["data"][0][0] < chart["data"][0][-1] <= now.timestamp() - 7_200
+    if path != "/":
+        assert f"{begin:%Y-%m-%d %H:%M} to {now - timedelta(hours=2):%H:%M} UTC" in page
+        assert "Back to the last" in page
+    wrong = browser.get(f"{address}?from=noon")
+    assert wrong.status_code == 422
+    assert "which is no time" in wrong.text
+    assert "2026-11-30T10:00:00Z" in wrong.text
+    assert "is not before" in browser.get(f"{address}?from={int(now.timestamp())}&to=2026-11-01T00:00Z").text
+    assert browser.get(f"{address}?scale=round").status_code == 422
+
+
+def test_a_window_is_cut_into_fitting_steps_and_its_links_and_file_keep_it(sending: SendingFleet) -> None:
+    browser, now = sending.fleet.browser(Role.VIEWER), sending.fleet.house.clock.now()
+    window = f"from={now - timedelta(hours=4):%Y-%m-%dT%H:%M:%SZ}&to={now - timedelta(hours=3):%Y-%m-%dT%H:%M:%SZ}"
+    page = unescape(browser.get(f"/models/digits?{window}&by=site&scale=log").text)
+    assert "From (UTC), 1 min each" in page
+    kept = window.replace(":", "%3A")
+    assert f"/metrics-file?scope=model&name=digits&by=site&{kept}&scale=log" in page
+    assert f'href="/models/digits?by=version&{kept}&scale=log#over-time"' in page
+    assert 'href="/models/digits?by=site&scale=log&span=7d#over-time"' in page
+    assert '<input type="hidden" name="scale" value="log">' in page
+    assert f"edgectl model metrics digits --since {window[5:25]} --until {window[29:]}" in page
+    rows = list(csv.DictReader(io.StringIO(browser.get(f"/metrics-file?scope=model&name=digits&{window}").text)))
+    assert {row["at"][:13] for row in rows} <= {f"{now - timedelta(hours=n):%Y-%m-%dT%H}" for n in (4, 3)}
+
+
+def test_a_log_scale_is_said_and_asked_for_by_a_link(sending: SendingFleet) -> None:
+    browser = sending.fleet.browser(Role.VIEWER)
+    page = browser.get("/models/digits?span=24h").text
+    assert "<li>log scale</li>" not in page
+    assert "span=24h&amp;scale=log#over-time" in page
+    page = browser.get("/models/digits?span=24h&scale=log").text
+    assert page.partition("Copy as CSV")[2].partition("<figure")[0].count("<li>log scale</li>") == 1
+    assert "span=24h&amp;scale=linear#over-time" in page
+
+
+def test_limits_of_objectives_and_rules_are_on_the_charts_of_a_model(sending: SendingFleet) -> None:
+    client = sending.fleet.house.client(Role.ADMIN)
+    assert client.put("/api/v1/slos/kept", json=share("success") | {"metadata": {"name": "kept"}}).status_code == 201
+    sending.fleet.house.clock.turn(minutes=1)
+    page = sending.fleet.browser(Role.VIEWER).get("/models/digits").text
+    failed = page.partition('data-chart="failed"')[2].partition("</figure>")[0]
+    assert re.search(r'<text class="thrt"[^>]*>objective 0.5 %</text>', failed)
+    assert "alert above 2 %, beyond the scale" in failed
+    assert client.delete("/api/v1/slos/kept").status_code == 204
+
+
+def test_what_is_new_is_solid_and_what_is_old_is_grey_and_dashed() -> None:
+    at = [0, 60, 120]
+    new = Chart("gate", "Latency p95", "ms", ("new", "old"), [at, [4.0, 5.0, 4.0], [5.0] * 3], 0, 120, is_compared=True)
+    assert new.classes == ["s1", "ctl"]
+    many = Chart("p95", "Latency", "ms", [*"abcdef"], [at, *[[1.0] * 3] * 6], 0, 120, is_of_versions=True)
+    assert many.classes == ["s1", "s2", "s3", "s4 old", "s4 old", "s4 old"]
+    assert replace(many, is_of_versions=False).classes == ["s1", "s2", "s3", "s4", "s5", "s6 old"]
+    band = replace(new, band=Band([3.0] * 3, [6.0] * 3))
+    drawn = environment().get_template("chart.html").module
+    page = str(drawn.plot(band))  # type: ignore[attr-defined]  # a macro
+    assert page.count('<path class="ar s1"') == 1
+    assert page.index('class="ln ctl" d=') < page.index('class="ln s1" d='), "the new one is drawn above the old one"
+    assert band.plain["band"] == [[3.0] * 3, [6.0] * 3]
+
+
+def test_a_small_chart_has_its_line_area_marks_and_limits_and_no_text() -> None:
+    marks = [
+        ChartMark(50.0, "rollback", "▼", "digits@1.1.0 goes back", " b"),
+        ChartMark(60.0, "drift", "≈", "blur drifts", " w"),
+    ]
+    chart = Chart(
+        "p95", "Latency", "ms", ("all",), [[0, 60], [40.0, 50.0]], 0, 60, marks, limits=[Limit("objective", 60.0)]
+    )
+    page = str(environment().get_template("chart.html").module.small(chart))  # type: ignore[attr-defined]  # a macro
+    assert re.findall(r'<(?:path|line) class="([^"]+)"', page) == ["ar s1", "ln s1", "mk b", "thr", "hov"]
+    assert "<text" not in page
+    assert 'x1="500.0"' in page
+    assert 'viewBox="0 0 1000 52"' in page
+
+
+def test_a_version_that_ended_has_no_newest_figure() -> None:
+    old, new = line("2.0.0", [*[5] * 9, *[None] * 9]), line("2.1.0", [*[None] * 9, *[5] * 9])
+    (chart,) = charts(timeline([old, new]))
+    assert (chart.names, chart.newest) == (["2.1.0", "2.0.0"], [20.0, None])
+
+
+def test_a_deploy_says_its_version_where_there_is_room() -> None:
+    marks = [
+        Mark(BEGIN + timedelta(hours=n), MarkKind.DEPLOY, f"digits@1.{n}.0 begins", "digits") for n in (1, 2, 9, 19)
+    ]
+    (chart,) = charts(timeline([line("1.0.0", [5] * 20)], marks=marks))
+    assert [one.label for one in chart.marks] == ["1.1.0", "", "1.9.0", ""]
 
 
 @pytest.mark.parametrize("span", SPANS)
