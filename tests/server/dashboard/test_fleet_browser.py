@@ -113,8 +113,8 @@ def test_all_charts_say_the_figures_of_the_moment_that_is_looked_at(visit: Visit
     requests, latency = (tab.locator(f"figure[data-chart={one}]") for one in ("requests-0", "latency-0"))
     newest = [one.locator(".legend").inner_text() for one in (requests, latency)]
     requests.locator(".plot").hover(position={"x": 2, "y": 60})
-    assert tab.locator(".hov.on").count() == len(charts)
-    places = tab.eval_on_selector_all(".hov", "all => all.map((one) => Math.round(one.getBoundingClientRect().x))")
+    assert tab.locator(".cur.on").count() == len(charts)
+    places = tab.eval_on_selector_all(".cur", "all => all.map((one) => Math.round(one.getBoundingClientRect().x))")
     assert len(set(places)) == 2, "all charts of a column have the cursor at the same place"
     for figure, name in ((requests, "requests-0"), (latency, "latency-0")):
         shown = figure.locator(".legend b").all_inner_texts()
@@ -124,7 +124,7 @@ def test_all_charts_say_the_figures_of_the_moment_that_is_looked_at(visit: Visit
     assert readout.locator("b").all_inner_texts() == requests.locator(".legend b").all_inner_texts()
     tab.mouse.move(1, 1)
     expect(readout).to_be_hidden()
-    assert tab.locator(".hov.on").count() == 0
+    assert tab.locator(".cur.on").count() == 0
     assert [one.locator(".legend").inner_text() for one in (requests, latency)] == newest
     assert visit.problems == []
     tab.close()

@@ -308,7 +308,7 @@ def test_a_small_chart_has_its_line_area_marks_and_limits_and_no_text() -> None:
         "p95", "Latency", "ms", ("all",), [[0, 60], [40.0, 50.0]], 0, 60, marks, limits=[Limit("objective", 60.0)]
     )
     page = str(environment().get_template("chart.html").module.small(chart))  # type: ignore[attr-defined]  # a macro
-    assert re.findall(r'<(?:path|line) class="([^"]+)"', page) == ["ar s1", "ln s1", "mk b", "thr", "hov"]
+    assert re.findall(r'<(?:path|line) class="([^"]+)"', page) == ["ar s1", "ln s1", "mk b", "thr", "hov cur"]
     assert "<text" not in page
     assert 'x1="500.0"' in page
     assert 'viewBox="0 0 1000 52"' in page

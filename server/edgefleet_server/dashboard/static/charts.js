@@ -67,7 +67,7 @@
       const chart = figuresOf(plot);
       if (!chart) continue;
       const at = cursor && chart.begin <= cursor.at && cursor.at <= chart.end ? cursor.at : null;
-      const line = plot.querySelector(".hov");
+      const line = plot.querySelector(".cur");
       const place = share(chart, at ?? chart.begin);
       line.classList.toggle("on", at != null);
       for (const end of ["x1", "x2"]) line.setAttribute(end, plot.matches(".plot") ? `${place}%` : 10 * place);
