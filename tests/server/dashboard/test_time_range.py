@@ -90,9 +90,9 @@ def test_links_keep_what_they_do_not_change() -> None:
 
 def test_a_range_is_said_in_words_and_as_options() -> None:
     shown = TimeRange("24h", [], "24h")
-    assert (shown.said, shown.options, shown.fields) == ("the last 24h", "--since 24h", ("", ""))
+    assert (shown.said, shown.since, shown.until, shown.fields) == ("the last 24h", "24h", "", ("", ""))
     zoomed = TimeRange("", [], "24h", (NOW - HOUR, NOW))
     assert zoomed.said == "2026-11-30 11:00 to 12:00 UTC"
-    assert zoomed.options == "--since 2026-11-30T11:00:00Z --until 2026-11-30T12:00:00Z"
+    assert (zoomed.since, zoomed.until) == ("2026-11-30T11:00:00Z", "2026-11-30T12:00:00Z")
     assert zoomed.fields == ("2026-11-30T11:00", "2026-11-30T12:00")
     assert replace(zoomed, window=(NOW - 30 * HOUR, NOW)).said == "2026-11-29 06:00 to 2026-11-30 12:00 UTC"

@@ -122,11 +122,14 @@ class TimeRange:
         return f"{begin:%Y-%m-%d %H:%M} to {end:{'%H:%M' if begin.date() == end.date() else '%Y-%m-%d %H:%M'}} UTC"
 
     @property
-    def options(self) -> str:
-        """The range as options of a command."""
-        if self.window is None:
-            return f"--since {self.span}"
-        return f"--since {machine_time(self.window[0])} --until {machine_time(self.window[1])}"
+    def since(self) -> str:
+        """The beginning, as a command takes it."""
+        return self.span if self.window is None else machine_time(self.window[0])
+
+    @property
+    def until(self) -> str:
+        """The end, as a command takes it; "" where it is now."""
+        return "" if self.window is None else machine_time(self.window[1])
 
     @property
     def fields(self) -> tuple[str, str]:
