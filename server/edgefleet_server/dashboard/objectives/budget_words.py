@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgefleet_server.dashboard.core.filters import times
+from edgefleet_server.dashboard.core.line_chart import Limit
 from edgefleet_server.dashboard.timelines.charts import Chart
 from edgefleet_server.objectives.model import BudgetPoint, BudgetState, Indicator, SloView
 from edgefleet_server.objectives.openslo import API_VERSION, KIND, SOURCE, THRESHOLDS
@@ -192,7 +193,8 @@ def budget_chart(history: Sequence[BudgetPoint]) -> Chart | None:
     left = [None if one.left is None else round(100 * one.left, 2) for one in history]
     if not any(one is not None for one in left):
         return None
-    return Chart("budget", "Budget left", "%", ("budget left",), [at, left], at[0], at[-1])
+    limits = [Limit("spent at", 0)]
+    return Chart("budget", "Budget left", "%", ("budget left",), [at, left], at[0], at[-1], limits=limits)
 
 
 def burn_chart(history: Sequence[BudgetPoint], allowed: float) -> Chart | None:
@@ -201,4 +203,7 @@ def burn_chart(history: Sequence[BudgetPoint], allowed: float) -> Chart | None:
     burn = [None if one.total == 0 else round((one.total - one.good) / (allowed * one.total), 3) for one in history]
     if not any(one is not None for one in burn):
         return None
-    return Chart("burn", "How fast it burns", "times as fast as it may", ("burn",), [at, burn], at[0], at[-1])
+    limits = [Limit("limit", 1)]
+    return Chart(
+        "burn", "How fast it burns", "times as fast as it may", ("burn",), [at, burn], at[0], at[-1], limits=limits
+    )
