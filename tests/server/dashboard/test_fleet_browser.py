@@ -97,7 +97,7 @@ def test_charts_stay_readable_while_figures_come(visit: Visit, look: Literal["li
     assert {"latency-0", "requests-0", "memory", "temperature"} <= set(titles)
     seen = set()
     for scheme in (look, "light" if look == "dark" else "dark"):
-        tab.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # one of both
+        tab.emulate_media(color_scheme=scheme)
         plot = _picture(tab)
         assert_readable(plot)
         seen.add(assert_drawn(tab, plot))

@@ -215,7 +215,7 @@ def test_whatever_the_scale_all_is_within_it(
     )
     assert made.is_log <= made.can_log
     assert len(made.limits) == len(limits)
-    places = [one.at for one in (*made.values, *made.limits) if one.at is not None]
+    places = [*(one.at for one in made.values), *(one.at for one in made.limits if one.at is not None)]
     points = [
         point
         for path in (*made.lines, *made.dots, made.area, made.band)
