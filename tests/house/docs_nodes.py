@@ -47,7 +47,7 @@ def _place(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doc
     for caption, pages in navigation((Path(app.srcdir) / "index.md").read_text("utf-8")):
         known = [one for one in pages if one in titles]
         order += known
-        text.append(f'<p class="caption" role="heading"><span class="caption-text">{escape(caption)}</span></p><ul>')
+        text.append(f'<p class="caption"><span class="caption-text">{escape(caption)}</span></p><ul>')
         for one in known:
             current = " current current-page" if one == page else ""
             title = escape(titles[one].astext())

@@ -48,7 +48,7 @@ DETAILS = {
     "/rollouts/{}": 3,
     "/experiments/{}": 1,
     "/alerts/{}": 1,
-    "/alerts/contacts/{}": 1,
+    "/settings/contacts/{}": 1,
     "/slos/{}": 1,
     "/groups/{}": 1,
     "/bundles/{}": 1,

@@ -1,4 +1,4 @@
-"""Pictures of the pages for the documentation: `./dev run python -m tests.house.pictures` makes `docs/pictures/*.png` anew.
+"""Pictures of the pages for the documentation: `./dev run python -m tests.house.pictures` makes `docs/pictures/*.png`, light and dark.
 
 The stories are those of the page tests: a good rollout, and one whose release answers NaN; a shadow beside what serves; devices that
 wait to be let in. A test makes them all in a folder of its own; the pixels are not compared, for a browser's next version draws text a
@@ -7,10 +7,13 @@ little differently.
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
+from PIL import Image
 from playwright.sync_api import Browser
 
 from edgefleet_server.access.model import Role
@@ -23,6 +26,10 @@ from tests.server.dashboard.test_login_pages import link_of
 from tests.support.browsers import browser
 
 FOLDER = ROOT / "docs" / "pictures"
+ENDINGS: dict[Literal["light", "dark"], str] = {"light": "", "dark": "-dark"}
+"""Of the names of files, by the colours of the page. The documentation site shows the one that fits (`docs_nodes`)."""
+SETTLE_MS = 300
+"""Charts are drawn after the page is there."""
 NEW = "/rollouts/new?step=review&release=digits@1.1.0&who=selector&selector=site=hall&strategy=canary"
 
 
@@ -65,8 +72,17 @@ def _look(fleet: Fleet, chromium: Browser, folder: Path, pages: Mapping[str, str
             answer = page.goto(url + path, wait_until="load")
             assert answer is not None
             assert answer.status == 200, f"{path}: {answer.status}"
-            page.screenshot(path=folder / f"{name}.png")
+            for scheme, ending in ENDINGS.items():
+                page.emulate_media(color_scheme=scheme)
+                page.wait_for_timeout(SETTLE_MS)
+                _keep(page.screenshot(), folder / f"{name}{ending}.png")
         context.close()
+
+
+def _keep(picture: bytes, file: Path) -> None:
+    """Write a picture in 256 colours: pages have few, and the file has a third of the bytes."""
+    with Image.open(io.BytesIO(picture)) as image:
+        image.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def main() -> None:

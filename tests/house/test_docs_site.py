@@ -18,7 +18,7 @@ from tests.house.docs_nodes import navigation
 from tests.house.docs_policy import inline_parts
 from tests.house.tree import ROOT
 from tests.server.dashboard.fleet import Fleet
-from tests.server.dashboard.looking import in_peace
+from tests.server.dashboard.looking import in_peace, violations
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.test_login_pages import CSP
 from tests.support.browsers import binary, browser
@@ -78,6 +78,8 @@ def test_nothing_stands_inline_and_nothing_comes_from_elsewhere(site: Path) -> N
         text = path.read_text()
         assert inline_parts(text) == [], path
         assert not re.search(r'(?:src|<link[^>]*href)="(?:https?:)?//', text), path
+    for path in site.rglob("*.js"):
+        assert "javascript:" not in path.read_text(), path
     for path in site.rglob("*.css"):
         assert not re.search(r"data:|@import|https?://[^ ]*\)", path.read_text()), path
 
@@ -136,19 +138,29 @@ def test_the_server_shows_it_and_the_search_works_under_its_policy(
             answer = page.goto(f"{url}/help")
             assert answer is not None
             assert answer.headers["content-security-policy"] == CSP
+            assert violations(page) == []
             page.click("text=Turbines")
             assert page.locator("h1").inner_text().startswith("Turbines")
             page.emulate_media(color_scheme="dark")
             assert page.locator("img.only-dark").is_visible()
             assert not page.locator("img.only-light").is_visible()
+            assert violations(page) == []
             page.fill("input[name=q]", "inputs")
             page.press("input[name=q]", "Enter")
-            page.locator("ul.search li a", has_text="Drift").first.click()
+            found = page.locator("ul.search li a", has_text="Drift").first
+            found.wait_for()
+            assert violations(page) == []
+            found.click()
             page.wait_for_url("**/help/drift.html*")
         context = chromium.new_context(java_script_enabled=False)
         assert context.new_page().goto(f"{url}/help/nowhere.html").status == 404  # type: ignore[union-attr]
         context.close()
     fleet.close()
+
+
+def test_the_licences_of_what_it_brings_along_are_in_it(site: Path) -> None:
+    for name in ("furo", "sphinx"):
+        assert "Copyright" in (site / "_static" / f"{name}.LICENSE.txt").read_text()
 
 
 def test_versions_are_kept_next_to_each_other(tmp_path: Path, site: Path) -> None:
