@@ -58,7 +58,7 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     watch = Watch(parts.alerts, parts.alarm.alerts, parts.objectives, parts.drift)
     devices = Devices(fleet.lists, fleet.map, parts.today)
     overview = OverviewPages(devices, rollouts.reader, registry, watch, charts, clock)
-    lists = FleetPages(fleet.lists, fleet.map, fleet.groups, parts.telemetry, charts)
+    lists = FleetPages(fleet.lists, fleet.map, fleet.groups, parts.telemetry, parts.alarm.alerts, charts)
     sources = Sources(parts.alarm.alerts, parts.timelines.explainer)
     device = DevicePages(
         fleet.reader,

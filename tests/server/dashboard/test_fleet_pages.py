@@ -125,10 +125,22 @@ def test_alerts_that_acted_are_on_the_overview_for_a_day(fleet: Fleet) -> None:
 def test_the_list_says_what_each_device_runs_and_why_not_what_it_should(story: Story) -> None:
     lines = rows_of(story[0].browser(Role.VIEWER).get("/devices").text)
     assert len(lines) == 10
-    assert sum("offline digits@1.0.0 → digits@1.1.0" in line for line in lines) == 1
-    assert sum("online digits@1.1.0 generic" in line for line in lines) == 8
-    assert sum(f"nonfinite: {NONFINITE} online digits@1.1.0 rolled back" in line for line in lines) == 1
+    assert sum("Offline digits@1.0.0 → digits@1.1.0" in line for line in lines) == 1
+    assert sum("Healthy digits@1.1.0 generic" in line for line in lines) == 8
+    why = f"Degraded digits was rolled back and runs 1.1.0: {NONFINITE} and 1 more digits@1.1.0 rolled back"
+    assert [why in line for line in lines[:3]] == [False, True, False]
+    assert "Offline" in lines[0]
     assert sum(line.startswith("cam") and " hall " in line for line in lines) == 4
+
+
+def test_the_list_begins_with_what_needs_a_look(story: Story) -> None:
+    fleet = story[0]
+    page = fleet.browser(Role.VIEWER).get("/devices").text
+    states = re.findall(r'<td role="cell" data-label="Health" class="text"><span class="state (\w+)">', page)
+    assert states[:2] == ["off", "warn"]
+    assert states == sorted(states, key=("bad", "off", "warn", "run", "ok").index)
+    assert "2 of 10 need a look, and stand first" in part_of(page, "lead")
+    assert "need a look." in part_of(fleet.browser(Role.VIEWER).get("/devices?sort=id").text, "lead")
 
 
 def test_a_slow_model_is_seen_in_the_list(story: Story) -> None:
@@ -159,7 +171,7 @@ def test_the_box_takes_words_and_selectors(
     if expected is None:
         assert found
     else:
-        assert found == expected
+        assert sorted(found) == expected
     if expected == []:
         assert "No matching devices" in part_of(page, "devices")
 
@@ -274,7 +286,7 @@ def test_with_nothing_selected_nothing_is_done(fleet: Fleet, do: str) -> None:
     answer = browser.get("/fleet/bulk", params={"do": do, "selector": "site=hall", "text": ""})
     assert answer.status_code == 422
     assert "Nothing is selected" in answer.text
-    assert '<a href="/devices?selector=site%3Dhall">Back</a>' in answer.text
+    assert 'href="/devices?selector=site%3Dhall">Back</a>' in answer.text
     assert "<form" not in answer.text
 
 

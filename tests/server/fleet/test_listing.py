@@ -11,6 +11,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import BadCursorError
 from edgefleet_server.fleet.errors import BadSelectorError
+from edgefleet_server.fleet.health_state import WORST_FIRST
 from edgefleet_server.fleet.inventory import device_list, query_plan
 from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery, Facets, Order, Place, _Count
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
@@ -91,6 +92,7 @@ def test_every_order_is_walked_whole_and_back(read: DeviceLister, order: Order, 
     assert [len(page) for page in pages] == [4, 4, 4, 4, 4, 3]
     found = {one.id: one for one in read.page(DeviceQuery(limit=100)).devices}
     keys = {
+        Order.HEALTH: lambda one: (WORST_FIRST.index(one.health), one.id),
         Order.ID: lambda one: (one.id,),
         Order.PROFILE: lambda one: (one.profile, one.id),
         Order.STATUS: lambda one: (STATUSES.index(one.status), one.id),
@@ -102,7 +104,7 @@ def test_every_order_is_walked_whole_and_back(read: DeviceLister, order: Order, 
 
 @pytest.mark.parametrize("near", [0, 3, 100])
 @pytest.mark.parametrize("many", [0, 100])
-@pytest.mark.parametrize("sort", ["last_seen", "-last_seen", "-status", "profile", "id"])
+@pytest.mark.parametrize("sort", ["last_seen", "-last_seen", "-status", "profile", "id", "health", "-health"])
 @pytest.mark.parametrize(
     ("selector", "word"), [("site=hall,id!=d-03", ""), ("id!=d-03", "hal"), ("profile!=p9,id!=d-03", "hall")]
 )
@@ -111,6 +113,8 @@ def test_a_search_is_walked_whole_whichever_way_it_is_found(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(device_list, "NEAR", near)
     monkeypatch.setattr(query_plan, "MANY", many)
+    monkeypatch.setattr(device_list, "FEW", many)
+    monkeypatch.setattr(device_list, "CHUNKS", (1, max(1, near)))
     order, descending = Order(sort.removeprefix("-")), sort.startswith("-")
     ids: list[str] = []
     after: Place | None = None

@@ -61,6 +61,16 @@ class ActiveAlerts:
             found = store.alerts_of_link(session, f"/devices/{device}", since, SHOWN_DEVICES)
         return sorted(map(view_of, found), key=lambda one: (SEVERITIES.index(one.severity), -one.id))
 
+    def loudest(self, devices: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Return (title, severity) of the worst alert that fires about each of these devices; those without one are left out."""
+        links = {f"/devices/{one}": one for one in devices}
+        with self._db.read() as session:
+            rows = store.firing_of_links(session, links)
+        worst_last = sorted(rows, key=lambda row: SEVERITIES.index(row[2]), reverse=True)
+        return {
+            links[link]: (RULES[rule].title if rule in RULES else rule, severity) for link, rule, severity in worst_last
+        }
+
     def counts(self) -> AlertCounts:
         """Return how many alerts there are."""
         firing: Counter[str] = Counter()

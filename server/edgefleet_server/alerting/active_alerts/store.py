@@ -120,6 +120,16 @@ def alerts_of_link(session: Session, link: str, since: datetime, limit: int) -> 
     return [as_alert(row) for row in session.execute(statement).scalars()]
 
 
+def firing_of_links(session: Session, links: Collection[str]) -> list[tuple[str, str, str]]:
+    """Return (page, rule, severity) of the alerts that fire, are not suppressed and lead to one of these pages, newest first."""
+    statement = select(col(Alert.link), col(Alert.rule), col(Alert.severity)).where(
+        col(Alert.state) == AlertState.FIRING.value, col(Alert.suppressed_by) == "", col(Alert.link).in_(links)
+    )
+    return [
+        (link, rule, severity) for link, rule, severity in session.execute(statement.order_by(col(Alert.id).desc()))
+    ]
+
+
 def alerts_page(
     session: Session,
     *,

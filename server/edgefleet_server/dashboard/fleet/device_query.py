@@ -26,17 +26,17 @@ class Search:
 
     selector: str = ""
     text: str = ""
-    order: Order = Order.ID
+    order: Order = Order.HEALTH
     descending: bool = False
 
     @classmethod
     def of(cls, *, q: str = "", selector: str = "", text: str = "", sort: str = "") -> "Search":
-        """Return the search of an address: `q` is what stands in the box, and wins. An unknown order is the order of ids."""
+        """Return the search of an address: `q` is what stands in the box, and wins. An unknown order is the usual one: the worst first."""
         if q.strip():
             found = _WORD.match(q)
             text, selector = ("", q.strip()) if found is None else (found[1], q[found.end() :].strip())
         descending, name = sort.startswith("-"), sort.removeprefix("-")
-        order = _ORDERS.get(name, Order.ID)
+        order = _ORDERS.get(name, Order.HEALTH)
         return cls(selector.strip(), text.strip(), order, descending and name in _ORDERS)
 
     @property
@@ -59,7 +59,7 @@ class Search:
         fields = {
             "text": self.text,
             "selector": self.selector,
-            "sort": "" if self.sort == Order.ID else self.sort,
+            "sort": "" if self.sort == Order.HEALTH else self.sort,
             **more,
         }
         query = urlencode({name: value for name, value in fields.items() if value})

@@ -5,18 +5,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
 from edgefleet_server.dashboard.core.rows import (
     DeviceLine,
     device_line,
 )
+from edgefleet_server.dashboard.devices.health_panel import KINDS as HEALTH_KINDS
 from edgefleet_server.dashboard.fleet.device_query import MAX_IDS, Search, ids_selector
 from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.dashboard.timelines.views import TimelineView, TimelineViews
 from edgefleet_server.db.keyset import decode_cursor, encode_cursor
-from edgefleet_server.fleet.health_state import WORST_FIRST, Health
+from edgefleet_server.fleet.health_state import ATTENTION, WORST_FIRST, Health
 from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery, Facets, Order, Place
 from edgefleet_server.fleet.inventory.fleet_map import FleetMapper
 from edgefleet_server.fleet.inventory.groups import GroupBook
+from edgefleet_server.fleet.inventory.views import DeviceView
 from edgefleet_server.fleet.model import Group
 from edgefleet_server.fleet.selectors.grammar import HEALTH, SUSPECT
 from edgefleet_server.telemetry.series import Trend
@@ -38,9 +41,16 @@ FACET_OPTIONS: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the list of devices. trend: of the model that answers most slowly, None where nothing was measured."""
+    """One row of the list of devices. trend: of the model that answers most slowly, None where nothing was measured.
+
+    kind: of the state that `word` says; reason: the worst one, "" where it is healthy; more: how many others there are.
+    """
 
     line: DeviceLine
+    kind: str
+    word: str
+    reason: str
+    more: int
     arch: str
     groups: Sequence[str]
     trend: Trend | None
@@ -75,7 +85,10 @@ class SortLink:
 
 @dataclass(frozen=True, slots=True)
 class FleetPage:
-    """A page of devices; addresses are empty where there is nothing on that side. fleet: live devices and revoked ones in all."""
+    """A page of devices; addresses are empty where there is nothing on that side. fleet: live devices and revoked ones in all.
+
+    ill: how many live ones need a look.
+    """
 
     search: Search
     rows: Sequence[Row]
@@ -87,6 +100,7 @@ class FleetPage:
     facets: Sequence[Facet]
     sorts: Mapping[str, SortLink]
     fleet: int
+    ill: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +116,16 @@ class FleetPages:
     """Builds pages. Thread-safe; calls block."""
 
     def __init__(
-        self, lists: DeviceLister, fleet_map: FleetMapper, groups: GroupBook, telemetry: TelemetryService, timelines: TimelineViews
-    ) -> None:  # fmt: skip
+        self,
+        lists: DeviceLister,
+        fleet_map: FleetMapper,
+        groups: GroupBook,
+        telemetry: TelemetryService,
+        alerts: ActiveAlerts,
+        timelines: TimelineViews,
+    ) -> None:
         """Wire the services."""
+        self._alerts = alerts
         self._lists = lists
         self._map = fleet_map
         self._groups = groups
@@ -127,22 +148,22 @@ class FleetPages:
             before=_place(before),
             limit=PAGE_DEVICES,
         )
-        found, facets = lists.page(query), lists.facets()
-        trends = self._telemetry.series.trends([one.id for one in found.devices])
+        found, facets, health = lists.page(query), lists.facets(), self._map.health()
+        ids = [one.id for one in found.devices]
+        trends, alerts = self._telemetry.series.trends(ids), self._alerts.loudest(ids)
         fleet = sum(facets.status.values())
         return FleetPage(
             search=search,
-            rows=[
-                Row(device_line(one), one.arch, one.groups, _slowest(trends.get(one.id, ()))) for one in found.devices
-            ],
+            rows=[_row(one, alerts.get(one.id), _slowest(trends.get(one.id, ()))) for one in found.devices],
             total=found.total if search.is_narrow else max(fleet, found.total),
             is_capped=found.is_capped and search.is_narrow,
             previous="" if found.previous is None else search.address(before=encode_cursor(found.previous.text())),
             next="" if found.next is None else search.address(after=encode_cursor(found.next.text())),
             is_first=found.previous is None,
-            facets=_facets(search, facets, self._map.health()),
+            facets=_facets(search, facets, health),
             sorts={order.value: _sort_link(search, order) for order in Order},
             fleet=fleet,
+            ill=sum(health.get(one, 0) for one in ATTENTION),
         )
 
     def bulk(self, search: Search, ids: Sequence[str] | None) -> Bulk:
@@ -175,6 +196,19 @@ class FleetPages:
         group = self._groups.get(name)
         members = self._lists.page(DeviceQuery(selector=self._groups.members_selector(name), limit=PAGE_DEVICES))
         return group, [device_line(one) for one in members.devices]
+
+
+def _row(device: DeviceView, alert: tuple[str, str] | None, trend: Trend | None) -> Row:
+    """Return a row. alert: title and severity of the worst one that fires; it speaks where the rules of health find nothing wrong."""
+    reasons = [one.text for one in device.health_reasons]
+    kind, word = HEALTH_KINDS[device.health], device.health.value
+    if alert is not None:
+        title, severity = alert
+        reasons = [*reasons, title] if reasons else [title]
+        if device.health in {Health.HEALTHY, Health.UPDATING}:
+            kind, word, reasons = "bad" if severity == "critical" else "warn", "alert", [title, *reasons[:-1]]
+    reason = reasons[0] if reasons else ""
+    return Row(device_line(device), kind, word, reason, max(0, len(reasons) - 1), device.arch, device.groups, trend)
 
 
 def _place(cursor: str | None) -> Place | None:

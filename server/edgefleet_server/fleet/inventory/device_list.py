@@ -3,7 +3,9 @@
 Rules:
 1. A page costs what its rows cost, whatever the size of the fleet: each order is walked along an index from where the page begins.
    An order is a row of *segments* (those with a value, those without; one status after another), each walked by itself.
-2. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device reports something new,
+2. By health nothing is indexed: the ids of each health, the worst first, are read once for all pages and kept (`db.kept_reading`), and
+   a page is cut out of them. Few that a search finds (FEW) are put in that order; of many, those among the next ids are looked up.
+3. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device reports something new,
    at most FACETS_AGE_S seconds: reports to other processes, and labels, show that late. Counting has at most SHARE of one core, also where
    devices report all the time: what is counted of a large fleet is kept for as long as that asks for. So is how many devices
    a search finds, for a reader who turns its pages; "more than MOST_COUNTED" as long as what narrows the fleet.
@@ -11,25 +13,28 @@ Rules:
 
 import json
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, or_, select, true
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, func, literal, or_, select, true
 from sqlmodel import Session, col
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db.database import Database, UtcDateTime
+from edgefleet_server.db.kept_reading import KeptReadings
 from edgefleet_server.db.keyset import BadCursorError
 from edgefleet_server.fleet import store as group_store
+from edgefleet_server.fleet.health_state import WORST_FIRST, Health
 from edgefleet_server.fleet.inventory import query_plan
 from edgefleet_server.fleet.inventory import store as inventory_store
 from edgefleet_server.fleet.inventory.query_plan import NEAR, QueryPlan
 from edgefleet_server.fleet.inventory.views import DeviceView, Withdrawn, device_views
 from edgefleet_server.fleet.model import DeviceStatus
-from edgefleet_server.fleet.selectors import device_selector, grammar, sql
+from edgefleet_server.fleet.selectors import device_selector, grammar, health_condition, sql
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 
 MOST_COUNTED: Final = query_plan.MANY
@@ -37,6 +42,9 @@ FACETS_AGE_S: Final = 1.0
 SHARE: Final = 0.1
 MOST_TOTALS: Final = 256
 MOST_VERSIONS: Final = 12
+FEW: Final = 2_000
+CHUNKS: Final = (200, 3_000)
+"""How many ids of an order by health are looked up at once: first, and then."""
 TROUBLED: Final = ("failed", "rolled_back")
 
 
@@ -46,6 +54,7 @@ _Value = TypeVar("_Value")
 class Order(StrEnum):
     """What a list may be sorted by; `-` before it turns it around. Public: part of addresses."""
 
+    HEALTH = "health"
     ID = "id"
     PROFILE = "profile"
     STATUS = "status"
@@ -146,6 +155,24 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
+class _ByHealth:
+    """The ids of each health in order, the worst first; places: in which of them an id is."""
+
+    ids: Sequence[Sequence[str]]
+    places: Mapping[str, int]
+
+    @classmethod
+    def of(cls, texts: Mapping[str, str]) -> "_ByHealth":
+        """Return the order of ids by health. Databases may order texts otherwise than Python."""
+        ids = [sorted(texts.get(health.value, "").split()) for health in WORST_FIRST]
+        return cls(ids, {one: place for place, group in enumerate(ids) for one in group})
+
+    def place(self, device: str) -> int:
+        """Return the place of a device; of one that came meanwhile, that of those of whom nothing is known."""
+        return self.places.get(device, WORST_FIRST.index(Health.UNKNOWN))
+
+
+@dataclass(frozen=True, slots=True)
 class _Segment:
     """Rows of one order that an index walks: those of `condition`, by `column` and the id (by the id alone where None)."""
 
@@ -165,13 +192,14 @@ class DeviceLister:
         self._count: _Count[Facets] | None = None
         self._totals: dict[tuple[str, str], _Count[int]] = {}
         self._reports = 0
+        self._health = KeptReadings(clock, self._by_health, 1)
 
     def page(self, query: DeviceQuery) -> DeviceList:
         """Return a page of devices. Raises BadSelectorError, BadCursorError."""
         parsed = grammar.parse_selector(query.selector)
         with self._db.read() as session:
             found = self._look(session, parsed, query.text, by_id=query.order is Order.ID)
-            places = _walk(session, found, query)
+            places = self._worst(session, found, query) if query.order is Order.HEALTH else _walk(session, found, query)
             is_back = query.before is not None
             has_more = len(places) > query.limit
             places = places[: query.limit]
@@ -246,6 +274,30 @@ class DeviceLister:
         live = sum(n for name, n in status.items() if name != DeviceStatus.REVOKED)
         return Facets(status, profiles, versions[:MOST_VERSIONS], groups, live, suspects)
 
+    def _by_health(self, _: str) -> _ByHealth:
+        with self._db.read() as session:
+            is_sqlite = session.get_bind().dialect.name == "sqlite"
+            word = health_condition.health_word().label("word")
+            every = select(word, col(FleetDevice.id).label("id")).subquery().c
+            ids = func.group_concat(every.id, " ") if is_sqlite else func.string_agg(every.id, literal(" "))
+            found = session.connection().execute(select(every.word, ids).group_by(every.word)).all()
+        return _ByHealth.of({str(health): str(text) for health, text in found})
+
+    def _worst(self, session: Session, wanted: QueryPlan, query: DeviceQuery) -> list[Place]:
+        """Return the places of a page in order of health, as `_walk` does."""
+        kept = self._health.get("", self._reports)
+        if not query.selector and not query.text:
+            return _cut(kept.ids, query, None)
+        if self._total(session, wanted, query) > FEW:
+            own = wanted.own
+            return _cut(
+                kept.ids, query, lambda part: set(session.execute(wanted.select(own).where(own.in_(part))).scalars())
+            )
+        groups: list[list[str]] = [[] for _ in kept.ids]
+        for device in sorted(str(one) for one in session.execute(wanted.ids()).scalars()):
+            groups[kept.place(device)].append(device)
+        return _cut(groups, query, None)
+
 
 def _walk(session: Session, wanted: QueryPlan, query: DeviceQuery) -> list[Place]:
     """Return the places of the page and of one row more, in the direction of walking: backwards for a page before a place."""
@@ -268,10 +320,38 @@ def _walk(session: Session, wanted: QueryPlan, query: DeviceQuery) -> list[Place
     return found
 
 
+def _cut(
+    groups: Sequence[Sequence[str]], query: DeviceQuery, look_up: Callable[[Sequence[str]], set[Any]] | None
+) -> list[Place]:
+    """Return the places of a page of ids in groups, each in order, as `_walk` does. look_up: returns which ids are wanted; None: all."""
+    is_down = query.descending is not (query.before is not None)
+    edge = query.before or query.after
+    numbered = list(enumerate(groups))
+    found: list[Place] = []
+    for number, ids in reversed(numbered) if is_down else numbered:
+        if edge is not None and (number > edge.segment if is_down else number < edge.segment):
+            continue
+        begin, end = 0, len(ids)
+        if edge is not None and edge.segment == number:
+            begin, end = (0, bisect_left(ids, edge.id)) if is_down else (bisect_right(ids, edge.id), end)
+        sizes = iter(CHUNKS)
+        size = next(sizes)
+        while begin < end and len(found) <= query.limit:
+            part = ids[max(begin, end - size) : end] if is_down else ids[begin : min(end, begin + size)]
+            begin, end = (begin, end - len(part)) if is_down else (begin + len(part), end)
+            kept = part if look_up is None else look_up(part)
+            ordered = (one for one in (reversed(part) if is_down else part) if look_up is None or one in kept)
+            found += [Place(number, "", one) for one in ordered][: query.limit + 1 - len(found)]
+            size = next(sizes, size)
+        if len(found) > query.limit:
+            break
+    return found
+
+
 def _segments(order: Order) -> list[_Segment]:
     seen = col(FleetDevice.last_seen)
     match order:
-        case Order.ID:
+        case Order.ID | Order.HEALTH:
             return [_Segment(true())]
         case Order.PROFILE:
             return [_Segment(true(), col(FleetDevice.profile))]
