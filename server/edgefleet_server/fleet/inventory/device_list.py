@@ -42,8 +42,9 @@ FACETS_AGE_S: Final = 1.0
 SHARE: Final = 0.1
 MOST_TOTALS: Final = 256
 MOST_VERSIONS: Final = 12
+HEALTHY: Final = WORST_FIRST.index(Health.HEALTHY)
 FEW: Final = 2_000
-CHUNKS: Final = (200, 3_000)
+CHUNKS: Final = (200, 1_000, 3_000)
 """How many ids of an order by health are looked up at once: first, and then."""
 TROUBLED: Final = ("failed", "rolled_back")
 
@@ -156,7 +157,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class _ByHealth:
-    """The ids of each health in order, the worst first; places: in which of them an id is."""
+    """The ids of each health in order, the worst first; places: in which of them an id is that is not among the healthy ones."""
 
     ids: Sequence[Sequence[str]]
     places: Mapping[str, int]
@@ -165,11 +166,11 @@ class _ByHealth:
     def of(cls, texts: Mapping[str, str]) -> "_ByHealth":
         """Return the order of ids by health. Databases may order texts otherwise than Python."""
         ids = [sorted(texts.get(health.value, "").split()) for health in WORST_FIRST]
-        return cls(ids, {one: place for place, group in enumerate(ids) for one in group})
+        return cls(ids, {one: place for place, group in enumerate(ids) if place != HEALTHY for one in group})
 
     def place(self, device: str) -> int:
-        """Return the place of a device; of one that came meanwhile, that of those of whom nothing is known."""
-        return self.places.get(device, WORST_FIRST.index(Health.UNKNOWN))
+        """Return the place of a device; one that came meanwhile stands among the healthy ones until health is read again."""
+        return self.places.get(device, HEALTHY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,10 +290,7 @@ class DeviceLister:
         if not query.selector and not query.text:
             return _cut(kept.ids, query, None)
         if self._total(session, wanted, query) > FEW:
-            own = wanted.own
-            return _cut(
-                kept.ids, query, lambda part: set(session.execute(wanted.select(own).where(own.in_(part))).scalars())
-            )
+            return _cut(kept.ids, query, lambda part: _wanted_of(session, wanted, part))
         groups: list[list[str]] = [[] for _ in kept.ids]
         for device in sorted(str(one) for one in session.execute(wanted.ids()).scalars()):
             groups[kept.place(device)].append(device)
@@ -318,6 +316,14 @@ def _walk(session: Session, wanted: QueryPlan, query: DeviceQuery) -> list[Place
         if len(found) > query.limit:
             break
     return found
+
+
+def _wanted_of(session: Session, wanted: QueryPlan, ids: Sequence[str]) -> set[str]:
+    """Return those of some devices that are wanted: all is looked up for each of them."""
+    own = col(FleetDevice.id)
+    part = select(own, *(one for one in wanted.columns if one is not FleetDevice.id)).where(own.in_(ids)).subquery()
+    found = select(part.c.id).where(wanted.at_hand(part.c))
+    return set(session.execute(found).scalars())
 
 
 def _cut(
