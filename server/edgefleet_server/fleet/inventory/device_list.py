@@ -3,7 +3,7 @@
 Rules:
 1. A page costs what its rows cost, whatever the size of the fleet: each order is walked along an index from where the page begins.
    An order is a row of *segments* (those with a value, those without; one status after another), each walked by itself.
-2. By health nothing is indexed: the ids of each health, the worst first, are read once for all pages and kept (`db.kept_reading`), and
+2. By health nothing is indexed: the ids of each health, the worst first, are read once for all pages and kept (`db.read_cache`), and
    a page is cut out of them. Few that a search finds (FEW) are put in that order; of many, those among the next ids are looked up.
 3. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device reports something new,
    at most FACETS_AGE_S seconds: reports to other processes, and labels, show that late. Counting has at most SHARE of one core, also where
@@ -25,8 +25,8 @@ from sqlmodel import Session, col
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db.database import Database, UtcDateTime
-from edgefleet_server.db.kept_reading import KeptReadings
 from edgefleet_server.db.keyset import BadCursorError
+from edgefleet_server.db.read_cache import KeptReadings
 from edgefleet_server.fleet import store as group_store
 from edgefleet_server.fleet.health_state import WORST_FIRST, Health
 from edgefleet_server.fleet.inventory import query_plan
