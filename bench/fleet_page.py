@@ -108,7 +108,7 @@ def _one(folder: Path, devices: int, rounds: int, screenshots: Path | None) -> d
     seeded_s = time.perf_counter() - began
     token = house.token(Role.OPERATOR)
     house.close()
-    with _server(folder) as (url, pid):
+    with server(folder) as (url, pid):
         with httpx.Client(base_url=url, follow_redirects=False, headers={"accept-encoding": "gzip"}) as client:
             cookie = client.post("/login", data={"token": token}).cookies[COOKIE]
             times, cpu = _first_bytes(client, rounds, pid)
@@ -365,7 +365,7 @@ def _event(number: int, now: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[tuple[str, int]]:
+def server(folder: Path) -> Iterator[tuple[str, int]]:
     """Run a server process on the fleet in a folder; yield its address and its process id."""
     child = subprocess.Popen([sys.executable, __file__, "--serve", str(folder)], stdout=subprocess.PIPE, text=True)
     try:

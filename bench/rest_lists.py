@@ -175,7 +175,7 @@ def main() -> int:
         headers = {"authorization": f"Bearer {house.token(Role.VIEWER)}"}
         house.close()
         with (
-            fleet_page._server(Path(folder)) as (url, pid),
+            fleet_page.server(Path(folder)) as (url, pid),
             httpx.Client(base_url=url, headers=headers, timeout=120) as client,
         ):
             found = {name: measure(client, pid, *request, args.rounds) for name, request in REQUESTS.items()}
