@@ -36,7 +36,7 @@ canary 1 per stratum            rest 100 %
 soaking, 25s left               pending
   ◐ generic-x86_64-ort: soaking, 25s left, 0 of 1 healthy
   ● generic-x86_64-ort-small: passed, 1 of 1 healthy
-━━━━━━●┄┄┄┄┄┄┄┄┄┄┄┄┄┤ evidence that it is worse: 0.87 of 100 to stop (generic-x…
+━━━━━━●┄┄┄┄┄┄┄┄┄┄┄┄┄┤ 0.87 of 100 to stop: evidence that it is worse (generic-x…
 r-7f3a9c: stage canary is soaking
 Waits for
   ◷ 1 device waiting: healthy and soaking until 12:00:25 (25s left)
@@ -71,6 +71,11 @@ def test_profiles_are_folded_unless_they_differ() -> None:
     failed = cell("b", state="soaking", counts=counts(exposed=2, healthy=1, failed=1))
     lines = drawn(stages=[stage(0, "canary", [same[0], failed], state="soaking")]).splitlines()
     assert "b: soaking, 1 of 2 healthy, 1 failed" in lines[5]
+
+
+def test_an_open_stage_counts_those_that_are_healthy_so_far() -> None:
+    outlook = {"phase": "soaking", "text": "Soaking: 2 of 2 healthy", "healthy": 2, "of": 2, "failed": 0}
+    assert drawn(outlook=outlook).splitlines()[3].startswith("2 of 2 healthy  ")
 
 
 def test_what_ended_waits_for_nothing_and_who_stopped_it_is_not_called_a_failure() -> None:

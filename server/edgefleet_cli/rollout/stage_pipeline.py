@@ -57,7 +57,7 @@ def pipeline_rows(rollout: api.rollout.Rollout, now: datetime, width: int) -> li
     rows = [_fit(head, width)]
     if rollout.stages:
         is_wide = len(rollout.stages) * LEAST_CELL <= width
-        rows += _across(rollout.stages, now, width) if is_wide else _down(rollout.stages, now, width)
+        rows += _across(rollout, now, width) if is_wide else _down(rollout, now, width)
     rows += [_fit([("  ", ""), *row], width) for row in _profiles(rollout, now)]
     rows += [_fit(row, width) for row in _evidence(rollout)]
     reason = reason_text(rollout)
@@ -102,8 +102,9 @@ def _tally(rollout: api.rollout.Rollout) -> str:
     return ", ".join(word for word in (f"{counts.exposed} of {members} have it" if members else "", failed) if word)
 
 
-def _across(stages: Sequence[api.rollout.Stage], now: datetime, width: int) -> Iterator[list[Run]]:
+def _across(rollout: api.rollout.Rollout, now: datetime, width: int) -> Iterator[list[Run]]:
     """Yield the stages next to each other: marks with connectors, names, counts, times."""
+    stages = rollout.stages
     cell = min(width // len(stages), 32)
     rail: list[Run] = []
     for place, stage in enumerate(stages):
@@ -114,15 +115,15 @@ def _across(stages: Sequence[api.rollout.Stage], now: datetime, width: int) -> I
             rail.append((sign * (cell - 1), "green" if stage.state in _DONE else "dim"))
     yield rail
     yield [(_cell(_name(stage), cell), "bold" if stage.state in _OPEN else "") for stage in stages]
-    yield [(_cell(_counts(stage), cell), _counts_style(stage)) for stage in stages]
+    yield [(_cell(_counts(stage, rollout), cell), _counts_style(stage)) for stage in stages]
     yield [(_cell(_when(stage, now), cell), "dim" if stage.state not in _OPEN else "") for stage in stages]
 
 
-def _down(stages: Sequence[api.rollout.Stage], now: datetime, width: int) -> Iterator[list[Run]]:
+def _down(rollout: api.rollout.Rollout, now: datetime, width: int) -> Iterator[list[Run]]:
     """Yield the stages below each other, for a narrow terminal."""
-    for stage in stages:
+    for stage in rollout.stages:
         state = ended_as(stage)
-        words = ", ".join(word for word in (_counts(stage), _when(stage, now)) if word)
+        words = ", ".join(word for word in (_counts(stage, rollout), _when(stage, now)) if word)
         row = [(mark_of(state), style_of(state)), (f" {_name(stage)}  ", "bold" if stage.state in _OPEN else "")]
         yield _fit([*row, (words, _counts_style(stage))], width)
 
@@ -136,8 +137,12 @@ def _name(stage: api.rollout.Stage) -> str:
     return f"{text(stage.name)} {stage.size_text}".strip()
 
 
-def _counts(stage: api.rollout.Stage) -> str:
-    counts = stage.counts
+def _counts(stage: api.rollout.Stage, rollout: api.rollout.Rollout) -> str:
+    """Return how many devices are healthy: of an open stage those that are so far, as its reason says."""
+    counts, outlook = stage.counts, rollout.outlook
+    if outlook is not None and outlook.of and stage.state in _OPEN and stage.name == rollout.stage:
+        said = f"{outlook.healthy} of {outlook.of} healthy"
+        return f"{said}, {outlook.failed} failed" if outlook.failed else said
     members = max(counts.members, counts.exposed)
     if not members:
         population = sum(cell.population for cell in stage.strata)
@@ -200,7 +205,7 @@ def _evidence(rollout: api.rollout.Rollout) -> Iterator[list[Run]]:
             share, value, limit, cell = max(found, key=lambda one: one[0])
             of = f" ({text(cell.stratum)})" if len(stage.strata) > 1 else ""
             style = "red" if share >= 1 else "yellow" if share >= 0.1 else "green"
-            said = f" evidence that it is worse: {digits(value, 2)} of {digits(limit, 3)} to stop{of}"
+            said = f" {digits(value, 2)} of {digits(limit, 3)} to stop: evidence that it is worse{of}"
             yield [(gauge(value, limit), style), (said, "")]
 
 

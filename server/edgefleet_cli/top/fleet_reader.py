@@ -16,6 +16,10 @@ from edgefleet_cli.top.fleet_view import WORST_FIRST, FleetView
 OF_EACH_HEALTH: Final = 200
 """Devices that are read of each health; how many there are is exact all the same."""
 ROLLOUTS: Final = 8
+DETAILED: Final = 3
+"""Rollouts of which is read what they wait for."""
+PAST_ROLLOUTS: Final = 3
+"""Shown while none is open."""
 ALERTS: Final = 50
 EVENTS: Final = 12
 SPANS: Final = {"1h": timedelta(hours=1), "24h": timedelta(hours=24)}
@@ -31,9 +35,22 @@ def fleet_view(reader: ApiClient, now: datetime) -> FleetView:
         counts[health] = int(page.raw.get("total") or len(page.replies))
         devices = {one.id: one for one in page} | devices
     rollouts = reader.page("/rollouts", api.rollout.Rollout, state=UNSETTLED, limit=ROLLOUTS)
+    opened = [_whole(reader, one) if place < DETAILED else one for place, one in enumerate(rollouts)]
+    if not opened:
+        opened = list(reader.page("/rollouts", api.rollout.Rollout, limit=PAST_ROLLOUTS))
     alerts = reader.page("/alerts", api.alert.Alert, limit=ALERTS)
     online = reader.get("/fleet/summary", api.fleet.FleetSummary).value.status.get("online", 0)
-    return FleetView(now, counts, online, list(devices.values()), list(rollouts), list(alerts))
+    return FleetView(now, counts, online, list(devices.values()), opened, list(alerts))
+
+
+def _whole(reader: ApiClient, rollout: api.rollout.Rollout) -> api.rollout.Rollout:
+    """Return a rollout with what it waits for, which lists leave out; as it is in the list where it is gone."""
+    try:
+        return reader.get(f"/rollouts/{part(rollout.id)}", api.rollout.Rollout).value
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return rollout
 
 
 def timeline(reader: ApiClient, path: str, span: str, **query: str) -> api.device.Timeline:

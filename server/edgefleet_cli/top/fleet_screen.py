@@ -202,7 +202,7 @@ class Dashboard(App[CliError | None]):
         if view is not None:
             shown = f", first {len(view.devices)}" if len(view.devices) < view.total else ""
             wanted = f", with {self._wanted!r}" if self._wanted else ""
-            counts |= {"devices": f" {view.total}{shown}, {self._order}{wanted}", "rollouts": f" {len(view.rollouts)}"}
+            counts |= {"devices": f" {view.total}{shown}, {self._order}{wanted}", "rollouts": f" {view.open_rollouts}"}
             counts |= {"alerts": f" {len(view.alerts)}"}
         tabs = Text()
         for number, name in enumerate(PANES, 1):

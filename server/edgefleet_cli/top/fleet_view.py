@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from edgefleet_cli.core import api
 from edgefleet_cli.render.format import age, counted, milliseconds, text
-from edgefleet_cli.rollout.render import REGRESSED, WAITS_FOR_A_PERSON
+from edgefleet_cli.rollout.render import REGRESSED, WAITS_FOR_A_PERSON, is_final
 
 WORST_FIRST: Final = ("failing", "offline", "degraded", "unknown", "updating", "healthy")
 """Healths as the server judges them (docs/how-to/find-devices.md); what it does not know yet comes first."""
@@ -35,6 +35,11 @@ class FleetView:
     devices: Sequence[api.device.Device]
     rollouts: Sequence[api.rollout.Rollout]
     alerts: Sequence[api.alert.Alert]
+
+    @property
+    def open_rollouts(self) -> int:
+        """Return how many rollouts still have something to say; without one the list has the last ones."""
+        return sum(one.state == REGRESSED or not is_final(one) for one in self.rollouts)
 
     @property
     def total(self) -> int:

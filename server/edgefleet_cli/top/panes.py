@@ -116,7 +116,7 @@ class Rollouts(ListView):
             await self.clear()
             items = [ListItem(Static(), classes="rollout") for _ in rollouts]
             await self.extend(
-                items or [ListItem(Static(Text("No rollout is open: `edgectl rollout create RELEASE --to ''`", "dim")))]
+                items or [ListItem(Static(Text("No rollout yet: `edgectl rollout create RELEASE --to ''`", "dim")))]
             )
             self.index = min(place or 0, max(0, len(rollouts) - 1))
         self.draw(now)

@@ -89,7 +89,7 @@ def _next_step(session: Session, text: str) -> str:
     )
     ids = [str(one) for one in session.execute(named).scalars()]
     if not ids:
-        return "`edgectl device list` shows all devices."
+        return "`edgectl device list` shows all devices"
     return f"That is the name of {', '.join(ids)}: use the id, because a device may choose its name."
 
 
