@@ -55,7 +55,12 @@ DataTable > .datatable--cursor { background: ansi_default; text-style: reverse; 
 .narrow .pane.shown { display: block; }
 #filter { display: none; height: 1; border: none; padding: 0 1; }
 #filter.shown { display: block; }
+ListItem { background: ansi_default; border-left: blank ansi_default; }
 ListItem.rollout { padding: 0 0 1 0; height: auto; }
+ListView > ListItem.-highlight, ListView:focus > ListItem.-highlight {
+  background: ansi_default; color: ansi_default; text-style: none; border-left: thick ansi_bright_black;
+}
+ListView:focus > ListItem.-highlight { border-left: thick ansi_blue; }
 Confirmation, Page { align: center middle; }
 .dialog { width: 76; max-width: 100%; height: auto; max-height: 100%; border: round ansi_blue; padding: 1 2; background: ansi_default; }
 .dialog.wide { width: 96; }
