@@ -25,6 +25,7 @@ from edgefleet_server.dashboard.overview.views import Devices, OverviewPages, Wa
 from edgefleet_server.dashboard.registry import accuracy_pages, publish_page
 from edgefleet_server.dashboard.registry import pages as registry_pages
 from edgefleet_server.dashboard.registry.views import RegistryViews
+from edgefleet_server.dashboard.rollout_page.gate_timelines import GateTimelines
 from edgefleet_server.dashboard.rollouts import experiment_pages
 from edgefleet_server.dashboard.rollouts import pages as rollouts_pages
 from edgefleet_server.dashboard.rollouts.views import RolloutPages
@@ -54,7 +55,7 @@ def _limits(parts: Parts) -> Limits:
 def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     """Return the areas of devices and rollouts."""
     fleet, rollouts, registry, clock = parts.fleet, parts.rollout, parts.registry, parts.clock
-    shown = RolloutPages(rollouts, fleet.feed)
+    shown = RolloutPages(rollouts, fleet.feed, GateTimelines(parts.timelines.reader, clock), clock)
     watch = Watch(parts.alerts, parts.alarm.alerts, parts.objectives, parts.drift)
     devices = Devices(fleet.lists, fleet.map, parts.today)
     overview = OverviewPages(devices, rollouts.reader, registry, watch, charts, clock)

@@ -61,12 +61,14 @@ class Device:
         assert wanted is not None
         is_active = phase in (Phase.PROBATION, Phase.COMMITTED)
         active = wanted.target if is_active else self.previous
+        other = self.previous if is_active and self.previous != active else ""
         state = ModelState(
             model=model,
             phase=phase,
             active_target=active,
             active_sha256=self.fleet.digests.get(active, ""),
-            previous_target=self.previous if is_active and self.previous != active else "",
+            previous_target=other,
+            previous_sha256=self.fleet.digests.get(other, ""),
             wanted_sha256=wanted.sha256,
             attempt=wanted.attempt,
             gen=document.gen,

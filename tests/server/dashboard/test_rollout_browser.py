@@ -85,11 +85,12 @@ def test_a_rollout_by_keyboard_alone(visited: tuple[Fleet, str, Browser]) -> Non
     press(page, "button", "Next: review")
     press(page, "button", "Start rollout")
     page.wait_for_url("**/rollouts/r-*")
-    expect(page.locator(".said")).to_have_text("Rollout started.")
+    expect(page.locator(".said")).to_contain_text("Rollout started.")
     rollout = page.url.rpartition("/")[2]
 
     fleet.tick()
     first = fleet.offered(rollout, devices)[0]
+    press(page, "summary", "…")
     tab_to(page, "input", "body.reason")
     page.keyboard.type("something is odd")
     first.report(Phase.DOWNLOADING)
@@ -97,14 +98,12 @@ def test_a_rollout_by_keyboard_alone(visited: tuple[Fleet, str, Browser]) -> Non
     expect(page.locator("#rollout-devices")).to_contain_text("downloading the bundle", timeout=15_000)  # by itself
     assert page.evaluate(FOCUSED) == ["input", "body.reason", "something is odd"], "news take nobody's words away"
     press(page, "button", "Pause")
-    expect(page.locator("#head")).to_contain_text("paused by test: something is odd")
+    expect(page.locator("#head")).to_contain_text("Paused by test: something is odd")
     page.goto(page.url)
     press(page, "summary", "Roll back")
-    tab_to(page, "input", "confirm")
-    page.keyboard.type("digits@1.1.0")
     press(page, "button", "Roll back")
     expect(page.locator(".said")).to_contain_text("Rolling back")
-    expect(page.locator("#head")).to_contain_text("rolling back")
+    expect(page.locator("#head")).to_contain_text("devices go back by test")
     assert problems == []
 
 
@@ -117,26 +116,47 @@ def test_a_rollout_is_paused_and_rolled_back_without_scripts(visited: tuple[Flee
     page.click("form button")
     page.goto(f"{url}/rollouts/{rollout}")
     pause = page.locator("form[data-operation=pause_rollout]")
+    pause.get_by_label("Pause with a reason").click()
     pause.get_by_text("As a command").click()
     expect(pause.locator("code").first).to_have_text(f"edgectl rollout pause {rollout}")
     assert pause.get_by_role("button", name="Copy").count() == 0, "only a script can copy"
-    pause.get_by_label("Reason").fill("something is odd")
+    pause.get_by_label("Reason (optional)").fill("something is odd")
     pause.get_by_role("button", name="Pause").click()
     expect(page.locator(".said")).to_contain_text("Paused")
-    expect(page.locator("#head")).to_contain_text("paused by test: something is odd")
+    expect(page.locator("#head")).to_contain_text("Paused by test: something is odd")
 
     back = page.locator("#roll-back")
-    back.locator("summary").first.click()
-    back.get_by_label("confirm").fill("digits@1.0.0")
-    back.get_by_role("button", name="Roll back").click()
-    expect(page.locator("main")).to_contain_text("Nothing was done")
-    page.goto(f"{url}/rollouts/{rollout}")
-    back.locator("summary").first.click()
-    back.get_by_label("confirm").fill("digits@1.1.0")
+    back.locator("summary").first.click()  # the first of two clicks, for it costs nothing
     back.get_by_role("button", name="Roll back").click()
     expect(page.locator(".said")).to_contain_text("Rolling back")
-    expect(page.locator("#head")).to_contain_text("rolling back")
+    expect(page.locator("#head")).to_contain_text("devices go back by test")
     page.context.close()
+
+
+LOWEST = """(ids) => Math.max(...ids.flatMap((id) => [...document.querySelectorAll(id)])
+  .map((one) => Math.ceil(one.getBoundingClientRect().bottom)))"""
+
+
+def test_whether_it_is_safe_to_promote_is_answered_on_one_screen(visited: tuple[Fleet, str, Browser]) -> None:
+    fleet, url, made = visited
+    devices = small(fleet)
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=[{**STAGES[0], "soak": "10m"}, *STAGES[1:]])
+    first, second = fleet.offered(rollout, devices)
+    for device in (first, second):
+        device.report(Phase.PROBATION)
+        device.report(Phase.COMMITTED)
+        device.measure()
+    fleet.tick(minutes=2)
+    second.connect(on=False)
+    page, problems = signed_in(fleet, url, made)
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.goto(f"{url}/rollouts/{rollout}")
+    for shown in ("#gates .plot", "#gates .gauge", "#answer .answer", "#pipeline .pipe"):
+        expect(page.locator(shown).first).to_be_visible()
+    assert page.evaluate(LOWEST, ["#pipeline", "#gates .gate", "#answer .wait .acts", "#promote"]) <= 800
+    page.locator("#answer").get_by_role("link", name="End the soak now").click()  # a link into what is folded opens it
+    expect(page.locator("#promote-now")).to_be_visible()
+    assert problems == []
 
 
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (1280, True)])

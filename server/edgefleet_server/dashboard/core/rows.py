@@ -87,6 +87,25 @@ class Bar:
         return cls(whole, counts.exposed, counts.healthy, counts.failed, counts.pending, taken_back, has_passed)
 
 
+SIGNS: Final = {
+    "passed": "done",
+    "skipped": "done",
+    "failed": "stop",
+    "held": "held",
+    "exposing": "now",
+    "soaking": "now",
+    "judging": "now",
+}
+"""How a stage is drawn in a pipeline, by its state; any other has never begun."""
+SIGN_ICONS: Final = {"done": "check", "now": "run", "held": "pause", "stop": "x", "ended": "x", "never": ""}
+
+
+def step_sign(state: str, *, by_person: bool = False) -> str:
+    """Return how a stage is drawn. by_person: a person ended it, and nothing spoke against the release."""
+    found = SIGNS.get(state, "never")
+    return "ended" if found == "stop" and by_person else found
+
+
 @dataclass(frozen=True, slots=True)
 class StageLine:
     """One stage in the list of rollouts."""
@@ -96,6 +115,16 @@ class StageLine:
     bar: Bar
     counts: CountsView
     stopped_by: str
+
+    @property
+    def sign(self) -> str:
+        """How it is drawn in a pipeline."""
+        return step_sign(self.state, by_person=bool(self.stopped_by) and not self.counts.failed)
+
+    @property
+    def icon(self) -> str:
+        """The picture in its node, "" for none."""
+        return SIGN_ICONS[self.sign]
 
     @classmethod
     def of(cls, stage: StageView) -> "StageLine":

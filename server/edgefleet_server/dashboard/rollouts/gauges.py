@@ -58,3 +58,55 @@ def interval(
         threshold=place(threshold),
         zero=place(0.0) if with_zero else None,
     )
+
+
+# ---- evidence on a line of factors, in words
+
+
+GAUGE_LOW: Final = 0.1
+GAUGE_ROOM: Final = 2.5
+"""The line ends at so many times what is enough, so that what has passed it can be seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceGauge:
+    """Evidence on a line from 0.1 to beyond what is enough. at: where it stands; enough: where it is enough; ticks: (place, label)."""
+
+    value: float
+    limit: float
+    at: float
+    enough: float
+    ticks: tuple[tuple[float, str], ...]
+    is_reached: bool
+
+    @property
+    def words(self) -> str:
+        """For example `0.6 of 100 to stop`."""
+        value = (
+            "less than 0.1"
+            if 0 < self.value < GAUGE_LOW
+            else f"{self.value:.0f}"
+            if self.value >= 10
+            else f"{self.value:.1f}"
+        )
+        value = "more than 1000" if self.value > 1000 else value
+        return f"{value} of {self.limit:.0f}{', reached' if self.is_reached else ' to stop'}"
+
+
+def evidence_gauge(value: float, limit: float) -> EvidenceGauge:
+    """Return where evidence stands on its line, by factors."""
+    low, high = math.log10(GAUGE_LOW), math.log10(max(limit, 1.0) * GAUGE_ROOM)
+
+    def place(one: float) -> float:
+        log = low if one <= 0 or math.isnan(one) else math.log10(min(one, limit * GAUGE_ROOM))
+        return round(100 * min(1.0, max(0.0, (log - low) / (high - low))), 2)
+
+    powers = [10.0**n for n in range(6) if 10.0**n < limit * 0.5]
+    return EvidenceGauge(
+        value=value,
+        limit=limit,
+        at=place(value),
+        enough=place(limit),
+        ticks=tuple((place(one), f"{one:.0f}") for one in powers),
+        is_reached=value >= limit,
+    )

@@ -26,6 +26,7 @@ WAITING: Final = "waiting"
 _WORDS: Final = {OPEN: ACTIVE, WAITING: PERSON_STATES}
 """Words of the filter that stand for several states."""
 _MODELS: Final = 200
+MAX_DIGITS: Final = 18
 _Text = Annotated[str, Query(max_length=200)]
 
 
@@ -153,13 +154,36 @@ def _add_show(router: APIRouter, shell: Shell, pages: RolloutPages) -> None:
         cursor: str | None = None,
         before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
     ) -> Response:
-        """Show one rollout: stages, gates, approvals, waits, devices by reason, decisions, what happened, and what can be done."""
+        """Show one rollout: stages, gates, approvals, waits, devices by reason, decisions, what happened, and what can be done.
+
+        at: as it stood at one of its decisions. report: everything opened, to be printed or sent.
+        """
+        if at := _number(request, "at"):
+            return _replayed(request, shell, pages, rollout_id, at)
+        report = "report" in request.query_params
 
         def build() -> dict[str, Any]:
             chosen = DeviceFilter(state, stage, "" if cursor is None else decode_cursor(cursor))
-            return {"page": pages.show(rollout_id, chosen, before), "before": before}
+            still = {"is_still": True} if report else {}
+            return {"page": pages.show(rollout_id, chosen, before), "before": before, "report": report, **still}
 
         return shell.shown(request, "rollouts/show.html", build, tab=TAB)
+
+
+def _number(request: Request, name: str) -> int:
+    """Return a number of the address, 0 where there is none."""
+    text = request.query_params.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < MAX_DIGITS else 0
+
+
+def _replayed(request: Request, shell: Shell, pages: RolloutPages, rollout_id: str, at: int) -> Response:
+    """Return a rollout as it stood at a decision."""
+
+    def build() -> dict[str, Any]:
+        rollout, moment = pages.replay(rollout_id, at)
+        return {"rollout": rollout, "moment": moment, "is_still": True}
+
+    return shell.shown(request, "rollouts/replay.html", build, tab=TAB)
 
 
 def _add_undo(router: APIRouter, shell: Shell, registry: RegistryService, rollouts: RolloutService) -> None:

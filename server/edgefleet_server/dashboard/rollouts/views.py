@@ -5,11 +5,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from edgefleet_protocol.clock import Clock
 from edgefleet_server.dashboard.core.rows import ACTIVE, Bar, EventLine, StageLine, bar_of, event_line, stratum_bar
+from edgefleet_server.dashboard.rollout_page.decision_replay import Replay, replay
+from edgefleet_server.dashboard.rollout_page.gate_timelines import GateTimelines
+from edgefleet_server.dashboard.rollout_page.rollout_picture import STATES_OF, Picture, old_version, picture
 from edgefleet_server.dashboard.rollouts.draft import OWN, command_of, strategy_of, yaml_of
 from edgefleet_server.dashboard.rollouts.gauges import Interval, evidence_share, interval
 from edgefleet_server.db.keyset import PageRequest, cut_page
 from edgefleet_server.events.log import EventLog
+from edgefleet_server.events.model import EventView
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec
 from edgefleet_server.rollout.status.decision_views import DecisionView
@@ -23,9 +28,12 @@ PAGE_ROLLOUTS: Final = 20
 PAGE_DEVICES: Final = 50
 PAGE_DECISIONS: Final = 25
 TIMELINE_EVENTS: Final = 50
+MOST_REPLAYED: Final = 1000
+"""Decisions of a rollout that can be stepped through, the newest."""
 MAX_BAD_DEVICES: Final = 5000
 """Failed devices that are listed by reason; the rest is left out, and the page says so."""
 SHOWN_OF_A_REASON: Final = 8
+SHOWN_STAGES: Final = 6
 PERSON_STATES: Final = ("awaiting_approval", "paused")
 """States that only a person ends."""
 COMPARED: Final = frozenset({"non_inferior_rel", "non_inferior_abs"})
@@ -43,6 +51,11 @@ class RolloutLine:
     is_active: bool
     stages: Sequence[StageLine]
     waits: Sequence[WaitView]
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it has more stages than a small pipeline shows."""
+        return len(self.stages) > SHOWN_STAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +155,11 @@ class DeviceFilter:
     stage: str = ""
     after: str = ""
 
+    @property
+    def states(self) -> Sequence[str]:
+        """The states that are asked for: one, or those of a place of the strip; none for all."""
+        return STATES_OF.get(self.state, (self.state,) if self.state else ())
+
 
 @dataclass(frozen=True, slots=True)
 class DevicePart:
@@ -169,7 +187,10 @@ class Steering:
 
 @dataclass(frozen=True, slots=True)
 class RolloutPage:
-    """One rollout, whole. strategy: its name, `own` for stages of one's own. is_cut: not all failed devices were looked at."""
+    """One rollout, whole. strategy: its name, `own` for stages of one's own. is_cut: not all failed devices were looked at.
+
+    old: the version that most devices ran before, "" for none.
+    """
 
     rollout: RolloutView
     is_active: bool
@@ -186,16 +207,25 @@ class RolloutPage:
     events: Sequence[EventLine]
     yaml: str
     command: str
+    picture: Picture
+    old: str = ""
+
+    @property
+    def has_questions(self) -> bool:
+        """Whether failures wait for confirmation, or did."""
+        return any(cell.stratum.confirmations for part in self.stages for cell in part.cells)
 
 
 class RolloutPages:
     """Builds the pages of rollouts. Thread-safe; calls block."""
 
-    def __init__(self, rollouts: RolloutService, feed: EventLog) -> None:
+    def __init__(self, rollouts: RolloutService, feed: EventLog, charts: GateTimelines, clock: Clock) -> None:
         """Wire the services."""
         self._rollouts = rollouts
         self._reader = rollouts.reader
         self._feed = feed
+        self._charts = charts
+        self._clock = clock
 
     def page(self, states: Sequence[str], model: str, after: str | None) -> RolloutList:
         """Return rollouts in these states (none: in any), of a model ("": of all), after the one with this id."""
@@ -212,9 +242,8 @@ class RolloutPages:
     def show(self, rollout_id: str, chosen: DeviceFilter, before: int | None) -> RolloutPage:
         """Return one rollout. before: only decisions before that one. Raises RolloutUnknownError."""
         asked = PageRequest(PAGE_DEVICES, chosen.after or None)
-        rollout, found, total = self._reader.rollout_with(
-            rollout_id, asked, state=chosen.state or None, stage=chosen.stage or None
-        )
+        reading = self._reader.reading(rollout_id, asked, states=chosen.states, stage=chosen.stage or None)
+        rollout, found, total = reading.rollout, reading.devices, reading.total
         devices = cut_page(found, asked, total, lambda one: one.device)
         decisions = self._reader.decisions(rollout_id, before=before, limit=PAGE_DECISIONS + 1)
         shown = decisions[:PAGE_DECISIONS]
@@ -238,6 +267,8 @@ class RolloutPages:
             events=self._events(rollout_id),
             yaml=yaml_of(document),
             command=command_of(_short(document, strategy)),
+            old=old_version(reading),
+            picture=picture(reading, shown, self._turns(rollout_id), self._charts.of(rollout), self._clock.now()),
         )
 
     def steering(self, rollout_id: str) -> Steering:
@@ -249,6 +280,16 @@ class RolloutPages:
             return [], False
         found, total = self._rollouts.failures.failed(rollout.id, limit=MAX_BAD_DEVICES)
         return failure_groups(found), total > len(found)
+
+    def replay(self, rollout_id: str, at: int) -> tuple[RolloutView, Replay | None]:
+        """Return a rollout as it stood at a decision, None where it has no such decision. Raises RolloutUnknownError."""
+        rollout = self._reader.rollout(rollout_id)
+        return rollout, replay(rollout, self._reader.decisions(rollout_id, limit=MOST_REPLAYED), at)
+
+    def _turns(self, rollout_id: str) -> list[EventView]:
+        """Return what became of the rollout and its stages."""
+        found, _total = self._feed.page(rollout=rollout_id, limit=TIMELINE_EVENTS, kinds=("rollout", "stage"))
+        return found[:TIMELINE_EVENTS]
 
     def _events(self, rollout_id: str) -> list[EventLine]:
         found, _total = self._feed.page(rollout=rollout_id, limit=TIMELINE_EVENTS)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_server.dashboard.rollout_page.stop_curve import Simulation, simulated_plan
 from edgefleet_server.dashboard.rollouts.draft import EVERY, Draft, command_of, document_of, yaml_of
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
@@ -85,6 +86,11 @@ class Planned:
     def body(self) -> str:
         """The document as the API takes it."""
         return json.dumps(self.document, ensure_ascii=False)
+
+    @property
+    def simulation(self) -> Simulation | None:
+        """How soon the stages stop a bad release in the largest stratum."""
+        return None if self.plan is None else simulated_plan(self.plan)
 
     @property
     def can_start(self) -> bool:

@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const UTC = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d( UTC)?$/;
+  const SHORT = /^(\d\d-\d\d )?\d\d:\d\d(:\d\d)?$/; // the time of a day, with or without month and day
   const two = (number) => String(number).padStart(2, "0");
 
   function local(machine) {
@@ -14,6 +15,11 @@
     const machine = time.getAttribute("datetime");
     const text = local(machine);
     if (UTC.test(time.textContent) && time.textContent !== text) time.textContent = text;
+    if (SHORT.test(time.textContent)) {
+      const from = time.textContent.includes(" ") ? 5 : 11;
+      const short = text.slice(from, from + time.textContent.length);
+      if (time.textContent !== short) time.textContent = short;
+    }
     if (UTC.test(time.title)) time.title = text;
   }
 

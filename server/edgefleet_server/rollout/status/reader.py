@@ -46,6 +46,7 @@ from edgefleet_server.rollout.status.model import (
 )
 from edgefleet_server.rollout.status.outlook import OutlookView, outlook
 from edgefleet_server.rollout.status.summary import CountsView, RolloutSummary, SummaryReader, counts_of
+from edgefleet_server.rollout.status.whereabouts import Whereabouts
 from edgefleet_server.rollout.store import device_counts, rollouts
 from edgefleet_server.rollout.store.tables import Rollout
 
@@ -183,6 +184,16 @@ class RolloutView:
     """Leases that it holds: downloads that may be under way. 0 in a rollout without limits."""
 
 
+@dataclass(frozen=True)
+class RolloutReading:
+    """One rollout with one device more than a page has, how many devices there are, and where all of them are."""
+
+    rollout: RolloutView
+    devices: Sequence[RolloutDevice]
+    total: int
+    whereabouts: Whereabouts
+
+
 class RolloutReader:
     """Reads rollouts for people."""
 
@@ -235,15 +246,16 @@ class RolloutReader:
         with self._db.read() as session:
             return self._view(session, rollouts.rollout(session, rollout_id), is_whole=True)
 
-    def rollout_with(
-        self, rollout_id: str, page: PageRequest, *, state: str | None = None, stage: str | None = None
-    ) -> tuple[RolloutView, list[RolloutDevice], int]:
-        """Return one rollout with what `device_page` returns of it, from one reading. Raises RolloutUnknownError."""
+    def reading(
+        self, rollout_id: str, page: PageRequest, *, states: Sequence[str] = (), stage: str | None = None
+    ) -> RolloutReading:
+        """Return one rollout as its page shows it. Raises RolloutUnknownError."""
         with self._db.read() as session:
             row = rollouts.rollout(session, rollout_id)
             standing = self._standing.standing(session, row, self._clock.now(), is_whole=True)
             shown = self._shown(session, row, standing, is_whole=True)
-            return shown, *self._page(session, standing, page, state, stage, None)
+            devices, total = self._page(session, standing, page, states, stage, None)
+            return RolloutReading(shown, devices, total, self._standing.whereabouts(session, row, standing))
 
     def devices(self, rollout_id: str, *, limit: int = 10_000) -> list[RolloutDevice]:
         """Return the first devices of a rollout in order of id. Raises RolloutUnknownError."""
@@ -262,7 +274,7 @@ class RolloutReader:
         with self._db.read() as session:
             row = rollouts.rollout(session, rollout_id)
             standing = self._standing.standing(session, row, self._clock.now(), is_whole=True)
-            return self._page(session, standing, page, state, stage, device)
+            return self._page(session, standing, page, () if state is None else (state,), stage, device)
 
     def decisions(self, rollout_id: str, *, before: int | None = None, limit: int = 200) -> list[DecisionView]:
         """Return decisions, newest first, each made again from its evidence. Raises RolloutUnknownError."""
@@ -342,14 +354,16 @@ class RolloutReader:
         session: Session,
         standing: RolloutSummary,
         page: PageRequest,
-        state: str | None,
+        states: Sequence[str],
         stage: str | None,
         device: str | None,
     ) -> tuple[list[RolloutDevice], int]:
         snapshot = standing.snapshot
         names = [one.name for one in snapshot.spec.stages]
         stages = None if stage is None else [at for at, name in enumerate(names) if stage in (name, str(at))]
-        found, total = device_counts.device_page(session, snapshot.id, page, state=state, stages=stages, device=device)
+        found, total = device_counts.device_page(
+            session, snapshot.id, page, states=states, stages=stages, device=device
+        )
         model = ReleaseRef.parse(snapshot.spec.release).model
         return device_lines(self._fleet.offers, model, standing, names, found), total
 

@@ -14,19 +14,34 @@ from sqlmodel import Session
 from edgefleet_protocol.ids import ModelName, ReleaseRef, RolloutId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.model import NO_PACE_FACTS, Lot, Member, RolloutState, Snapshot
-from edgefleet_server.rollout.planner.document_state import batch_for
+from edgefleet_server.rollout.planner.document_state import batch_for, needs_rollback
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.preparation.membership import by_stratum
+from edgefleet_server.rollout.spec.fields import PREVIOUS
 from edgefleet_server.rollout.spec.model import Limits, Offline, Spec
 from edgefleet_server.rollout.spec.parser import stored_spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE, UNCOUNTED, is_exposed, is_failure
+from edgefleet_server.rollout.status.whereabouts import (
+    Recovery,
+    Whereabouts,
+    away_of,
+    flow_of,
+    is_on_its_way,
+    replaced_by,
+    way_back,
+)
 from edgefleet_server.rollout.store import confirmation_rows, device_counts, measurements, rollouts, throttle
 from edgefleet_server.rollout.store.tables import Rollout
 
 _NOBODY: Final[tuple[Member, ...]] = ()
 
 _WAITS: Final = AssignmentState.ELIGIBLE
+
+MOST_LOOKED_AT: Final = 200
+"""Devices that are read by name for one page."""
+
+MOST_SILENT_NAMED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +97,24 @@ class SummaryReader:
             measured=() if spec.gates.quality is None else measurements.measured(session, row.id),
         )
         return RolloutSummary(snapshot, lots, now)
+
+    def whereabouts(self, session: Session, row: Rollout, standing: RolloutSummary) -> Whereabouts:
+        """Return where the devices of a rollout are; silent ones among the MOST_LOOKED_AT that have stood still longest."""
+        snapshot, now = standing.snapshot, standing.now
+        soaks = [one.soak for one in snapshot.spec.stages]
+        looked_at = device_counts.looked_at(session, row.id, now, max(soaks), MOST_LOOKED_AT + 1)
+        reports = self._fleet.offers.reports_of([one.device for one in looked_at], row.model)
+        moving = [one for one in looked_at if is_on_its_way(one, soaks, now)]
+        away = away_of(moving, reports) if row.state in ROLLOUT_ACTIVE else []
+        is_known = len(looked_at) <= MOST_LOOKED_AT and snapshot.spec.rollback_to == PREVIOUS
+        back = sum(n for a, n in standing.lots if needs_rollback(a))
+        return Whereabouts(
+            flow=flow_of(standing.lots, snapshot.cells, away, soaks, now),
+            way_back=way_back(back, looked_at if is_known else None, reports),
+            recovery=Recovery(*device_counts.recovery(session, row.id)),
+            replaced=replaced_by(looked_at),
+            silent=tuple(one.device for one in away[:MOST_SILENT_NAMED]),
+        )
 
 
 def _is_long(lots: Sequence[Lot]) -> bool:

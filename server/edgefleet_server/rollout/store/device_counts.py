@@ -9,10 +9,10 @@ Every function works in the caller's session and never commits.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, select, union_all
+from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, union_all
 from sqlmodel import Session
 
 from edgefleet_protocol.messages import AssignmentState
@@ -90,6 +90,26 @@ def first_exposed(session: Session, rollout_id: str, stages: int, limit: int) ->
     return {stage: sorted(devices) for stage, devices in found.items()}
 
 
+def looked_at(session: Session, rollout_id: str, now: datetime, soak: timedelta, limit: int) -> list[Assignment]:
+    """Return devices that were offered the release: those first that install it or may still soak, the longest at a standstill first."""
+    flight = _ROW.state.in_(sorted(state.value for state in IN_FLIGHT))
+    soaks = and_(_ROW.state == _S.HEALTHY.value, _ROW.switched_at > now - soak)
+    is_under_way = case((or_(flight, soaks), 0), else_=1)
+    statement = select(assignments.ASSIGNMENT).where(_ROW.rollout_id == rollout_id, _ROW.gen > 0)
+    rows = session.execute(statement.order_by(is_under_way, _ROW.entered_at, _ROW.device_id).limit(limit))
+    return [assignments.assignment_of(row) for row in rows]
+
+
+def recovery(session: Session, rollout_id: str) -> tuple[int, datetime | None, int, datetime | None]:
+    """Return how many devices ever took the release up, when the first failed, how many went back, and when the last did."""
+    failed = case((_ROW.error_class != "", _ROW.ended_at), else_=None)
+    statement = select(
+        func.count(_ROW.exposed_at), func.min(failed), func.count(_ROW.back_done_at), func.max(_ROW.back_done_at)
+    ).where(_ROW.rollout_id == rollout_id)
+    exposed, first, back, last = session.execute(statement).one()
+    return int(exposed), first, int(back), last
+
+
 def _moments(cells: Iterable[StageRun], now: datetime) -> dict[tuple[datetime, ...], list[str]]:
     """Return the strata by the times at which one of their stages was judged, oldest first, with now."""
     judged: dict[str, set[datetime]] = {}
@@ -141,14 +161,14 @@ def device_page(
     rollout_id: str,
     page: PageRequest,
     *,
-    state: str | None,
+    states: Sequence[str],
     stages: Sequence[int] | None,
     device: str | None,
 ) -> tuple[list[Assignment], int]:
-    """Return one assignment more than a page has, in order of device, and how many there are. state, stages, device: only of these."""
+    """Return one assignment more than a page has, in order of device, and how many there are. states, stages, device: only of these."""
     wanted = [_ROW.rollout_id == rollout_id]
-    if state is not None:
-        wanted.append(_ROW.state == state)
+    if states:
+        wanted.append(_ROW.state.in_(states))
     if stages is not None:
         wanted.append(_ROW.stage.in_(stages))
     if device is not None:

@@ -1,0 +1,290 @@
+"""What the page of a rollout is made of: lengths, gauges, the story, the strip, the simulation; each a function over frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefleet_protocol.messages import ErrorClass, Phase
+from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.rollout_page.decision_story import sentence_of
+from edgefleet_server.dashboard.rollout_page.decision_story import story as told_story
+from edgefleet_server.dashboard.rollout_page.gate_panels import gate_panels, metric_words
+from edgefleet_server.dashboard.rollout_page.promotion_answer import answer, cost_of, state_of
+from edgefleet_server.dashboard.rollout_page.rollout_picture import MOST_SQUARES, strip_of
+from edgefleet_server.dashboard.rollout_page.stage_steps import pipeline, span
+from edgefleet_server.dashboard.rollout_page.stop_curve import simulation
+from edgefleet_server.dashboard.rollouts.gauges import evidence_gauge
+from edgefleet_server.rollout.status.metric_views import MetricView
+from edgefleet_server.rollout.status.whereabouts import DeviceFlow, WayBack
+from edgefleet_server.telemetry.timelines.model import LinesBy, MetricLine, Scope, Timeline
+from tests.server.dashboard.fleet import LITERT, ORT, STAGES, Fleet, follow, small
+from tests.server.dashboard.test_pages import part_of, text_of
+
+NOW = datetime(2026, 11, 25, 12, 6, 30, tzinfo=UTC)
+INSTALL = {"max_failure": 0.03, "promote_below": 0.05, "alpha_abort": 0.01, "alpha_promote": 0.05, "liars": 0.01}
+COUNTS = st.integers(0, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (52, "52 s"), (60, "1:00 min"), (372, "6:12 min"), (1620, "27 min"), (7200, "2 h"), (11_100, "3 h 5 min"),
+     (172_800, "2 d")],
+)  # fmt: skip
+def test_lengths_of_time_are_said_as_people_say_them(seconds: int, words: str) -> None:
+    assert span(timedelta(seconds=seconds)) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words", "is_reached"),
+    [(0.0, "0.0 of 100 to stop", False), (0.04, "less than 0.1 of 100 to stop", False), (0.6, "0.6 of 100 to stop", False),
+     (9.08, "9.1 of 100 to stop", False), (138.0, "138 of 100, reached", True), (1e9, "more than 1000 of 100, reached", True)],
+)  # fmt: skip
+def test_evidence_is_said_in_words(value: float, words: str, is_reached: bool) -> None:
+    found = evidence_gauge(value, 100.0)
+    assert (found.words, found.is_reached) == (words, is_reached)
+
+
+@given(st.floats(0, 1e30), st.floats(2, 1e6))
+def test_evidence_lies_on_its_line_and_before_its_limit_exactly_where_it_is_not_reached(e: float, limit: float) -> None:
+    found = evidence_gauge(e, limit)
+    assert 0 <= found.at <= 100
+    assert 0 < found.enough < 100
+    assert (found.at > found.enough + 0.02) <= found.is_reached <= (found.at >= found.enough - 0.02)
+    assert all(0 <= at <= 100 for at, _ in found.ticks)
+
+
+@given(st.lists(COUNTS, min_size=7, max_size=7))
+def test_the_strip_draws_every_place_that_has_devices_and_few_squares(counts: list[int]) -> None:
+    flow = DeviceFlow(*counts)
+    places, each = strip_of(flow)
+    assert sum(one.count for one in places) == flow.total
+    assert sum(one.squares for one in places) <= MOST_SQUARES + len(places)
+    assert all((one.squares > 0) == (one.count > 0) for one in places)
+    assert all(one.squares * each >= one.count for one in places)
+
+
+def test_the_simulation_names_the_smallest_failure_that_the_stages_stop() -> None:
+    found = simulation(INSTALL, [("canary", 5), ("half", 62), ("all", 124)])
+    assert found is not None
+    assert (found.bad_pct, found.median, found.devices) == (10, 98, 124)
+    assert [mark.chance for mark in found.stages] == sorted(mark.chance for mark in found.stages)
+    few = simulation(INSTALL, [("canary", 1), ("all", 1)])
+    assert few is not None
+    assert few.median is None, "one device is no evidence"
+    assert simulation(INSTALL, []) is None
+    assert simulation(INSTALL, [("all", 0)]) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [("waiting for 1 of 62 devices to take the release up", "1 of 62 devices has yet to take the release up"),
+     ("waiting for 3 of 6 devices to install and prove the release", "3 of 6 devices have yet to install and prove the release"),
+     ("no device has taken the release up yet", "no device has taken the release up yet")],
+)  # fmt: skip
+def test_a_wait_is_told_as_who_has_yet_to_do_what(reason: str, words: str) -> None:
+    assert sentence_of(reason) == words
+
+
+@pytest.mark.parametrize(
+    ("back", "words"),
+    [(WayBack(62, 0), "The other slot of each device still holds its previous release. Nothing to download."),
+     (WayBack(4, 0, 0, 1), "1 ran no version of the model before and stops digits@2. Nothing to download."),
+     (WayBack(3, 900, 2), "2 of 3 devices have to download their previous release."),
+     (WayBack(0, 0), "No device has it: the rollout only ends."),
+     (WayBack(9000), "what it downloads for that is not known here.")],
+)  # fmt: skip
+def test_what_a_rollback_costs_is_said_before_it_is_done(back: WayBack, words: str) -> None:
+    assert words in cost_of(back, "digits@2")
+
+
+def test_the_story_of_a_bad_release_and_its_replay(story: tuple[Fleet, str, str]) -> None:
+    fleet, _good, bad = story
+    browser = fleet.browser(Role.VIEWER)
+    page = browser.get(f"/rollouts/{bad}").text
+    told = part_of(page, "decisions")
+    assert "3 decisions, all shown here agree when made again" in told
+    assert told.index("Stage canary stopped: 1 of 1 devices failed (nonfinite ×1)") < told.index(
+        "Held: no device has taken"
+    )
+    assert "Evidence to stop 9.1 of 100" in told or "evidence to stop 9.1 of 100" in told
+    assert "ann started the rollout" in told
+    decisions = fleet.parts.rollout.reader.decisions(bad)
+    first, last = decisions[-1].id, decisions[0].id
+    assert f"/rollouts/{bad}?at={first}" in page
+    replay = browser.get(f"/rollouts/{bad}?at={first}")
+    assert replay.status_code == 200
+    assert "Decision 1 of 3" in text_of(replay.text)
+    assert 'rel="next" href' not in replay.text
+    assert f"?at={decisions[1].id}" in replay.text
+    assert "no device has taken the release up yet" in part_of(replay.text, "decision")
+    assert "canary 2 per stratum Open 0 of 2 healthy" in part_of(replay.text, "pipeline")
+    end = browser.get(f"/rollouts/{bad}?at={last}").text
+    assert "canary 2 per stratum Stopped 1 of 2 failed" in part_of(end, "pipeline")
+    assert "Evidence that more devices fail than allowed: 9.1 of 100 to stop" in part_of(end, "decision")
+    assert "Comes out the same when it is made again" in part_of(end, "decision")
+    assert 'hx-sse:connect="/live' not in end, "a past moment does not move"
+    assert "has no such decision" in browser.get(f"/rollouts/{bad}?at=999999").text
+    assert browser.get("/rollouts/r-none?at=1").status_code == 404
+    signed_out = fleet.browser().get(f"/rollouts/{bad}?at={first}")
+    assert signed_out.status_code == 303
+
+
+def test_what_went_back_begins_with_what_happened(story: tuple[Fleet, str, str]) -> None:
+    fleet, _good, bad = story
+    head = part_of(fleet.browser(Role.VIEWER).get(f"/rollouts/{bad}").text, "head")
+    assert "digits@1.2.0 was stopped; devices go back automatically" in head
+    assert "1 of 1 devices failed (nonfinite ×1)" in head
+    assert "Devices that ever ran it 1 of" in head
+    assert "First failed device to the decision" in head
+
+
+def test_profiles_have_a_row_each_only_where_they_differ(story: tuple[Fleet, str, str]) -> None:
+    fleet, good, _bad = story
+    view = fleet.parts.rollout.reader.rollout(good)
+    differs = pipeline(view, NOW)
+    assert differs.strata == (sorted([LITERT, ORT])), "one device of the one never took it up"
+    alike = replace(
+        view,
+        stages=[
+            replace(s, strata=[replace(c, counts=replace(c.counts, unreachable=0)) for c in s.strata])
+            for s in view.stages
+        ],
+    )
+    found = pipeline(alike, NOW)
+    assert (found.strata, found.count) == ([], 2)
+    assert [one.says for one in found.steps] == ["Passed"] * 3
+    assert [(one.kind, one.icon) for one in found.steps] == [("done", "check")] * 3
+
+
+def test_a_silent_device_is_no_yes_and_has_a_button(fleet: Fleet) -> None:
+    devices = small(fleet)
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES)
+    browser, path = fleet.browser(Role.OPERATOR), f"/rollouts/{rollout}"
+    fleet.tick()
+    quiet, _other = fleet.offered(rollout, devices)
+    for device in fleet.offered(rollout, devices):
+        device.report(Phase.PROBATION)
+        device.report(Phase.COMMITTED)
+    fleet.tick(seconds=4)
+    assert part_of(browser.get(path).text, "flow").endswith(
+        "Waiting 2 Installing 0 Silent 0 Soaking 2 Healthy 0 Failed 0"
+    )
+    quiet.connect(on=False)
+    page = browser.get(path).text
+    assert part_of(page, "flow").endswith("Waiting 2 Installing 0 Silent 1 Soaking 1 Healthy 0 Failed 0")
+    told = part_of(page, "answer")
+    assert "Not yet 1 device is silent, which never counts as good." in told
+    assert f"{quiet.id} is silent" in told
+    assert "Ask now" in told
+    assert "Safe to promote" not in told
+    assert "1 silent" in part_of(page, "head")
+
+
+def test_states_that_a_person_made_are_no_failure_of_the_release(fleet: Fleet) -> None:
+    small(fleet)
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES)
+    view = fleet.parts.rollout.reader.rollout(rollout)
+    ended = replace(view, state="rolled_back", stopped_by="ann")
+    assert state_of(ended) == ("off", "hand", "Rolled back by ann")
+    failed = replace(ended, counts=replace(view.counts, failed=1))
+    assert state_of(failed)[0] == "bad"
+    assert answer(view, DeviceFlow()).kind == "run"
+    assert (
+        answer(replace(view, state="paused", reason="paused by ann: lunch"), DeviceFlow()).text
+        == "Paused by ann: lunch."
+    )
+
+
+METRIC = MetricView(
+    name="latency_p95_ms", bound="non_inferior_rel", verdict="hold", code="", reason="", devices=4, missing=1, value=-3.0,
+    low=-5.0, high=1.0, threshold=10.0, unit="%", confidence_low=0.99, confidence_high=0.95,
+)  # fmt: skip
+
+
+def lines(**figures: Any) -> MetricLine:
+    """Return a line of two steps."""
+    none: list[Any] = [None, None]
+    given: dict[str, Any] = dict.fromkeys(("requests_per_s", "p50_ms", "p99_ms", "crashes", "timeouts"), none)
+    return MetricLine(**given | {"classes": (), "nonfinite": [0, 0]} | figures)
+
+
+def test_a_gate_shows_both_versions_its_limit_and_what_the_gate_says(fleet: Fleet) -> None:
+    small(fleet)
+    view = fleet.parts.rollout.reader.rollout(fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES))
+    at = [NOW, NOW + timedelta(minutes=1)]
+    new = lines(key="1.1.0", requests=[None, 100], errors=[None, 2], p95_ms=[None, 41.8])
+    old = lines(key="1.0.0", requests=[90, 110], errors=[0, 1], p95_ms=[43.0, 40.0])
+    timeline = Timeline(
+        scope=Scope.MODEL, name="digits", by=LinesBy.VERSION, since=at[0], until=at[1], step_s=60, at=at, lines=[new, old],
+        system={}, system_most={}, drift=[], marks=[],
+    )  # fmt: skip
+    failures, latency = gate_panels(view, "1.0.0", timeline)
+    assert failures.chart is not None
+    assert failures.chart.names == ["new 1.1.0", "old 1.0.0"]
+    assert failures.chart.data[1:] == [[None, 2.0], [0.0, pytest.approx(0.9091)]]
+    assert "2 of 100 answers failed on 1.1.0, 1 of 200 on 1.0.0." in failures.says
+    assert (latency.word, latency.says, latency.chart and latency.chart.limits) == (
+        "Not judged",
+        ["The plan sets no limit for it."],
+        (),
+    )
+    stage = view.stages[0]
+    judged = replace(view, stages=[replace(stage, strata=[replace(one, quality=[METRIC]) for one in stage.strata])])
+    chart = gate_panels(judged, "1.0.0", timeline)[1].chart
+    assert chart is not None
+    assert [one.value for one in chart.limits] == [44.0], "ten percent above the old one"
+    assert chart.band is not None
+    assert list(chart.band.high) == [pytest.approx(43.43), pytest.approx(40.4)]
+    assert metric_words(METRIC)[0] == "Change per device: -3 % (between -5 and +1 %). Allowed: at most +10 %."
+    assert gate_panels(view, "1.0.0", None)[1].says == ["No answers were measured yet."]
+    assert failures.word == "Nothing known yet", "0 of 0 is not none failed"
+
+
+def test_an_open_question_is_no_yes(fleet: Fleet) -> None:
+    devices = small(fleet, 8)
+    stages = [{"name": "canary", "size": {"count": 3}, "soak": "30s"}, *STAGES[1:]]
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=stages)
+    first, *rest = fleet.offered(rollout, devices)
+    for device in (first, *rest):
+        device.report(Phase.PROBATION)
+    fleet.tick(seconds=4)
+    first.report(Phase.ROLLED_BACK, error_class=ErrorClass.CRASH, reason="it crashed", error_code="probation.crash")
+    fleet.tick(seconds=4)
+    page = fleet.browser(Role.OPERATOR).get(f"/rollouts/{rollout}").text
+    assert "Not now A failure waits for confirmation by other devices." in part_of(page, "answer")
+    assert "none of 2 drawn devices has answered" in part_of(page, "head")
+
+
+def test_the_report_has_everything_opened_and_no_buttons(story: tuple[Fleet, str, str]) -> None:
+    fleet, good, _bad = story
+    page = fleet.browser(Role.OPERATOR).get(f"/rollouts/{good}?report").text
+    assert '<details id="all-stages" open>' in page
+    assert "/do/" not in page.partition("<main")[2].partition("</main>")[0]
+    assert 'id="decide"' not in page
+
+
+def test_the_story_folds_decisions_of_one_moment(story: tuple[Fleet, str, str]) -> None:
+    fleet, good, _bad = story
+    decisions = fleet.parts.rollout.reader.decisions(good)
+    told = told_story(decisions, [])
+    assert len(told) < len(decisions), "two hardware profiles began to wait at once"
+    assert sum(len(one.decisions) for one in told) == len(decisions)
+    assert all(one.agrees for one in told)
+    assert told[0].title == "Stage rest passed"
+
+
+def test_a_rollout_that_ran_well_follows_its_devices_to_healthy(fleet: Fleet) -> None:
+    devices = small(fleet)
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES[-1:])
+    for _ in range(3):
+        follow(fleet, devices)
+    page = fleet.browser(Role.VIEWER).get(f"/rollouts/{rollout}").text
+    assert part_of(page, "flow").endswith("Healthy 4 Failed 0")
+    assert "Replaces 1.0.0 on 4 devices. 4 have it, none failed." in part_of(page, "head")
+    assert "What to do next Compare 1.1.0 with 1.0.0" in part_of(page, "answer")
