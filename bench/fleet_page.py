@@ -134,14 +134,14 @@ def _first_bytes(client: httpx.Client, rounds: int, pid: int) -> tuple[dict[str,
     found: dict[str, list[float]] = {name: [] for name in LISTS}
     cpu: dict[str, float] = {}
     for name, path in LISTS.items():
-        _first_byte_ms(client, path)
+        first_byte_ms(client, path)
         before = 1000 * cpu_s(pid)
-        found[name] = [_first_byte_ms(client, path) for _ in range(rounds)]
+        found[name] = [first_byte_ms(client, path) for _ in range(rounds)]
         cpu[name] = round((1000 * cpu_s(pid) - before) / rounds, 1)
     return found, cpu
 
 
-def _first_byte_ms(client: httpx.Client, path: str) -> float:
+def first_byte_ms(client: httpx.Client, path: str) -> float:
     began = time.perf_counter()
     with client.stream("GET", path) as answer:
         took_ms = (time.perf_counter() - began) * 1000
@@ -161,7 +161,7 @@ def _looks(url: str, cookie: str, rounds: int, screenshots: Path | None, devices
         page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         sizes: list[int] = []
-        page.on("requestfinished", lambda request: sizes.append(_size(request)))
+        page.on("requestfinished", lambda request: sizes.append(size_of(request)))
         page.goto(url + "/devices", wait_until="load")
         time.sleep(0.3)
         wire = sum(sizes)
@@ -171,7 +171,7 @@ def _looks(url: str, cookie: str, rounds: int, screenshots: Path | None, devices
             page.screenshot(path=screenshots / f"devices-{devices}.png", full_page=True)
         for _ in range(rounds):
             page.goto(url + "/devices", wait_until="load")
-            paints.append(_painted(page))
+            paints.append(painted(page))
             turns.append(_until_painted(page, "document.querySelector('a[rel=next]').click()"))
             page.fill("#q", "berl site=berlin")
             searches.append(_until_painted(page, "document.querySelector('form[role=search]').requestSubmit()"))
@@ -188,12 +188,12 @@ def _looks(url: str, cookie: str, rounds: int, screenshots: Path | None, devices
     }
 
 
-def _size(request: Any) -> int:
+def size_of(request: Any) -> int:
     sizes = request.sizes()
     return int(sizes["responseBodySize"] + sizes["responseHeadersSize"])
 
 
-def _painted(page: Any) -> float:
+def painted(page: Any) -> float:
     """Return when the page was painted first, in ms since its navigation began. Asked again and again: the policy forbids waiting in it."""
     for _ in range(500):
         found = page.evaluate(FCP)
@@ -210,7 +210,7 @@ def _until_painted(page: Any, act: str) -> float:
         began = float(
             page.evaluate(f"(() => {{ const at = performance.timeOrigin + performance.now(); {act}; return at; }})()")
         )
-    return float(page.evaluate("performance.timeOrigin")) + _painted(page) - began
+    return float(page.evaluate("performance.timeOrigin")) + painted(page) - began
 
 
 def seed(parts: Parts, devices: int) -> None:

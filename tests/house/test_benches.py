@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from bench import cli, fleet_drift, fleet_page, live_pages, mqtt_publish, rest_lists, scrape, signals
+from bench import cli, fleet_drift, fleet_map, fleet_page, live_pages, mqtt_publish, rest_lists, scrape, signals
 
 from edgefleet_server.gateway.broker.model import find_mosquitto
 from tests.support.browsers import binary
@@ -110,6 +110,17 @@ def test_the_list_of_devices_in_a_browser(printed: Bench) -> None:
     assert size["devices"] == 120
     assert size["console"] == []
     assert size["ttfb_ms"].keys() == size["cpu_ms"].keys() == fleet_page.LISTS.keys()
+    check_within(size, told["goals"], size["within"])
+    assert told["ok"] == all(size["within"].values())
+
+
+@NEEDS_BROWSER
+def test_the_map_of_the_fleet_in_a_browser(printed: Bench) -> None:
+    told = printed(fleet_map, "--devices", "1100", "--rounds", "1", "--frames", "4")
+    (size,) = told["sizes"]
+    assert size["devices"] == 1100
+    assert size["console"] == []
+    assert all(size["frames"])
     check_within(size, told["goals"], size["within"])
     assert told["ok"] == all(size["within"].values())
 

@@ -5,14 +5,12 @@ Rules:
    An order is a row of *segments* (those with a value, those without; one status after another), each walked by itself.
 2. By health nothing is indexed: the ids of each health, the worst first, are read once for all pages and kept (`db.read_cache`), and
    a page is cut out of them. Few that a search finds (FEW) are put in that order; of many, those among the next ids are looked up.
-3. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device reports something new,
-   at most FACETS_AGE_S seconds: reports to other processes, and labels, show that late. Counting has at most SHARE of one core, also where
-   devices report all the time: what is counted of a large fleet is kept for as long as that asks for. So is how many devices
-   a search finds, for a reader who turns its pages; "more than MOST_COUNTED" as long as what narrows the fleet.
+3. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device reports something new
+   (`db.read_cache`): of a large fleet nobody waits for it but the first. Counting has at most SHARE of one core, also where devices report
+   all the time. So has counting what a search finds, for a reader who turns its pages.
 """
 
 import json
-import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -189,8 +187,7 @@ class DeviceLister:
         self._db = db
         self._withdrawn = withdrawn
         self._clock = clock
-        self._lock = threading.Lock()
-        self._count: _Count[Facets] | None = None
+        self._facets = KeptReadings[str, Facets](clock, lambda _: self._counted(), 1)
         self._totals: dict[tuple[str, str], _Count[int]] = {}
         self._reports = 0
         self._health = KeptReadings(clock, self._by_health, 1)
@@ -234,12 +231,7 @@ class DeviceLister:
 
     def facets(self) -> Facets:
         """Return what the fleet can be narrowed to."""
-        with self._lock:  # a caller that comes while it is counted waits for that count instead of counting, too
-            kept, now_s, reports = self._count, self._clock.monotonic_s(), self._reports
-            if kept is None or not kept.is_fresh(now_s, reports):
-                facets, at_s = self._counted(), self._clock.monotonic_s()
-                kept = self._count = _Count(facets, at_s, at_s - now_s, reports)
-            return kept.value
+        return self._facets.get("", self._reports)
 
     def troubled(self, limit: int) -> list[Trouble]:
         """Return the live devices that failed last, with what they say of it."""
