@@ -106,9 +106,9 @@ class Shown:
 
 
 def places() -> list[str]:
-    """Return the addresses that the navigation and the search box offer, without parts of pages and without switches."""
+    """Return the addresses that the navigation and the search box offer, without parts of pages, switches and the documentation."""
     every: Iterable[Place] = (*NAVIGATION, *PARTS, *ACTIONS)
-    found = (one.path.partition("#")[0] for one in every if not one.path.startswith("/preferences"))
+    found = (one.path.partition("#")[0] for one in every if not one.path.startswith(("/preferences", "/help")))
     return list(dict.fromkeys((*found, *OTHERS)))
 
 

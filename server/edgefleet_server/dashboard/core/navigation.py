@@ -107,7 +107,7 @@ PARTS: Final = (
     Place("/views", "Saved views", words="bookmarks own names"),
     Place("/shortcuts", "Keyboard shortcuts", words="keys help ?"),
     Place("/styleguide", "Style guide", words="components design tokens colours"),
-    Place("/help", "Help", words="documentation docs manual guides tutorials reference how do I"),
+    Place("/help/", "Help", words="documentation docs manual guides tutorials reference how do I"),
     Place("/glossary", "Glossary", words="terms words meaning definitions help"),
     Place("/settings#checks", "Readiness of the server", words="health checks doctor"),
 )
