@@ -1,6 +1,7 @@
 """Pages of alerts: firing, suppressed and ended ones, one alert with its chart, rules, silences and maintenance windows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Request
@@ -11,8 +12,9 @@ from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.alerting.active_alerts.rule_settings import RuleBook
 from edgefleet_server.alerting.active_alerts.service import OPEN, ActiveAlerts, AlertQuery
 from edgefleet_server.alerting.active_alerts.silences import SilenceBook
-from edgefleet_server.dashboard.alerts.alert_words import KINDS, ends_when, figure_of, headline, story, strips
+from edgefleet_server.dashboard.alerts.alert_words import KINDS, ends_when, figure_of, headline, limit_of, story, strips
 from edgefleet_server.dashboard.core.layout import Shell
+from edgefleet_server.dashboard.core.line_chart import Limit
 from edgefleet_server.dashboard.timelines.charts import SPANS, Chart
 from edgefleet_server.dashboard.timelines.views import TimelineViews
 
@@ -140,4 +142,6 @@ def _charts_of(alert: AlertView, timelines: TimelineViews, clock: Clock) -> Sequ
     shown = timelines.view(asked.scope, asked.name, asked.span)
     mine = [one for one in shown.charts if one.id.startswith(tuple(asked.ids))]
     of_model = [one for one in mine if asked.model and one.title.startswith(asked.model)]
-    return (of_model or mine)[:1]
+    limit = limit_of(alert)
+    own = [] if limit is None else [Limit("alert above", limit)]
+    return [replace(one, limits=[*one.limits, *own]) for one in (of_model or mine)[:1]]
