@@ -68,6 +68,8 @@ def test_the_page_begins_with_a_sentence(slos: list[SloView], kind: str, title: 
         ([burn(0.5, 0.4)], "Burns 0.4× as fast as it may: the budget lasts."),
         ([burn(1, 1), burn(7, 9, factor=6, long_s=6 * 3600)],
          "Burns 7× as fast as it may over the last 6 h: a whole budget would last 4 days."),
+        ([replace(burn(16, 16), state="burning"), burn(2, 4, factor=1, long_s=3 * 86_400)],
+         "Burns 16× as fast as it may over the last 1 h: a whole budget would last 2 days."),
         ([burn(60, 60)], "Burns 60× as fast as it may over the last 1 h: a whole budget would last hours."),
     ],
 )  # fmt: skip

@@ -156,7 +156,7 @@ def _verb(slo: SloView) -> str:
 
 
 def burn_text(slo: SloView) -> str:
-    """Return how fast a budget burns, in words: the fastest pair of windows of which both are known."""
+    """Return how fast a budget burns, in words: by the fastest pair of windows that burns, else by the one nearest to its limit."""
     known = [
         (min(one.long_burn, one.short_burn), one)
         for one in slo.burns
@@ -164,13 +164,14 @@ def burn_text(slo: SloView) -> str:
     ]
     if not known:
         return "Nothing was counted lately."
-    burn, pair = max(known, key=lambda one: one[0] / one[1].factor)
+    burning = [one for one in known if one[1].state == "burning"]
+    burn, pair = burning[0] if burning else max(known, key=lambda one: one[0] / one[1].factor)
     if burn == 0:
         return "Nothing fails now."
     lasts = slo.window_s / 86_400 / burn
     if burn <= 1:
         return f"Burns {times(burn)} as fast as it may: the budget lasts."
-    hours = "hours" if lasts < 2 else f"{lasts:.0f} days"
+    hours = "hours" if lasts < 1 else f"{lasts:.0f} days"
     return (
         f"Burns {times(burn)} as fast as it may over the last {_span(pair.long_s)}: a whole budget would last {hours}."
     )
