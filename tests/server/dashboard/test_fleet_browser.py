@@ -64,6 +64,18 @@ def test_why_a_device_failed_is_found_in_one_click_from_the_overview(visit: Visi
     tab.close()
 
 
+def test_a_square_of_the_map_says_its_device_and_leads_to_it(visit: Visit) -> None:
+    tab = visit.page("/")
+    square = tab.locator("#map .map i.w").first
+    square.hover()
+    tab.wait_for_selector(f"#map .tipcard:has-text('{visit.failed}')")
+    assert "degraded" in tab.inner_text("#map .tipcard")
+    square.click()
+    tab.wait_for_url(f"**/devices/{visit.failed}")
+    assert visit.problems == []
+    tab.close()
+
+
 def test_a_search_leads_to_the_device_by_keyboard_alone(visit: Visit) -> None:
     tab = visit.page("/devices")
     tab.focus("#q")
