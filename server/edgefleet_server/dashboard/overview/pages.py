@@ -1,6 +1,7 @@
 """The first page, and the answers that the script of its map asks for."""
 
 from typing import Annotated, Any, Final
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -12,6 +13,7 @@ from edgefleet_server.dashboard.objectives.budget_words import KINDS, WORDS
 from edgefleet_server.dashboard.overview.map_picture import Colouring
 from edgefleet_server.dashboard.overview.tiles import SPANS
 from edgefleet_server.dashboard.overview.views import MapQuery, OverviewPages
+from edgefleet_server.dashboard.timelines.time_range import AskedQuery, TimeRange
 from edgefleet_server.fleet.inventory.fleet_map import Grouping
 
 HEADERS: Final = {"cache-control": "no-store"}
@@ -31,11 +33,11 @@ def add_pages(router: APIRouter, shell: Shell, reader: OverviewPages) -> None:
     """Add the pages."""
 
     @router.get("/", operation_id="show_overview")
-    def show_overview(request: Request, asked: MapAsked, span: Short = "") -> Response:
+    def show_overview(request: Request, asked: MapAsked, window: AskedQuery) -> Response:
         """Show whether the fleet is well, what is under way, and what happened today."""
 
         def build() -> dict[str, Any]:
-            found = reader.overview(asked, span)
+            found = reader.overview(asked, window)
             return {
                 "overview": found,
                 "lengths": LENGTHS,
@@ -43,7 +45,7 @@ def add_pages(router: APIRouter, shell: Shell, reader: OverviewPages) -> None:
                 "slo_tones": KINDS,
                 "slo_words": WORDS,
                 "spans": SPANS,
-                "with_parts": lambda **changed: _address(asked, found.span, **changed),
+                "with_parts": lambda **changed: _address(asked, found.range, **changed),
             }
 
         return shell.shown(request, "fleet/overview.html", build, tab="overview")
@@ -69,8 +71,13 @@ def _answer(request: Request, shell: Shell, build: Any) -> Response:
     return JSONResponse(build(), headers=HEADERS)
 
 
-def _address(asked: MapQuery, shown: str, **changed: str) -> str:
-    parts = {"group": asked.group.value, "colour": asked.colour.value, "model": asked.model, "span": shown} | changed
-    usual = {"group": Grouping.SITE.value, "colour": Colouring.HEALTH.value, "model": "", "span": "24h"}
-    query = "&".join(f"{name}={text}" for name, text in parts.items() if text != usual[name])
+def _address(asked: MapQuery, shown: TimeRange, **changed: str) -> str:
+    usual = {"group": Grouping.SITE.value, "colour": Colouring.HEALTH.value, "model": "", "span": shown.usual}
+    parts = {
+        "group": asked.group.value,
+        "colour": asked.colour.value,
+        "model": asked.model,
+        **shown.parts(**changed),
+    } | changed
+    query = urlencode({name: text for name, text in parts.items() if text != usual.get(name, "")})
     return f"/?{query}" if query else "/"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from edgefleet_server.dashboard.core.filters import evidence, number
+from edgefleet_server.dashboard.core.line_chart import Limit
 from edgefleet_server.dashboard.timelines.charts import Chart
 from edgefleet_server.fleet.health_state import Health
 from edgefleet_server.objectives.model import Indicator, SloView
@@ -76,6 +77,7 @@ def _errors(failed: Chart | None, requests: Chart | None, objectives: Sequence[S
         return Tile("errors", "Error rate", "–", "", NOT_MEASURED)
     limits = [100 * (1 - one.target) for one in objectives if one.indicator is Indicator.SUCCESS]
     note = f"Objective {evidence(min(limits))} %" if limits else "No objective"
+    chart = replace(chart, limits=[Limit("objective", min(limits))]) if chart and limits else chart
     return Tile("errors", "Error rate", _figure(value), "%", note, chart, bool(limits) and value > min(limits))
 
 
@@ -88,6 +90,7 @@ def _latency(chart: Chart | None, objectives: Sequence[SloView]) -> Tile:
     note = "No objective"
     if strictest is not None:
         note = f"{strictest.model}: {evidence(strictest.target * 100)} % within {evidence(strictest.threshold)} ms"
+        chart = replace(chart, limits=[Limit("objective", strictest.threshold or 0.0)]) if chart else None
     return Tile("p95", "Latency p95", _figure(value), "ms", note, chart)
 
 

@@ -1,7 +1,7 @@
 """What the first page shows, read from the services. All viewers share readings of the whole fleet (`db.read_cache`)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cmp_to_key
 from typing import Final, Protocol
@@ -28,6 +28,8 @@ from edgefleet_server.dashboard.overview.map_picture import Colouring, MapPictur
 from edgefleet_server.dashboard.overview.rollout_cards import RolloutCard, card_of
 from edgefleet_server.dashboard.story.model import Story
 from edgefleet_server.dashboard.story.today import TodayReader
+from edgefleet_server.dashboard.timelines.charts import DEFAULT_SPAN
+from edgefleet_server.dashboard.timelines.time_range import Asked, TimeRange
 from edgefleet_server.dashboard.timelines.views import TimelineViews
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.health_state import ATTENTION, Health
@@ -104,7 +106,7 @@ class Overview:
 
     sentence: Sentence
     steps: Sequence[Step]
-    span: str
+    range: TimeRange
     tiles: Sequence[tiles.Tile]
     map: MapPicture
     rollouts: Sequence[RolloutCard]
@@ -135,15 +137,15 @@ class OverviewPages:
         self._timelines = timelines
         self._clock = clock
 
-    def overview(self, asked: MapQuery, span: str) -> Overview:
-        """Return the first page."""
+    def overview(self, asked: MapQuery, window: Asked) -> Overview:
+        """Return the first page. Raises BadSpanError."""
         now, facets, counts = self._clock.now(), self._devices.lists.facets(), self._watch.own.counts()
         health, versions = self._devices.map.health(), _versions(facets)
         active, total = self._rollouts.page(PageRequest(SHOWN_ROLLOUTS), states=ACTIVE)
         ended = self._ended(now)
         slos = worst_first(self._watch.objectives.slos())
-        span = span if span in tiles.SPANS else "24h"
-        charts = self._timelines.view(Scope.FLEET, "", span, LinesBy.NONE).charts
+        wanted = window if window.span in tiles.SPANS else replace(window, span=DEFAULT_SPAN)
+        figures = self._timelines.view(Scope.FLEET, "", wanted, LinesBy.NONE)
         drifts = self._drifts_of(list(versions)[:DRIFT_MODELS])
         facts = FleetFacts(
             devices=health,
@@ -160,8 +162,8 @@ class OverviewPages:
         return Overview(
             sentence=sentence_of(facts),
             steps=first_steps(StepFacts(devices, models, sum(one.devices for one in shares))),
-            span=span,
-            tiles=tiles.tiles(charts, slos, health, drifts),
+            range=replace(figures.range, spans=list(tiles.SPANS), other=_parts(asked)),
+            tiles=tiles.tiles(figures.charts, slos, health, drifts),
             map=self.map_picture(asked, versions, devices),
             rollouts=[card_of(rollout_line(one)) for one in active[:SHOWN_ROLLOUTS]],
             active_rollouts=total,
@@ -206,6 +208,13 @@ class OverviewPages:
     def _drifts_of(self, models: Sequence[str]) -> list[ModelDrift]:
         known = set(self._registry.model_names())  # devices may run one that this server does not know, or not any more
         return [self._watch.drift.of_model(ModelName(one)) for one in models if one in known]
+
+
+def _parts(asked: MapQuery) -> tuple[tuple[str, str], ...]:
+    """Return what links of the page keep of the map's question."""
+    parts = {"group": asked.group.value, "colour": asked.colour.value, "model": asked.model}
+    usual = {"group": Grouping.SITE.value, "colour": Colouring.HEALTH.value}
+    return tuple((name, value) for name, value in parts.items() if value != usual.get(name, ""))
 
 
 def _asked(asked: MapQuery, versions: Mapping[str, Sequence[str]]) -> tuple[str, MapQuestion]:
