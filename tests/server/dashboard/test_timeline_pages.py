@@ -16,7 +16,7 @@ import pytest
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.filters import evidence
-from edgefleet_server.dashboard.core.line_chart import Band, Limit
+from edgefleet_server.dashboard.core.line_chart import Band, Limit, ScaleKind
 from edgefleet_server.dashboard.core.render import environment
 from edgefleet_server.dashboard.timelines.charts import MOST_SERIES, SPANS, Chart, ChartMark, charts, fitting
 from edgefleet_server.dashboard.timelines.views import TimelineViews
@@ -313,6 +313,10 @@ def test_a_small_chart_has_its_line_area_marks_and_limits_and_no_text() -> None:
     assert "<text" not in page
     assert 'x1="500.0"' in page
     assert 'viewBox="0 0 1000 52"' in page
+    wild = replace(chart, data=[[*range(9)], [*[1.0] * 7, 900.0, 1.0]], limits=(), marks=(), scale=ScaleKind.LOG, end=8)
+    page = str(environment().get_template("chart.html").module.small(wild))  # type: ignore[attr-defined]  # a macro
+    assert "up to 900 ms, above the scale" in page
+    assert '<path class="ln dots s1" d="M875.0 2h0"/>' in page
 
 
 def test_a_version_that_ended_has_no_newest_figure() -> None:

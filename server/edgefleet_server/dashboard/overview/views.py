@@ -162,7 +162,9 @@ class OverviewPages:
         return Overview(
             sentence=sentence_of(facts),
             steps=first_steps(StepFacts(devices, models, sum(one.devices for one in shares))),
-            range=replace(figures.range, spans=list(tiles.SPANS), other=_parts(asked)),
+            range=replace(
+                figures.range, spans=list(tiles.SPANS), other=_parts(asked), may_be_wide=False, is_wide=False
+            ),
             tiles=tiles.tiles(figures.charts, slos, health, drifts),
             map=self.map_picture(asked, versions, devices),
             rollouts=[card_of(rollout_line(one)) for one in active[:SHOWN_ROLLOUTS]],

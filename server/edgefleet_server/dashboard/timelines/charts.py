@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from edgefleet_server.dashboard.core.line_chart import (
+    HEIGHT,
     Band,
     Column,
     Drawing,
@@ -126,22 +127,22 @@ class Chart:
     @property
     def drawing(self) -> Drawing:
         """The chart as it is drawn."""
-        return self._drawn()
+        return self._drawn(self.scale, HEIGHT)
 
     @property
     def small(self) -> Drawing:
-        """The chart as it is drawn on a tile."""
-        return self._drawn(height=SMALL_HEIGHT)
+        """The chart as it is drawn on a tile, where nothing could say that its scale is logarithmic."""
+        return self._drawn(ScaleKind.LINEAR, SMALL_HEIGHT)
 
-    def _drawn(self, **size: int) -> Drawing:
+    def _drawn(self, kind: ScaleKind, height: int) -> Drawing:
         return drawn(
             [int(at or 0) for at in self.data[0]],
             self.data[1:],
             (self.begin, self.end),
             limits=self.limits,
             band=self.band,
-            kind=self.scale,
-            **size,
+            kind=kind,
+            height=height,
         )
 
     @property
