@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+COUNTED: Final = frozenset({"top1", "agreement", "sequence"})
+"""Metrics that say how many of the samples are right, so that chance makes of them what it makes of counts."""
+
 _ERRORS: Final = frozenset(("mae", "mae-share", "score-error", "constant", "scores"))
 """Metrics of which less is better."""
-_SHARES: Final = frozenset(
+SHARES: Final = frozenset(
     (
         "top1",
         "agreement",
@@ -20,6 +23,7 @@ _SHARES: Final = frozenset(
         "mae-share",
     )
 )
+"""Metrics that are written in percent."""
 _CALLED: Final[Mapping[str, str]] = {
     "mae-share": "mean error", "score-error": "mean error of scores", "edit": "read alike", "long-run": "over 100 runs",
 }  # fmt: skip
@@ -49,7 +53,7 @@ def figure_text(metric: str, value: Any) -> str:
     """Return a metric's value: a share with one decimal, else four digits."""
     if not isinstance(value, int | float):
         return "-"
-    return f"{100 * value:.1f} %" if metric in _SHARES else f"{value:.4g}"
+    return f"{100 * value:.1f} %" if metric in SHARES else f"{value:.4g}"
 
 
 def _output_text(row: Mapping[str, Any], n: Any) -> str:

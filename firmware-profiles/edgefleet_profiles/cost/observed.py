@@ -8,8 +8,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import median
+from dataclasses import dataclass, field
+from statistics import median, stdev
 from typing import Final
 
 MIN_ANSWERS: Final = 10
@@ -36,7 +36,10 @@ class DeviceWindow:
 
 @dataclass(frozen=True)
 class Observation:
-    """What devices of one profile reported of one model. memory_bytes: of the worker process; None when not reported."""
+    """What devices of one profile reported of one model. memory_bytes: of the worker process; None when not reported.
+
+    spread: by figure, the standard deviation of its logarithm over devices; a figure that fewer than two reported is not in it.
+    """
 
     devices: int
     windows: int
@@ -44,6 +47,7 @@ class Observation:
     latency_p50_ms: float
     latency_p95_ms: float
     memory_bytes: int | None
+    spread: Mapping[str, float] = field(default_factory=dict)
 
 
 def is_loaded(window: DeviceWindow) -> bool:
@@ -58,15 +62,19 @@ def observe(windows_of: Mapping[str, Sequence[DeviceWindow]]) -> Observation | N
     """Return the observation of one model, None when too little or too contradictory was reported. windows_of: by device."""
     loaded = {device: [one for one in windows if is_loaded(one)] for device, windows in windows_of.items()}
     counted = {device: windows for device, windows in loaded.items() if len(windows) >= MIN_WINDOWS}
-    p50 = _agreed([_of_device(windows, lambda one: one.latency_p50_ms) for windows in counted.values()])
-    p95 = _agreed([_of_device(windows, lambda one: one.latency_p95_ms) for windows in counted.values()])
+    figures = {
+        "latency_p50_ms": [_of_device(windows, lambda one: one.latency_p50_ms) for windows in counted.values()],
+        "latency_p95_ms": [_of_device(windows, lambda one: one.latency_p95_ms) for windows in counted.values()],
+        "memory_bytes": [_of_device(windows, _memory) for windows in counted.values()],
+    }
+    p50, p95, memory = (_agreed(one) for one in figures.values())
     if p50 is None or p95 is None:
         return None
-    memory = _agreed([_of_device(windows, _memory) for windows in counted.values()])
     return Observation(
         devices=len(counted), windows=sum(map(len, counted.values())),
         answers=sum(min(one.n, 2**31) for windows in counted.values() for one in windows),
         latency_p50_ms=p50, latency_p95_ms=max(p50, p95), memory_bytes=None if memory is None else round(memory),
+        spread=_spreads(figures),
     )  # fmt: skip
 
 
@@ -78,6 +86,11 @@ def _memory(window: DeviceWindow) -> float | None:
 def _of_device(windows: Iterable[DeviceWindow], read: Callable[[DeviceWindow], float | None]) -> float | None:
     known = [value for window in windows if (value := read(window)) is not None]
     return median(known) if known else None
+
+
+def _spreads(figures: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
+    logs = {name: [math.log(one) for one in values if one is not None] for name, values in figures.items()}
+    return {name: round(stdev(known), 4) for name, known in logs.items() if len(known) > 1}
 
 
 def _agreed(figures: Sequence[float | None]) -> float | None:

@@ -11,13 +11,21 @@ _FIGURES: list[Column[api.model.Change]] = [
     Column("figure", lambda c: text(c.name), keep=True),
     Column("before", lambda c: value_text(c, c.before), right=True),
     Column("after", lambda c: value_text(c, c.after), right=True),
-    Column("difference", lambda c: _SIGNS.get(c.tone, "") + text(c.said)),
+    Column("difference", lambda c: _SIGNS.get(c.tone, "") + text(c.said), fold=True),
+    Column("rests on", lambda c: text(c.basis), spare=1),
 ]
+
+
+def _of_pair(one: Column[api.model.Change]) -> Column[tuple[str, api.model.Change]]:
+    """Return a column of a change as one of a change with its profile."""
+    return Column(one.header, lambda c: one.cell(c[1]), right=one.right, keep=one.keep, spare=one.spare, fold=one.fold)
+
+
 CHANGES: Sheet[tuple[str, api.model.Change]] = Sheet(
     "figures: neither version has a bundle",
     [
         Column("profile", lambda c: text(c[0]), keep=True),
-        *(Column(one.header, lambda c, cell=one.cell: cell(c[1]), right=one.right, keep=one.keep) for one in _FIGURES),  # type: ignore[misc]
+        *(_of_pair(one) for one in _FIGURES),
     ],
     lambda c: f"{c[0]}/{c[1].figure}",
 )

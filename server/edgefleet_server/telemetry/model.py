@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -92,7 +92,10 @@ class PeriodWindow:
 
 @dataclass(frozen=True)
 class Observed:
-    """What devices of a profile reported of a bundle: medians over devices (`edgefleet_profiles.cost.observed`)."""
+    """What devices of a profile reported of a bundle: medians over devices (`edgefleet_profiles.cost.observed`).
+
+    spread: by figure, the standard deviation of its logarithm over devices, where two or more reported it.
+    """
 
     devices: int
     windows: int
@@ -100,6 +103,7 @@ class Observed:
     latency_p50_ms: float
     latency_p95_ms: float
     memory_bytes: int | None
+    spread: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

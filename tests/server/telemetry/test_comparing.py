@@ -1,16 +1,19 @@
 """Rules of the comparison: what is better, what is worse, and what cannot be said."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.registry.model import BundleView
-from edgefleet_server.telemetry.bundle_metrics import bundle_line, figure_in, metric_in
-from edgefleet_server.telemetry.model import Figures
-from edgefleet_server.telemetry.release_comparison import Change, compared
+from edgefleet_server.telemetry.bundle_metrics import Expected, bundle_line, figure_in, metric_in
+from edgefleet_server.telemetry.model import Figures, Observed
+from edgefleet_server.telemetry.release_comparison import Change, compared, shares_differ
 
 
 def line(profile: str = "p", recent: Figures | None = None, **report: Any) -> Any:
@@ -47,20 +50,97 @@ def test_less_is_better_for_sizes(before: int | None, after: int, said: str, ton
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said", "tone"),
+    ("before", "after", "said", "tone", "basis"),
     [
-        (metric("top1", 0.90), metric("top1", 0.95), "0.0500 better", "good"),
-        (metric("top1", 0.95), metric("top1", 0.90), "0.0500 worse", "bad"),
-        (metric("mae", 0.95, 0.05), metric("mae", 0.90), "0.0500 better", "good"),
-        (metric("pkg.mod:loss", 0.95, 0.05), metric("pkg.mod:loss", 0.92, 0.02), "0.0300 better", "good"),
-        (metric("top1", 0.90), metric("top1", 0.9003), "same", "plain"),
-        (metric("top1", 0.90), metric("mae", 0.10), "measured by another metric", "plain"),
-        (metric("top1", 0.90, n=50), metric("top1", 0.95), "0.0500 better, on 50 and 100 samples", "good"),
+        (
+            metric("top1", 0.90, n=1000),
+            metric("top1", 0.95, n=1000),
+            "0.0500 better",
+            "good",
+            "1000 samples each",
+        ),
+        (
+            metric("top1", 0.95, n=1000),
+            metric("top1", 0.90, n=800),
+            "0.0500 worse",
+            "bad",
+            "1000 and 800 samples",
+        ),
+        (metric("top1", 0.90), metric("top1", 0.95), "0.0500 better, could be chance", "plain", "100 samples each"),
+        (metric("top1", 1.0, n=3), metric("top1", 0.0, n=3), "1.0000 worse", "bad", "3 samples each"),
+        (metric("top1", 1.0, n=1), metric("top1", 0.0, n=1), "1.0000 worse, could be chance", "plain", "1 sample each"),
+        (
+            metric("mae", 0.95, 0.05),
+            metric("mae", 0.90),
+            "0.0500 better, its spread is not recorded",
+            "plain",
+            "100 samples each",
+        ),
+        (
+            metric("pkg.mod:loss", 0.95, 0.05),
+            metric("pkg.mod:loss", 0.92, 0.02),
+            "0.0300 better, its spread is not recorded",
+            "plain",
+            "100 samples each",
+        ),
+        (metric("top1", 0.90), metric("top1", 0.9003), "same", "plain", "100 samples each"),
+        (metric("top1", 0.90), metric("mae", 0.10), "measured by another metric", "plain", ""),
     ],
 )
-def test_a_metric_is_judged_by_its_own_direction(before: Any, after: Any, said: str, tone: str) -> None:
+def test_a_metric_is_judged_by_its_own_direction_and_only_beyond_chance(
+    before: Any, after: Any, said: str, tone: str, basis: str
+) -> None:
     found = change(line(metric=before), line(metric=after), "Accuracy")
+    assert (found.said, found.tone, found.basis) == (said, tone, basis)
+
+
+def devices(p50_ms: float, n: int, spread: float | None = 0.02) -> Observed:
+    spreads = {} if spread is None else {"latency_p50_ms": spread}
+    return Observed(n, 3 * n, 300 * n, p50_ms, p50_ms * 1.5, 48_000_000, spreads)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said", "tone"),
+    [
+        (devices(4.0, 12), devices(3.0, 12), "25% faster", "good"),
+        (devices(4.0, 12), devices(5.0, 12), "25% slower", "bad"),
+        (devices(4.0, 12), devices(4.2, 12, 0.4), "0.2 ms slower, devices differ by as much", "plain"),
+        (devices(4.0, 1, None), devices(3.0, 2), "1 ms faster, too few devices to be sure", "plain"),
+        (devices(0.06, 12), devices(0.12, 12), "0.06 ms slower, both below 1 ms", "plain"),
+        (devices(4.0, 12, 0.0), devices(4.01, 12, 0.0), "same", "plain"),
+        (devices(4.0, 3, 0.0), devices(5.0, 3, 0.0), "25% slower", "bad"),
+        (None, devices(4.0, 12), "no data for one version", "plain"),
+    ],
+)
+def test_latency_on_devices_is_judged_by_how_much_devices_differ(
+    before: Observed | None, after: Observed, said: str, tone: str
+) -> None:
+    found = change(*(replace(line(), observed=one) for one in (before, after)), "On devices p50")
     assert (found.said, found.tone) == (said, tone)
+
+
+def test_one_run_on_the_converting_server_is_no_verdict() -> None:
+    found = change(line(latency_ms={"p50": 0.06}), line(latency_ms={"p50": 0.12}), "Host latency p50")
+    assert (found.said, found.tone) == ("0.06 ms slower, not judged", "plain")
+    assert found.basis == "one run on the converting server"
+    memory = change(line(peak_rss_bytes=100), line(peak_rss_bytes=150), "Host memory")
+    assert (memory.said, memory.tone) == ("50% more, not judged", "plain")
+
+
+def test_predictions_are_judged_by_their_intervals() -> None:
+    def predicted(value: float, low: float, high: float) -> Any:
+        return replace(line(), predicted={"latency_p50_ms": Expected(value, low, high)})
+
+    near = change(predicted(10, 8, 13), predicted(12, 9, 15), "Predicted p50")
+    assert (near.said, near.tone) == ("2 ms slower, within what the prediction is sure of", "plain")
+    far = change(predicted(10, 8, 11), predicted(20, 18, 25), "Predicted p50")
+    assert (far.said, far.tone) == ("100% slower", "bad")
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 10_000), st.integers(1, 10_000))
+def test_shares_differ_both_ways_alike_and_never_from_themselves(p: float, q: float, n: int, m: int) -> None:
+    assert shares_differ((p, n), (q, m)) == shares_differ((q, m), (p, n))
+    assert not shares_differ((p, n), (p, n))
 
 
 def figures(n: int, errors: int, crashes: int = 0) -> Figures:
@@ -69,9 +149,16 @@ def figures(n: int, errors: int, crashes: int = 0) -> Figures:
 
 def test_errors_are_compared_as_shares_and_a_thousandth_is_none() -> None:
     worse = change(line(recent=figures(1000, 5)), line(recent=figures(100, 5)), "Errors on devices")
-    assert (worse.said, worse.tone) == ("4.50 points more", "bad")
+    assert (worse.said, worse.tone, worse.basis) == ("4.50 points more", "bad", "1000 and 100 answers")
+    few = change(line(recent=figures(10, 0)), line(recent=figures(10, 1)), "Errors on devices")
+    assert (few.said, few.tone) == ("10.00 points more, could be chance", "plain")
     same = change(line(recent=figures(10_000, 1)), line(recent=figures(10_000, 5)), "Errors on devices")
     assert (same.said, same.tone) == ("same", "plain")
+
+
+def test_a_crash_on_one_device_of_one_is_no_verdict() -> None:
+    found = change(line(recent=figures(1000, 0)), line(recent=figures(1000, 0, crashes=1)), "Devices with crashes")
+    assert (found.said, found.tone, found.basis) == ("more, could be chance", "plain", "1 device each")
 
 
 def test_a_profile_of_one_version_only_is_named() -> None:

@@ -64,6 +64,7 @@ class BusinessFigure(Struct, frozen=True):
 
 class Change(Struct, frozen=True):
     after: float | str | None = None
+    basis: str = ""
     before: float | str | None = None
     figure: str = ""
     metric: str = ""
