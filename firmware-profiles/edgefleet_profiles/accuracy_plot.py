@@ -16,12 +16,14 @@ from typing import Any, Final, TypeGuard
 
 from markupsafe import Markup, escape
 
+from edgefleet_profiles.metric_words import SHARES, figure_text
 from edgefleet_profiles.number_format import milliseconds, number, shown, size
 
 WIDTH: Final = 420
 HEIGHT: Final = 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 20, 42
 _FRONT: Final = "on the front: none is better in loss, bytes and time; the line: in the two figures shown"
+MOST_LETTERS: Final = 24
 _MOST: Final = 1e15
 """Figures above it are no bytes, milliseconds or accuracies: they are not drawn."""
 
@@ -49,18 +51,18 @@ class Mark:
 
 def accuracy_plot(
     rows: Sequence[tuple[int, Mapping[str, Any]]], source: Mapping[str, Any] | None, taken: str | None,
-    max_drop: float | None, *, by_time: bool = False, written: Bytes = Bytes(),
+    max_drop: float | None, *, by_time: bool = False, written: Bytes = Bytes(), is_named: bool = False,
 ) -> Markup | None:  # fmt: skip
     """Return the plot of accuracy against size; None when fewer than two points can be drawn, or nothing but random input judged them.
 
     rows: candidates that were tried, with the numbers that the table calls them by; taken: id of the chosen one. by_time: against
-    the p50 of the converting host, of those that were measured.
+    the p50 of the converting host, of those that were measured. is_named: points are labelled with the names of candidates.
     """
     metrics = [row["metric"] for _, row in rows if _is_judged(row.get("metric"))]
     if not metrics:
         return None
     baseline, name = float(metrics[0]["baseline"]), str(metrics[0].get("name", ""))
-    marks = _marks(rows, source, taken, baseline, by_time=by_time, written=written)
+    marks = _marks(rows, source, taken, baseline, by_time=by_time, written=written, is_named=is_named)
     if len(marks) < 2:
         return None
     sign = -1.0 if any(map(_is_error, metrics)) else 1.0
@@ -71,7 +73,9 @@ def accuracy_plot(
     up = _Scale(low, high, HEIGHT - _BOTTOM, _TOP)
     parts = [_axes(across, up, sign, name, None if by_time else written)]
     if limit is not None and low <= sign * limit <= high:
-        parts.append(_limit_line(up.at(sign * limit)))
+        parts.append(
+            _limit_line(up.at(sign * limit), f"refused {'below' if sign > 0 else 'above'} {_score(limit, name)}")
+        )
     drawn = [
         (mark, across.at(mark.across), up.at(max(sign * mark.value, low)), sign * mark.value < low) for mark in marks
     ]
@@ -138,7 +142,7 @@ class _Scale:
 
 def _marks(
     rows: Sequence[tuple[int, Mapping[str, Any]]], source: Mapping[str, Any] | None, taken: str | None, baseline: float, *,
-    by_time: bool, written: Bytes,
+    by_time: bool, written: Bytes, is_named: bool,
 ) -> list[Mark]:  # fmt: skip
     marks = []
     place = _across(source, by_time=by_time) if source is not None else None
@@ -151,7 +155,8 @@ def _marks(
         kind, value = "dot" if row.get("verdict") == "passed" else "cross", float(metric["value"])
         title = _title(f"{row.get('id')}, {row.get('verdict')}", row, value, written)
         is_taken = taken is not None and row.get("id") == taken
-        marks.append(Mark(str(index), title, place, value, kind, row.get("pareto") is True, is_taken))
+        label = str(row.get("id") or index)[:MOST_LETTERS] if is_named else str(index)
+        marks.append(Mark(label, title, place, value, kind, row.get("pareto") is True, is_taken))
     return marks
 
 
@@ -213,7 +218,7 @@ def _axes(across: _Scale, up: _Scale, sign: float, name: str, written: Bytes | N
     for tick in ticks:
         y = up.at(tick)
         parts.append(element("line", class_="axis", x1=_LEFT, x2=right, y1=y, y2=y))
-        parts.append(element("text", f"{sign * tick + 0.0:.{digits}f}", x=_LEFT - 6, y=y + 4, text_anchor="end"))
+        parts.append(element("text", _score(sign * tick + 0.0, name, digits), x=_LEFT - 6, y=y + 4, text_anchor="end"))
     for tick in across.ticks(4, 1000 if written is None else written.unit):
         x = across.at(tick)
         parts.append(element("line", class_="axis", x1=x, x2=x, y1=bottom, y2=bottom + 4))
@@ -234,11 +239,18 @@ def _axes(across: _Scale, up: _Scale, sign: float, name: str, written: Bytes | N
     return _join(*parts)
 
 
-def _limit_line(y: float) -> Markup:
+def _score(value: float, metric: str, digits: int | None = None) -> str:
+    """Return a value of a metric, a share in percent. digits: after the point of the value, None for as many as it is worth."""
+    if digits is None:
+        return figure_text(metric, value)
+    return f"{100 * value:.{max(0, digits - 3)}f} %" if metric in SHARES else f"{value:.{digits}f}"
+
+
+def _limit_line(y: float, words: str) -> Markup:
     right = WIDTH - _RIGHT
     return _join(
         element("line", class_="limit", x1=_LEFT, x2=right, y1=y, y2=y),
-        element("text", "allowed loss", class_="limit-text", x=right, y=y + 13, text_anchor="end"),
+        element("text", words, class_="limit-text", x=right, y=y + 13, text_anchor="end"),
     )
 
 

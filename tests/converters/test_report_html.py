@@ -164,7 +164,7 @@ def test_the_plot_shows_each_judged_candidate_and_turns_for_an_error() -> None:
     assert plot.count('class="ring"') == 1
     assert plot.count("dot front") == 2
     assert "up is better" in plot
-    assert "allowed loss" in plot
+    assert "refused below" in plot
     assert "v9m" in plot, "the one that lost 80 % stands at the bottom with an arrow"
     errors = [
         msgspec.structs.replace(row, metric=metric(value, name="mae", baseline=0.0, is_error=True))

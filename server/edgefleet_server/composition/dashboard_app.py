@@ -19,6 +19,7 @@ from edgefleet_server.dashboard.enrolment import pages as enrolment_pages
 from edgefleet_server.dashboard.enrolment.views import EnrolmentReader
 from edgefleet_server.dashboard.fleet import pages as fleet_pages
 from edgefleet_server.dashboard.fleet.views import FleetPages
+from edgefleet_server.dashboard.models.model_views import ModelSources, ModelViews
 from edgefleet_server.dashboard.objectives import pages as objectives_pages
 from edgefleet_server.dashboard.overview import pages as overview_pages
 from edgefleet_server.dashboard.overview.views import Devices, OverviewPages, Watch
@@ -37,6 +38,7 @@ from edgefleet_server.dashboard.settings.views import SettingsPages
 from edgefleet_server.dashboard.timelines import pages as timelines_pages
 from edgefleet_server.dashboard.timelines.chart_limits import Limits
 from edgefleet_server.dashboard.timelines.views import TimelineViews
+from edgefleet_server.fleet.inventory.fleet_counts import VersionPlaces
 
 
 def dashboard_router(parts: Parts) -> APIRouter:
@@ -112,6 +114,16 @@ def _looking_up(parts: Parts, charts: TimelineViews) -> list[Area]:
     fleet, registry, clock = parts.fleet, parts.registry, parts.clock
     views = RegistryViews(registry, parts.signing, fleet.reader, fleet.lists, parts.rollout.reader, parts.comparisons)
     keys = registry_pages.KeySources(registry, parts.signing, fleet.sampling, fleet.recovery, parts.predictions, clock)
+    sources = ModelSources(
+        views=views,
+        timelines=charts,
+        places=VersionPlaces(parts.db, clock),
+        objectives=parts.objectives,
+        drift=parts.drift,
+        explainer=parts.timelines.explainer,
+        rollups=parts.telemetry.rollups,
+        clock=clock,
+    )
     settings = SettingsPages(
         parts.settings, parts.db, fleet.addresses, parts.health, parts.conversion, parts.access, clock
     )
@@ -132,7 +144,7 @@ def _looking_up(parts: Parts, charts: TimelineViews) -> list[Area]:
             costs=parts.costs,
             drift=parts.drift,
             devices=fleet.reader,
-            timelines=charts,
+            models=ModelViews(sources),
         ),
         partial(
             audit_pages.add_pages,

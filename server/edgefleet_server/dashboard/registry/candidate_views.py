@@ -10,7 +10,9 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from edgefleet_profiles.accuracy_plot import Bytes, accuracy_plot, drawable
+from edgefleet_profiles.metric_words import figure_text
 from edgefleet_server.dashboard.core.filters import size
+from edgefleet_server.telemetry.bundle_metrics import Metric
 
 NOT_TRIED: Final = "not_tried"
 MOST_CANDIDATES: Final = 60
@@ -36,11 +38,15 @@ class CandidateLine:
 
 @dataclass(frozen=True, slots=True)
 class SearchView:
-    """What was tried for one profile. by_time: None where fewer than two were timed. untried: how many more there were."""
+    """What was tried for one profile. by_time: None where fewer than two were timed. untried: how many more there were.
+
+    named: accuracy and size with the names of candidates, for where no table is next to it.
+    """
 
     profile: str
     metric: str
     by_size: Markup
+    named: Markup
     by_time: Markup | None
     lines: Sequence[CandidateLine]
     untried: int
@@ -55,6 +61,22 @@ def searches_of(report: Mapping[str, Any]) -> Iterator[SearchView]:
             yield found
 
 
+def accuracy_text(metrics: Sequence[Metric | None]) -> str:
+    """Return the accuracy of a release's bundles in a few words: the worst of those that were measured, and how many were not."""
+    known = [one for one in metrics if one is not None]
+    measured = [one for one in known if one.is_measured]
+    if not measured:
+        return "not measured" if known else ""
+    names = {one.name for one in measured}
+    if len(names) > 1:
+        return "measured by several metrics"
+    worst = (max if measured[0].is_lower_better else min)(one.value for one in measured)
+    missing = len(metrics) - len(measured)
+    return f"{figure_text(measured[0].name, worst)} {measured[0].name}" + (
+        f", {missing} of {len(metrics)} not measured" if missing else ""
+    )
+
+
 def _search(profile: Mapping[str, Any], max_drop: float | None) -> SearchView | None:
     listed = profile.get("candidates")
     rows = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
@@ -63,7 +85,8 @@ def _search(profile: Mapping[str, Any], max_drop: float | None) -> SearchView | 
     taken = _text(bundle.get("candidate")) or None
     written = Bytes(size, 1024)
     by_size = accuracy_plot(tried, source, taken, max_drop, written=written)
-    if by_size is None:
+    named = accuracy_plot(tried, source, taken, max_drop, written=written, is_named=True)
+    if by_size is None or named is None:
         return None
     metric = next(one for one in (_mapping(row.get("metric")) for _, row in tried) if one)
     lines = [_line(number, row, taken) for number, row in tried]
@@ -74,6 +97,7 @@ def _search(profile: Mapping[str, Any], max_drop: float | None) -> SearchView | 
         profile=_text(profile.get("profile")),
         metric=_text(metric.get("name")),
         by_size=by_size,
+        named=named,
         by_time=accuracy_plot(tried, source, taken, max_drop, by_time=True, written=written),
         lines=lines,
         untried=len(rows) - len(tried),

@@ -1,9 +1,12 @@
-"""Where a release came from, as lines of its page: what its publisher states, by names of which a few are known. Pure."""
+"""Where a release came from: as lines of its page, what its publisher states by names of which a few are known; and as the steps from
+its data to the devices. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
+
+from edgefleet_protocol.digest import Sha256
 
 NAMES: Final[Mapping[str, str]] = {
     "uri": "Origin",
@@ -50,3 +53,81 @@ def _link(key: str, lineage: Mapping[str, str]) -> str:
 
 def _is_web(text: str) -> bool:
     return text.startswith(("https://", "http://"))
+
+
+@dataclass(frozen=True, slots=True)
+class OriginFacts:
+    """What is recorded of a release's origin. data: digests of its data files by what they are for; judged_on, samples: what judged it.
+
+    tried, passed: candidates of its conversions, 0 where the report says nothing. bundle: digest of its only bundle, "" of none or several.
+    """
+
+    model: str
+    version: str
+    files: Sequence[tuple[str, int]]
+    source_sha256: str
+    lineage: Mapping[str, str]
+    data: Mapping[str, Sha256]
+    samples: int
+    tried: int
+    passed: int
+    profiles: Sequence[str]
+    refused: int
+    bundle: str
+    signed: str
+    devices: int
+    doing: str
+
+
+@dataclass(frozen=True, slots=True)
+class OriginStep:
+    """One step from data to devices. icon: of icons.svg; said: a line below; code: a digest or revision, "" without."""
+
+    icon: str
+    title: str
+    said: str
+    code: str
+    link: str
+    is_now: bool = False
+
+
+def origin_steps(facts: OriginFacts, size: Callable[[int], str]) -> list[OriginStep]:
+    """Return the steps that are recorded, from data to devices. size: writes bytes for people."""
+    page = f"/models/{quote(facts.model, safe='')}/{quote(facts.version, safe='')}"
+    steps = []
+    if facts.data:
+        said = f"{facts.samples} samples judged it" if facts.samples else "as published"
+        names = " and ".join(name.replace("eval", "evaluation") for name in sorted(facts.data))
+        first = facts.data[min(facts.data)] if len(facts.data) == 1 else ""
+        steps.append(OriginStep("doc", f"{names} data".capitalize(), said, first[:8], f"{page}#card"))
+    name = facts.files[0][0] if len(facts.files) == 1 else f"{len(facts.files)} files"
+    steps.append(
+        OriginStep(
+            "cube", name, size(sum(length for _, length in facts.files)), facts.source_sha256[:8], f"{page}#card"
+        )
+    )
+    revision = facts.lineage.get("git_commit") or facts.lineage.get("run_id") or ""
+    if revision:
+        kind = "Git commit" if facts.lineage.get("git_commit") else "MLflow run"
+        steps.insert(-1, OriginStep("undo", kind, "as its publisher states", revision[:12], f"{page}#card"))
+    if facts.tried:
+        good = f"{facts.passed} good enough" if facts.passed else "none good enough"
+        steps.append(OriginStep("search", _of(facts.tried, "candidate"), good, "", f"{page}#candidates"))
+    if facts.profiles:
+        said = facts.profiles[0] if len(facts.profiles) == 1 else "one for each hardware profile"
+        more = f", {facts.refused} refused" if facts.refused else ""
+        steps.append(OriginStep("fleet", _of(len(facts.profiles), "bundle"), said + more, "", f"{page}#bundles"))
+        where = f"/bundles/{facts.bundle}" if facts.bundle else "/bundles"
+        steps.append(OriginStep("shield", "Signed", facts.signed, facts.bundle[:8], where))
+        found = quote(f"model.{facts.model}={facts.version}", safe="")
+        link = f"/devices?selector={found}" if facts.devices else f"{page}#where"
+        steps.append(OriginStep("send", _of(facts.devices, "device"), facts.doing, "", link, is_now=True))
+    elif facts.refused:
+        steps.append(
+            OriginStep("x", "No bundle", f"{_of(facts.refused, 'profile')} refused", "", f"{page}#bundles", is_now=True)
+        )
+    return steps
+
+
+def _of(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}".replace(",", "\N{NARROW NO-BREAK SPACE}")

@@ -1,6 +1,6 @@
 """Pages of models, versions, bundles, keys and profiles."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -15,11 +15,11 @@ from edgefleet_server.conversion.reports import page_of, report_of
 from edgefleet_server.conversion.routes import PAGE_HEADERS, Attempt
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import to_login
+from edgefleet_server.dashboard.models.model_views import ModelViews
 from edgefleet_server.dashboard.registry.drift_pages import add_drift_pages
 from edgefleet_server.dashboard.registry.profile_views import profile_lines, profile_page
 from edgefleet_server.dashboard.registry.views import PAGE_ROWS, RegistryViews
 from edgefleet_server.dashboard.timelines.time_range import AskedQuery
-from edgefleet_server.dashboard.timelines.views import TimelineViews
 from edgefleet_server.db.keyset import PageRequest, decode_cursor
 from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook
 from edgefleet_server.fleet.inventory.views import FleetReader
@@ -30,7 +30,7 @@ from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.drift.service import DriftService
 from edgefleet_server.telemetry.predictions.service import PredictionLogs
-from edgefleet_server.telemetry.timelines.model import LinesBy, Scope
+from edgefleet_server.telemetry.timelines.model import LinesBy
 
 SOON: Final = timedelta(days=30)
 CONTENTS: Final = {
@@ -66,54 +66,73 @@ def add_pages(  # noqa: PLR0913, PLR0917  # the services of an area
     costs: CostService,
     drift: DriftService,
     devices: FleetReader,
-    timelines: TimelineViews,
+    models: ModelViews,
 ) -> None:
     """Add the pages."""
     add_drift_pages(router, shell, drift, keys.clock)
-    _add_model_pages(router, shell, views, keys.predictions, timelines)
+    _add_model_pages(router, shell, views, keys.predictions, models)
+    _add_release_pages(router, shell, views)
     _add_report(router, shell, keys.registry)
     _add_bundle_pages(router, shell, keys, views)
     _add_profile_pages(router, shell, keys.registry, costs, devices)
 
 
 def _add_model_pages(
-    router: APIRouter, shell: Shell, views: RegistryViews, predictions: PredictionLogs, timelines: TimelineViews
+    router: APIRouter, shell: Shell, views: RegistryViews, predictions: PredictionLogs, models: ModelViews
 ) -> None:
     @router.get("/models", operation_id="show_models")
     def show_models(request: Request, cursor: Cursor = None) -> Response:
-        """Show models: newest version, size, where they run."""
+        """Show models: what is live, on how many devices, how fast, and the newest version."""
 
         def build() -> dict[str, Any]:
-            return {"page": views.models(_after(cursor)), "is_first": cursor is None}
+            page = views.models(_after(cursor))
+            withdrawn = [
+                one for one in page.lines if any(f"{one.model.name}@{v}" in page.withdrawn for v, _ in one.running)
+            ]
+            return {
+                "page": page,
+                "is_first": cursor is None,
+                "latencies": models.latencies(),
+                "withdrawn": len(withdrawn),
+                "failed": sum(one.failed is not None and one.devices > 0 for one in page.lines),
+            }
 
         return shell.shown(request, "registry/models.html", build, tab="models")
 
     @router.get("/models/{name}", operation_id="show_model")
     def show_model(
-        request: Request, name: str, asked: AskedQuery, cursor: Cursor = None, by: ByQuery = None
+        request: Request,
+        name: str,
+        asked: AskedQuery,
+        cursor: Cursor = None,
+        by: ByQuery = None,
+        front: Version = "",
     ) -> Response:
-        """Show one model: versions, their share of the devices, figures over time, rollouts."""
+        """Show one model: what is live and where, a line a version over time, versions, and where the newest comes from."""
 
         def build() -> dict[str, Any]:
-            page = views.model(name, _after(cursor))
-            usable = [str(one.release.ref) for one in page.versions if _goes_out(one.release)]
+            shown = models.overview(name, _after(cursor), asked, by, front)
+            usable = [str(one.release.ref) for one in shown.page.versions if _goes_out(one.release)]
             return {
-                "page": page,
+                "shown": shown,
+                "page": shown.page,
                 "is_first": cursor is None,
                 "newest_ref": usable[0] if usable else "",
                 "log": predictions.find(name),
                 "has_aliases": any(one.id == "set_alias" for one in shell.operations(request)),
-                "timeline": timelines.view(Scope.MODEL, name, asked, by),
+                "timeline": replace(shown.timeline, charts=shown.charts.others),
             }
 
         return shell.shown(request, "registry/model.html", build, tab="models")
 
+
+def _add_release_pages(router: APIRouter, shell: Shell, views: RegistryViews) -> None:
     @router.get("/models/{name}/compare", operation_id="show_model_comparison")
     def show_comparison(request: Request, name: str, a: Version = "", b: Version = "") -> Response:
-        """Show two versions side by side, profile by profile; the two newest unless others are chosen."""
+        """Show two versions side by side, profile by profile; what runs and the newest unless others are chosen."""
 
         def build() -> dict[str, Any]:
-            before, after = (a, b) if a or b else views.newest_pair(name)
+            before, after = (a, b) if a or b else views.pair_of(name)
             return {"page": views.compare(name, before, after), "a_version": before, "b_version": after}
 
         return shell.shown(request, "registry/compare.html", build, tab="models")

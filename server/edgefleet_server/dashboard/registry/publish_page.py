@@ -4,9 +4,9 @@ The browser reads each file and its SHA-256 and sends it to `PUT /do/put_blob/{s
 upload; the form that follows calls `create_release`. Without JavaScript the page says how to do it on a terminal.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from edgefleet_server.access.model import Role
@@ -32,12 +32,13 @@ def add_pages(router: APIRouter, shell: Shell, registry: RegistryService) -> Non
     """Add the page and the upload behind it."""
 
     @router.get("/publish", operation_id="show_publish")
-    def show_publish(request: Request) -> Response:
-        """Show the form that publishes a model."""
+    def show_publish(request: Request, model: Annotated[str, Query(max_length=63)] = "") -> Response:
+        """Show the form that publishes a model, or another version of one."""
 
         def build() -> dict[str, object]:
             profiles = [one.name for one in registry.profiles()]
-            return {"data": DATA, "profiles": profiles, "max_bytes": registry.max_blob_bytes, "is_still": True}
+            values = {"data": DATA, "profiles": profiles, "max_bytes": registry.max_blob_bytes, "model": model}
+            return {**values, "is_still": True}
 
         return shell.shown(request, "registry/publish.html", build, tab="models", role=Role.PUBLISHER)
 

@@ -14,7 +14,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef, parse_model_name
 from edgefleet_protocol.manifest import Manifest
 from edgefleet_server.conversion.reports import load_report
-from edgefleet_server.dashboard.registry.candidate_views import SearchView, searches_of
+from edgefleet_server.dashboard.registry.candidate_views import SearchView, accuracy_text, searches_of
 from edgefleet_server.dashboard.registry.lineage import LineageLine, lineage_lines
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery
@@ -24,7 +24,7 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.status.reader import RolloutReader, RolloutView
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.signing.trust import TargetView
-from edgefleet_server.telemetry.bundle_metrics import BundleLine, bundle_line
+from edgefleet_server.telemetry.bundle_metrics import BundleLine, bundle_line, metric_in
 from edgefleet_server.telemetry.release_comparison import Comparisons, ProfilePair
 
 PAGE_ROWS: Final = 50
@@ -38,7 +38,7 @@ OPEN_JOBS: Final = ("queued", "running")
 class VersionLine:
     """One version of a model. running: devices on which it is active; share: of all devices that run the model, 0 to 1.
 
-    smallest, largest: bytes of its models over the profiles, None without a bundle.
+    smallest, largest: bytes of its models over the profiles, None without a bundle. accuracy: as `accuracy_text` writes it.
     """
 
     release: ReleaseView
@@ -48,6 +48,7 @@ class VersionLine:
     largest: float | None
     refused: Sequence[JobView]
     open_jobs: Sequence[JobView]
+    accuracy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,13 @@ class ModelLine:
 
 @dataclass(frozen=True, slots=True)
 class ModelsPage:
-    """The list of models. withdrawn: why releases were withdrawn, by release."""
+    """The list of models. withdrawn: why releases were withdrawn, by release; live: how many models devices run, of all."""
 
     lines: Sequence[ModelLine]
     total: int
     next_cursor: str | None
     withdrawn: Mapping[str, str]
+    live: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,16 @@ class ReleasePage:
 
 
 @dataclass(frozen=True, slots=True)
+class CompareVerdict:
+    """All profiles together. pairs: those that both versions have; figures: how many were compared."""
+
+    pairs: int
+    figures: int
+    better: int
+    worse: int
+
+
+@dataclass(frozen=True, slots=True)
 class ComparePage:
     """Two versions. versions: all that can be chosen, newest first; before, after are None until both are chosen."""
 
@@ -135,6 +147,17 @@ class ComparePage:
     before: VersionLine | None
     after: VersionLine | None
     pairs: Sequence[ProfilePair]
+
+    @property
+    def verdict(self) -> CompareVerdict:
+        """What the page begins with."""
+        whole = [one for one in self.pairs if not one.missing]
+        return CompareVerdict(
+            len(whole),
+            sum(len(one.changes) for one in whole),
+            sum(one.better for one in whole),
+            sum(one.worse for one in whole),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +193,7 @@ class RegistryViews:
         self._facts: OrderedDict[str, ReportFacts] = OrderedDict()
 
     def models(self, after: str | None) -> ModelsPage:
-        """Return one page of models by name."""
+        """Return one page of models by name, those that devices run first."""
         found = self._registry.models(PageRequest(PAGE_ROWS, after))
         counts = _versions_running(self._devices.summary())
         lines = []
@@ -179,7 +202,8 @@ class RegistryViews:
             newest, failed = self._newest(model, running)
             most_first = sorted(running.items(), key=lambda one: (-one[1], one[0]))
             lines.append(ModelLine(model, newest, most_first, sum(running.values()), failed))
-        return ModelsPage(lines, found.total, found.next_cursor, self._registry.withdrawn())
+        lines.sort(key=lambda one: -one.devices)  # what is live first
+        return ModelsPage(lines, found.total, found.next_cursor, self._registry.withdrawn(), len(counts))
 
     def model(self, name: str, after: str | None) -> ModelPage:
         """Return one model with a page of its versions, newest first. Raises ModelUnknownError, BadIdError."""
@@ -244,11 +268,20 @@ class RegistryViews:
         pairs = self._comparisons.pairs(a, b)
         return ComparePage(model, versions, self._line(a, running), self._line(b, running), pairs)
 
-    def newest_pair(self, name: str) -> tuple[str, str]:
-        """Return the two newest versions that have a bundle, the older one first; empty where there are fewer. Raises InvalidNameError."""
+    def pair_of(self, name: str) -> tuple[str, str]:
+        """Return the two versions that matter, the older one first: the newest with a bundle, and of the others what most devices run.
+
+        Where no other runs, the one before the newest; empty where there are fewer than two. Raises InvalidNameError.
+        """
         page = self._registry.releases(PageRequest(PAGE_ROWS, None), parse_model_name(name))
-        usable = [str(one.ref.version) for one in page.items if one.bundles]
-        return (usable[1], usable[0]) if len(usable) > 1 else ("", "")
+        usable = [str(one.ref.version) for one in page.items if one.bundles and one.withdrawn is None]
+        if not usable:
+            return ("", "")
+        running = _versions_running(self._devices.summary()).get(name, {})
+        known = {str(one.ref.version) for one in page.items if one.bundles}
+        others = [one for one in running if one != usable[0] and one in known]
+        before = max(others, key=lambda one: running[one], default=usable[1] if len(usable) > 1 else "")
+        return (before, usable[0]) if before else ("", "")
 
     def bundle(self, sha256: str) -> BundlePage:
         """Return one bundle by its digest. Raises BundleUnknownError, BadDigestError."""
@@ -291,6 +324,7 @@ class RegistryViews:
             largest=max(sizes, default=None),
             refused=[job for job in release.jobs if job.state in ("refused", "failed", "cancelled")],
             open_jobs=[job for job in release.jobs if job.state in OPEN_JOBS],
+            accuracy=accuracy_text([metric_in(one.report) for one in release.bundles]),
         )
 
     def _report_facts(self, digest: str) -> ReportFacts | None:

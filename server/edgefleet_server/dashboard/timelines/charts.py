@@ -229,6 +229,8 @@ def _of_keys(timeline: Timeline) -> Iterator[Chart]:
         )
         sums = {name: _sum([read(line) for line in timeline.lines]) for name, read in kinds}
         yield from _chart(timeline, "failures", "Failures by kind", "", sums)
+    if any(value for line in lines for value in line.nonfinite):
+        yield from _chart(timeline, "nonfinite", "Answers that were not finite", "%", each(_nonfinite))
     yield from _chart(timeline, "p50", "Latency p50", "ms", each(lambda one: one.p50_ms))
     yield from _chart(timeline, "p99", "Latency p99", "ms", each(lambda one: one.p99_ms))
     yield from _chart(timeline, "classes", "Answers by class", "%", _shares(timeline.classes))
@@ -258,6 +260,11 @@ def _failed(line: MetricLine) -> Column:
         count = sum(one for one in bad if one is not None)
         found.append(None if n is None else round(100 * min(1.0, count / max(1, n, count)), 4))
     return found
+
+
+def _nonfinite(line: MetricLine) -> Column:
+    both = zip(line.requests, line.nonfinite, strict=True)
+    return [None if not n or bad is None else round(100 * min(1.0, bad / n), 4) for n, bad in both]
 
 
 def _sum(columns: Sequence[Column]) -> Column:
@@ -331,7 +338,14 @@ def _chart(
     marks = _marks(timeline.marks, timeline.scope, *axis)
     if timeline.scope is Scope.MODEL and at is None and chart_id in DEVICES:
         title = f"{title} of all devices"
-    is_of_versions = timeline.by is LinesBy.VERSION and chart_id in {"p95", "p50", "p99", "requests", "failed"}
+    is_of_versions = timeline.by is LinesBy.VERSION and chart_id in {
+        "p95",
+        "p50",
+        "p99",
+        "requests",
+        "failed",
+        "nonfinite",
+    }
     yield Chart(chart_id, title, unit, list(known), data, *axis, marks, is_of_versions)
 
 

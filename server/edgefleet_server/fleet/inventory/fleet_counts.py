@@ -1,18 +1,24 @@
-"""The fleet in counts that do not grow with it, for `/metrics`: read-only, of all devices at once."""
+"""The fleet in counts that do not grow with it: for `/metrics`, of all devices at once; for a model, by version, profile and site."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Select, and_, case, func, select
 from sqlmodel import col
 
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.labels import SITE_LABEL
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.inventory import store
 from edgefleet_server.fleet.inventory.device_health import DeviceDrift, DeviceHealthReader, GroupPresence
 from edgefleet_server.fleet.selectors import sql
-from edgefleet_server.fleet.tables import FleetDevice
+from edgefleet_server.fleet.tables import FleetDevice, FleetLabel, FleetModelState
+
+KEPT_S: Final = 15.0
+PATIENCE: Final = 50
+"""Counting takes a fiftieth of the time at most, however large the fleet is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,3 +118,54 @@ def _whole(limits: Limits) -> Select[Any]:
     ]
     sums = [func.sum(case((condition, 1), else_=0)) for condition in counted]
     return select(*sums, func.min(case((is_live, col(FleetDevice.cert_not_after)))))
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPlace:
+    """How many live devices of a profile at a site run a version, as they last reported. site: "" of those without such a label.
+
+    silent: how many of them are not connected now.
+    """
+
+    version: str
+    profile: str
+    site: str
+    devices: int
+    silent: int
+
+
+class VersionPlaces:
+    """Counts them. Thread-safe; calls block."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        """Read from `db`."""
+        self._db = db
+        self._clock = clock
+        self._kept: dict[str, tuple[float, list[VersionPlace]]] = {}
+
+    def of_model(self, model: str) -> Sequence[VersionPlace]:
+        """Return the places of a model's versions, at most KEPT_S old, or older where counting takes long."""
+        now_s = self._clock.monotonic_s()
+        kept = {name: one for name, one in self._kept.items() if now_s < one[0]}
+        if model not in kept:
+            found = self._counted(model)
+            took_s = self._clock.monotonic_s() - now_s
+            kept[model] = (now_s + max(KEPT_S, PATIENCE * took_s), found)
+        self._kept = kept
+        return kept[model][1]
+
+    def _counted(self, model: str) -> list[VersionPlace]:
+        state, device, label = FleetModelState, FleetDevice, FleetLabel
+        keys = (col(state.version), col(device.profile), func.coalesce(col(label.value), ""))
+        silent = func.sum(case((col(device.is_online).is_(True), 0), else_=1))
+        statement = (
+            select(*keys, func.count(), silent)
+            .select_from(state)
+            .join(device, col(device.id) == col(state.device_id))
+            .outerjoin(label, and_(col(label.device_id) == col(state.device_id), col(label.key) == SITE_LABEL))
+            .where(col(state.model) == model, col(state.version) != "", sql.is_live())
+            .group_by(*keys)
+        )
+        with self._db.read() as session:
+            rows = session.execute(statement).all()
+        return [VersionPlace(version, profile, site, int(n), int(away)) for version, profile, site, n, away in rows]

@@ -1,0 +1,194 @@
+"""How a model stands: the state of what is live, and the sentence that the page begins with. Pure.
+
+Rules:
+1. The state is that of what devices run, or of the rollout that changes it. A newer attempt that was refused never colours it.
+2. Devices that are not connected count with what they last reported, and the sentence says how many these are.
+3. An objective without figures is not met: it is said apart. No objective is said, too.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from edgefleet_protocol.rollout_states import RolloutState
+
+MOST_NAMED: Final = 3
+_NUMBERS: Final = ("", "", "", "three", "four", "five", "six", "seven", "eight", "nine")
+_ROLLOUTS: Final[Mapping[str, tuple[str, str]]] = {
+    RolloutState.RUNNING: ("run", "rolling out"),
+    RolloutState.VALIDATING: ("run", "rolling out"),
+    RolloutState.PAUSED: ("warn", "paused"),
+    RolloutState.AWAITING_APPROVAL: ("warn", "waits for approval"),
+    RolloutState.ROLLING_BACK: ("bad", "rolling back"),
+}
+OPEN_ROLLOUTS: Final = tuple(_ROLLOUTS)
+_OBJECTIVES: Final[Mapping[str, tuple[str, str]]] = {
+    "spent": ("bad", "is missed: its error budget is used up"),
+    "burning": ("bad", "is at risk: its error budget burns fast"),
+    "slow_burn": ("warn", "is at risk: its error budget burns slowly"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStanding:
+    """One version. devices: those that run it; silent: how many of these are not connected."""
+
+    version: str
+    devices: int = 0
+    silent: int = 0
+    has_bundle: bool = True
+    is_converting: bool = False
+    is_withdrawn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutStanding:
+    """An open rollout."""
+
+    id: str
+    version: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class RiseStanding:
+    """That latency rose and has not fallen again."""
+
+    before_ms: float
+    after_ms: float
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence of the lead. kind: of its state, "" for a plain one; to: what it leads to: latency, objectives, devices or ""."""
+
+    text: str
+    kind: str = ""
+    to: str = ""
+    is_strong: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a model stands. kind: ok, warn, bad, run or off. rollout: the one that is open, None without."""
+
+    kind: str
+    words: str
+    lead: Sequence[Sentence]
+    rollout: RolloutStanding | None
+
+
+def standing_of(
+    versions: Sequence[VersionStanding],
+    rollouts: Sequence[RolloutStanding],
+    objectives: Sequence[tuple[str, str]],
+    rise: RiseStanding | None,
+) -> Standing:
+    """Return how a model stands. versions, rollouts: the newest first; objectives: title and state of each."""
+    running = sorted((one for one in versions if one.devices), key=lambda one: -one.devices)
+    rollout = next((one for one in rollouts if one.state in _ROLLOUTS), None)
+    kind, words = _state(versions, running, rollout)
+    lead = [*_running(running), *_objectives(objectives)]
+    if rise is not None:
+        text = f"Latency p95 rose from {rise.before_ms:.3g} to {rise.after_ms:.3g} ms."
+        lead.append(Sentence(text, "warn", "latency"))
+    return Standing(kind, words, lead, rollout)
+
+
+def version_state(one: VersionStanding, rollouts: Collection[RolloutStanding]) -> tuple[str, str]:
+    """Return the state of one version as a kind and words."""
+    if one.is_withdrawn:
+        return "warn", "withdrawn"
+    mine = next(
+        (_ROLLOUTS[row.state] for row in rollouts if row.version == one.version and row.state in _ROLLOUTS), None
+    )
+    if mine is not None:
+        return mine
+    if one.is_converting:
+        return "run", "converting"
+    if one.devices:
+        return "ok", "running"
+    return ("off", "not in use") if one.has_bundle else ("off", "refused")
+
+
+def _state(
+    versions: Sequence[VersionStanding], running: Sequence[VersionStanding], rollout: RolloutStanding | None
+) -> tuple[str, str]:
+    if rollout is not None:
+        kind, words = _ROLLOUTS[rollout.state]
+        return kind, f"{rollout.version} {words}"
+    withdrawn = next((one for one in running if one.is_withdrawn), None)
+    if withdrawn is not None:
+        return "warn", f"{withdrawn.version} withdrawn"
+    if running:
+        return (
+            ("ok", f"{running[0].version} running") if len(running) == 1 else ("ok", f"{len(running)} versions running")
+        )
+    converting = next((one for one in versions if one.is_converting), None)
+    if converting is not None:
+        return "run", f"{converting.version} converting"
+    if any(one.has_bundle and not one.is_withdrawn for one in versions):
+        return "off", "not in use"
+    return "off", "nothing to roll out yet"
+
+
+def _running(running: Sequence[VersionStanding]) -> list[Sentence]:
+    if not running:
+        return [Sentence("No device runs it.", is_strong=True)]
+    named = [
+        f"{one.version} {'runs ' if number == 0 else ''}on {_count(one.devices, number == 0)}"
+        for number, one in enumerate(running[:MOST_NAMED])
+    ]
+    rest = running[MOST_NAMED:]
+    if rest:
+        others = sum(one.devices for one in rest)
+        named.append(f"{len(rest)} other version{'s' if len(rest) > 1 else ''} on {_count(others, False)}")
+    found = [Sentence(f"{', '.join(named)}.", is_strong=True)]
+    silent = sum(one.silent for one in running)
+    if silent:
+        text = (
+            "1 of them is not connected and counts"
+            if silent == 1
+            else f"{_spaced(silent)} of them are not connected and count"
+        )
+        found.append(Sentence(f"{text} as last reported."))
+    return found
+
+
+def _objectives(objectives: Sequence[tuple[str, str]]) -> list[Sentence]:
+    if not objectives:
+        return [Sentence("No objective is set.", to="objectives")]
+    bad = [
+        Sentence(f"“{title}” {_OBJECTIVES[state][1]}.", _OBJECTIVES[state][0], "objectives")
+        for title, state in objectives
+        if state in _OBJECTIVES
+    ]
+    met, total = sum(state == "ok" for _, state in objectives), len(objectives)
+    unknown = total - met - len(bad)
+    if met == total:
+        number = _NUMBERS[total] if 2 < total < len(_NUMBERS) else str(total)
+        text = {1: "Its objective is met.", 2: "Both objectives are met."}.get(
+            total, f"All {number} objectives are met."
+        )
+        return [Sentence(text, to="objectives")]
+    found = bad[:MOST_NAMED]
+    if unknown:
+        number = (
+            "Its objective has"
+            if total == 1
+            else f"{unknown} of {total} objectives {'has' if unknown == 1 else 'have'}"
+        )
+        found.append(Sentence(f"{number} no figures yet.", to="objectives"))
+    elif len(bad) > MOST_NAMED:
+        found.append(Sentence(f"{met} of {total} objectives are met.", to="objectives"))
+    return found
+
+
+def _count(devices: int, is_whole: bool) -> str:
+    return _spaced(devices) + (f" device{'' if devices == 1 else 's'}" if is_whole else "")
+
+
+def _spaced(number: int) -> str:
+    return f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
