@@ -115,7 +115,8 @@ def devices(p50_ms: float, n: int, spread: float | None = 0.02) -> Observed:
 def test_latency_on_devices_is_judged_by_how_much_devices_differ(
     before: Observed | None, after: Observed, said: str, tone: str
 ) -> None:
-    found = change(*(replace(line(), observed=one) for one in (before, after)), "On devices p50")
+    old, new = (replace(line(), observed=one) for one in (before, after))
+    found = change(old, new, "On devices p50")
     assert (found.said, found.tone) == (said, tone)
 
 
