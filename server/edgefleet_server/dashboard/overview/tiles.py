@@ -16,8 +16,10 @@ from edgefleet_server.telemetry.drift.views import ModelDrift, SignalDrift
 from edgefleet_server.telemetry.signals.model import Scale
 
 SPANS: Final[Mapping[str, str]] = {
-    "1h": "Last hour", "24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days",
+    "15m": "Last 15 minutes", "1h": "Last hour", "6h": "Last 6 hours", "24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days",
 }  # fmt: skip
+OFFERED: Final = ("1h", "24h", "7d", "30d")
+"""The others are those of a young fleet, which is shown from its beginning on."""
 NOT_MEASURED: Final = "Not measured yet"
 LEAST_STEPS: Final = 2
 

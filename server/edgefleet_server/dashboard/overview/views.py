@@ -28,7 +28,6 @@ from edgefleet_server.dashboard.overview.map_picture import Colouring, MapPictur
 from edgefleet_server.dashboard.overview.rollout_cards import RolloutCard, card_of
 from edgefleet_server.dashboard.story.model import Story
 from edgefleet_server.dashboard.story.today import TodayReader
-from edgefleet_server.dashboard.timelines.charts import DEFAULT_SPAN
 from edgefleet_server.dashboard.timelines.time_range import Asked, TimeRange
 from edgefleet_server.dashboard.timelines.views import TimelineViews
 from edgefleet_server.db.keyset import PageRequest
@@ -144,8 +143,7 @@ class OverviewPages:
         active, total = self._rollouts.page(PageRequest(SHOWN_ROLLOUTS), states=ACTIVE)
         ended = self._ended(now)
         slos = worst_first(self._watch.objectives.slos())
-        wanted = window if window.span in tiles.SPANS else replace(window, span=DEFAULT_SPAN)
-        figures = self._timelines.view(Scope.FLEET, "", wanted, LinesBy.NONE)
+        figures = self._timelines.view(Scope.FLEET, "", window, LinesBy.NONE)
         drifts = self._drifts_of(list(versions)[:DRIFT_MODELS])
         facts = FleetFacts(
             devices=health,
@@ -163,7 +161,11 @@ class OverviewPages:
             sentence=sentence_of(facts),
             steps=first_steps(StepFacts(devices, models, sum(one.devices for one in shares))),
             range=replace(
-                figures.range, spans=list(tiles.SPANS), other=_parts(asked), may_be_wide=False, is_wide=False
+                figures.range,
+                spans=[one for one in tiles.SPANS if one in (*tiles.OFFERED, figures.range.span)],
+                other=_parts(asked),
+                may_be_wide=False,
+                is_wide=False,
             ),
             tiles=tiles.tiles(figures.charts, slos, health, drifts),
             map=self.map_picture(asked, versions, devices),

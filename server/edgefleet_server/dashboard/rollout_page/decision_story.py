@@ -12,6 +12,7 @@ from typing import Any, Final
 from edgefleet_server.events.model import EventView
 from edgefleet_server.rollout.status.decision_views import DecisionView
 
+TWO_DIGITS: Final = 10.0
 ENGINE: Final = "engine"
 _STAGE_WORDS: Final = {
     "exposing": ("fwd", "run", "Stage {stage} opened{where}"),
@@ -80,7 +81,7 @@ def _entry(some: Sequence[DecisionView]) -> StoryEntry:
     at = float(first.figures.get("abort_at") or 0.0)
     more = [*reasons, *told]
     if at:
-        more.append(f"evidence to stop {evidence:.2g} of {at:.3g}")
+        more.append(f"evidence to stop {format(evidence, '.0f' if evidence >= TWO_DIGITS else '.2g')} of {at:.3g}")
     if first.actor != ENGINE:
         more.append(f"decided by {first.actor}")
     text = "; ".join(more)

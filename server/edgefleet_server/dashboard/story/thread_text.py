@@ -1,5 +1,6 @@
 """A thread of happenings as one line of a story: what happened, why, and where its events are. Pure."""
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlencode
@@ -128,7 +129,8 @@ def _enrolled(thread: Thread) -> Told:
 
 
 def _alerts(thread: Thread) -> Told:
-    title, is_over = thread.last.title or "An alert", thread.last.to == "resolved"
+    # the outbox puts the severity first, in brackets; here the icon says it
+    title, is_over = re.sub(r"^\[\w+\] ", "", thread.last.title) or "An alert", thread.last.to == "resolved"
     fired = any(one.to == "firing" for one in thread.happenings)
     if is_over:
         span = (thread.last.at - thread.first.at).total_seconds()

@@ -97,10 +97,15 @@ class TimelineViews:
         made, span = charts(timeline, limits, asked.scale), asked.span
         window = (timeline.since, timeline.until) if asked.begin or asked.end else None
         if window is None and span not in SPANS:
-            span, fits = DEFAULT_SPAN, fitting(timeline)
-            shorter = timeline if fits == span else self.read(scope, name, Asked(fits), by)
-            # of a window that begins now, or by a clock that is ahead, only longer steps may begin before now
-            if found := charts(shorter, limits, asked.scale):
+            span = DEFAULT_SPAN
+            for _ in SPANS:  # shorter steps say more exactly where the figures begin
+                fits = fitting(timeline)
+                if fits == span:
+                    break
+                shorter = self.read(scope, name, Asked(fits), by)
+                # of a window that begins now, or by a clock that is ahead, only longer steps may begin before now
+                if not (found := charts(shorter, limits, asked.scale)):
+                    break
                 span, timeline, made = fits, shorter, found
         marks = list(reversed(timeline.marks))
         choices = _CHOICES[scope]
