@@ -36,7 +36,7 @@ def test_every_picture_is_small_and_shown_on_a_page_and_has_a_dark_twin() -> Non
         for link in (*links(page), *_SOURCE.findall((ROOT / page).read_text()))
         if link.endswith((".png", ".svg"))
     }
-    twins = {path.with_name(f"{path.stem}-dark.png") for path in shown if path.suffix == ".png"}
+    twins = {path.with_name(f"{path.stem.removesuffix('-dark')}-dark.png") for path in shown if path.suffix == ".png"}
     assert {path for path in shown | twins if path.parent == FOLDER} == set(FOLDER.iterdir())
     assert [picture.name for picture in FOLDER.glob("*.png") if picture.stat().st_size > MOST_BYTES] == []
 

@@ -1,5 +1,6 @@
 """Events as a story: what is folded into one line, what each line says, and that no event is lost."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -154,7 +155,8 @@ def test_what_a_real_fleet_wrote_down_is_a_story(fleet: Fleet) -> None:
     assert len(story.lines) < 12
     said = [(one.tone, one.text) for one in story.lines]
     assert said[0] == (Tone.BAD, "digits@1.2.0 is going back automatically")
-    assert (Tone.OK, "4 devices installed digits@1.1.0 in 24 s") in said
+    installed = r"\d devices installed digits@1\.1\.0 in \d+ (s|min)"  # chance draws the devices of a stage
+    assert [text for tone, text in said if tone is Tone.OK and re.fullmatch(installed, text)], said
     assert (Tone.OK, "9 devices installed digits@1.0.0 in 27 s") in said
     assert (Tone.MUTED, "10 devices enrolled") in said
     assert story.lines[1].text.startswith("digits@1.2.0 failed on cam")

@@ -69,9 +69,10 @@ class Desk:
     def shows(self, tab: Page, *, is_online: bool) -> None:
         """Wait until the overview, or the device's page, says so: only the tab's stream can bring that."""
         if "/devices/" in tab.url:
-            expect(tab.locator("main h1")).to_contain_text("online" if is_online else "offline", timeout=FRESH_MS)
+            said = expect(tab.locator("main .head .title").first)
+            (said.not_to_contain_text if is_online else said.to_contain_text)("Offline", timeout=FRESH_MS)
         else:
-            count = tab.locator("a.tile[href$=offline] .big")
+            count = tab.locator("#map .keys li", has_text="offline").locator("b")
             expect(count).to_have_text("0" if is_online else "1", timeout=FRESH_MS)
 
     def one_stream_is_left(self) -> bool:

@@ -48,7 +48,7 @@ def test_every_list_takes_fields_and_every_list_in_pages_an_order() -> None:
     assert [path for path, parameters in LISTS.items() if "fields" not in parameters] == []
     assert [path for path in PAGED if not orders_of(path)] == []
     assert orders_of("/api/v1/devices") == [
-        "id", "-id", "profile", "-profile", "status", "-status", "last_seen", "-last_seen",
+        "id", "-id", "health", "-health", "profile", "-profile", "status", "-status", "last_seen", "-last_seen",
     ]  # fmt: skip
 
 

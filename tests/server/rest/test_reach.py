@@ -27,7 +27,10 @@ PART_OF_ANOTHER = {
     "end_release_search": "Ctrl-C while `edgectl publish` follows the conversion",
 }
 BY_READING = {"plan_rollout": "changes nothing: the page /rollouts/new and `edgectl rollout plan` show it"}
-OF_THE_BROWSER = {"/logout": "ends this browser's session, which the API knows nothing of"}
+OF_THE_BROWSER = {
+    "/logout": "ends this browser's session, which the API knows nothing of",
+    "/views": "keeps an address in this browser by a name, which the API knows nothing of",
+}
 QUESTIONS = {"/command/": "asks for the command that does what a form would do; it changes nothing"}
 STATIC = Path(str(files("edgefleet_server.dashboard"))) / "static"
 

@@ -42,6 +42,8 @@ FEW_TIMES: Final = 6.0
 FINE_DECADES: Final = 2.5
 LEAST: Final = 1e-9
 """Less is 0."""
+SMALLEST: Final = 1e-300
+"""No step is smaller: floats end near it."""
 FEWEST: Final = 4
 """Of fewer values none is an outlier."""
 STEPS_S: Final = (60, 300, 900, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800)
@@ -258,7 +260,7 @@ def log_ticks(low: float, high: float) -> list[tuple[float, str]]:
 
 def value_ticks(low: float, high: float) -> list[tuple[float, str]]:
     """Return round numbers between two values, at most MOST_VALUES and the first, each with its label."""
-    rough = (high - low) / MOST_VALUES
+    rough = max((high - low) / MOST_VALUES, SMALLEST)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     digits = max(0, -math.floor(math.log10(step)))

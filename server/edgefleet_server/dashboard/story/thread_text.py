@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlencode
 
@@ -9,6 +10,7 @@ from edgefleet_server.dashboard.core.filters import duration, label, number, sen
 from edgefleet_server.dashboard.story.model import Happening, Piece, StoryLine, Thread, Tone
 
 NAMED: Final = 3
+UNNAMED: Final = "one without a name"
 LEAST_S: Final = 1.0
 GOOD: Final = ("healthy", "committed")
 BAD: Final = ("failed", "rolled_back", "lost", "regressed")
@@ -22,6 +24,7 @@ Told = tuple[Tone, str, Sequence[Piece], str]
 def line_of(thread: Thread) -> StoryLine:
     """Return a thread as a line."""
     tone, icon, what, why = _TELLERS.get(thread.kind, _other)(thread)
+    what = [one if one.text.strip() or not one.href else replace(one, text=UNNAMED) for one in what]
     events = sum(one.is_event for one in thread.happenings)
     return StoryLine(thread.last.at, tone, icon, what, why, events, _address(thread) if events else "")
 

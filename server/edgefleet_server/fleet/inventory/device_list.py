@@ -53,8 +53,8 @@ _Value = TypeVar("_Value")
 class Order(StrEnum):
     """What a list may be sorted by; `-` before it turns it around. Public: part of addresses."""
 
-    HEALTH = "health"
     ID = "id"
+    HEALTH = "health"
     PROFILE = "profile"
     STATUS = "status"
     LAST_SEEN = "last_seen"
