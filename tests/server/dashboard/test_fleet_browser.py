@@ -258,7 +258,10 @@ def test_ticks_stay_while_news_come_in(visit: Visit) -> None:
     row = tab.locator("#devices tbody tr", has_text=str(other.id))
     was_on = "Offline" not in row.inner_text()
     other.connect(on=not was_on)
-    is_there = (lambda: "Offline" in row.inner_text()) if was_on else (lambda: "Offline" not in row.inner_text())
+
+    def is_there() -> bool:
+        return ("Offline" in row.inner_text()) is was_on
+
     for _ in range(300):
         if is_there():
             break

@@ -204,8 +204,9 @@ def wait_text(device: RolloutDevice) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return a text with a capital at its beginning."""
-    return text[:1].upper() + text[1:]
+    """Return a text with a capital at its beginning; a name there (`ocr@1.0.0`, `generic-x86_64-ort`) keeps its small letters."""
+    is_name = any(sign in text.partition(" ")[0] for sign in "@_/0123456789")
+    return text if is_name else text[:1].upper() + text[1:]
 
 
 WIDTH: Final = 72
