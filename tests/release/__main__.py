@@ -36,6 +36,7 @@ def build(root: Path, out: Path, scratch: Path, *, with_deb: bool) -> None:
         made.mkdir()
         if folders:
             # built once, for it takes as long as all else together; a test holds that the same pages make the same bytes
+            (tree / HELP).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(scratch / "first" / "tree" / HELP, tree / HELP)
         else:
             artefacts.build_help(tree, epoch)

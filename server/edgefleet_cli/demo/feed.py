@@ -31,9 +31,11 @@ class Seen:
 class Feed:
     """Shows one image after another to every device. Use as a context manager; leaving it stops all threads."""
 
-    def __init__(self, devices: Sequence[Device], images: Images) -> None:
+    def __init__(self, devices: Sequence[Device], images: Images, every_s: float = _EVERY_S) -> None:
+        """Wire the parts. every_s: between two images of a device."""
         self.seen = {device.id: Seen() for device in devices}
         self._images = images
+        self._every_s = every_s
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._show, args=(device, at), name=f"feed-{device.name}", daemon=True)
@@ -65,7 +67,7 @@ class Feed:
         seen = self.seen[device.id]
         at = first
         with httpx.Client(base_url=device.infer_url, timeout=10.0) as http:
-            while not self._stopping.wait(_EVERY_S):
+            while not self._stopping.wait(self._every_s):
                 at = (at + 1) % len(self._images)
                 try:
                     logits = infer(http, device, self._images.pixels[at : at + 1])

@@ -30,6 +30,7 @@ from edgefleet_cli.demo.story import Story, summary
 _INIT_S = 60.0
 _READY_S = 60.0
 _POLL_S = 0.1
+_LATER_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ def _run(session: Session, request: DemoRequest, home: ProcessGroup, folder: Pat
         write_private(folder / "demo.json", json.dumps(_demo_json(address, story), indent=2) + "\n")
     _print(session, outcome)
     if not request.once:
-        _stay(session, home, folder, address, story, is_temporary=request.data is None)
+        # the cameras go on, slower: pages of a fleet that is asked nothing have nothing to show
+        with Feed(story.devices, example.hazy(), every_s=_LATER_EVERY_S).running():
+            _stay(session, home, folder, address, story, is_temporary=request.data is None)
 
 
 def demo_profiles() -> tuple[str, str]:

@@ -1,6 +1,5 @@
 """A thread of happenings as one line of a story: what happened, why, and where its events are. Pure."""
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -8,6 +7,7 @@ from urllib.parse import urlencode
 
 from edgefleet_server.dashboard.core.filters import duration, label, number, sentence
 from edgefleet_server.dashboard.story.model import Happening, Piece, StoryLine, Thread, Tone
+from edgefleet_server.telemetry.timelines.marks import without_severity
 
 NAMED: Final = 3
 UNNAMED: Final = "one without a name"
@@ -132,8 +132,7 @@ def _enrolled(thread: Thread) -> Told:
 
 
 def _alerts(thread: Thread) -> Told:
-    # the outbox puts the severity first, in brackets; here the icon says it
-    title, is_over = re.sub(r"^\[\w+\] ", "", thread.last.title) or "An alert", thread.last.to == "resolved"
+    title, is_over = without_severity(thread.last.title) or "An alert", thread.last.to == "resolved"
     fired = any(one.to == "firing" for one in thread.happenings)
     if is_over:
         span = (thread.last.at - thread.first.at).total_seconds()

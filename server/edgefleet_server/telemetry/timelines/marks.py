@@ -3,6 +3,7 @@
 Marks that say the same within one step are one, with their number: a thousand devices that report drift are one triangle.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -75,10 +76,15 @@ def _of_rollout(event: EventView) -> Mark | None:
     return Mark(event.at, kind, title.format(release=release), event.model, event.rollout or "")
 
 
+def without_severity(title: str) -> str:
+    """Return the title of an alert's message without its severity in brackets, which pages say by an icon."""
+    return re.sub(r"^\[\w+\] ", "", title)
+
+
 def _of_alert(event: EventView) -> Mark:
     is_over = _text(event.detail, "to") == "resolved"
     kind = MarkKind.ALERT_OVER if is_over else MarkKind.ALERT
-    title = _text(event.detail, "title") or _text(event.detail, "rule") or "alert"
+    title = without_severity(_text(event.detail, "title")) or _text(event.detail, "rule") or "alert"
     return Mark(event.at, kind, title, event.model, "", event.device)
 
 
