@@ -21,6 +21,7 @@ from edgefleet_server.dashboard.rollout_page.stage_steps import pipeline, span
 from edgefleet_server.dashboard.rollout_page.stop_curve import simulation
 from edgefleet_server.dashboard.rollouts.gauges import evidence_gauge
 from edgefleet_server.rollout.status.metric_views import MetricView
+from edgefleet_server.rollout.status.reader import StratumView
 from edgefleet_server.rollout.status.whereabouts import DeviceFlow, WayBack
 from edgefleet_server.telemetry.timelines.model import LinesBy, MetricLine, Scope, Timeline
 from tests.server.dashboard.fleet import LITERT, ORT, STAGES, Fleet, follow, small
@@ -199,6 +200,21 @@ def test_states_that_a_person_made_are_no_failure_of_the_release(fleet: Fleet) -
         answer(replace(view, state="paused", reason="paused by ann: lunch"), DeviceFlow()).text
         == "Paused by ann: lunch."
     )
+
+
+def test_what_passed_by_its_rule_is_safe_though_one_device_failed(fleet: Fleet) -> None:
+    small(fleet)
+    view = fleet.parts.rollout.reader.rollout(fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES))
+    first, *others = view.stages
+    counts = replace(first.strata[0].counts, failed=1)
+    cells = [replace(one, verdict="advance", reason="1 of 200 failed", counts=counts) for one in first.strata]
+
+    def told(*strata: StratumView) -> str:
+        stage = replace(first, state="judging", strata=strata)
+        return answer(replace(view, stages=[stage, *others]), DeviceFlow(silent=1)).title
+
+    assert told(*cells) == "Safe to promote"
+    assert told(*cells, replace(cells[0], verdict=None)) == "Not safe to promote"
 
 
 METRIC = MetricView(

@@ -71,6 +71,9 @@ def _of_stage(stage: StageView, flow: DeviceFlow) -> Answer:
     if any(question.verdict == "open" for cell in stage.strata for question in cell.confirmations):
         text = "A failure waits for confirmation by other devices. No other device gets the release meanwhile."
         return Answer("warn", "warn", "Not now", text)
+    passed = [one for one in stage.strata if one.verdict == "advance"]
+    if passed and len(passed) == len(stage.strata):  # the rule has counted what failed and what is silent
+        return Answer("ok", "shield", "Safe to promote", sentence(passed[0].reason))
     if failed:
         return Answer(
             "warn", "warn", "Not safe to promote", f"{failed} device{'' if failed == 1 else 's'} failed. {so_far}."
@@ -82,9 +85,6 @@ def _of_stage(stage: StageView, flow: DeviceFlow) -> Answer:
     if flow.silent:
         text = f"{_devices(flow.silent)} silent, which never counts as good. {so_far}, none failed."
         return Answer("warn", "warn", "Not yet", text)
-    passed = [one for one in stage.strata if one.verdict == "advance"]
-    if passed and len(passed) == len(stage.strata):
-        return Answer("ok", "shield", "Safe to promote", sentence(passed[0].reason))
     ends = soak_end(stage)
     if stage.state == "soaking" and ends is not None:
         return Answer("run", "clock", "Not yet", "The soak ends at", ends, f". {so_far} so far, none failed.")
