@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from edgefleet_server.dashboard import documentation_pages
 from tests.house import docs_site
@@ -142,8 +143,8 @@ def test_the_server_shows_it_and_the_search_works_under_its_policy(
             page.click("text=Turbines")
             assert page.locator("h1").inner_text().startswith("Turbines")
             page.emulate_media(color_scheme="dark")
-            assert page.locator("img.only-dark").is_visible()
-            assert not page.locator("img.only-light").is_visible()
+            expect(page.locator("img.only-dark")).to_be_visible()  # a picture has no size before it has come
+            expect(page.locator("img.only-light")).to_be_hidden()
             assert violations(page) == []
             page.fill("input[name=q]", "inputs")
             page.press("input[name=q]", "Enter")
