@@ -2,7 +2,7 @@
 
 Rules:
 1. A reading is kept until its stamp changes, at most AGE_S. Reading it again has at most SHARE of one core: what took long rests longer.
-2. Where it took longer than QUICK_S, a caller gets what is kept, and one thread reads it again meanwhile.
+2. Where it took longer than `quick_s`, a caller gets what is kept, and one thread reads it again meanwhile.
 """
 
 import threading
@@ -30,11 +30,12 @@ class _Kept(Generic[_Value]):
 class KeptReadings(Generic[_Key, _Value]):
     """Readings by what they are of. Thread-safe; a call blocks for the first reading, and where reading is quick."""
 
-    def __init__(self, clock: Clock, read: Callable[[_Key], _Value], most: int = 16) -> None:
-        """Wire the parts. most: readings that are kept."""
+    def __init__(self, clock: Clock, read: Callable[[_Key], _Value], most: int = 16, quick_s: float = QUICK_S) -> None:
+        """Wire the parts. most: readings that are kept. quick_s: how long a caller may wait."""
         self._clock = clock
         self._read = read
         self._most = most
+        self._quick_s = quick_s
         self._lock = threading.Lock()
         self._kept: dict[_Key, _Kept[_Value]] = {}
         self._busy: set[_Key] = set()
@@ -46,7 +47,7 @@ class KeptReadings(Generic[_Key, _Value]):
             with self._lock:  # a caller that comes meanwhile waits for that reading instead of reading, too
                 kept = self._kept.get(key) or self._renewed(key, stamp)
         elif self._is_old(kept, stamp):
-            if kept.cost_s <= QUICK_S:
+            if kept.cost_s <= self._quick_s:
                 kept = self._renewed(key, stamp)
             elif key not in self._busy:
                 self._busy.add(key)

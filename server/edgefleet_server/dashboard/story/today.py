@@ -17,6 +17,8 @@ SHOWN_LINES: Final = 8
 MOST_EVENTS: Final = 1_000
 MOST_DEPARTED: Final = 200
 MOST_RELEASES: Final = 5
+QUICK_S: Final = 0.2
+"""What is new has to be on the pages that are open within a second: a reading that takes no longer is waited for."""
 
 
 class Registry(Protocol):
@@ -36,7 +38,7 @@ class TodayReader:
         self._health = health
         self._registry = registry
         self._clock = clock
-        self._kept = KeptReadings(clock, self._since, 4)
+        self._kept = KeptReadings(clock, self._since, 4, QUICK_S)
 
     def story(self) -> Story:
         """Return the story since midnight, UTC."""
