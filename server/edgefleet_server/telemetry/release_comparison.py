@@ -17,7 +17,7 @@ Source of rule 2: Newcombe, Statistics in Medicine 17 (1998), 873, method 10.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Literal
@@ -29,7 +29,7 @@ from edgefleet_server.registry.model import BundleView, ReleaseView
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.telemetry.bundle_metrics import BundleLine, bundle_line
 from edgefleet_server.telemetry.costs import CostService
-from edgefleet_server.telemetry.ground_truth.intervals import t_quantile
+from edgefleet_server.telemetry.ground_truth.intervals import t_quantile, wilson
 from edgefleet_server.telemetry.service import TelemetryService
 
 Unit = Literal["", "bytes", "ms", "share", "count", "score"]
@@ -127,6 +127,9 @@ def _changes(a: BundleLine, b: BundleLine) -> list[Change | None]:
 Both = tuple[float | None, float | None]
 """A figure of both versions."""
 
+Share = tuple[float, int]
+"""A share, and of how many samples, answers or devices it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Sureness:
@@ -158,14 +161,15 @@ def _less(
     if abs(after - before) <= SAME_SHARE * max(abs(before), abs(after)):
         return change("same")
     is_better = after < before
+    word = said[0] if is_better else said[1]
+    why_not = sureness.why_not if not sureness.is_sure else ""
+    if not why_not and unit == "ms" and max(before, after) < SMALL_MS:
+        why_not = "both below 1 ms"
     by = f"{abs(after - before) / before:.0%} " if before else ""
-    words = f"{by}{said[0] if is_better else said[1]}"
-    if not sureness.is_sure:
-        by = f"{abs(after - before):.2g} ms " if unit == "ms" else by
-        return change(f"{by}{said[0] if is_better else said[1]}, {sureness.why_not}")
-    if unit == "ms" and max(before, after) < SMALL_MS:
-        return change(f"{abs(after - before):.2g} ms {said[0] if is_better else said[1]}, both below 1 ms")
-    return change(words, "good" if is_better else "bad")
+    if not why_not:
+        return change(f"{by}{word}", "good" if is_better else "bad")
+    by = f"{abs(after - before):.2g} ms " if unit == "ms" else by
+    return change(f"{by}{word}, {why_not}")
 
 
 def _predicted(figure: str, name: str, part: str, a: BundleLine, b: BundleLine) -> Change | None:
@@ -202,7 +206,7 @@ def _stands_out(both: Both, errors: Sequence[float], counts: tuple[int, int]) ->
     total = sum(errors)
     if (
         total <= 0
-    ):  # all devices report the very same: the buckets of latencies hide less than a percent, which is no difference here
+    ):  # all devices report the very same; what the buckets of latencies hide is less than a percent, which is "same"
         return True
     freedom = total**2 / sum(error**2 / (n - 1) for error, n in zip(errors, counts, strict=True))
     error = math.sqrt(math.pi / 2 * total)
@@ -217,23 +221,20 @@ def _counted(counts: tuple[int, int], what: str) -> str:
     return f"1 {what} each" if first == 1 else f"{first} {what}s each"
 
 
-def shares_differ(before: tuple[float, int], after: tuple[float, int]) -> bool:
-    """Return whether two shares, each of so many samples, differ by more than chance: Newcombe's interval excludes 0."""
-    (p, n), (q, m) = before, after
-    if n <= 0 or m <= 0:
-        return False
-    (p_low, p_high), (q_low, q_high) = _wilson(p, n), _wilson(q, m)
-    difference = p - q
-    low = difference - math.hypot(p - p_low, q_high - q)
-    high = difference + math.hypot(p_high - p, q - q_low)
+def shares_differ(before: Share, after: Share) -> bool:
+    """Return whether two shares differ by more than chance: the interval of their difference excludes 0."""
+    low, high = share_difference(before, after)
     return low > 0 or high < 0
 
 
-def _wilson(share: float, n: int) -> tuple[float, float]:
+def share_difference(before: Share, after: Share) -> tuple[float, float]:
+    """Return Newcombe's interval of how much larger the first of two shares is; without samples it is anything."""
+    (p, n), (q, m) = before, after
+    if n <= 0 or m <= 0:
+        return -1.0, 1.0
     z = t_quantile(0.5 + CONFIDENCE / 2, math.inf)
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    (p_low, p_high), (q_low, q_high) = wilson(p, n, z), wilson(q, m, z)
+    return p - q - math.hypot(p - p_low, q_high - q), p - q + math.hypot(p_high - p, q - q_low)
 
 
 def _metric(a: BundleLine, b: BundleLine) -> Change | None:
@@ -292,22 +293,16 @@ def _errors(a: BundleLine, b: BundleLine) -> Change | None:
 
 
 def _crashes(a: BundleLine, b: BundleLine) -> Change | None:
-    """Return the change of the number of devices with crashes, judged as a share of the devices."""
+    """Return the change of the number of devices with crashes, judged as a share of the devices that reported."""
     before, after = (None if one.recent is None else float(one.recent.crashed_devices) for one in (a, b))
-    name, said = "Devices with crashes", ("fewer", "more")
-    if before is None or after is None or a.recent is None or b.recent is None:
-        return _less("crashes", name, "count", (before, after), said)
+    judged = partial(_less, "crashes", "Devices with crashes", "count", said=("fewer", "more"))
+    if a.recent is None or b.recent is None:
+        return judged(both=(before, after))
     counts = (a.recent.devices, b.recent.devices)
-    shares = [min(1.0, n / of) if of else 0.0 for n, of in zip((before, after), counts, strict=True)]
-    is_sure = shares_differ((shares[0], counts[0]), (shares[1], counts[1]))
-    return _less(
-        "crashes",
-        name,
-        "count",
-        (before, after),
-        said,
-        _Sureness(is_sure, "could be chance", _counted(counts, "device")),
-    )
+    old, new = (one.crashed_devices / one.devices if one.devices else 0.0 for one in (a.recent, b.recent))
+    is_sure = shares_differ((old, counts[0]), (new, counts[1]))
+    found = judged(both=(old, new), sureness=_Sureness(is_sure, "could be chance", _counted(counts, "device")))
+    return None if found is None else replace(found, before=before, after=after)
 
 
 RECENT: Final = timedelta(hours=24)

@@ -1,5 +1,6 @@
 """Rules of the comparison: what is better, what is worse, and what cannot be said."""
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,12 @@ from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.registry.model import BundleView
 from edgefleet_server.telemetry.bundle_metrics import Expected, bundle_line, figure_in, metric_in
 from edgefleet_server.telemetry.model import Figures, Observed
-from edgefleet_server.telemetry.release_comparison import Change, compared, shares_differ
+from edgefleet_server.telemetry.release_comparison import (
+    Change,
+    compared,
+    share_difference,
+    shares_differ,
+)
 
 
 def line(profile: str = "p", recent: Figures | None = None, **report: Any) -> Any:
@@ -138,6 +144,35 @@ def test_predictions_are_judged_by_their_intervals() -> None:
     assert (far.said, far.tone) == ("100% slower", "bad")
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "low", "high"),
+    [  # as published: Newcombe, Statistics in Medicine 17 (1998), 873, table II, method 10
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((6, 7), (2, 7), 0.0582, 0.8062),
+        ((5, 56), (0, 29), -0.0381, 0.1926),
+        ((0, 10), (0, 20), -0.1611, 0.2775),
+        ((0, 10), (0, 10), -0.2775, 0.2775),
+        ((10, 10), (0, 20), 0.6791, 1.0),
+        ((10, 10), (0, 10), 0.6075, 1.0),
+    ],
+)
+def test_the_interval_of_a_difference_is_the_published_one(
+    before: tuple[int, int], after: tuple[int, int], low: float, high: float
+) -> None:
+    (p, n), (q, m) = ((hits / of, of) for hits, of in (before, after))
+    assert share_difference((p, n), (q, m)) == pytest.approx((low, high), abs=5e-5)
+    assert shares_differ((p, n), (q, m)) is (low > 0 or high < 0)
+
+
+@pytest.mark.parametrize(("after_ms", "tone"), [(5.23, "plain"), (5.25, "bad")])
+def test_the_devices_of_a_profile_are_judged_by_student_t(after_ms: float, tone: str) -> None:
+    """Ten devices each, their logarithms spread by 0.1: the least that stands out is t(18) * sqrt(pi / 2 * 2 * 0.1**2 / 10) = 0.1178."""
+    assert math.log(5.23 / 4.65) < 2.101 * math.sqrt(math.pi / 2 * 2 * 0.1**2 / 10) < math.log(5.25 / 4.65)
+    old, new = (replace(line(), observed=devices(ms, 10, 0.1)) for ms in (4.65, after_ms))
+    assert change(old, new, "On devices p50").tone == tone
+
+
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 10_000), st.integers(1, 10_000))
 def test_shares_differ_both_ways_alike_and_never_from_themselves(p: float, q: float, n: int, m: int) -> None:
     assert shares_differ((p, n), (q, m)) == shares_differ((q, m), (p, n))
@@ -160,6 +195,18 @@ def test_errors_are_compared_as_shares_and_a_thousandth_is_none() -> None:
 def test_a_crash_on_one_device_of_one_is_no_verdict() -> None:
     found = change(line(recent=figures(1000, 0)), line(recent=figures(1000, 0, crashes=1)), "Devices with crashes")
     assert (found.said, found.tone, found.basis) == ("more, could be chance", "plain", "1 device each")
+
+
+def test_crashes_are_compared_as_a_share_of_the_devices() -> None:
+    few = replace(figures(1000, 0), devices=20, crashed_devices=10)
+    many = replace(figures(1000, 0), devices=1000, crashed_devices=20)
+    found = change(line(recent=few), line(recent=many), "Devices with crashes")
+    assert (found.before, found.after, found.said, found.tone) == (10.0, 20.0, "96% fewer", "good")
+    assert found.basis == "20 and 1000 devices"
+    back = change(line(recent=many), line(recent=few), "Devices with crashes")
+    assert (back.said, back.tone) == ("2400% more", "bad")
+    as_many = replace(many, crashed_devices=10)
+    assert change(line(recent=few), line(recent=as_many), "Devices with crashes").said == "98% fewer"
 
 
 def test_a_profile_of_one_version_only_is_named() -> None:

@@ -50,7 +50,7 @@ def share_of(counts: Counts, confidence: float = CONFIDENCE) -> Share | None:
     spread, freedom, smooth = _spread(known, shares, value)
     worth = smooth * (1 - smooth) / spread
     z = t_quantile(0.5 + confidence / 2, freedom)
-    low, high = _wilson(value, worth, z)
+    low, high = wilson(value, worth, z)
     return Share(value, low, high, devices, math.fsum(n for n, _ in known), spread, freedom)
 
 
@@ -68,7 +68,8 @@ def _spread(known: Counts, shares: Sequence[float], value: float) -> tuple[float
     return (between, (devices - 1) * (between / beyond) ** 2, smooth) if beyond > 0 else (counting, math.inf, smooth)
 
 
-def _wilson(value: float, worth: float, z: float) -> tuple[float, float]:
+def wilson(value: float, worth: float, z: float) -> tuple[float, float]:
+    """Return Wilson's interval of a share of so many independent answers; z: the quantile that it reaches to on either side."""
     square = z * z / worth
     middle = (value + square / 2) / (1 + square)
     half = z / (1 + square) * math.sqrt(value * (1 - value) / worth + square / (4 * worth))
