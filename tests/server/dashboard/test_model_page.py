@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -10,6 +11,8 @@ import pytest
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.core.render import environment
+from edgefleet_server.dashboard.models.version_totals import AnswerTotals
 from edgefleet_server.fleet.inventory.fleet_counts import KEPT_S, VersionPlace, VersionPlaces
 from tests.converters.test_report_html import report
 from tests.server.dashboard.fleet import LITERT, ORT, Device, Fleet
@@ -108,7 +111,7 @@ def test_versions_have_one_colour_and_the_refused_are_a_small_line(street: Fleet
     told = part_of(text, "versions")
     assert "2 of 3" in told
     assert re.search(r"1\.1\.0 .*running 2 of 3 devices 97\.5 % top1 40\.0 KiB 4\d\.\d+ ms", told)
-    assert re.search(r"1\.0\.0 .*running 1 of 3 devices 97\.5 % top1 40\.0 KiB \d\d\.\d+ ms", told)
+    assert re.search(r"1\.0\.0 .*not connected 1 of 3 devices 97\.5 % top1 40\.0 KiB \d\d\.\d+ ms", told)
     assert "1 refused attempt" in told
     rows = re.findall(r'<rect class="(f-s\d)" width="([\d.]+)%"', text[text.index('id="versions"') :])
     assert rows[:2] == [("f-s1", "66.67"), ("f-s2", "33.33")]
@@ -135,6 +138,32 @@ def test_what_was_not_measured_is_never_drawn(fleet: Fleet) -> None:
     assert "front-plot" not in text
     assert "No device runs it. No objective is set." in part_of(text, "standing")
     assert "No answers were reported" in text_of(text)
+
+
+@pytest.mark.parametrize(
+    ("failed", "nonfinite", "n", "words"),
+    [
+        (0, 0, 0, ("No answers were reported in the last 24h.",) * 2),
+        (
+            0,
+            0,
+            9000,
+            (
+                "No answer failed in the last 24h, of 9\u202f000.",
+                "Every answer was finite in the last 24h, of 9\u202f000.",
+            ),
+        ),
+        (3, 1, 9000, ("3 of 9\u202f000 answers failed.", "1 of 9\u202f000 answers were not finite.")),
+    ],
+)
+def test_no_failure_is_said_only_where_none_was_counted(
+    failed: int, nonfinite: int, n: int, words: tuple[str, str]
+) -> None:
+    """Charts have a place for some versions only, and round: that there is no chart does not say that nothing failed."""
+    bits = environment().get_template("registry/model_bits.html").module
+    answers, said = AnswerTotals(n, failed, nonfinite, None), "the last 24h"
+    shown = SimpleNamespace(answers=answers, timeline=SimpleNamespace(range=SimpleNamespace(said=said)))
+    assert (str(bits.none_failed(shown)), str(bits.none_nonfinite(shown))) == words  # type: ignore[attr-defined]
 
 
 def test_acts_are_those_of_the_role(street: Fleet) -> None:

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_protocol.digest import sha256_hex
-from edgefleet_server.dashboard.core.filters import size
 from edgefleet_server.dashboard.models.model_status import (
     RiseStanding,
     RolloutStanding,
@@ -40,6 +39,13 @@ def lead(*versions: VersionStanding, objectives: tuple[tuple[str, str], ...] = (
         ((NEW, OLD), (RolloutStanding("r", "2.3.0", "finished"),), "ok", "2 versions running"),
         ((REFUSED, OLD), (), "ok", "2.2.1 running"),
         ((VersionStanding("1.0.0", 3, is_withdrawn=True),), (), "warn", "1.0.0 withdrawn"),
+        (
+            (VersionStanding("1.0.0", 3, silent=3), VersionStanding("0.9.0", 1, silent=1)),
+            (),
+            "off",
+            "no device is connected",
+        ),
+        ((VersionStanding("1.0.0", 3, silent=2),), (), "ok", "1.0.0 running"),
         ((VersionStanding("1.0.0", is_converting=True, has_bundle=False),), (), "run", "1.0.0 converting"),
         ((VersionStanding("1.0.0"),), (), "off", "not in use"),
         ((REFUSED,), (), "off", "nothing to roll out yet"),
@@ -94,6 +100,11 @@ def test_a_version_without_a_bundle_is_refused_and_not_red() -> None:
     assert version_state(OLD, [ROLLOUT]) == ("ok", "running")
 
 
+def test_a_version_of_which_no_device_is_connected_is_not_good() -> None:
+    assert version_state(VersionStanding("1.0.0", 2, silent=2), []) == ("off", "not connected")
+    assert version_state(VersionStanding("1.0.0", 2, silent=1), []) == ("ok", "running")
+
+
 PLACES = st.lists(
     st.builds(
         VersionPlace,
@@ -138,19 +149,19 @@ def origin(**changes: object) -> OriginFacts:
 
 
 def test_the_origin_shows_what_is_recorded_and_nothing_else() -> None:
-    assert [one.title for one in origin_steps(origin(), size)] == ["ocr.onnx", "1 bundle", "Signed", "0 devices"]
+    assert [one.title for one in origin_steps(origin())] == ["ocr.onnx", "1 bundle", "Signed", "0 devices"]
     whole = origin(
         data={"eval": sha256_hex(b"e"), "calibration": sha256_hex(b"c")}, samples=360, tried=5, passed=4,
         lineage={"git_commit": "a" * 40}, devices=61, profiles=["a", "b"], bundle="",
     )  # fmt: skip
-    steps = origin_steps(whole, size)
+    steps = origin_steps(whole)
     assert [one.title for one in steps] == [
         "Calibration and evaluation data", "Git commit", "ocr.onnx", "5 candidates", "2 bundles", "Signed", "61 devices",
     ]  # fmt: skip
     assert steps[0].said == "360 samples judged it"
     assert steps[-1].link == "/devices?selector=model.ocr%3D1.0.0"
     assert steps[-1].is_now
-    refused = origin_steps(origin(profiles=[], refused=2), size)
+    refused = origin_steps(origin(profiles=[], refused=2))
     assert [one.title for one in refused] == ["ocr.onnx", "No bundle"]
 
 

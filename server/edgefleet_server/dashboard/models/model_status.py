@@ -2,7 +2,8 @@
 
 Rules:
 1. The state is that of what devices run, or of the rollout that changes it. A newer attempt that was refused never colours it.
-2. Devices that are not connected count with what they last reported, and the sentence says how many these are.
+2. Devices that are not connected count with what they last reported, and the sentence says how many these are. Where no other runs it, the
+   state is not good: nobody knows.
 3. An objective without figures is not met: it is said apart. No objective is said, too.
 """
 
@@ -12,6 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.rollout_states import RolloutState
+from edgefleet_server.dashboard.core.filters import number
 
 MOST_NAMED: Final = 3
 _NUMBERS: Final = ("", "", "", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -40,6 +42,11 @@ class VersionStanding:
     has_bundle: bool = True
     is_converting: bool = False
     is_withdrawn: bool = False
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it runs, and on no device that is connected."""
+        return 0 < self.devices <= self.silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,8 @@ def version_state(one: VersionStanding, rollouts: Collection[RolloutStanding]) -
         return mine
     if one.is_converting:
         return "run", "converting"
+    if one.is_silent:
+        return "off", "not connected"
     if one.devices:
         return "ok", "running"
     return ("off", "not in use") if one.has_bundle else ("off", "refused")
@@ -122,10 +131,10 @@ def _state(
     withdrawn = next((one for one in running if one.is_withdrawn), None)
     if withdrawn is not None:
         return "warn", f"{withdrawn.version} withdrawn"
+    if running and all(one.is_silent for one in running):
+        return "off", "no device is connected"
     if running:
-        return (
-            ("ok", f"{running[0].version} running") if len(running) == 1 else ("ok", f"{len(running)} versions running")
-        )
+        return "ok", f"{running[0].version} running" if len(running) == 1 else f"{len(running)} versions running"
     converting = next((one for one in versions if one.is_converting), None)
     if converting is not None:
         return "run", f"{converting.version} converting"
@@ -138,8 +147,8 @@ def _running(running: Sequence[VersionStanding]) -> list[Sentence]:
     if not running:
         return [Sentence("No device runs it.", is_strong=True)]
     named = [
-        f"{one.version} {'runs ' if number == 0 else ''}on {_count(one.devices, number == 0)}"
-        for number, one in enumerate(running[:MOST_NAMED])
+        f"{one.version} {'runs ' if place == 0 else ''}on {_count(one.devices, place == 0)}"
+        for place, one in enumerate(running[:MOST_NAMED])
     ]
     rest = running[MOST_NAMED:]
     if rest:
@@ -151,7 +160,7 @@ def _running(running: Sequence[VersionStanding]) -> list[Sentence]:
         text = (
             "1 of them is not connected and counts"
             if silent == 1
-            else f"{_spaced(silent)} of them are not connected and count"
+            else f"{number(silent)} of them are not connected and count"
         )
         found.append(Sentence(f"{text} as last reported."))
     return found
@@ -168,27 +177,21 @@ def _objectives(objectives: Sequence[tuple[str, str]]) -> list[Sentence]:
     met, total = sum(state == "ok" for _, state in objectives), len(objectives)
     unknown = total - met - len(bad)
     if met == total:
-        number = _NUMBERS[total] if 2 < total < len(_NUMBERS) else str(total)
-        text = {1: "Its objective is met.", 2: "Both objectives are met."}.get(
-            total, f"All {number} objectives are met."
-        )
+        many = _NUMBERS[total] if 2 < total < len(_NUMBERS) else str(total)
+        text = {1: "Its objective is met.", 2: "Both objectives are met."}.get(total, f"All {many} objectives are met.")
         return [Sentence(text, to="objectives")]
     found = bad[:MOST_NAMED]
     if unknown:
-        number = (
+        which = (
             "Its objective has"
             if total == 1
             else f"{unknown} of {total} objectives {'has' if unknown == 1 else 'have'}"
         )
-        found.append(Sentence(f"{number} no figures yet.", to="objectives"))
+        found.append(Sentence(f"{which} no figures yet.", to="objectives"))
     elif len(bad) > MOST_NAMED:
         found.append(Sentence(f"{met} of {total} objectives are met.", to="objectives"))
     return found
 
 
 def _count(devices: int, is_whole: bool) -> str:
-    return _spaced(devices) + (f" device{'' if devices == 1 else 's'}" if is_whole else "")
-
-
-def _spaced(number: int) -> str:
-    return f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return number(devices) + (f" device{'' if devices == 1 else 's'}" if is_whole else "")

@@ -3,15 +3,16 @@
 A page that is looked at is made again every second; its table and its head are always of now.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ModelName, parse_model_name
-from edgefleet_server.dashboard.core.filters import moment, size
+from edgefleet_server.dashboard.core.filters import moment
+from edgefleet_server.dashboard.core.readings import Readings
 from edgefleet_server.dashboard.models.model_status import (
     OPEN_ROLLOUTS,
     RiseStanding,
@@ -27,8 +28,6 @@ from edgefleet_server.dashboard.models.version_totals import AnswerTotals, by_mo
 from edgefleet_server.dashboard.registry.candidate_views import SearchView
 from edgefleet_server.dashboard.registry.lineage import OriginFacts, OriginStep, origin_steps
 from edgefleet_server.dashboard.registry.views import (
-    OPEN_JOBS,
-    ComparePage,
     ModelPage,
     RegistryViews,
     ReleasePage,
@@ -47,8 +46,6 @@ from edgefleet_server.telemetry.release_comparison import Change
 from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
 from edgefleet_server.telemetry.timelines.model import LinesBy, Scope
 
-KEPT_S: Final = 15.0
-MOST_KEPT: Final = 64
 MOST_CHANGES: Final = 8
 _FIGURES: Final = ("metric", "observed_latency_p95_ms", "error_rate", "model_bytes", "observed_memory_bytes")
 """Those of the short comparison, in its order."""
@@ -122,15 +119,15 @@ class ModelViews:
     def __init__(self, sources: ModelSources) -> None:
         """Wire the parts."""
         self._of = sources
-        self._kept: dict[Hashable, tuple[float, Any]] = {}
+        self._readings = Readings(sources.clock)
 
-    def overview(self, name: str, after: str | None, asked: Asked, by: LinesBy | None, front: str) -> ModelOverview:
-        """Return the page. front: the version whose origin is shown, "" for the newest. Raises ModelUnknownError, BadIdError."""
+    def overview(self, name: str, after: str | None, asked: Asked, by: LinesBy | None) -> ModelOverview:
+        """Return the page. Raises ModelUnknownError, BadIdError."""
         of, model = self._of, parse_model_name(name)
         page = of.views.model(name, after)
         timeline = of.timelines.view(Scope.MODEL, name, asked, by)
         places = of.places.of_model(name)
-        objectives = self._keep(("objectives", name), lambda: of.objectives.slos(name))
+        objectives = self._readings.of(("objectives", name), lambda: of.objectives.slos(name))
         is_by_version = timeline.by == LinesBy.VERSION.value
         published = [str(one.release.ref.version) for one in page.versions]
         live = {one.version for one in places}
@@ -139,8 +136,7 @@ class ModelViews:
         charts = model_charts(timeline.charts, order if is_by_version else (), drift)
         latency = self._explained(model, timeline)
         standing = _standing(page, places, objectives, latency)
-        usable = [one for one in page.versions if one.release.bundles]
-        shown = next((one for one in usable if str(one.release.ref.version) == front), next(iter(usable), None))
+        shown = next((one for one in page.versions if one.release.bundles), None)
         card = None if shown is None else self._release(name, str(shown.release.ref.version))
         totals = self._totals(name, timeline)
         colours = colours_of(order)
@@ -152,53 +148,44 @@ class ModelViews:
             sites=by_site(name, places, order),
             profiles=by_profile(name, places, order),
             devices=sum(one.devices for one in places),
-            rows=[_row(one, standing, totals, colours) for one in page.versions if _is_shown(one)],
+            rows=[_row(one, places, standing, totals, colours) for one in page.versions if _is_shown(one)],
             refused=[one for one in page.versions if not _is_shown(one)],
             answers=_all_of(totals.values()),
             card=card,
             search=None if card is None else _search(card, places),
             origin=() if card is None else _origin(card, standing),
-            compare=self._compare(name, page),
+            compare=self._compare(name),
             latency=latency,
         )
 
     def _drift(self, model: ModelName, version: str) -> ModelDrift | None:
         try:
-            return self._of.drift.of_model(model, version)
+            return self._readings.of(("drift", model, version), lambda: self._of.drift.of_model(model, version))
         except EdgefleetError:  # of a version that is deleted meanwhile
             return None
 
     def _explained(self, model: ModelName, shown: TimelineView) -> LatencyExplanation:
         """Return why latency rose in the span that is shown, or that it did not."""
-        found: LatencyExplanation = self._keep(
-            ("rise", model, shown.range.query()), lambda: self._of.explainer.explain(model, shown.since, shown.until)
-        )
-        return found
+        asked = (model, shown.since, shown.until)
+        return self._readings.of(("rise", *asked), lambda: self._of.explainer.explain(*asked))
 
     def _totals(self, model: str, shown: TimelineView) -> Mapping[str, AnswerTotals]:
-        found: Mapping[str, AnswerTotals] = self._keep(
-            ("totals", model, shown.range.query()),
-            lambda: by_version(self._of.rollups, model, shown.since, shown.until),
-        )
-        return found
+        asked = (model, shown.since, shown.until)
+        return self._readings.of(("totals", *asked), lambda: by_version(self._of.rollups, *asked))
 
     def latencies(self) -> Mapping[str, AnswerTotals]:
         """Return what each model answered in the last day."""
         now = self._of.clock.now()
-        found: Mapping[str, AnswerTotals] = self._keep("models", lambda: by_model(self._of.rollups, now - DAY, now))
-        return found
+        return self._readings.of("models", lambda: by_model(self._of.rollups, now - DAY, now))
 
     def _release(self, name: str, version: str) -> ReleasePage:
-        found: ReleasePage = self._keep(("release", name, version), lambda: self._of.views.release(name, version))
-        return found
+        return self._readings.of(("release", name, version), lambda: self._of.views.release(name, version))
 
-    def _compare(self, name: str, page: ModelPage) -> ShortCompare | None:
-        before, after = self._of.views.pair_of(name)
+    def _compare(self, name: str) -> ShortCompare | None:
+        before, after = self._readings.of(("pair", name), lambda: self._of.views.pair_of(name))
         if not before or not after:
             return None
-        found: ComparePage = self._keep(
-            ("pair", name, before, after), lambda: self._of.views.compare(name, before, after)
-        )
+        found = self._readings.of(("compare", name, before, after), lambda: self._of.views.compare(name, before, after))
         rows = [
             (pair.profile, change)
             for figure in _FIGURES
@@ -207,16 +194,6 @@ class ModelViews:
             if change.figure == figure
         ]
         return ShortCompare(before, after, rows[:MOST_CHANGES], len(rows) > MOST_CHANGES)
-
-    def _keep(self, key: Hashable, read: Callable[[], Any]) -> Any:
-        now_s = self._of.clock.monotonic_s()
-        kept = {name: one for name, one in self._kept.items() if 0 <= now_s - one[0] < KEPT_S}
-        if key not in kept:
-            if len(kept) >= MOST_KEPT:
-                kept = {}
-            kept[key] = (now_s, read())
-        self._kept = kept
-        return kept[key][1]
 
 
 def _seen(timeline: TimelineView) -> list[str]:
@@ -259,17 +236,15 @@ def _version(name: str, line: VersionLine | None, places: Sequence[VersionPlace]
 
 
 def _row(
-    line: VersionLine, standing: Standing, totals: Mapping[str, AnswerTotals], colours: Mapping[str, int]
+    line: VersionLine,
+    places: Sequence[VersionPlace],
+    standing: Standing,
+    totals: Mapping[str, AnswerTotals],
+    colours: Mapping[str, int],
 ) -> VersionRow:
     version = str(line.release.ref.version)
     rollouts = [] if standing.rollout is None else [standing.rollout]
-    own = VersionStanding(
-        version,
-        line.running,
-        has_bundle=bool(line.release.bundles),
-        is_converting=any(job.state in OPEN_JOBS for job in line.release.jobs),
-        is_withdrawn=line.release.withdrawn is not None,
-    )
+    own = replace(_version(version, line, places), devices=line.running)  # places are of some seconds ago
     kind, state = version_state(own, rollouts)
     answers = totals.get(version)
     return VersionRow(
@@ -323,4 +298,4 @@ def _origin(card: ReleasePage, standing: Standing) -> list[OriginStep]:
         devices=card.line.running,
         doing=doing or ("run it now" if card.line.running else "not in use"),
     )
-    return origin_steps(facts, size)
+    return origin_steps(facts)

@@ -35,7 +35,7 @@ class PlaceBar:
 
 @dataclass(frozen=True, slots=True)
 class PlaceBars:
-    """The bars with the most devices, and how many there are besides. devices: in all of them."""
+    """The bars with the most devices, and how many more there are."""
 
     shown: Sequence[PlaceBar]
     more: int

@@ -1,12 +1,13 @@
 """Where a release came from: as lines of its page, what its publisher states by names of which a few are known; and as the steps from
 its data to the devices. Pure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
 from edgefleet_protocol.digest import Sha256
+from edgefleet_server.dashboard.core.filters import number, size
 
 NAMES: Final[Mapping[str, str]] = {
     "uri": "Origin",
@@ -57,7 +58,7 @@ def _is_web(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OriginFacts:
-    """What is recorded of a release's origin. data: digests of its data files by what they are for; judged_on, samples: what judged it.
+    """What is recorded of a release's origin. data: digests of its data files by what they are for; samples: how many judged it.
 
     tried, passed: candidates of its conversions, 0 where the report says nothing. bundle: digest of its only bundle, "" of none or several.
     """
@@ -91,12 +92,12 @@ class OriginStep:
     is_now: bool = False
 
 
-def origin_steps(facts: OriginFacts, size: Callable[[int], str]) -> list[OriginStep]:
-    """Return the steps that are recorded, from data to devices. size: writes bytes for people."""
+def origin_steps(facts: OriginFacts) -> list[OriginStep]:
+    """Return the steps that are recorded, from data to devices."""
     page = f"/models/{quote(facts.model, safe='')}/{quote(facts.version, safe='')}"
     steps = []
     if facts.data:
-        said = f"{facts.samples} samples judged it" if facts.samples else "as published"
+        said = f"{number(facts.samples)} samples judged it" if facts.samples else "as published"
         names = " and ".join(name.replace("eval", "evaluation") for name in sorted(facts.data))
         first = facts.data[min(facts.data)] if len(facts.data) == 1 else ""
         steps.append(OriginStep("doc", f"{names} data".capitalize(), said, first[:8], f"{page}#card"))
@@ -130,4 +131,4 @@ def origin_steps(facts: OriginFacts, size: Callable[[int], str]) -> list[OriginS
 
 
 def _of(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return f"{number(n)} {what}{'' if n == 1 else 's'}"

@@ -106,12 +106,11 @@ def _add_model_pages(
         asked: AskedQuery,
         cursor: Cursor = None,
         by: ByQuery = None,
-        front: Version = "",
     ) -> Response:
         """Show one model: what is live and where, a line a version over time, versions, and where the newest comes from."""
 
         def build() -> dict[str, Any]:
-            shown = models.overview(name, _after(cursor), asked, by, front)
+            shown = models.overview(name, _after(cursor), asked, by)
             usable = [str(one.release.ref) for one in shown.page.versions if _goes_out(one.release)]
             return {
                 "shown": shown,

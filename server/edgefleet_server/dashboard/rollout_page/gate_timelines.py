@@ -5,12 +5,11 @@ from typing import Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.dashboard.core.readings import Readings
 from edgefleet_server.rollout.status.reader import RolloutView
 from edgefleet_server.telemetry.timelines.model import LinesBy, Scope, Timeline
 from edgefleet_server.telemetry.timelines.service import TimelineReader
 
-KEPT_S: Final = 15.0
-MOST_KEPT: Final = 50
 POINTS: Final = 61
 BEFORE: Final = timedelta(minutes=15)
 SHORTEST: Final = timedelta(minutes=20)
@@ -24,19 +23,14 @@ class GateTimelines:
         """Wire the parts."""
         self._timelines = timelines
         self._clock = clock
-        self._kept: dict[str, tuple[float, Timeline | None]] = {}
+        self._readings = Readings(clock)
 
     def of(self, rollout: RolloutView) -> Timeline | None:
         """Return the figures of the rollout's model by version, None before it starts and where there are none."""
-        if rollout.started_at is None:
+        started_at = rollout.started_at
+        if started_at is None:
             return None
-        now_s, known = self._clock.monotonic_s(), self._kept
-        kept = {key: one for key, one in known.items() if 0 <= now_s - one[0] < KEPT_S}
-        if rollout.id not in kept:
-            kept = dict(list(kept.items())[-MOST_KEPT:])
-            kept[rollout.id] = (now_s, self._read(rollout, rollout.started_at))
-        self._kept = kept
-        return kept[rollout.id][1]
+        return self._readings.of(rollout.id, lambda: self._read(rollout, started_at))
 
     def _read(self, rollout: RolloutView, started_at: datetime) -> Timeline | None:
         now = self._clock.now()

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.dashboard.core.line_chart import ScaleKind
+from edgefleet_server.dashboard.core.readings import Readings
 from edgefleet_server.dashboard.timelines.chart_limits import Known, Limits
 from edgefleet_server.dashboard.timelines.charts import DEFAULT_SPAN, SPANS, Chart, charts, fitting, key_of, points_of
 from edgefleet_server.dashboard.timelines.time_range import Asked, TimeRange
@@ -15,8 +16,6 @@ from edgefleet_server.telemetry.timelines.routes import span_of
 from edgefleet_server.telemetry.timelines.service import TimelineReader
 
 SHOWN_MARKS: Final = 40
-KEPT_S: Final = 15.0
-Key = tuple[Scope, str, Asked, LinesBy | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class TimelineViews:
         self._timelines = timelines
         self._clock = clock
         self._limits = limits
-        self._kept: dict[Key, tuple[float, TimelineView]] = {}
+        self._readings = Readings(clock)
 
     def read(self, scope: Scope, name: str, asked: Asked, by: LinesBy | None = None) -> Timeline:
         """Return the figures of a window, or of one of SPANS. Raises BadSpanError."""
@@ -80,17 +79,12 @@ class TimelineViews:
         return self._timelines.read(scope, name, now - length, now, by=by, points=points)
 
     def view(self, scope: Scope, name: str = "", asked: Asked | str = "", by: LinesBy | None = None) -> TimelineView:
-        """Return the charts of what is asked for, at most KEPT_S old: pages are made again with every event. Raises BadSpanError.
+        """Return the charts of what is asked for, at most `readings.KEPT_S` old. Raises BadSpanError.
 
         A span that is none of SPANS: the usual one, or a shorter one that has all of its figures.
         """
         wanted = Asked(asked) if isinstance(asked, str) else asked
-        key, now_s, known = (scope, name, wanted, by), self._clock.monotonic_s(), self._kept
-        kept = {key: one for key, one in known.items() if 0 <= now_s - one[0] < KEPT_S}
-        if key not in kept:
-            kept[key] = (now_s, self._made(*key))
-        self._kept = kept
-        return kept[key][1]
+        return self._readings.of((scope, name, wanted, by), lambda: self._made(scope, name, wanted, by))
 
     def _made(self, scope: Scope, name: str, asked: Asked, by: LinesBy | None) -> TimelineView:
         timeline, limits = self.read(scope, name, asked, by), self._limits()
