@@ -103,7 +103,7 @@ def test_a_rollout_by_keyboard_alone(visited: tuple[Fleet, str, Browser]) -> Non
     press(page, "summary", "Roll back")
     press(page, "button", "Roll back")
     expect(page.locator(".said")).to_contain_text("Rolling back")
-    expect(page.locator("#head")).to_contain_text("devices go back by test")
+    expect(page.locator("#head")).to_contain_text("was stopped by test; devices go back")
     assert problems == []
 
 
@@ -129,7 +129,7 @@ def test_a_rollout_is_paused_and_rolled_back_without_scripts(visited: tuple[Flee
     back.locator("summary").first.click()  # the first of two clicks, for it costs nothing
     back.get_by_role("button", name="Roll back").click()
     expect(page.locator(".said")).to_contain_text("Rolling back")
-    expect(page.locator("#head")).to_contain_text("devices go back by test")
+    expect(page.locator("#head")).to_contain_text("was stopped by test; devices go back")
     page.context.close()
 
 

@@ -20,6 +20,7 @@ from edgefleet_server.dashboard.rollout_page.rollout_picture import MOST_SQUARES
 from edgefleet_server.dashboard.rollout_page.stage_steps import pipeline, span
 from edgefleet_server.dashboard.rollout_page.stop_curve import simulation
 from edgefleet_server.dashboard.rollouts.gauges import evidence_gauge
+from edgefleet_server.events.model import EventView
 from edgefleet_server.rollout.status.metric_views import MetricView
 from edgefleet_server.rollout.status.reader import StratumView
 from edgefleet_server.rollout.status.whereabouts import DeviceFlow, WayBack
@@ -78,6 +79,9 @@ def test_the_simulation_names_the_smallest_failure_that_the_stages_stop() -> Non
     few = simulation(INSTALL, [("canary", 1), ("all", 1)])
     assert few is not None
     assert few.median is None, "one device is no evidence"
+    half = simulation(INSTALL, [("half", 40)], 80)
+    assert half is not None
+    assert half.median != (simulation(INSTALL, [("half", 40)]) or half).median, "80 devices are no small stratum"
     assert simulation(INSTALL, []) is None
     assert simulation(INSTALL, [("all", 0)]) is None
 
@@ -98,10 +102,15 @@ def test_a_wait_is_told_as_who_has_yet_to_do_what(reason: str, words: str) -> No
      (WayBack(4, 0, 0, 1), "1 ran no version of the model before and stops digits@2. Nothing to download."),
      (WayBack(3, 900, 2), "2 of 3 devices have to download their previous release."),
      (WayBack(0, 0), "No device has it: the rollout only ends."),
-     (WayBack(9000), "what it downloads for that is not known here.")],
+     (WayBack(9000), "its previous release; what it downloads for that is not known here.")],
 )  # fmt: skip
 def test_what_a_rollback_costs_is_said_before_it_is_done(back: WayBack, words: str) -> None:
     assert words in cost_of(back, "digits@2")
+
+
+def test_what_a_rollback_costs_follows_the_spec() -> None:
+    assert "Each of the 4 devices goes back to digits@1;" in cost_of(WayBack(4), "digits@2", "digits@1")
+    assert cost_of(WayBack(4), "digits@2", "none").endswith("devices that run digits@2 keep it.")
 
 
 def test_the_story_of_a_bad_release_and_its_replay(story: tuple[Fleet, str, str]) -> None:
@@ -139,7 +148,7 @@ def test_the_story_of_a_bad_release_and_its_replay(story: tuple[Fleet, str, str]
 def test_what_went_back_begins_with_what_happened(story: tuple[Fleet, str, str]) -> None:
     fleet, _good, bad = story
     head = part_of(fleet.browser(Role.VIEWER).get(f"/rollouts/{bad}").text, "head")
-    assert "digits@1.2.0 was stopped; devices go back automatically" in head
+    assert "digits@1.2.0 was stopped automatically; devices go back" in head
     assert "1 of 1 devices failed (nonfinite ×1)" in head
     assert "Devices that ever ran it 1 of" in head
     assert "First failed device to the decision" in head
@@ -215,6 +224,64 @@ def test_what_passed_by_its_rule_is_safe_though_one_device_failed(fleet: Fleet) 
 
     assert told(*cells) == "Safe to promote"
     assert told(*cells, replace(cells[0], verdict=None)) == "Not safe to promote"
+    going = replace(cells[0], verdict="hold", code="finishing", state="exposing", reason="enough is known to pass")
+    assert told(going) == told(*cells, going) == "Safe to promote"
+    assert told(going, replace(going, code="pending")) == "Not safe to promote"
+
+
+def test_an_approval_is_asked_with_the_truth_about_what_was_before(fleet: Fleet) -> None:
+    small(fleet)
+    view = fleet.parts.rollout.reader.rollout(fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES))
+    waits = replace(view, state="awaiting_approval")
+    assert answer(waits, DeviceFlow()).text.startswith("Everything before it passed, by its rules.")
+    first, *others = view.stages
+    by_word = replace(first, strata=[replace(one, strength="override") for one in first.strata])
+    text = answer(replace(waits, stages=[by_word, *others]), DeviceFlow()).text
+    assert "a person let a stage pass" in text
+
+
+def test_nothing_is_counted_of_no_devices(fleet: Fleet) -> None:
+    small(fleet)
+    view = fleet.parts.rollout.reader.rollout(fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES))
+    first, *others = view.stages
+    mute = [replace(one, counts=replace(one.counts, unreachable=one.members), e_abort=1.0) for one in first.strata]
+    silent = replace(view, stages=[replace(first, strata=mute), *others])
+    lane = pipeline(silent, NOW).steps[0].together
+    assert (lane.count, lane.words, lane.good) == ("", f"{sum(one.members for one in mute)} silent", 0.0)
+    failures = gate_panels(silent, "", None)[0]
+    assert list(failures.says) == ["No device has accepted it."]
+    young = replace(view, counts=replace(view.counts, exposed=3))
+    assert (gate_panels(young, "", None)[0].kind, gate_panels(young, "", None)[0].word) == ("run", "None failed so far")
+
+
+def turn(before: str, to: str, **more: str) -> EventView:
+    """Return an event of a rollout, of the moment of a decision."""
+    detail = {"from": before, "to": to, "actor": "ann", **more}
+    return EventView(1, "", NOW, NOW, "rollout", "rollout.changed", "digits", "r-1", detail)
+
+
+@pytest.mark.parametrize(
+    ("event", "title"),
+    [(turn("validating", "running"), "ann started the rollout"),
+     (turn("validating", "running", actor="engine"), "The server started the rollout"),
+     (turn("paused", "running"), "Resumed by ann"),
+     (turn("awaiting_approval", "running", reason="approved by bo"), "Goes on: approved by bo"),
+     (turn("running", "finished", reason="every stage passed in every stratum"), "Finished: every stage passed in every stratum"),
+     (turn("running", "finished", code="partial", reason="finished in 1 of 2 strata; it crashed"),
+      "Finished in part: in 1 of 2 strata; it crashed"),
+     (turn("running", "superseded", reason="r-2 began"), "Superseded: r-2 began"),
+     (turn("running", "cancelled"), "Aborted")],
+)  # fmt: skip
+def test_a_turn_of_a_rollout_is_told_as_it_was(event: EventView, title: str) -> None:
+    assert [one.title for one in told_story([], [event])] == [title]
+
+
+def test_what_follows_from_a_decision_stands_above_it(story: tuple[Fleet, str, str]) -> None:
+    fleet, good, _bad = story
+    newest = fleet.parts.rollout.reader.decisions(good)[0]
+    ends = turn("running", "finished", reason="every stage passed in every stratum")
+    told = told_story([newest], [replace(ends, at=newest.at)])
+    assert [one.title.partition(":")[0] for one in told] == ["Finished", "Stage rest passed"]
 
 
 METRIC = MetricView(

@@ -180,7 +180,7 @@ def test_a_look_at_a_large_rollout_reads_few_devices(made: World, monkeypatch: p
     monkeypatch.setattr(assignments, "assignment_of", noted)
     event.listen(made.house.db.engine, "before_cursor_execute", told)
     made.service.reader.reading(rollout, PageRequest(50))
-    assert (len(read) <= 600, len(statements) <= 16) == (True, True), (len(read), statements)
+    assert (len(read) <= 600, len(statements) <= 12) == (True, True), (len(read), statements)
     read.clear()
     made.service.reader.page(PageRequest(20), is_whole=True)
     assert len(read) <= 350

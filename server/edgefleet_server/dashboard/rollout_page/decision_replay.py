@@ -104,7 +104,9 @@ def _lane(stage: StageView, cell: StratumView, decision: DecisionView | None, at
         "pause": StepKind.HELD,
     }.get(decision.verdict, StepKind.NOW)
     counts = decision.figures
-    of = max(1, int(counts.get("exposed") or 0) + int(counts.get("offered") or 0))
+    of = int(counts.get("exposed") or 0) + int(counts.get("offered") or 0)
+    if not of:
+        return Lane(cell.stratum, kind, "", "no device had it")
     healthy, failed = int(counts.get("healthy") or 0), int(counts.get("failed") or 0)
     good, bad = round(100 * healthy / of, 2), round(100 * failed / of, 2)
     if failed:

@@ -1,7 +1,7 @@
 """The decisions of a rollout as a story: one sentence each, with its evidence in a few words, the newest first. Pure.
 
 Decisions that say the same of several strata at the same moment are one entry. What else happened to the rollout (it was started, a
-stage opened, it ended) stands between them.
+stage opened, it ended) stands between them; of the same moment it is the newer, for it follows from the decision.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,12 +21,15 @@ _STAGE_WORDS: Final = {
 _ROLLOUT_WORDS: Final = {
     "running": ("play", "run", "{by} started the rollout"),
     "resumed": ("play", "run", "Resumed by {by}"),
+    "goes_on": ("play", "run", "Goes on: {reason}"),
     "paused": ("pause", "warn", "Paused: {reason}"),
     "rolling_back": ("undo", "warn", "Devices are sent back"),
     "rolled_back": ("ok", "ok", "Every device is back"),
     "rollback_incomplete": ("warn", "warn", "Some devices have not confirmed that they are back"),
     "cancelled": ("x", "off", "Aborted: {reason}"),
-    "finished": ("ok", "ok", "Finished: every stage passed"),
+    "superseded": ("swap", "off", "Superseded: {reason}"),
+    "finished": ("ok", "ok", "Finished: {reason}"),
+    "partial": ("warn", "warn", "Finished in part: {reason}"),
     "regressed": ("bad", "bad", "Regressed: {reason}"),
     "awaiting_approval": ("clock", "warn", "Waits for an approval"),
 }
@@ -50,8 +53,8 @@ class StoryEntry:
 
 
 def story(decisions: Sequence[DecisionView], events: Iterable[EventView]) -> list[StoryEntry]:
-    """Return the entries, newest first. events: of the rollout and its stages; those before the oldest decision shown are left out."""
-    told = [*_of_decisions(decisions), *_of_events(events)]
+    """Return the entries, newest first. decisions, events: of the rollout and its stages, newest first."""
+    told = [*_of_events(events), *_of_decisions(decisions)]
     return sorted(told, key=lambda one: one.at, reverse=True)
 
 
@@ -117,10 +120,7 @@ def _of_events(events: Iterable[EventView]) -> list[StoryEntry]:
     strata = {one.detail.get("stratum") for one in some if one.detail.get("stratum")}
     groups: dict[tuple[Any, ...], list[EventView]] = {}
     for one in some:
-        to = str(one.detail.get("to") or "")
-        if one.kind == "rollout" and to == "running" and one.detail.get("from") != "validating":
-            to = "resumed"
-        groups.setdefault((one.kind, one.at, to, one.detail.get("stage")), []).append(one)
+        groups.setdefault((one.kind, one.at, _turn(one), one.detail.get("stage")), []).append(one)
     found = []
     for (kind, at, to, stage), alike in groups.items():
         table = _ROLLOUT_WORDS if kind == "rollout" else _STAGE_WORDS if kind == "stage" else {}
@@ -128,6 +128,18 @@ def _of_events(events: Iterable[EventView]) -> list[StoryEntry]:
             icon, tone, words = table[to]
             detail = alike[0].detail
             where = f" of {detail.get('stratum')}" if len(alike) == 1 < len(strata) else ""
-            by, why = detail.get("actor") or "Somebody", detail.get("reason") or ""
-            found.append(StoryEntry(at, icon, tone, words.format(stage=stage, by=by, reason=why, where=where)))
+            by, why = detail.get("actor") or "Somebody", str(detail.get("reason") or "")
+            by = "The server" if by == ENGINE else by
+            title = words.format(stage=stage, by=by, reason=why.removeprefix("finished "), where=where)
+            found.append(StoryEntry(at, icon, tone, title.removesuffix(": ")))
     return found
+
+
+def _turn(one: EventView) -> str:
+    """Return the key of its words: the state that it came into, told apart by where from and how."""
+    to, before = str(one.detail.get("to") or ""), one.detail.get("from")
+    if one.kind != "rollout":
+        return to
+    if to == "running" and before not in ("draft", "validating"):
+        return "resumed" if before == "paused" else "goes_on"
+    return "partial" if to == "finished" and one.detail.get("code") == "partial" else to

@@ -87,11 +87,13 @@ def _failure_pill(rollout: RolloutView, gauge: EvidenceGauge | None) -> tuple[st
         return "off", "Nothing known yet"
     if failed:
         return "warn", f"{failed} failed"
-    return "ok", "None failed"
+    return ("ok", "None failed") if rollout.counts.healthy else ("run", "None failed so far")
 
 
 def _failure_words(rollout: RolloutView, cell: StratumView) -> str:
     counts = cell.counts
+    if not counts.exposed:
+        return "No device has accepted it."
     where = f" on {cell.stratum}" if len({one.stratum for stage in rollout.stages for one in stage.strata}) > 1 else ""
     bound = f" ({cell.bound.partition(': ')[2]})" if ": " in cell.bound else ""
     return f"{counts.failed} of {counts.exposed} devices failed{where}{bound}."
@@ -99,15 +101,19 @@ def _failure_words(rollout: RolloutView, cell: StratumView) -> str:
 
 def _answer_words(rollout: RolloutView, old: str, timeline: Timeline | None) -> str | None:
     new_line, old_line = _line(timeline, rollout.version), _line(timeline, old)
-    if new_line is None:
+    if new_line is None or not _answers_of(new_line):
         return None
     words = f"{_bad_of(new_line)} answers failed on {rollout.version}"
-    return f"{words}, {_bad_of(old_line)} on {old}." if old_line is not None else f"{words}."
+    return f"{words}, {_bad_of(old_line)} on {old}." if old_line is not None and _answers_of(old_line) else f"{words}."
+
+
+def _answers_of(line: MetricLine) -> int:
+    return sum(one or 0 for one in line.requests)
 
 
 def _bad_of(line: MetricLine) -> str:
     bad = sum(one or 0 for kind in (line.errors, line.timeouts, line.nonfinite, line.crashes) for one in kind)
-    answers = sum(one or 0 for one in line.requests)
+    answers = _answers_of(line)
     return f"{bad:,} of {answers:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 

@@ -1,7 +1,7 @@
 """Is it safe to promote? The answer of a rollout's page, in one sentence with its reason; and the head of a page that has ended. Pure.
 
-The rules of the server decide, never these words: safe is what passed by them, or what waits for a person only. A silent device, a
-failure that waits for confirmation and a stage in which nothing was measured are no yes.
+The rules of the server decide, never these words: safe is what may pass by them. A silent device, a failure that waits for
+confirmation and a stage in which nothing was measured are no yes.
 """
 
 from dataclasses import dataclass
@@ -9,10 +9,13 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_server.dashboard.rollout_page.stage_steps import soak_end, span
+from edgefleet_server.rollout.spec.fields import NO_ROLLBACK, PREVIOUS
 from edgefleet_server.rollout.status.reader import RolloutView, StageView
-from edgefleet_server.rollout.status.whereabouts import DeviceFlow, Recovery, WayBack
+from edgefleet_server.rollout.status.whereabouts import TURNED_BAD, DeviceFlow, Recovery, WayBack
 
 OPEN_STATES: Final = ("exposing", "soaking", "judging")
+ENOUGH: Final = "finishing"
+"""Code of a last stage that may pass by its rule, and is kept open for the devices that are still on their way."""
 _STATES: Final = {
     "draft": ("off", "wait", "Draft"),
     "validating": ("off", "wait", "Queued"),
@@ -45,8 +48,7 @@ class Answer:
 def answer(rollout: RolloutView, flow: DeviceFlow) -> Answer:
     """Return whether it is safe to promote the open stage."""
     if rollout.state == "awaiting_approval":
-        text = "Everything before it passed by its rules. An approval opens the next stage."
-        return Answer("warn", "hand", "It waits for an approval", text)
+        return Answer("warn", "hand", "It waits for an approval", _before_approval(rollout))
     if rollout.state == "paused":
         return Answer("warn", "pause", "Paused", sentence(rollout.reason))
     if rollout.state != "running":
@@ -56,6 +58,12 @@ def answer(rollout: RolloutView, flow: DeviceFlow) -> Answer:
         text = sentence(rollout.reason)
         return Answer("run", "wait", "No stage is open", text)
     return _of_stage(stage, flow)
+
+
+def _before_approval(rollout: RolloutView) -> str:
+    is_word = any(one.strength == "override" for stage in rollout.stages for one in stage.strata)
+    how = "not all of it by its rules: a person let a stage pass" if is_word else "by its rules"
+    return f"Everything before it passed, {how}. An approval opens the next stage."
 
 
 def _open_stage(rollout: RolloutView) -> StageView | None:
@@ -71,9 +79,10 @@ def _of_stage(stage: StageView, flow: DeviceFlow) -> Answer:
     if any(question.verdict == "open" for cell in stage.strata for question in cell.confirmations):
         text = "A failure waits for confirmation by other devices. No other device gets the release meanwhile."
         return Answer("warn", "warn", "Not now", text)
-    passed = [one for one in stage.strata if one.verdict == "advance"]
-    if passed and len(passed) == len(stage.strata):  # the rule has counted what failed and what is silent
-        return Answer("ok", "shield", "Safe to promote", sentence(passed[0].reason))
+    may_pass = [one for one in stage.strata if one.verdict == "advance" or one.code == ENOUGH]
+    if may_pass and len(may_pass) == len(stage.strata):  # the rule has counted what failed and what is silent
+        going = [one for one in may_pass if one.state in OPEN_STATES] or may_pass
+        return Answer("ok", "shield", "Safe to promote", sentence(going[0].reason))
     if failed:
         return Answer(
             "warn", "warn", "Not safe to promote", f"{failed} device{'' if failed == 1 else 's'} failed. {so_far}."
@@ -189,7 +198,7 @@ class Ending:
 
 def ending(rollout: RolloutView, flow: DeviceFlow, recovery: Recovery, stopped_at: datetime | None) -> Ending | None:
     """Return the head of one that went back or turned out bad, None for any other. stopped_at: when it was decided."""
-    if rollout.state not in (*BACK, "regressed"):
+    if rollout.state not in TURNED_BAD:
         return None
     by, failed = rollout.stopped_by, rollout.counts.failed
     who = f"by {by}" if by else "automatically"
@@ -199,7 +208,7 @@ def ending(rollout: RolloutView, flow: DeviceFlow, recovery: Recovery, stopped_a
     elif is_over:
         title = f"{rollout.release} was stopped and rolled back {who}"
     else:
-        title = f"{rollout.release} was stopped; devices go back {who}"
+        title = f"{rollout.release} was stopped {who}; devices go back"
     kind = "off" if by and not failed else "bad"
     ran = recovery.exposed
     rest = "Every device that had it is back." if is_over else f"{recovery.back} of {ran} confirmed that they are back."
@@ -230,10 +239,15 @@ def _figure(end: datetime, begin: datetime) -> tuple[str, str]:
     return value, unit
 
 
-def cost_of(back: WayBack, release: str) -> str:
-    """Return what rolling back would cost, as a sentence."""
+def cost_of(back: WayBack, release: str, to: str = PREVIOUS) -> str:
+    """Return what rolling back would cost, as a sentence. to: what devices go back to, as the spec says."""
+    if to == NO_ROLLBACK:
+        return f"The spec says `rollback_to: none`: devices that run {release} keep it."
     if back.bytes is None:
-        return f"Each of the {back.devices} devices goes back to its previous release; what it downloads for that is not known here."
+        target = "its previous release" if to == PREVIOUS else to
+        return (
+            f"Each of the {back.devices} devices goes back to {target}; what it downloads for that is not known here."
+        )
     if back.devices == 0:
         return "No device has it: the rollout only ends."
     if back.bytes:

@@ -107,7 +107,7 @@ def picture(
         story=story(decisions, events),
         simulation=simulated(rollout),
         back=where.way_back,
-        cost=cost_of(where.way_back, rollout.release),
+        cost=cost_of(where.way_back, rollout.release, rollout.spec["rollback_to"]),
         is_free=where.way_back.bytes == 0,
     )
 
@@ -134,4 +134,4 @@ def simulated(rollout: RolloutView) -> Simulation | None:
             return None  # it is shared out among strata by rules that need the devices
         before = reached[-1][1] if reached else 0
         reached.append((stage.name, max(before, devices_of(size, largest))))
-    return simulation(rollout.spec["gates"]["install"], reached)
+    return simulation(rollout.spec["gates"]["install"], reached, largest)

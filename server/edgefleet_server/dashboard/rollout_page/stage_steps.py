@@ -249,7 +249,9 @@ def _lane_of(stratum: str, kind: StepKind, state: str, tally: Tally) -> Lane:
     if kind is StepKind.NEVER or not tally.members:
         words = "skipped" if state == "skipped" else "no devices" if kind is StepKind.DONE else _yet_to_come(tally.more)
         return Lane(stratum, kind, "", words)
-    of, healthy, failed = max(1, tally.members - tally.silent), tally.healthy, tally.failed
+    of, healthy, failed = tally.members - tally.silent, tally.healthy, tally.failed
+    if not of:
+        return Lane(stratum, kind, "", f"{tally.silent} silent")
     silent = f", {tally.silent} silent" if tally.silent else ""
     if failed:
         return Lane(stratum, kind, f"{failed} of {of}", f"failed{silent}", _share(healthy, of), _share(failed, of))

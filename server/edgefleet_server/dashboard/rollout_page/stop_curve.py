@@ -51,16 +51,19 @@ class Simulation:
         return f"{self.line}V{HEIGHT}H0Z"
 
 
-def simulation(install: Mapping[str, Any], reached: Sequence[tuple[str, int]]) -> Simulation | None:
+def simulation(
+    install: Mapping[str, Any], reached: Sequence[tuple[str, int]], population: int | None = None
+) -> Simulation | None:
     """Return what the stages find out, None where there are no devices. reached: stages with their devices, those before included.
 
+    population: of the stratum, None where the stages take in all of it; the rule of small ones depends on it.
     The share is the smallest of SHARES that is stopped as likely as not; where none is, the largest.
     """
     devices = reached[-1][1] if reached else 0
     if devices < 1:
         return None
     fields = ("max_failure", "promote_below", "alpha_abort", "alpha_promote", "liars")
-    return _made(tuple(float(install[name]) for name in fields), tuple(reached))
+    return _made(tuple(float(install[name]) for name in fields), tuple(reached), population or devices)
 
 
 def simulated_plan(plan: PlanView) -> Simulation | None:
@@ -70,25 +73,28 @@ def simulated_plan(plan: PlanView) -> Simulation | None:
         return None
     largest = max(totals[-1], key=lambda name: (totals[-1][name], name))
     reached = [(stage.name, total.get(largest, 0)) for stage, total in zip(plan.stages, totals, strict=True)]
-    return simulation(plan.spec["gates"]["install"], reached)
+    population = next((one.population for one in plan.strata if one.stratum == largest), None)
+    return simulation(plan.spec["gates"]["install"], reached, population)
 
 
 @lru_cache(maxsize=128)
-def _made(figures: tuple[float, ...], reached: tuple[tuple[str, int], ...]) -> Simulation:
+def _made(figures: tuple[float, ...], reached: tuple[tuple[str, int], ...], population: int) -> Simulation:
     gate, devices = InstallGate(*figures), reached[-1][1]
     bad, median = SHARES[-1], None
     for share in SHARES:
-        found = devices_to_stop(share, devices, gate)
+        found = devices_to_stop(share, population, gate)
         if found is not None and found <= devices:
             bad, median = share, found
             break
     shown = min(devices, FOLLOWED)
     step = max(1, -(-shown // MOST_POINTS))
     places = [*range(0, shown, step), shown]
-    points = [(n, chance_to_stop(bad, n, devices, gate)) for n in places]
+    points = [(n, chance_to_stop(bad, n, population, gate)) for n in places]
     line = "M" + "L".join(f"{WIDTH * n / shown:.0f} {HEIGHT * (1 - chance):.1f}" for n, chance in points)
     marks = [
-        StageMark(name, n, round(100 * min(n, shown) / shown, 2), round(100 * chance_to_stop(bad, n, devices, gate), 1))
+        StageMark(
+            name, n, round(100 * min(n, shown) / shown, 2), round(100 * chance_to_stop(bad, n, population, gate), 1)
+        )
         for name, n in reached
     ]
     at = 0.0 if median is None else round(100 * min(median, shown) / shown, 2)

@@ -288,12 +288,10 @@ class RolloutPages:
 
     def _turns(self, rollout_id: str) -> list[EventView]:
         """Return what became of the rollout and its stages."""
-        found, _total = self._feed.page(rollout=rollout_id, limit=TIMELINE_EVENTS, kinds=("rollout", "stage"))
-        return found[:TIMELINE_EVENTS]
+        return self._feed.newest(rollout=rollout_id, limit=TIMELINE_EVENTS, kinds=("rollout", "stage"))
 
     def _events(self, rollout_id: str) -> list[EventLine]:
-        found, _total = self._feed.page(rollout=rollout_id, limit=TIMELINE_EVENTS)
-        return [event_line(one) for one in found[:TIMELINE_EVENTS]]
+        return [event_line(one) for one in self._feed.newest(rollout=rollout_id, limit=TIMELINE_EVENTS)]
 
 
 # ---- pure

@@ -23,6 +23,7 @@ from edgefleet_server.rollout.spec.model import Limits, Offline, Spec
 from edgefleet_server.rollout.spec.parser import stored_spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE, UNCOUNTED, is_exposed, is_failure
 from edgefleet_server.rollout.status.whereabouts import (
+    TURNED_BAD,
     Recovery,
     Whereabouts,
     away_of,
@@ -111,7 +112,7 @@ class SummaryReader:
         return Whereabouts(
             flow=flow_of(standing.lots, snapshot.cells, away, soaks, now),
             way_back=way_back(back, looked_at if is_known else None, reports),
-            recovery=Recovery(*device_counts.recovery(session, row.id)),
+            recovery=Recovery(*device_counts.recovery(session, row.id)) if row.state in TURNED_BAD else Recovery(),
             replaced=replaced_by(looked_at),
             silent=tuple(one.device for one in away[:MOST_SILENT_NAMED]),
         )

@@ -9,17 +9,27 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.reported.model import ModelReport
 from edgefleet_server.rollout.commands.undo import release_of
-from edgefleet_server.rollout.model import Assignment, Lot, StageRun
+from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, StageRun
 from edgefleet_server.rollout.planner.document_state import needs_rollback
 from edgefleet_server.rollout.state_machines import IN_FLIGHT, OUTSIDE, is_failure
 
 _S = AssignmentState
+TURNED_BAD: Final = frozenset(
+    {
+        RolloutState.ROLLING_BACK,
+        RolloutState.ROLLED_BACK,
+        RolloutState.ROLLBACK_INCOMPLETE,
+        RolloutState.REGRESSED,
+    }
+)
+"""States in which it is counted how the release went back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +64,10 @@ class WayBack:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """How a release went back. exposed: devices that ever took it up; first_failed_at: when the first device failed."""
+    """How a release went back, nothing in states other than TURNED_BAD. exposed: devices that ever took it up.
+
+    first_failed_at: when the first device failed.
+    """
 
     exposed: int = 0
     first_failed_at: datetime | None = None
