@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
+from edgefleet_server.alerting.alert_rules.rule_table import RULES
 from edgefleet_server.dashboard.devices.health_panel import health_panel
 from edgefleet_server.dashboard.devices.history_strips import strips
 from edgefleet_server.dashboard.devices.peer_dots import peer_dots
@@ -122,11 +123,24 @@ def test_a_silent_device_has_nothing_that_is_fine(health: Health) -> None:
 
 
 def test_old_figures_say_nothing_of_now() -> None:
-    assert health_panel(device(), [], replace(latest(), received_at=NOW - timedelta(hours=3)), NOW).fine == []
+    old = NOW - timedelta(hours=3)
+    assert health_panel(device(), [], replace(latest(), received_at=old), NOW).fine == []
+    stale = replace(latest(), windows=[replace(one, received_at=old) for one in latest().windows])
+    assert not [one for one in health_panel(device(), [], stale, NOW).fine if "request" in one or "finite" in one]
+
+
+@pytest.mark.parametrize(
+    ("rule", "health"),
+    [("device_offline", Health.OFFLINE), ("device_suspect", Health.DEGRADED), ("update_failed", Health.DEGRADED)],
+)
+def test_an_alert_that_says_what_a_reason_says_is_not_said_twice(rule: str, health: Health) -> None:
+    assert rule in RULES
+    one = device(health=health, health_reasons=[HealthReason(health, "why", NOW)])
+    assert [row.text for row in health_panel(one, [alert(rule)], latest(), NOW).rows] == ["why"]
 
 
 @given(
-    st.lists(st.sampled_from(["latency_up", "disk_full", "error_share", "suspect"]), max_size=4),
+    st.lists(st.sampled_from(["latency_up", "disk_full", "error_share", "device_suspect"]), max_size=4),
     st.sampled_from(Severity),
     st.sampled_from(Health),
 )
@@ -195,6 +209,17 @@ def test_failing_answers_lead_to_their_inputs_and_back() -> None:
     ]
 
 
+def test_each_model_has_its_own_remedies() -> None:
+    face = {"model": "face"}
+    loud = [alert("latency_up", id=1), alert("latency_up", id=2, labels=face)]
+    (slow,) = fixes(device(), *loud, rises=(rise("throttling"),)).found
+    assert [one.alert.id for one in slow.offers if one.alert is not None] == [1]
+    (other,) = fixes(device(), *loud[1:], rises=(rise("throttling"),)).found
+    assert [one.act for one in other.offers] == [Act.OPEN]
+    found = fixes(device(), alert("error_share", id=1), alert("error_share", id=2, labels=face)).found
+    assert [one.alert.id for each in found for one in each.offers if one.alert is not None] == [1, 2]
+
+
 # ---- history
 
 
@@ -232,6 +257,19 @@ def test_what_was_never_heard_is_not_healthy() -> None:
     found = shown(status=DeviceStatus.UNKNOWN)
     assert (found["Health"], found["Connection"]) == ([], [])
     assert strips(device(enrolled_at=NOW), [], [], NOW - MIN, NOW) == []
+
+
+def test_a_revoked_device_is_no_longer_healthy() -> None:
+    found = shown(status=DeviceStatus.REVOKED, health=Health.REVOKED, revoked_at=NOW - 20 * MIN)
+    assert found["Health"] == [("ok", "healthy"), ("off", "revoked")]
+    assert found["Connection"] == [("t", "no long absence"), ("off", "revoked")]
+    gone = shown(status=DeviceStatus.REVOKED, health=Health.REVOKED, revoked_at=NOW - 90 * MIN)
+    assert gone["Health"] == [("off", "revoked")]
+
+
+def test_an_alert_of_little_weight_has_its_own_colour() -> None:
+    found = shown(alerts=(alert("error_share", Severity.INFO, since=NOW - 20 * MIN),))
+    assert [kind for kind, _ in found["Health"]] == ["ok", "run"]
 
 
 MOMENTS = st.integers(0, 300)

@@ -13,9 +13,10 @@ from typing import Final
 
 from edgefleet_protocol.device_figures import figure_text, size_text
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
+from edgefleet_server.dashboard.alerts.alert_words import KINDS as SEVERITY_KINDS
 from edgefleet_server.fleet.health_state import Health
 from edgefleet_server.fleet.inventory.views import DeviceView
-from edgefleet_server.telemetry.latency.views import LatencyExplanation
+from edgefleet_server.telemetry.latency.views import LatencyCause, LatencyExplanation
 from edgefleet_server.telemetry_views import Latest, WindowView
 
 KINDS: Final = {
@@ -28,7 +29,7 @@ KINDS: Final = {
     Health.REVOKED: "off",
 }
 ABSENT: Final = (Health.OFFLINE, Health.UNKNOWN, Health.REVOKED)
-SAME: Final = {"device_offline": Health.OFFLINE, "suspect": Health.DEGRADED, "update_failed": Health.DEGRADED}
+SAME: Final = {"device_offline": Health.OFFLINE, "device_suspect": Health.DEGRADED, "update_failed": Health.DEGRADED}
 """Alerts that say what a reason says already; an update that failed may have left nothing running."""
 FRESH: Final = timedelta(hours=2)
 """Older figures say nothing of how it is now: devices on a metered link report every hour."""
@@ -101,13 +102,24 @@ def lasting(rises: Sequence[LatencyExplanation]) -> list[LatencyExplanation]:
     return [one for one in rises if one.state == "rise" and one.rise is not None and not one.rise.is_over]
 
 
+def cleared_release(one: LatencyExplanation) -> LatencyCause | None:
+    """Return the release among the causes of a rise where it is known not to be the cause, else None."""
+    is_clear = {"unlikely", "unchanged", "ruled_out"}
+    return next((cause for cause in one.causes if cause.kind == "release" and cause.verdict in is_clear), None)
+
+
+def answering(latest: Latest, now: datetime) -> list[WindowView]:
+    """Return the newest windows of the models that answered lately: what answered long ago says nothing of now."""
+    return [one for one in latest.windows if one.lane == ACTIVE and one.n > 0 and now - one.received_at <= FRESH]
+
+
 def _of_rise(one: LatencyExplanation) -> HealthRow:
     """Return a rise as a row. one: of `lasting`."""
     rise = one.rise
-    before, after = ("", "") if rise is None else (_ms(rise.before_ms), _ms(rise.after_ms))
-    release = next((cause for cause in one.causes if cause.kind == "release"), None)
+    before, after = ("", "") if rise is None else (figure_text("p95_ms", rise.before_ms), figure_text("p95_ms", rise.after_ms))
+    release = cleared_release(one)
     more = one.said.rpartition(". ")[2]
-    if release is not None and release.verdict in {"unlikely", "unchanged", "ruled_out"}:
+    if release is not None:
         more += f" The release is not the cause{': ' + release.against[0] if release.against else ''}."
     text = f"{one.model} is slow: p95 is {after}, it was {before}"
     return HealthRow("warn", text, more, None if rise is None else rise.since, is_measured=True)
@@ -122,12 +134,8 @@ def _held_back(latest: Latest) -> list[HealthRow]:
     return [HealthRow("warn", text, "Heat or low voltage holds the processor back.", is_measured=True)]
 
 
-def _ms(value: float) -> str:
-    return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
-
-
 def _of_alert(one: AlertView) -> HealthRow:
-    kind = {"critical": "bad", "warning": "warn"}.get(one.severity, "run")
+    kind = SEVERITY_KINDS[one.severity]
     model = one.labels.get("model", "")
     text = f"{model}: {one.summary}" if model else f"It {one.summary}"
     quiet = [f"Silenced: {one.suppressed_by}"] if one.suppressed_by else []
@@ -136,7 +144,7 @@ def _of_alert(one: AlertView) -> HealthRow:
 
 def _fine(device: DeviceView, open_rules: set[str], latest: Latest, now: datetime) -> list[str]:
     """Return what was measured and is well."""
-    found = _answers([one for one in latest.windows if one.lane == ACTIVE and one.n > 0])
+    found = _answers(answering(latest, now))
     left = device.cert_not_after - now
     if left > timedelta() and "certificate_ends" not in open_rules:
         found.append(f"certificate valid for {left.days} days")

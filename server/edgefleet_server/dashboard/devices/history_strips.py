@@ -2,7 +2,7 @@
 
 Rules:
 1. A strip says only what is stored: reports of the device, alerts, and what it says now. Where nothing is known there is no segment.
-2. Health is *healthy* only while the device was there and nothing spoke against it. Segments of one strip never overlap: the worst wins.
+2. Health is *healthy* only while the device was in the fleet and nothing spoke against it. Segments of one strip never overlap: the worst wins.
 3. Of versions the one that runs is solid, those before it are grey.
 4. Presence itself is not stored: absences are those of alerts and the one that lasts now, so the rest is *no long absence*.
 """
@@ -15,6 +15,7 @@ from typing import Final
 
 from edgefleet_protocol.messages import EventKind, Phase
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
+from edgefleet_server.dashboard.alerts.alert_words import KINDS as SEVERITY_KINDS
 from edgefleet_server.events.model import EventView
 from edgefleet_server.fleet.inventory.views import DeviceView, release_of
 from edgefleet_server.fleet.model import DeviceStatus
@@ -34,7 +35,7 @@ _WORSE: Final = ("ok", "run", "warn", "bad", "off")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a strip. kind: ok, warn, bad, off, s (what runs now) or t (before); x, width: percent; text: "" where it has no room."""
+    """A part of a strip. kind: ok, run, warn, bad, off, s (what runs now) or t (before); x, width: percent; text: "" where it has no room."""
 
     kind: str
     x: float
@@ -75,22 +76,24 @@ def strips(  # what happened is kept in as many places
     begin = max(since, device.enrolled_at)
     if begin >= until:
         return []
-    away = list(_absences(device, alerts, until))
+    end = min(until, device.revoked_at or until)
+    left = [] if device.revoked_at is None else [_Span(device.revoked_at, until, "off", "revoked")]
+    away = [*_absences(device, alerts, end), *left]
     models = {one.model: one for one in device.models}
     versions = {
-        name: list(_versions(one.target, one.changed_at, [event for event in ordered if event.model == name], until))
+        name: list(_versions(one.target, one.changed_at, [event for event in ordered if event.model == name], end))
         for name, one in models.items()
     }
     trouble = [
-        *_failures(ordered, until),
-        *_suspicions(ordered, until),
-        *_alarms(alerts, until),
-        *_slow(rises, until),
+        *_failures(ordered, end),
+        *_suspicions(ordered, end),
+        *_alarms(alerts, end),
+        *_slow(rises, end),
         *away,
     ]
     heard = device.status is not DeviceStatus.UNKNOWN
-    base = [_Span(begin, until, "ok", "healthy")] if heard else []
-    presence = [_Span(begin, until, "t", "no long absence")] if heard else []
+    base = [_Span(begin, end, "ok", "healthy")] if heard else []
+    presence = [_Span(begin, end, "t", "no long absence")] if heard else []
     rows = [("Health", [*base, *trouble])]
     rows += [(name, spans) for name, spans in versions.items() if spans]
     rows.append(("Connection", [*presence, *away]))
@@ -110,8 +113,7 @@ def _absences(device: DeviceView, alerts: Sequence[AlertView], until: datetime) 
 def _alarms(alerts: Sequence[AlertView], until: datetime) -> Iterator[_Span]:
     for one in alerts:
         if one.rule != OFFLINE_RULE and one.state is not AlertState.PENDING:
-            kind = "bad" if one.severity == "critical" else "warn"
-            yield _Span(one.since, one.resolved_at or until, kind, one.title)
+            yield _Span(one.since, one.resolved_at or until, SEVERITY_KINDS[one.severity], one.title)
 
 
 def _slow(rises: Sequence[LatencyExplanation], until: datetime) -> Iterator[_Span]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
+from edgefleet_protocol.device_figures import figure_text
+
 FEWEST: Final = 2
 """Others: a median of one is another device, no comparison."""
 WIDE: Final = 10.0
@@ -75,15 +77,11 @@ def peer_dots(model: str, own_ms: float | None, others: Mapping[str, float]) -> 
         own_ms=own_ms,
         median_ms=middle,
         others=len(known),
-        dots=[Dot(place(one), _text(one)) for one in known],
-        own=Dot(place(own_ms), _text(own_ms)),
+        dots=[Dot(place(one), figure_text("p95_ms", one)) for one in known],
+        own=Dot(place(own_ms), figure_text("p95_ms", own_ms)),
         ticks=[Tick(place(one), f"{one:g}") for one in _ticks(least, most, is_log=is_log)],
         is_apart=own_ms >= APART * middle,
     )
-
-
-def _text(value: float) -> str:
-    return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
 
 
 def _ticks(least: float, most: float, *, is_log: bool) -> list[float]:

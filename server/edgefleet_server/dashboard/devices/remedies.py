@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
-from edgefleet_server.dashboard.devices.health_panel import lasting
+from edgefleet_server.dashboard.devices.health_panel import cleared_release, lasting
 from edgefleet_server.fleet.inventory.views import DeviceView, ReportedModel, release_of
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.rollout.status.explanation import DeviceExplanation, ModelExplanation
@@ -96,7 +96,7 @@ def remedies(
     """Return what would help a device. rises: why the latency of its models rose."""
     if device.status is DeviceStatus.REVOKED:
         return Remedies((), (), (), ())
-    firing = {one.rule: one for one in alerts if one.state is AlertState.FIRING and not one.suppressed_by}
+    firing = [one for one in alerts if one.state is AlertState.FIRING and not one.suppressed_by]
     risen = lasting(rises)
     found = [*_presence(device, firing), *_updates(device, explanation), *_latency(device, risen, firing)]
     found += [*_answers(device, firing), *_words(device), *_room(firing)]
@@ -110,10 +110,15 @@ def _silence(alert: AlertView | None) -> list[Offer]:
     return [] if alert is None else [Offer(Act.SILENCE, alert=alert)]
 
 
-def _presence(device: DeviceView, firing: Mapping[str, AlertView]) -> Iterator[Remedy]:
+def _first(firing: Sequence[AlertView], rule: str, model: str = "") -> AlertView | None:
+    """Return the first alert of a rule, about a model where one is named."""
+    return next((one for one in firing if one.rule == rule and model in {"", one.labels.get("model")}), None)
+
+
+def _presence(device: DeviceView, firing: Sequence[AlertView]) -> Iterator[Remedy]:
     if device.status is DeviceStatus.OFFLINE:
         why = "Its document and what it is asked to do wait here; it keeps answering with what it runs."
-        yield Remedy("Check its power and its network", why, _silence(firing.get("device_offline")))
+        yield Remedy("Check its power and its network", why, _silence(_first(firing, "device_offline")))
     elif device.status is DeviceStatus.UNKNOWN:
         yield Remedy("Start the agent on it", "Nothing was heard of it: `edge-agent doctor` on the device says why.")
 
@@ -133,7 +138,7 @@ def _updates(device: DeviceView, explanation: DeviceExplanation) -> Iterator[Rem
 
 
 def _latency(
-    device: DeviceView, risen: Sequence[LatencyExplanation], firing: Mapping[str, AlertView]
+    device: DeviceView, risen: Sequence[LatencyExplanation], firing: Sequence[AlertView]
 ) -> Iterator[Remedy]:
     for one in risen:
         cause = next((cause for cause in one.causes if cause.verdict == "likely"), None)
@@ -142,7 +147,7 @@ def _latency(
             why = f"{one.said} A log or diagnostics may say more."
             yield Remedy(f"Find out why {one.model} is slow", why, [Offer(Act.DIAGNOSTICS), look])
             continue
-        offers = [look, *_silence(firing.get("latency_up"))]
+        offers = [look, *_silence(_first(firing, "latency_up", one.model))]
         standby = _standby(device, one.model)
         if cause.kind == "release" and standby:
             offers.insert(0, Offer(Act.ROLLBACK, release=standby))
@@ -157,13 +162,12 @@ def _latency_why(one: LatencyExplanation, cause: LatencyCause) -> str:
     return f"{_sentence(cause.said)}{near}{no_release}"
 
 
-def _answers(device: DeviceView, firing: Mapping[str, AlertView]) -> Iterator[Remedy]:
+def _answers(device: DeviceView, firing: Sequence[AlertView]) -> Iterator[Remedy]:
     for rule, title, first in (
         ("not_finite", "Look at the inputs of the answers that are not finite", Act.CAPTURES),
         ("error_share", "Read why its requests fail", Act.LOGS),
     ):
-        alert = firing.get(rule)
-        if alert is not None:
+        for alert in [one for one in firing if one.rule == rule]:
             standby = _standby(device, alert.labels.get("model", ""))
             back = [Offer(Act.ROLLBACK, release=standby)] if standby else []
             yield Remedy(title, _sentence(alert.summary), [Offer(first), *back, *_silence(alert)])
@@ -175,8 +179,8 @@ def _words(device: DeviceView) -> Iterator[Remedy]:
         yield Remedy("Clear the suspicion", why.strip(), [Offer(Act.DIAGNOSTICS), Offer(Act.CLEAR)])
 
 
-def _room(firing: Mapping[str, AlertView]) -> Iterator[Remedy]:
-    disk, certificate = firing.get("disk_full"), firing.get("certificate_ends")
+def _room(firing: Sequence[AlertView]) -> Iterator[Remedy]:
+    disk, certificate = _first(firing, "disk_full"), _first(firing, "certificate_ends")
     if disk is not None:
         yield Remedy("Free some disk", f"It {disk.summary}.", [Offer(Act.DIAGNOSTICS), *_silence(disk)])
     if certificate is not None:
@@ -198,8 +202,8 @@ def _useless_again(device: DeviceView) -> Iterator[str]:
 def _useless_rollbacks(device: DeviceView, risen: Sequence[LatencyExplanation]) -> Iterator[str]:
     for one in risen:
         standby = _standby(device, one.model)
-        release = next((cause for cause in one.causes if cause.kind == "release"), None)
-        if standby and release is not None and release.verdict in {"unlikely", "unchanged", "ruled_out"}:
+        release = cleared_release(one)
+        if standby and release is not None:
             why = f": {release.against[0]}" if release.against else ""
             yield f"rolling back to {standby}: the release is not the cause{why}."
 

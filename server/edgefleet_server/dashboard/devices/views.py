@@ -13,7 +13,7 @@ from edgefleet_protocol.labels import PIN_LABEL, SITE_LABEL
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
 from edgefleet_server.dashboard.core.rows import DeviceLine, device_line
-from edgefleet_server.dashboard.devices.health_panel import ACTIVE, FRESH, HealthPanel, health_panel
+from edgefleet_server.dashboard.devices.health_panel import FRESH, HealthPanel, answering, health_panel
 from edgefleet_server.dashboard.devices.history_strips import KINDS, Strip, strips
 from edgefleet_server.dashboard.devices.peer_dots import PeerDots, peer_dots
 from edgefleet_server.dashboard.devices.remedies import Remedies, remedies
@@ -236,7 +236,7 @@ class DevicePages:
             return [], []
         now_s = self._clock.monotonic_s()
         kept = {key: one for key, one in self._kept.items() if 0 <= now_s - one[0] < COMPARED_S}
-        asked = [(one.model, one.sha256, one.latency_p95_ms) for one in latest.windows if one.lane == ACTIVE and one.n]
+        asked = [(one.model, one.sha256, one.latency_p95_ms) for one in answering(latest, now)]
         for model, sha256, own_ms in asked[:MOST_COMPARED]:
             if (device.id, model) not in kept:
                 others = self._telemetry.series.peers(device.id, model, [sha256], now - PEER_SPAN, now)
