@@ -1,6 +1,7 @@
 """What keeps alerts quiet, and the API of all of it: silences, maintenance windows, acknowledgements, rules; on SQLite and PostgreSQL."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,24 @@ def test_a_silenced_alert_is_shown_and_sends_its_message_when_the_silence_ends(f
     assert fleet.quiet() == {}
     assert device.id in fleet.queued(ops)[-1]
     assert operator.get(silence).json()["is_over"]
+
+
+def test_the_past_of_one_subject_is_read_without_that_of_others(plain: WatchedFleet) -> None:
+    first, other = plain.device(), plain.device()
+    plain.run(minutes=5)
+    for one in (first, other):
+        one.gone()
+    plain.run(minutes=12)
+    alerts, now = plain.alarm.alerts, plain.house.clock.now
+    mine = {"rule": "device_offline", "subject": f"device:{first.id}"}
+    assert [one.subject for one in alerts.since(now(), 10, **mine)] == [mine["subject"]]
+    assert len(alerts.since(now(), 10)) == len(plain.open())
+    assert len(alerts.since(now(), 1)) == 1
+    first.back()
+    plain.run(minutes=5)
+    assert alerts.since(now(), 10, **mine) == []
+    (ended,) = alerts.since(now() - timedelta(minutes=10), 10, **mine)
+    assert ended.resolved_at is not None
 
 
 def test_a_silence_that_covers_a_part_of_an_alert_does_not_quiet_it(plain: WatchedFleet) -> None:

@@ -91,6 +91,9 @@ def test_the_page_tells_the_story_and_lists_every_event(empty_fleet: Fleet) -> N
     assert "was paused" in paused
     assert "enrolled" not in paused
     assert "30 devices enrolled" in part_of(browser.get("/events?kind=enrolled&view=story").text, "feed")
+    for view in ("story", "all"):
+        later = browser.get(f"/events?kind=rollout&since=2999-01-01&view={view}").text
+        assert "enrolled 30" not in text_of(later)
     every = part_of(browser.get("/events?view=all").text, "feed")
     assert every.count("cam-") == 30
     assert "No matching events" in text_of(browser.get("/events?severity=bad").text)

@@ -57,11 +57,28 @@ def test_what_was_not_judged_is_not_called_calm() -> None:
     assert fleet_grid([CALM]).title == "calm does not drift"
 
 
+def test_what_was_judged_long_ago_is_not_called_calm() -> None:
+    old: Judged = (replace(CALM[0], model="old", is_old=True), CALM[1])
+    grid = fleet_grid([old])
+    assert (grid.kind, grid.title) == ("off", "Drift was not judged lately")
+    grid = fleet_grid([CALM, old])
+    assert (grid.kind, grid.title) == ("ok", "No judged model drifts")
+    assert grid.lead.startswith("calm: inputs")
+    assert "Nothing can be said of 1 more" in grid.lead
+
+
+def test_a_device_that_runs_several_models_is_not_counted_for_each() -> None:
+    two = fleet_grid([CALM, (replace(CALM[0], model="cold", judged=5), CALM[1])])
+    assert two.lead == "calm, cold: inputs and answers are as before on the devices that were judged, up to 8 a model."
+    one = fleet_grid([(replace(CALM[0], judged=1), CALM[1])])
+    assert one.lead == "calm: inputs and answers are as before on the 1 device that was judged."
+
+
 def test_a_device_that_says_so_counts_where_nothing_is_measured() -> None:
     word = DriftWord("d-1", "", "dumb", "1.0.0", "t", "numeric", "1h", 0.4, 1.0, None)  # type: ignore[arg-type]
     grid = fleet_grid([(model("dumb", [], "no_reference", words=[word]), [])])
     assert (grid.kind, grid.title) == ("bad", "dumb drifts")
-    assert grid.lead.startswith("1 device reports that dumb drifts there.")
+    assert grid.lead.startswith("1 device reports drift of dumb.")
 
 
 def test_many_sites_and_signals_are_cut_and_counted() -> None:
@@ -71,6 +88,15 @@ def test_many_sites_and_signals_are_cut_and_counted() -> None:
     assert (len(grid.sites), grid.more_sites) == (MOST_SITES, 5)
     assert grid.sites[0] == "s12"
     assert (len(grid.models[0].rows), grid.models[0].more) == (MOST_SIGNALS, 2)
+
+
+def test_a_site_without_a_column_still_counts_where_it_drifts() -> None:
+    loud = [SiteDrift(f"s{n}", 4, 4, 0.5) for n in range(MOST_SITES)]
+    grid = fleet_grid(
+        [(model("two", [signal("a", "drift"), signal("b", "drift")]), [loud, [SiteDrift("z", 4, 4, 0.3)]])]
+    )
+    assert (list(grid.sites), grid.more_sites) == ([one.site for one in loud], 1)
+    assert [row.hidden for row in grid.models[0].rows] == [0, 1]
 
 
 def test_what_drifted_last_is_judged_first() -> None:

@@ -10,11 +10,12 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_server.alerting.active_alerts import store
 from edgefleet_server.alerting.active_alerts.errors import AlertOverError
 from edgefleet_server.alerting.active_alerts.model import ActiveAlert, AlertCounts, AlertState, AlertView
+from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
 from edgefleet_server.alerting.alert_rules.rule_table import RULES, next_step_of
 from edgefleet_server.db.database import Database
 
 SHOWN_DEVICES: Final = 200
-SEVERITIES: Final = ("critical", "warning", "info")
+SEVERITIES: Final = tuple(Severity)
 OPEN: Final = (AlertState.PENDING.value, AlertState.FIRING.value)
 
 
@@ -58,15 +59,20 @@ class ActiveAlerts:
     def of_device(self, device: str, since: datetime) -> list[AlertView]:
         """Return the alerts about a device and its models that have not ended before `since`: the most severe first, then the newest."""
         with self._db.read() as session:
-            found = store.alerts_of_link(session, f"/devices/{device}", since, SHOWN_DEVICES)
+            found = store.alerts_since(session, since, SHOWN_DEVICES, link=f"/devices/{device}")
         return sorted(map(view_of, found), key=lambda one: (SEVERITIES.index(one.severity), -one.id))
+
+    def since(self, moment: datetime, limit: int, *, rule: str = "", subject: str = "") -> list[AlertView]:
+        """Return the alerts that have not ended before a moment, newest first: all, or those of a rule about a subject."""
+        with self._db.read() as session:
+            return [view_of(one) for one in store.alerts_since(session, moment, limit, rule=rule, subject=subject)]
 
     def loudest(self, devices: Sequence[str]) -> dict[str, tuple[str, str]]:
         """Return (title, severity) of the worst alert that fires about each of these devices; those without one are left out."""
         links = {f"/devices/{one}": one for one in devices}
         with self._db.read() as session:
             rows = store.firing_of_links(session, links)
-        worst_last = sorted(rows, key=lambda row: SEVERITIES.index(row[2]), reverse=True)
+        worst_last = sorted(rows, key=lambda row: SEVERITIES.index(Severity(row[2])), reverse=True)
         return {
             links[link]: (RULES[rule].title if rule in RULES else rule, severity) for link, rule, severity in worst_last
         }

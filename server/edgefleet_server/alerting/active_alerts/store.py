@@ -113,10 +113,14 @@ def forget_alerts(session: Session, ids: Collection[int]) -> None:
         session.execute(delete(Alert).where(col(Alert.id).in_(sorted(ids))))
 
 
-def alerts_of_link(session: Session, link: str, since: datetime, limit: int) -> list[ActiveAlert]:
-    """Return the alerts that lead to a page and have not ended before `since`, newest first."""
-    lasts = or_(col(Alert.state) != RESOLVED, col(Alert.resolved_at) >= since)
-    statement = select(Alert).where(lasts, col(Alert.link) == link).order_by(col(Alert.id).desc()).limit(limit)
+def alerts_since(
+    session: Session, since: datetime, limit: int, *, link: str = "", rule: str = "", subject: str = ""
+) -> list[ActiveAlert]:
+    """Return the alerts that have not ended before `since`, newest first: all, or those of a page, a rule, a subject."""
+    chosen = {Alert.link: link, Alert.rule: rule, Alert.subject: subject}
+    lasts = or_(col(Alert.resolved_at).is_(None), col(Alert.resolved_at) >= since)
+    statement = select(Alert).where(lasts, *(col(field) == text for field, text in chosen.items() if text))
+    statement = statement.order_by(col(Alert.id).desc()).limit(limit)
     return [as_alert(row) for row in session.execute(statement).scalars()]
 
 

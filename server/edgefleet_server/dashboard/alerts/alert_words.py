@@ -9,15 +9,13 @@ from typing import Final
 from edgefleet_server.alerting.active_alerts.model import AlertCounts, AlertState, AlertView
 from edgefleet_server.alerting.alert_rules.figure_text import number_text
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
-from edgefleet_server.dashboard.core.filters import duration
+from edgefleet_server.dashboard.core.filters import SEVERITY_KINDS, duration
 from edgefleet_server.telemetry.timelines.model import Scope
 
 BRIEF: Final = timedelta(seconds=5)
 STRIP: Final = timedelta(days=30)
 LEAST_WIDTH: Final = 0.6
 """Percent of a strip, so that a short alert can be seen."""
-KINDS: Final[Mapping[str, str]] = {"critical": "bad", "warning": "warn", "info": "run"}
-"""The colour and shape of a severity."""
 _ENDS: Final[Mapping[str, str]] = {
     "device_offline": "It ends by itself when the device connects again and stays for a minute.",
     "site_silent": "It ends by itself when a device of the site connects again and stays for a minute.",
@@ -73,27 +71,27 @@ class Stretch:
 
 
 def headline(counts: AlertCounts, firing: Sequence[AlertView], now: datetime) -> tuple[str, str, str]:
-    """Return colour, sentence, and what stands below it. firing: those that fire and are not suppressed."""
+    """Return colour, sentence, and what stands below it. firing: those that fire and are not suppressed, or as many as were read."""
     quiet = _quiet(counts)
     if not counts.open:
         return (
             "ok",
             "No alert is firing",
-            f"{quiet}." if quiet else "All rules were looked at, and nothing is over its limit.",
+            f"{quiet}." if quiet else "No rule that is switched on has found anything.",
         )
     title = f"{_alerts(counts.open)} {'is' if counts.open == 1 else 'are'} firing"
-    oldest = min((one.fired_at for one in firing if one.fired_at is not None), default=None)
+    is_cut = len(firing) < counts.open
+    oldest = None if is_cut else min((one.fired_at for one in firing if one.fired_at is not None), default=None)
     if oldest is not None and now - oldest >= BRIEF:
         age = duration((now - oldest).total_seconds())
         title += f" for {age}" if counts.open == 1 else f"; the oldest for {age}"
-    kind = "bad" if counts.firing.get("critical") else "warn" if counts.firing.get("warning") else "run"
-    severities = [
-        f"{n} {name}{_plural(name, n)}" for name in ("critical", "warning", "info") if (n := counts.firing.get(name))
-    ]
+    kind = next((SEVERITY_KINDS[name] for name in SEVERITY_KINDS if counts.firing.get(name)), "run")
+    severities = [f"{n} {name}{_plural(name, n)}" for name in SEVERITY_KINDS if (n := counts.firing.get(name))]
     unseen = sum(one.acked_at is None for one in firing)
-    seen = (
-        "Each is taken care of" if not unseen else f"Nobody has acknowledged {'it' if counts.open == 1 else unseen} yet"
-    )
+    if unseen:
+        seen = f"Nobody has acknowledged {'it' if counts.open == 1 else f'at least {unseen}' if is_cut else unseen} yet"
+    else:
+        seen = "" if is_cut else "Each is taken care of"
     return (
         kind,
         title,
@@ -132,7 +130,7 @@ def story(alert: AlertView) -> list[StoryLine]:
     if alert.fired_at is not None:
         waited = (alert.fired_at - alert.since).total_seconds()
         why = f"The condition had held for {duration(waited)}." if waited >= 1 else "The rule waits for nothing."
-        lines.append(StoryLine(alert.fired_at, KINDS.get(alert.severity, "warn"), "It fires", why))
+        lines.append(StoryLine(alert.fired_at, SEVERITY_KINDS[alert.severity], "It fires", why))
     if alert.acked_at is not None:
         lines.append(StoryLine(alert.acked_at, "run", f"{alert.acked_by} takes care of it", alert.ack_comment))
     if alert.resolved_at is not None:

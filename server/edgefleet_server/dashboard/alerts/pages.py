@@ -12,7 +12,7 @@ from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.alerting.active_alerts.rule_settings import RuleBook
 from edgefleet_server.alerting.active_alerts.service import OPEN, ActiveAlerts, AlertQuery
 from edgefleet_server.alerting.active_alerts.silences import SilenceBook
-from edgefleet_server.dashboard.alerts.alert_words import KINDS, ends_when, figure_of, headline, limit_of, story, strips
+from edgefleet_server.dashboard.alerts.alert_words import STRIP, ends_when, figure_of, headline, limit_of, story, strips
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.line_chart import Limit
 from edgefleet_server.dashboard.timelines.charts import SPANS, Chart
@@ -47,8 +47,8 @@ def add_pages(
 
         def build() -> dict[str, Any]:
             alert = alerts.get(alert_id)
-            same = alerts.page(AlertQuery(rule=alert.rule), before=None, limit=MOST_DRAWN)[0]
-            own = [one for one in same if one.subject == alert.subject]
+            begin = clock.now() - STRIP
+            own = alerts.since(begin, MOST_DRAWN, rule=alert.rule, subject=alert.subject)
             return {
                 "strip": strips(own, clock.now()).get(alert.rule, []),
                 "others": [one for one in own if one.id != alert.id][:SHOWN_OTHERS],
@@ -75,14 +75,16 @@ def _add_list(
                 0
             ]
             ended, _ = alerts.page(AlertQuery((AlertState.RESOLVED.value,)), before=None, limit=SHOWN_ENDED)
-            counts, firing = alerts.counts(), alerts.firing(SHOWN)
+            counts, firing = alerts.counts(), alerts.firing(MOST_DRAWN)
             return {
                 "head": headline(counts, firing, clock.now()),
-                "firing": firing,
+                "open": counts.open,
+                "firing": firing[:SHOWN],
                 "quiet": [*quiet, *pending],
+                "held": counts.suppressed + counts.pending,
                 "ended": ended,
                 "rules": rules.rules(),
-                "strips": _strips(alerts, clock),
+                **_strips(alerts, clock),
                 "silences": [one for one in silences.silences() if not one.is_over],
                 **_of_rows(),
             }
@@ -96,7 +98,7 @@ def _add_rules(router: APIRouter, shell: Shell, alerts: ActiveAlerts, rules: Rul
         """Show the rules, what is in force of each, and when each fired lately."""
 
         def build() -> dict[str, Any]:
-            return {"rules": rules.rules(), "strips": _strips(alerts, clock), "kinds": KINDS}
+            return {"rules": rules.rules(), **_strips(alerts, clock)}
 
         return shell.shown(request, "alerts/rules.html", build, tab=TAB)
 
@@ -126,12 +128,13 @@ def matchers_of(alert: AlertView) -> list[str]:
 
 
 def _of_rows() -> dict[str, Any]:
-    return {"lengths": LENGTHS, "matchers_of": matchers_of, "kinds": KINDS}
+    return {"lengths": LENGTHS, "matchers_of": matchers_of}
 
 
 def _strips(alerts: ActiveAlerts, clock: Clock) -> dict[str, Any]:
-    found, _ = alerts.page(AlertQuery(), before=None, limit=MOST_DRAWN)
-    return dict(strips(found, clock.now()))
+    """Return when rules fired. is_cut: only the newest alerts are drawn."""
+    found = alerts.since(clock.now() - STRIP, MOST_DRAWN)
+    return {"strips": strips(found, clock.now()), "is_cut": len(found) == MOST_DRAWN}
 
 
 def _charts_of(alert: AlertView, timelines: TimelineViews, clock: Clock) -> Sequence[Chart]:

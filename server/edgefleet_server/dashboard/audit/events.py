@@ -122,9 +122,7 @@ def _told(feed: EventLog, query: EventQuery) -> dict[str, Any]:
     """Return the story of the newest events, with the chips of what it has."""
     found, total = _read(feed, query, STORY_EVENTS)
     story = folded(map(happening_of, found), is_cut=total > len(found))
-    every = (
-        found if not query.kind else _read(feed, EventQuery(query.device, query.model, query.rollout), STORY_EVENTS)[0]
-    )
+    every = found if not query.kind else _read(feed, replace(query, kind=""), STORY_EVENTS)[0]
     fields = query.fields | {"view": "story"}
     told = only(story, query.severity)
     return {
@@ -143,7 +141,7 @@ def _listed(feed: EventLog, query: EventQuery, cursor: str | None) -> dict[str, 
     found, total = _read(feed, query, PAGE_EVENTS, asked.after_number())
     cut = cut_page(found, asked, total, lambda one: str(one.id))
     fields = query.fields | {"view": "all"}
-    every = _read(feed, EventQuery(query.device, query.model, query.rollout), STORY_EVENTS)[0]
+    every = _read(feed, replace(query, kind=""), STORY_EVENTS)[0]
     return {
         "lines": [event_line(one) for one in cut.items],
         "total": total,

@@ -67,6 +67,9 @@ _TONES: Final[Mapping[str, str]] = {
     "rejected": "bad",
 }
 
+SEVERITY_KINDS: Final[Mapping[str, str]] = {"critical": "bad", "warning": "warn", "info": "run"}
+"""The colour and shape of the severity of an alert, the worst first."""
+
 _ASSIGNMENTS: Final[Mapping[str, str]] = {
     "eligible": "waiting for its stage",
     "offered": "was offered the release, has not accepted it yet",
@@ -91,6 +94,11 @@ _ASSIGNMENTS: Final[Mapping[str, str]] = {
 def tone(state: object) -> str:
     """Return the tone of a state: good, live, warn, bad or plain."""
     return _TONES.get(str(state), "plain")
+
+
+def severity_kind(severity: object) -> str:
+    """Return the colour and shape of a severity."""
+    return SEVERITY_KINDS[str(severity)]
 
 
 def label(state: object) -> str:

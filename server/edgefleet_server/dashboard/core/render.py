@@ -51,6 +51,7 @@ def environment() -> Environment:
     for filter_ in (
         filters.tone,
         shown_state,
+        filters.severity_kind,
         filters.label,
         filters.moment,
         filters.machine_time,

@@ -13,7 +13,7 @@ from typing import Final
 
 from edgefleet_protocol.device_figures import figure_text, size_text
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
-from edgefleet_server.dashboard.alerts.alert_words import KINDS as SEVERITY_KINDS
+from edgefleet_server.dashboard.core.filters import SEVERITY_KINDS
 from edgefleet_server.fleet.health_state import Health
 from edgefleet_server.fleet.inventory.views import DeviceView
 from edgefleet_server.telemetry.latency.views import LatencyCause, LatencyExplanation
@@ -116,7 +116,9 @@ def answering(latest: Latest, now: datetime) -> list[WindowView]:
 def _of_rise(one: LatencyExplanation) -> HealthRow:
     """Return a rise as a row. one: of `lasting`."""
     rise = one.rise
-    before, after = ("", "") if rise is None else (figure_text("p95_ms", rise.before_ms), figure_text("p95_ms", rise.after_ms))
+    before, after = (
+        ("", "") if rise is None else (figure_text("p95_ms", rise.before_ms), figure_text("p95_ms", rise.after_ms))
+    )
     release = cleared_release(one)
     more = one.said.rpartition(". ")[2]
     if release is not None:

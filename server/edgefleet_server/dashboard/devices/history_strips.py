@@ -2,7 +2,7 @@
 
 Rules:
 1. A strip says only what is stored: reports of the device, alerts, and what it says now. Where nothing is known there is no segment.
-2. Health is *healthy* only while the device was in the fleet and nothing spoke against it. Segments of one strip never overlap: the worst wins.
+2. Health is *healthy* only while the device was in the fleet and nothing spoke against it. Of segments that overlap the worst wins.
 3. Of versions the one that runs is solid, those before it are grey.
 4. Presence itself is not stored: absences are those of alerts and the one that lasts now, so the rest is *no long absence*.
 """
@@ -15,7 +15,7 @@ from typing import Final
 
 from edgefleet_protocol.messages import EventKind, Phase
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
-from edgefleet_server.dashboard.alerts.alert_words import KINDS as SEVERITY_KINDS
+from edgefleet_server.dashboard.core.filters import SEVERITY_KINDS
 from edgefleet_server.events.model import EventView
 from edgefleet_server.fleet.inventory.views import DeviceView, release_of
 from edgefleet_server.fleet.model import DeviceStatus
@@ -35,7 +35,7 @@ _WORSE: Final = ("ok", "run", "warn", "bad", "off")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a strip. kind: ok, run, warn, bad, off, s (what runs now) or t (before); x, width: percent; text: "" where it has no room."""
+    """Part of a strip. kind: ok, run, warn, bad, off, s (what runs now) or t (before); x, width: percent; text: "" where it has no room."""
 
     kind: str
     x: float

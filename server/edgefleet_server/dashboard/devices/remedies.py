@@ -137,9 +137,7 @@ def _updates(device: DeviceView, explanation: DeviceExplanation) -> Iterator[Rem
         yield Remedy("Read why it refused its document", _sentence(why), [Offer(Act.LOGS)])
 
 
-def _latency(
-    device: DeviceView, risen: Sequence[LatencyExplanation], firing: Sequence[AlertView]
-) -> Iterator[Remedy]:
+def _latency(device: DeviceView, risen: Sequence[LatencyExplanation], firing: Sequence[AlertView]) -> Iterator[Remedy]:
     for one in risen:
         cause = next((cause for cause in one.causes if cause.verdict == "likely"), None)
         look = Offer(Act.OPEN, words="See the evidence", address=f"/models/{one.model}/latency?device={device.id}")

@@ -3,7 +3,7 @@
 Rules:
 1. A cell says in a word how the signal is at the site; its shade is the effect (PSI) in steps, and only repeats what word and figure say.
 2. Sites come worst first: where most signals drift, then with the largest effect. At most MOST_SITES have a column.
-3. What nobody could judge is never called calm: without figures the page says so, and what to do.
+3. What nobody could judge, or not lately, is never called calm: without figures the page says so, and what to do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,10 +40,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class SignalRow:
-    """A signal with its cells, in the order of the columns."""
+    """A signal with its cells, in the order of the columns. hidden: sites without a column where it drifts."""
 
     signal: SignalDrift
     cells: Sequence[Cell]
+    hidden: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,11 @@ class ModelGrid:
     def drifts(self) -> bool:
         """Say whether it drifts, by the server's figures or by a device's own."""
         return self.view.state == DRIFT or self.words > 0
+
+    @property
+    def is_known(self) -> bool:
+        """Say whether the server judged it, and by figures of now."""
+        return self.view.state == DRIFT or (self.view.state == "same" and not self.view.is_old)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,7 @@ def fleet_grid(judged: Sequence[Judged], quiet: Sequence[str] = ()) -> FleetGrid
     lines = _site_lines(cells)
     order = _site_order(cells)
     shown = order[:MOST_SITES]
-    grids = [_model_grid(view, cells, shown) for view, _ in judged]
+    grids = [_model_grid(view, cells, order) for view, _ in judged]
     grids.sort(key=lambda one: (not one.drifts, -_strongest(one.view), one.view.model))
     kind, title, lead = said(grids, lines)
     return FleetGrid(kind, title, lead, shown, len(order) - len(shown), grids, lines, sorted(quiet))
@@ -114,28 +120,35 @@ def fleet_grid(judged: Sequence[Judged], quiet: Sequence[str] = ()) -> FleetGrid
 def said(models: Sequence[ModelGrid], lines: Sequence[SiteLine]) -> tuple[str, str, str]:
     """Return the colour, the sentence, and what stands below it."""
     drifting = [one for one in models if one.drifts]
-    known = [one for one in models if one.view.state in {DRIFT, "same"}]
+    known = [one for one in models if one.is_known]
+    unknown = len([one for one in models if not one.drifts and not one.is_known])
+    rest = f" Nothing can be said of {unknown} more: see below." if unknown else ""
     if drifting:
         first = drifting[0]
         where = f", most at {place_text(lines[0].site)}" if lines else ""
         some = f"{len(drifting)} of {len(models)} models drift{'s' if len(drifting) == 1 else ''}"
         title = f"{first.view.model} drifts{where}" if len(models) == 1 else f"{some}{where}"
-        unknown = len([one for one in models if not one.drifts and one.view.state not in {DRIFT, "same"}])
-        rest = f" Nothing can be said of {unknown} more: see below." if unknown else ""
         if first.view.state == DRIFT:
             return "bad", title, f"{first.view.said}{rest}"
         reports = "1 device reports" if first.words == 1 else f"{first.words} devices report"
-        return "bad", title, f"{reports} that {first.view.model} drifts there. {first.view.said}"
+        return "bad", title, f"{reports} drift of {first.view.model}. {first.view.said}{rest}"
     if known:
-        devices = sum(one.view.judged for one in known)
+        most = max(one.view.judged for one in known)
+        where = f"the {most} devices that were judged" if most != 1 else "the 1 device that was judged"
+        if len(known) > 1:
+            where = f"the devices that were judged, up to {most} a model"
         names = ", ".join(one.view.model for one in known[:3]) + (" and others" if len(known) > 3 else "")
-        unknown = len(models) - len(known)
-        rest = f" Nothing can be said of {unknown} more: see below." if unknown else ""
         title = f"{names} does not drift" if len(models) == 1 else "No judged model drifts"
         return (
             "ok",
             title,
-            f"{names}: inputs and answers are as before on the {devices} devices that were judged.{rest}",
+            f"{names}: inputs and answers are as before on {where}.{rest}",
+        )
+    if any(one.view.is_old for one in models):
+        return (
+            "off",
+            "Drift was not judged lately",
+            "No new figures came: nothing is known of how inputs and answers are now.",
         )
     if models:
         return "off", "Drift cannot be judged yet", models[0].view.said
@@ -191,12 +204,12 @@ def _site_lines(cells: Cells) -> list[SiteLine]:
     return found
 
 
-def _model_grid(view: ModelDrift, cells: Cells, sites: Sequence[str]) -> ModelGrid:
-    nothing: Mapping[str, Cell] = {}
-    rows = [
-        SignalRow(one, [cells.get((view.model, one.name), nothing).get(site, Cell(site, "nothing")) for site in sites])
-        for one in view.signals[:MOST_SIGNALS]
-    ]
+def _model_grid(view: ModelDrift, cells: Cells, order: Sequence[str]) -> ModelGrid:
+    rows = []
+    for one in view.signals[:MOST_SIGNALS]:
+        mine = cells.get((view.model, one.name), {})
+        hidden = sum(mine[site].drifts for site in order[MOST_SITES:] if site in mine)
+        rows.append(SignalRow(one, [mine.get(site, Cell(site, "nothing")) for site in order[:MOST_SITES]], hidden))
     return ModelGrid(view, rows, len(view.signals) - len(rows), len({one.device for one in view.words}))
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
+from edgefleet_server.dashboard.core.filters import SEVERITY_KINDS
 from edgefleet_server.dashboard.core.rows import (
     DeviceLine,
     device_line,
@@ -206,7 +207,7 @@ def _row(device: DeviceView, alert: tuple[str, str] | None, trend: Trend | None)
         title, severity = alert
         reasons = [*reasons, title] if reasons else [title]
         if device.health in {Health.HEALTHY, Health.UPDATING}:
-            kind, word, reasons = "bad" if severity == "critical" else "warn", "alert", [title, *reasons[:-1]]
+            kind, word, reasons = SEVERITY_KINDS[severity], "alert", [title, *reasons[:-1]]
     reason = reasons[0] if reasons else ""
     return Row(device_line(device), kind, word, reason, max(0, len(reasons) - 1), device.arch, device.groups, trend)
 

@@ -56,12 +56,14 @@ def add_drift_pages(router: APIRouter, shell: Shell, drift: DriftService, clock:
         """Show one signal: its histogram before and after, by cohort, and the devices that moved."""
 
         def build() -> dict[str, Any]:
-            found = drift.of_signal(parse_model_name(name), signal, version, over)
+            asked = (parse_model_name(name), version, over)
+            found = drift.of_signal(asked[0], signal, version, over)
             one = found.signal
             cohorts = [(cohort, histogram(one.bins, one.before, cohort.shares)) for cohort in found.cohorts]
             return {
                 **_common(found, over),
                 "page": found,
+                "is_old": drift.of_model(*asked).is_old,
                 "figure": histogram(one.bins, one.before, one.after),
                 "cohorts": cohorts,
                 "bins": list(zip(one.bins, one.before, one.after, strict=False)),
