@@ -12,12 +12,15 @@ from typing import Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.objectives.burn_rate import PAIRS, BurnPair, BurnState, adapted, burn_of, is_chance, judged
-from edgefleet_server.objectives.error_budget import Counts, CountStep, edge_s, history, left_of, summed
-from edgefleet_server.objectives.model import BudgetPoint, BudgetState, BurnView, Indicator, Slo
+from edgefleet_server.objectives.error_budget import Counts, CountStep, edge_s, history, largest_uses, left_of, summed
+from edgefleet_server.objectives.model import BudgetPoint, BudgetState, BudgetUse, BurnView, Indicator, Slo
 from edgefleet_server.objectives.slo_indicators import COARSE_S, DAY_S, HOUR_S, MINUTE_S, Indicators
+from edgefleet_server.telemetry.rollups.model import Dimension
 
 FRESH_S: Final = 30.0
 OLD_S: Final = 600.0
+MOST_USES: Final = 5
+USED_BY: Final = (Dimension.VERSION, Dimension.SITE, Dimension.PROFILE)
 POINTS: Final = 120
 """Points of the history of a budget, at most."""
 FINE: Final = timedelta(hours=12)
@@ -53,6 +56,7 @@ class BudgetReports:
         self._clock = clock
         self._lock = threading.Lock()
         self._reports: dict[str, tuple[float, Slo, BudgetReport]] = {}
+        self._uses: dict[str, tuple[float, Slo, list[BudgetUse]]] = {}
         self._old: dict[tuple[str, int], _Kept] = {}
 
     def of(self, slo: Slo) -> BudgetReport:
@@ -65,6 +69,24 @@ class BudgetReports:
         found = self._made(slo, self._clock.now())
         with self._lock:
             self._reports[slo.name] = (now_s, slo, found)
+        return found
+
+    def uses(self, slo: Slo) -> list[BudgetUse]:
+        """Return which profiles, sites and versions used the budget in the window, of each the largest; empty where nobody knows."""
+        now_s, now = self._clock.monotonic_s(), self._clock.now()
+        with self._lock:
+            kept = self._uses.get(slo.name)
+        if kept is not None and kept[1] == slo and 0 <= now_s - kept[0] < FRESH_S:
+            return kept[2]
+        found = []
+        for place in USED_BY:
+            by_value = self._indicators.by_value(slo, place, now - timedelta(seconds=slo.window_s), now)
+            found += [
+                BudgetUse(place.value, value, one.bad, one.total, share)
+                for value, one, share in largest_uses(by_value, MOST_USES)
+            ]
+        with self._lock:
+            self._uses[slo.name] = (now_s, slo, found)
         return found
 
     def history(self, slo: Slo) -> list[BudgetPoint]:
@@ -81,6 +103,7 @@ class BudgetReports:
         """Keep nothing of objectives but of these."""
         with self._lock:
             self._reports = {name: one for name, one in self._reports.items() if name in names}
+            self._uses = {name: one for name, one in self._uses.items() if name in names}
             self._old = {key: one for key, one in self._old.items() if key[0] in names}
 
     def _made(self, slo: Slo, now: datetime) -> BudgetReport:

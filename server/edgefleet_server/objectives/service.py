@@ -10,17 +10,13 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_server.db.database import Database
 from edgefleet_server.objectives import openslo, store
 from edgefleet_server.objectives.budget_reports import BudgetReport, BudgetReports, counted_at
-from edgefleet_server.objectives.error_budget import largest_uses
 from edgefleet_server.objectives.errors import SloNameError, TooManySlosError
 from edgefleet_server.objectives.model import BudgetUse, Indicator, Slo, SloDetail, SloView
 from edgefleet_server.objectives.slo_indicators import COARSE_S, DAY_S, MINUTE_S, SAMPLED, Indicators
 from edgefleet_server.objectives.tables import Objective
-from edgefleet_server.telemetry.rollups.model import Dimension
 
 MAX_SLOS: Final = 100
 FINE_KEPT: Final = timedelta(days=2)
-MOST_USES: Final = 5
-USED_BY: Final = (Dimension.VERSION, Dimension.SITE, Dimension.PROFILE)
 COARSE_KEPT: Final = timedelta(days=2 * 90 + 2)
 
 
@@ -136,15 +132,7 @@ class ObjectiveBook:
 
         Raises SloUnknownError.
         """
-        slo, now = self.stamp(name).slo, self._clock.now()
-        found = []
-        for place in USED_BY:
-            by_value = self._indicators.by_value(slo, place, now - timedelta(seconds=slo.window_s), now)
-            found += [
-                BudgetUse(place.value, value, one.bad, one.total, share)
-                for value, one, share in largest_uses(by_value, MOST_USES)
-            ]
-        return found
+        return self._reports.uses(self.stamp(name).slo)
 
     def delete(self, name: str) -> None:
         """Remove an objective with its samples. Raises SloUnknownError."""

@@ -77,6 +77,17 @@ def test_a_burn_is_said_in_words(burns: list[BurnView], said: str) -> None:
     assert burn_text(slo(burns=burns)) == said
 
 
+def test_several_objectives_without_events_are_said_of_as_several() -> None:
+    assert headline([slo(), UNKNOWN, UNKNOWN])[2].endswith(
+        "2 objectives had no events in the window, so nothing is said of them."
+    )
+
+
+@pytest.mark.parametrize("typed", ["nan", "inf", "-inf", "1e999", "many", ""])
+def test_a_limit_that_is_no_number_is_the_usual_one(typed: str) -> None:
+    assert Choice("digits", "latency_ms", typed).limit == 100
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_what_is_picked_is_a_file_that_the_server_takes(metric: str) -> None:
     choice = Choice("digits.v2", metric, "", "0.995", "7d", "lyon")

@@ -302,3 +302,18 @@ def test_a_token_that_ended_is_shown_as_expired(fleet: Fleet) -> None:
     browser = fleet.browser(Role.ADMIN)
     fleet.house.clock.turn(minutes=2)
     assert "viewer expired" in part_of(page(browser, "/settings/tokens"), "tokens")
+
+
+def test_old_addresses_lead_on_with_what_was_asked(empty_fleet: Fleet) -> None:
+    browser = empty_fleet.browser(Role.OPERATOR)
+    for old, new in (
+        ("/alerts/contacts", "/settings/contacts"),
+        ("/alerts/contacts/c-1", "/settings/contacts/c-1"),
+        ("/alerts/receivers", "/settings/receivers"),
+    ):
+        for query in ("", "?state=dead"):
+            answer = browser.get(old + query)
+            assert (answer.status_code, answer.headers["location"]) == (303, new + query)
+    away = browser.get("/alerts/contacts/%2F%2Fevil.example?x=%0d%0aa:b").headers.get("location", "/")
+    assert away.startswith("/")
+    assert not away.startswith("//")

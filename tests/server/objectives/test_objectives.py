@@ -64,6 +64,7 @@ def test_a_budget_is_exact_and_burns_by_the_hour(fleet: WatchedFleet) -> None:
     uses = {(one.place, one.name): (one.bad, one.total, one.share) for one in book.uses("ok")}
     assert uses["profile", "generic-x86_64-ort"] == (48, 48_000, 1.0)
     assert {place for place, _ in uses} == {"version", "site", "profile"}
+    assert book.uses("ok") is book.uses("ok")  # a live page asks every second
     history = [one for one in book.slo("ok").history if one.left is not None]
     assert history[-1].left == pytest.approx(found.left)
     assert sum(one.total for one in history) == 48_000

@@ -1,10 +1,11 @@
 """How objectives stand, in words, and the file of a new one from what was picked. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgefleet_server.dashboard.core.filters import times
+from edgefleet_server.dashboard.core.filters import duration, times
 from edgefleet_server.dashboard.core.line_chart import Limit
 from edgefleet_server.dashboard.timelines.charts import Chart
 from edgefleet_server.objectives.model import BudgetPoint, BudgetState, Indicator, SloView
@@ -43,8 +44,6 @@ METRICS: Final[Mapping[str, str]] = {
 USUAL: Final[Mapping[str, float]] = {"latency_ms": 100, "answer_age_s": 3600, "release_age_days": 90}
 TARGETS: Final = ("0.9", "0.95", "0.99", "0.995", "0.999")
 WINDOWS: Final = ("1d", "7d", "28d", "90d")
-NEAR_SPENT: Final = 0.25
-"""A budget with less than this left is shown as nearly spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +79,10 @@ class Choice:
     def limit(self) -> float:
         """Return its threshold."""
         try:
-            return float(self.threshold)
+            limit = float(self.threshold)
         except ValueError:
-            return USUAL.get(self.metric, 0.0)
+            limit = math.nan
+        return limit if math.isfinite(limit) else USUAL.get(self.metric, 0.0)
 
 
 def document_of(choice: Choice) -> dict[str, Any]:
@@ -120,7 +120,11 @@ def headline(slos: Sequence[SloView]) -> tuple[str, str, str]:
     slow = [one for one in slos if one.state is BudgetState.SLOW_BURN]
     unknown = [one for one in slos if one.state is BudgetState.NO_DATA]
     counted = len(slos) - len(unknown)
-    rest = f" {_count(len(unknown))} had no events in the window, so nothing is said of it." if unknown else ""
+    rest = (
+        f" {_count(len(unknown))} had no events in the window, so nothing is said of {'it' if len(unknown) == 1 else 'them'}."
+        if unknown
+        else ""
+    )
     if bad or slow:
         worst = (bad or slow)[0]
         count = len(bad) + len(slow)
@@ -172,20 +176,7 @@ def burn_text(slo: SloView) -> str:
     if burn <= 1:
         return f"Burns {times(burn)} as fast as it may: the budget lasts."
     hours = "hours" if lasts < 1 else f"{lasts:.0f} days"
-    return (
-        f"Burns {times(burn)} as fast as it may over the last {_span(pair.long_s)}: a whole budget would last {hours}."
-    )
-
-
-def _span(seconds: int) -> str:
-    return f"{seconds // 3600} h" if seconds < 86_400 else f"{seconds // 86_400} d"
-
-
-def left_kind(slo: SloView) -> str:
-    """Return the colour of what is left of a budget."""
-    if slo.left is None:
-        return "off"
-    return "bad" if slo.left <= 0 else "warn" if slo.left <= NEAR_SPENT else "ok"
+    return f"Burns {times(burn)} as fast as it may over the last {duration(pair.long_s)}: a whole budget would last {hours}."
 
 
 def budget_chart(history: Sequence[BudgetPoint]) -> Chart | None:

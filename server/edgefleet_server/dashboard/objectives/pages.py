@@ -20,14 +20,13 @@ from edgefleet_server.dashboard.objectives.budget_words import (
     burn_text,
     document_of,
     headline,
-    left_kind,
 )
 from edgefleet_server.objectives.model import BudgetUse, SloView
 from edgefleet_server.objectives.service import ObjectiveBook
 
 TAB: Final = "slos"
 Pick = Annotated[str, Query(max_length=127)]
-_COMMON: Final = {"kinds": KINDS, "words": WORDS, "burn_text": burn_text, "left_kind": left_kind}
+_COMMON: Final = {"kinds": KINDS, "words": WORDS, "burn_text": burn_text}
 
 
 def add_pages(router: APIRouter, shell: Shell, objectives: ObjectiveBook, models: Callable[[], Sequence[str]]) -> None:

@@ -70,16 +70,20 @@ def _add_receivers(router: APIRouter, shell: Shell, alerts: AlertService, regist
 
 def _add_old_addresses(router: APIRouter) -> None:
     @router.get("/alerts/contacts", operation_id="redirect_contacts")
-    def redirect_contacts() -> Response:
+    def redirect_contacts(request: Request) -> Response:
         """Lead to where contact points are now: messages sent earlier link here."""
-        return redirect("/settings/contacts")
+        return _moved(request, "/settings/contacts")
 
     @router.get("/alerts/contacts/{contact_id}", operation_id="redirect_contact")
-    def redirect_contact(contact_id: str) -> Response:
+    def redirect_contact(request: Request, contact_id: str) -> Response:
         """Lead to where the contact point is now."""
-        return redirect(own_page(f"/settings/contacts/{quote(contact_id)}"))
+        return _moved(request, f"/settings/contacts/{quote(contact_id)}")
 
     @router.get("/alerts/receivers", operation_id="redirect_receivers")
-    def redirect_receivers() -> Response:
+    def redirect_receivers(request: Request) -> Response:
         """Lead to where alert receivers are now."""
-        return redirect("/settings/receivers")
+        return _moved(request, "/settings/receivers")
+
+
+def _moved(request: Request, path: str) -> Response:
+    return redirect(own_page(f"{path}?{request.url.query}" if request.url.query else path))
