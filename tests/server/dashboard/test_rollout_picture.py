@@ -154,6 +154,13 @@ def test_what_went_back_begins_with_what_happened(story: tuple[Fleet, str, str])
     assert "First failed device to the decision" in head
 
 
+def test_failed_leads_to_what_failed_and_not_to_what_was_sent_back(story: tuple[Fleet, str, str]) -> None:
+    fleet, _good, bad = story
+    page = fleet.browser(Role.VIEWER).get(f"/rollouts/{bad}").text
+    assert '<a href="#failures">Failed</a>' in page
+    assert 'id="failures"' in page
+
+
 def test_profiles_have_a_row_each_only_where_they_differ(story: tuple[Fleet, str, str]) -> None:
     fleet, good, _bad = story
     view = fleet.parts.rollout.reader.rollout(good)
@@ -194,6 +201,9 @@ def test_a_silent_device_is_no_yes_and_has_a_button(fleet: Fleet) -> None:
     assert "Ask now" in told
     assert "Safe to promote" not in told
     assert "1 silent" in part_of(page, "head")
+    assert '<a href="#answer">Silent</a>' in page, "it is named there; the list knows states only"
+    listed = browser.get(f"{path}?state=soaking").text
+    assert '<option value="soaking" selected>soaking</option>' in listed, "the form says what is listed"
 
 
 def test_states_that_a_person_made_are_no_failure_of_the_release(fleet: Fleet) -> None:

@@ -75,3 +75,9 @@ def test_figures_stand_side_by_side() -> None:
     ]
     assert difference(4.0, 3.0) == "25 % less"
     assert difference(0.0, 1.0) == ""
+
+
+def test_devices_of_a_shadow_test_that_are_split_afterwards_count_once() -> None:
+    first = experiment(devices=4)
+    both = replace(first, trials=[*first.trials, replace(first.trials[0], mode="split", devices=3)])
+    assert verdict(both)[2].startswith("4 devices compared it")

@@ -28,7 +28,7 @@ def verdict(experiment: ExperimentResult) -> tuple[str, str, str]:
             f"{release} is not being tried yet",
             "Its stage has not opened. The rollout shows what it is waiting for.",
         )
-    devices = sum(one.devices for one in trials)
+    devices = max(one.devices for one in trials)  # those of a shadow test are split afterwards: no device counts twice
     if not devices:
         return (
             "off",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.dashboard.core.rows import ACTIVE, Bar, EventLine, StageLine, bar_of, event_line, stratum_bar
 from edgefleet_server.dashboard.rollout_page.decision_replay import Replay, replay
 from edgefleet_server.dashboard.rollout_page.gate_timelines import GateTimelines
@@ -37,6 +38,7 @@ SHOWN_STAGES: Final = 6
 PERSON_STATES: Final = ("awaiting_approval", "paused")
 """States that only a person ends."""
 COMPARED: Final = frozenset({"non_inferior_rel", "non_inferior_abs"})
+_STATES: Final = frozenset(state.value for state in AssignmentState)
 _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
 
 
@@ -159,6 +161,11 @@ class DeviceFilter:
     def states(self) -> Sequence[str]:
         """The states that are asked for: one, or those of a place of the strip; none for all."""
         return STATES_OF.get(self.state, (self.state,) if self.state else ())
+
+    @property
+    def place(self) -> str:
+        """The place of the strip that is asked for, "" where it is a state or nothing."""
+        return self.state if self.state in STATES_OF and self.state not in _STATES else ""
 
 
 @dataclass(frozen=True, slots=True)
