@@ -191,6 +191,18 @@ def test_nothing_to_undo_says_so(world: World) -> None:
         undo(world, "No Model!")
 
 
+def test_while_an_open_rollout_switched_nobody_it_says_that_and_not_that_nothing_runs(world: World) -> None:
+    finished(world)
+    world.release("1.2.0")
+    world.create(f"{MODEL}@1.2.0")
+    with pytest.raises(
+        NothingToUndoError, match=r"digits@1\.2\.0 is being rolled out, and no device was switched"
+    ) as refused:
+        undo(world)
+    assert "edgectl rollout abort" in refused.value.next_step
+    assert undo(world, f"{MODEL}@1.1.0", dry_run=True).devices
+
+
 def test_the_route_asks_for_an_operator_and_tells_what_it_would_do(world: World) -> None:
     finished(world, 2)
     body = {"name": MODEL, "reason": "slow", "dry_run": True}

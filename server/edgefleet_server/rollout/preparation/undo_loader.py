@@ -12,7 +12,7 @@ from sqlmodel import Session
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ModelName, ReleaseRef, RolloutId
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.rollout.commands.undo import DeviceVersion, Known, RollbackTarget, Undo, undo
+from edgefleet_server.rollout.commands.undo import OPEN, DeviceVersion, Known, RollbackTarget, Undo, undo
 from edgefleet_server.rollout.errors import NothingToUndoError
 from edgefleet_server.rollout.model import Bundle, RolloutState
 from edgefleet_server.rollout.ports import RolloutFleet
@@ -42,7 +42,7 @@ class Undoer:
         withdrawn = self._registry.withdrawals.withdrawn_digests(model)
         found = undo(standings, known, "" if only is None else str(only), withdrawn)
         if not found.targets:
-            raise _nothing(str(only or model), found)
+            raise _nothing(str(only or model), found, [] if only else [one for one in known if one.state in OPEN])
         return found
 
     def _standings(self, model: ModelName) -> list[DeviceVersion]:
@@ -89,12 +89,18 @@ def steered(targets: Sequence[RollbackTarget]) -> list[RolloutId]:
     return sorted({target.rollout for target in targets if target.rollout is not None})
 
 
-def _nothing(name: str, found: Undo) -> NothingToUndoError:
+def _nothing(name: str, found: Undo, open_now: Sequence[Known]) -> NothingToUndoError:
     if found.left:
         first = found.left[0]
         return NothingToUndoError(
             f"no device of {name} can go back: {first.device}, 1 of {len(found.left)}, runs {first.runs}; {first.reason}",
             next_step="choose what they should run: `edgectl deploy NAME@VERSION --to SELECTOR`",
+        )
+    if open_now:
+        first = open_now[0]
+        return NothingToUndoError(
+            f"there is nothing to undo: {first.release} is being rolled out, and no device was switched to it yet",
+            next_step=f"end it: `edgectl rollout abort {first.id}`; or name the release that devices run: `edgectl undo {name}@VERSION`",
         )
     return NothingToUndoError(
         f"there is nothing to undo: no device should run {name}",
