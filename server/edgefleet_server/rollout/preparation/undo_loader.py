@@ -97,10 +97,10 @@ def _nothing(name: str, found: Undo, open_now: Sequence[Known]) -> NothingToUndo
             next_step="choose what they should run: `edgectl deploy NAME@VERSION --to SELECTOR`",
         )
     if open_now:
-        first = open_now[0]
+        under_way = open_now[0]
         return NothingToUndoError(
-            f"there is nothing to undo: {first.release} is being rolled out, and no device was switched to it yet",
-            next_step=f"end it: `edgectl rollout abort {first.id}`; or name the release that devices run: `edgectl undo {name}@VERSION`",
+            f"there is nothing to undo: {under_way.release} is being rolled out, and no device was switched to it yet",
+            next_step=f"end it: `edgectl rollout abort {under_way.id}`; or name the release that devices run: `edgectl undo {name}@VERSION`",
         )
     return NothingToUndoError(
         f"there is nothing to undo: no device should run {name}",
