@@ -100,7 +100,8 @@ def _nothing(name: str, found: Undo, open_now: Sequence[Known]) -> NothingToUndo
         under_way = open_now[0]
         return NothingToUndoError(
             f"there is nothing to undo: {under_way.release} is being rolled out, and no device was switched to it yet",
-            next_step=f"end it: `edgectl rollout abort {under_way.id}`; or name the release that devices run: `edgectl undo {name}@VERSION`",
+            next_step=f"end it: `edgectl rollout abort {under_way.id}`; "
+            f"or name the release that devices run: `edgectl undo {name}@VERSION`",
         )
     return NothingToUndoError(
         f"there is nothing to undo: no device should run {name}",
