@@ -17,11 +17,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +30,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench import fleet_page  # noqa: E402
-from tests.support.browsers import browser  # noqa: E402
 from tests.support.servers import ApiHouse  # noqa: E402
 
 from edgefleet_agent.reporting.collector import cpu_s  # noqa: E402
@@ -47,20 +43,10 @@ GOALS = {
 }  # fmt: skip
 PATHS = {"overview": "/", "map": "/map"}
 FRAME = frozenset(
-    {
-        *(
-            "FireAnimationFrame",
-            "UpdateLayoutTree",
-            "Layout",
-            "PrePaint",
-            "Paint",
-            "Layerize",
-            "Commit",
-            "EventDispatch",
-        ),
-        "HitTest",
-    }
-)
+    (
+        "FireAnimationFrame", "UpdateLayoutTree", "Layout", "PrePaint", "Paint", "Layerize", "Commit", "EventDispatch", "HitTest",
+    )
+)  # fmt: skip
 """Events of the browser's main thread that are work for a frame: script, style, layout, paint."""
 ELEMENTS = """
 (letters) => {
@@ -85,24 +71,10 @@ ELEMENTS = """
 
 def main() -> int:
     """Run the benchmark and print its figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", type=int, action="append")
-    parser.add_argument("--rounds", type=int, default=25)
+    parser = fleet_page.line_parser(__doc__)
     parser.add_argument("--frames", type=int, default=120)
-    parser.add_argument("--screenshots", type=Path)
     args = parser.parse_args()
-    result: dict[str, Any] = {"bench": "fleet_map", "rounds": args.rounds, "goals": GOALS, "sizes": []}
-    for devices in args.devices or [10_000, 100_000]:
-        with tempfile.TemporaryDirectory(prefix="edgefleet-bench-") as folder:
-            result["sizes"].append(_one(Path(folder), devices, args))
-    result["ok"] = all(all(one["within"].values()) for one in result["sizes"])
-    result["machine"] = {
-        "cpus": os.cpu_count(),
-        "load": [round(one, 1) for one in os.getloadavg()],
-        "arch": platform.machine(),
-        "python": platform.python_version(),
-    }
-    print(json.dumps(result, indent=2))
+    fleet_page.report("fleet_map", GOALS, args, lambda folder, devices: _one(folder, devices, args))
     return 0
 
 
@@ -115,9 +87,7 @@ def _one(folder: Path, devices: int, args: argparse.Namespace) -> dict[str, Any]
         with httpx.Client(base_url=url, headers={"accept-encoding": "gzip"}, timeout=60) as client:
             cookie = client.post("/login", data={"token": token}).cookies[COOKIE]
             figures = _first_bytes(client, args.rounds, pid)
-        figures |= _looks(url, cookie, args, devices)
-    figures["within"] = {name: figures[name] <= goal for name, goal in GOALS.items()}
-    return {"devices": devices} | figures
+        return figures | _looks(url, cookie, args, devices)
 
 
 def _first_bytes(client: httpx.Client, rounds: int, pid: int) -> dict[str, Any]:
@@ -133,15 +103,7 @@ def _first_bytes(client: httpx.Client, rounds: int, pid: int) -> dict[str, Any]:
 
 
 def _looks(url: str, cookie: str, args: argparse.Namespace, devices: int) -> dict[str, Any]:
-    with browser() as chromium:
-        context = chromium.new_context(viewport={"width": 1280, "height": 900})
-        context.add_cookies([{"name": COOKIE, "value": cookie, "url": url}])
-        page = context.new_page()
-        problems: list[str] = []
-        page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        sizes: list[int] = []
-        page.on("requestfinished", lambda request: sizes.append(fleet_page.size_of(request)))
+    with fleet_page.signed_in(url, cookie) as (page, problems, sizes):
         page.goto(url, wait_until="load")
         page.wait_for_selector(".atlas canvas", state="visible")
         page.wait_for_timeout(300)
@@ -149,10 +111,10 @@ def _looks(url: str, cookie: str, args: argparse.Namespace, devices: int) -> dic
         if args.screenshots is not None:
             args.screenshots.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=args.screenshots / f"overview-{devices}.png", full_page=True)
-        whole = _dragged(chromium, page, ".atlas canvas", args.frames)
+        whole = _dragged(page, ".atlas canvas", args.frames)
         for _ in range(6):
             page.click('[data-zoom="2"]')
-        zoomed = _dragged(chromium, page, ".atlas canvas", args.frames)
+        zoomed = _dragged(page, ".atlas canvas", args.frames)
         paints = []
         for _ in range(max(1, args.rounds // 3)):
             page.goto(url, wait_until="load")
@@ -163,8 +125,7 @@ def _looks(url: str, cookie: str, args: argparse.Namespace, devices: int) -> dic
         began = time.perf_counter()
         page.evaluate(ELEMENTS, letters)
         made_ms = (time.perf_counter() - began) * 1000
-        elements = _dragged(chromium, page, ".atlas .map", min(args.frames, 40))
-        context.close()
+        elements = _dragged(page, ".atlas .map", min(args.frames, 40))
     return {
         "fcp_ms": round(statistics.median(paints), 1),
         "wire_kb": round(wire / 1000, 1),
@@ -181,22 +142,29 @@ def _looks(url: str, cookie: str, args: argparse.Namespace, devices: int) -> dic
 
 def _part(times: Sequence[float], share: float) -> float:
     ordered = sorted(times)
-    return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))], 2) if ordered else 0.0
+    return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))], 2)
 
 
-def _dragged(chromium: Any, page: Any, selector: str, frames: int) -> list[float]:
-    """Return the milliseconds of the main thread for each frame while the pointer drags what a selector finds."""
+def _dragged(page: Any, selector: str, frames: int) -> list[float]:
+    """Return the milliseconds of the main thread for each frame while the pointer drags what a selector finds.
+
+    Raises RuntimeError where the browser drew none: no frame is not a fast one.
+    """
     box = page.locator(selector).bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + min(box["height"], 300) / 2
     page.mouse.move(x, y)
     page.mouse.down()
+    chromium = page.context.browser
     chromium.start_tracing(page=page, categories=["devtools.timeline", "disabled-by-default-devtools.timeline"])
     for n in range(frames):
         page.mouse.move(x + 3 * (n % 40 if n % 80 < 40 else 80 - n % 80), y + n % 20)
         time.sleep(0.016)
     trace = json.loads(chromium.stop_tracing())
     page.mouse.up()
-    return _frames(trace["traceEvents"])
+    found = _frames(trace["traceEvents"])
+    if not found:
+        raise RuntimeError(f"nothing was drawn while {selector} was dragged")
+    return found
 
 
 def _frames(events: Sequence[Any]) -> list[float]:

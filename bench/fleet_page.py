@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -78,18 +78,34 @@ FCP = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
 def main() -> int:
     """Run the benchmark and print its figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", type=int, action="append")
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--screenshots", type=Path)
+    parser = line_parser(__doc__)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve is not None:
         return _serve(args.serve)
-    result: dict[str, Any] = {"bench": "fleet_page", "rounds": args.rounds, "goals": GOALS, "sizes": []}
+    report("fleet_page", GOALS, args, lambda folder, devices: _one(folder, devices, args.rounds, args.screenshots))
+    return 0
+
+
+def line_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return what reads the command line of a benchmark on fleets of some sizes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--devices", type=int, action="append")
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--screenshots", type=Path)
+    return parser
+
+
+def report(
+    bench: str, goals: Mapping[str, float], args: argparse.Namespace, look: Callable[[Path, int], dict[str, Any]]
+) -> None:
+    """Look at a fleet of each size, in a folder of its own, and print the figures with which goals they keep."""
+    result: dict[str, Any] = {"bench": bench, "rounds": args.rounds, "goals": goals, "sizes": []}
     for devices in args.devices or [10_000, 100_000]:
         with tempfile.TemporaryDirectory(prefix="edgefleet-bench-") as folder:
-            result["sizes"].append(_one(Path(folder), devices, args.rounds, args.screenshots))
+            figures = {"devices": devices} | look(Path(folder), devices)
+        figures["within"] = {name: figures[name] <= goal for name, goal in goals.items()}
+        result["sizes"].append(figures)
     result["ok"] = all(all(one["within"].values()) for one in result["sizes"])
     result["machine"] = {
         "cpus": os.cpu_count(),
@@ -98,7 +114,6 @@ def main() -> int:
         "python": platform.python_version(),
     }
     print(json.dumps(result, indent=2))
-    return 0
 
 
 def _one(folder: Path, devices: int, rounds: int, screenshots: Path | None) -> dict[str, Any]:
@@ -114,16 +129,13 @@ def _one(folder: Path, devices: int, rounds: int, screenshots: Path | None) -> d
             times, cpu = _first_bytes(client, rounds, pid)
         figures = _looks(url, cookie, rounds, screenshots, devices)
     every = sorted(one for some in times.values() for one in some)
-    figures |= {
-        "devices": devices,
+    return figures | {
         "seeded_s": round(seeded_s, 1),
         "ttfb_p50_ms": round(every[len(every) // 2], 1),
         "ttfb_p95_ms": round(every[int(len(every) * 0.95)], 1),
         "cpu_ms": cpu,
         "ttfb_ms": {name: [round(statistics.median(some), 1), round(max(some), 1)] for name, some in times.items()},
     }
-    figures["within"] = {name: figures[name] <= goal for name, goal in GOALS.items()}
-    return figures
 
 
 def _first_bytes(client: httpx.Client, rounds: int, pid: int) -> tuple[dict[str, list[float]], dict[str, float]]:
@@ -153,15 +165,7 @@ def first_byte_ms(client: httpx.Client, path: str) -> float:
 def _looks(url: str, cookie: str, rounds: int, screenshots: Path | None, devices: int) -> dict[str, Any]:
     """Return what a browser sees."""
     paints, turns, searches = [], [], []
-    with browser() as chromium:
-        context = chromium.new_context(viewport={"width": 1280, "height": 900})
-        context.add_cookies([{"name": COOKIE, "value": cookie, "url": url}])
-        page = context.new_page()
-        problems: list[str] = []
-        page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        sizes: list[int] = []
-        page.on("requestfinished", lambda request: sizes.append(size_of(request)))
+    with signed_in(url, cookie) as (page, problems, sizes):
         page.goto(url + "/devices", wait_until="load")
         time.sleep(0.3)
         wire = sum(sizes)
@@ -175,7 +179,6 @@ def _looks(url: str, cookie: str, rounds: int, screenshots: Path | None, devices
             turns.append(_until_painted(page, "document.querySelector('a[rel=next]').click()"))
             page.fill("#q", "berl site=berlin")
             searches.append(_until_painted(page, "document.querySelector('form[role=search]').requestSubmit()"))
-        context.close()
     return {
         "fcp_ms": round(statistics.median(paints), 1),
         "turn_ms": round(statistics.median(turns), 1),
@@ -188,7 +191,23 @@ def _looks(url: str, cookie: str, rounds: int, screenshots: Path | None, devices
     }
 
 
-def size_of(request: Any) -> int:
+@contextmanager
+def signed_in(url: str, cookie: str) -> Iterator[tuple[Any, list[str], list[int]]]:
+    """Open a page in a browser; yield it, what its console said, and the sizes of the answers it got, in bytes."""
+    with browser() as chromium:
+        context = chromium.new_context(viewport={"width": 1280, "height": 900})
+        context.add_cookies([{"name": COOKIE, "value": cookie, "url": url}])
+        page = context.new_page()
+        problems: list[str] = []
+        page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        sizes: list[int] = []
+        page.on("requestfinished", lambda request: sizes.append(_size(request)))
+        yield page, problems, sizes
+        context.close()
+
+
+def _size(request: Any) -> int:
     sizes = request.sizes()
     return int(sizes["responseBodySize"] + sizes["responseHeadersSize"])
 
