@@ -11,6 +11,7 @@ import pytest
 from edgefleet_server.access.model import Role
 from tests.house.page_pictures import DETAILS, SCHEMES, WIDTHS, Walk, kind_of, name_of, places, sheet, shown_in, take
 from tests.house.tree import ROOT
+from tests.server.dashboard import test_axe, test_registry_browser
 from tests.server.dashboard.fleet import Fleet
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.test_login_pages import link_of
@@ -30,6 +31,13 @@ def routes() -> Iterator[str]:
 def test_of_every_page_pictures_are_taken() -> None:
     taken = {path.partition("?")[0] for path in places()} | DETAILS.keys()
     assert set(routes()) - taken - NO_PAGES == set()
+
+
+def test_every_page_is_looked_at_with_axe() -> None:
+    every = set(routes())
+    looked_at = {path.partition("?")[0] for path in (*test_axe.PAGES, *test_axe.OTHERS, *test_registry_browser.PAGES)}
+    seen = {path if path in every else kind_of(path) for path in looked_at}
+    assert every - seen - NO_PAGES - {"/docs"} == set()  # Swagger UI brings that one
 
 
 @pytest.mark.parametrize(
