@@ -188,7 +188,7 @@ def svg_of(frames: Sequence[tuple[float, tuple[Row, ...]]]) -> str:
         film.append(f'<g transform="translate({PAD} {number * height + PAD})">{used}</g>')
     drawn = "".join(f'<g id="{name}">{_drawn(row)}</g>' for row, name in names.items())
     steps = "".join(
-        f"{100 * at / length_s:.2f}%{{transform:translateY({-number * height}px)}}"
+        f"{100 * at / length_s if number else 0:.2f}%{{transform:translateY({-number * height}px)}}"
         for number, (at, _rows) in enumerate(frames)
     )
     last = -(len(frames) - 1) * height

@@ -45,5 +45,10 @@ def test_the_film_ends_with_the_last_frame_and_stands_there_without_motion() -> 
     assert "@media(prefers-reduced-motion:reduce){.film{animation:none}}" in text
 
 
+def test_the_film_begins_with_the_first_frame() -> None:
+    text = svg_of([(0.5, (((0, "a", ("default", False)),),)), (1.0, (((0, "b", ("default", False)),),))])
+    assert "@keyframes film{0.00%{transform:translateY(0px)}" in text
+
+
 def test_frames_too_short_to_see_are_left_out_but_not_the_last() -> None:
     assert [at for at, _rows in thinned([(0.0, ()), (0.01, ()), (0.5, ()), (0.51, ())])] == [0.01, 0.51]
