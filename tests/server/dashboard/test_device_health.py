@@ -106,6 +106,9 @@ def test_a_rise_that_lasts_and_a_throttled_clock_are_reasons_too() -> None:
     loud = health_panel(device(), [alert("latency_up")], latest(), NOW, [rise("throttling")])
     assert [row.text for row in loud.rows] == ["ocr: p95 latency is 96 ms, usually 33 ms"]
     assert health_panel(device(), [], latest(throttled_ratio=0.0), NOW).fine[-1] == "clock not throttled"
+    cool = health_panel(device(), [], latest(throttled_ratio=0.0, temperature_celsius=48.0), NOW)
+    assert list(cool.fine[-2:]) == ["clock not throttled", "48 °C"]
+    assert not [one for one in health_panel(device(), [], latest(temperature_celsius=95.0), NOW).fine if "°C" in one]
 
 
 @pytest.mark.parametrize("figures", [latest(n=0), latest(errors=1, nonfinite=1)])

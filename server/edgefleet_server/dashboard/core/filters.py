@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from edgefleet_protocol.device_figures import size_text
+from edgefleet_protocol.device_figures import figure_text, size_text
 from edgefleet_server.rollout.model import Verdict
 from edgefleet_server.rollout.status.devices import RolloutDevice
 from edgefleet_server.rollout.status.model import of_device
@@ -153,7 +153,7 @@ def figure(value: float | str | None, unit: str, metric: str = "") -> str:
         case "bytes":
             return size(value)
         case "ms":
-            return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
+            return figure_text("p95_ms", value)
         case "share":
             return f"{value:.2%}"
         case "score":

@@ -152,11 +152,9 @@ def _fine(device: DeviceView, open_rules: set[str], latest: Latest, now: datetim
         found.append(f"certificate valid for {left.days} days")
     if device.free_mb is not None and "disk_full" not in open_rules:
         found.append(f"{size_text(device.free_mb * MIB)} of disk free")
-    if latest.system.get("throttled_ratio") == 0:
-        found.append("clock not throttled")
-    heat = figure_text("temperature_celsius", latest.system.get("temperature_celsius"))
-    if heat and not latest.system.get("throttled_ratio"):
-        found.append(heat)
+    if latest.system.get("throttled_ratio") == 0:  # without it nothing says whether a temperature is too high
+        heat = figure_text("temperature_celsius", latest.system.get("temperature_celsius"))
+        found += ["clock not throttled", *([heat] if heat else [])]
     return found
 
 
