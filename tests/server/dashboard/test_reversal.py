@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.actions.routes import offer_of
 from edgefleet_server.dashboard.core.layout import SAID_COOKIE
+from edgefleet_server.dashboard.operations.internal_client import Answer
 from edgefleet_server.dashboard.operations.reversal import MAX_CHARS, Done, Undo, opened, sealed, undo_of
 from tests.server.dashboard.fleet import ORT, STAGES, Fleet
 from tests.server.objectives.test_openslo import share
@@ -99,6 +101,74 @@ def test_everything_is_as_it_was(fleet: Fleet) -> None:
         assert read(fleet, path) == before, operation
 
 
+def test_what_was_removed_comes_back(fleet: Fleet) -> None:
+    fleet.release("digits@1.0.0", ORT)
+    admin = fleet.house.client(Role.ADMIN)
+    silence = {"matchers": ['rule="device_offline"'], "for_s": 7200}
+    made = admin.post("/api/v1/alert-silences", json=silence).json()["id"]
+    window = {"name": "night", "cron": "0 1 * * *", "duration_s": 3600, "tz": "Europe/Berlin", "selector": "site=hall"}
+    nightly = admin.post("/api/v1/maintenance-windows", json=window).json()["id"]
+    admin.put("/api/v1/models/digits/aliases/stable", json={"version": "1.0.0"})
+    admin.put("/api/v1/slos/ok", json=share("success") | {"metadata": {"name": "ok"}})
+    browser = fleet.browser(Role.ADMIN)
+    alias = {"path__name": "digits", "path__alias": "stable"}
+    cases = [
+        ("delete_maintenance_window", {"path__window_id": nightly}, "/maintenance-windows"),
+        ("remove_alias", alias, "/models/digits/aliases"),
+        ("delete_slo", {"path__name": "ok"}, "/slos"),
+    ]
+    for operation, fields, path in cases:
+        before = read(fleet, path)
+        do(browser, operation, **fields)
+        assert read(fleet, path) != before, operation
+        undone(browser)
+        assert read(fleet, path) == before, operation
+    until = read(fleet, f"/alert-silences/{made}")["until"]
+    do(browser, "end_alert_silence", path__silence_id=made)
+    undone(browser)
+    (again,) = [one for one in read(fleet, "/alert-silences")["items"] if not one["is_over"]]
+    assert (again["until"], again["matchers"], again["selector"]) == (until, silence["matchers"], "")
+
+
+def test_a_rule_without_a_threshold_gets_back_what_was_changed(fleet: Fleet) -> None:
+    rules = {one["name"]: one for one in fleet.house.client(Role.ADMIN).get("/api/v1/alert-rules").json()["items"]}
+    rule = next(name for name, one in rules.items() if one["least"] == one["most"] and one["severity"] != "info")
+    browser = fleet.browser(Role.ADMIN)
+    do(browser, "update_alert_rule", path__rule=rule, body__severity="info")
+    changed = read(fleet, f"/alert-rules/{rule}")
+    defaults = '{"threshold": null, "for_s": null, "severity": null, "selector": null, "is_enabled": null}'
+    do(browser, "update_alert_rule", path__rule=rule, body=defaults)
+    undone(browser)
+    assert read(fleet, f"/alert-rules/{rule}") == changed
+
+
+def test_undoing_what_was_made_leads_to_a_page_that_is_there(fleet: Fleet) -> None:
+    browser = fleet.browser(Role.ADMIN)
+    do(browser, "create_group", body__name="yard", body__selector="site=yard")
+    action, fields = fields_of(toast(browser, "/groups/yard"))
+    answer = browser.post(action, data=fields)
+    assert answer.headers["location"] == "/groups"
+    assert "Undone." in toast(browser, "/groups")
+
+
+def test_what_changed_since_is_not_overwritten(fleet: Fleet) -> None:
+    device = fleet.device("cam").id
+    browser = fleet.browser(Role.ADMIN)
+    do(browser, "update_device", path__device_id=device, body__display_name="Press 7")
+    action, fields = fields_of(toast(browser))
+    fleet.house.client(Role.ADMIN).patch(f"/api/v1/devices/{device}", json={"display_name": "Press 8"})
+    answer = browser.post(action, data=fields)
+    assert answer.status_code == 412
+    assert "nothing was undone" in answer.text
+    assert read(fleet, f"/devices/{device}")["display_name"] == "Press 8"
+
+
+def test_nothing_is_offered_where_nobody_knows_what_was_there() -> None:
+    done = Done("put_slo", {"name": "ok"}, {"kind": "SLO"})
+    assert offer_of(done, Answer(503, {}, {})) is None
+    assert offer_of(done, Answer(404, {}, {})) == Undo("delete_slo", {"path.name": "ok"})
+
+
 def test_a_paused_rollout_goes_on(fleet: Fleet) -> None:
     for ref in ("digits@1.0.0", "digits@1.1.0"):
         fleet.release(ref, ORT)
@@ -109,6 +179,23 @@ def test_a_paused_rollout_goes_on(fleet: Fleet) -> None:
     assert read(fleet, f"/rollouts/{rollout}")["state"] == "paused"
     undone(browser)
     assert read(fleet, f"/rollouts/{rollout}")["state"] == "running"
+
+
+def test_a_rollout_that_was_paused_again_stays_paused(fleet: Fleet) -> None:
+    for ref in ("digits@1.0.0", "digits@1.1.0"):
+        fleet.release(ref, ORT)
+    fleet.device("cam")
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES)
+    browser = fleet.browser(Role.OPERATOR)
+    do(browser, "pause_rollout", path__rollout_id=rollout)
+    action, fields = fields_of(toast(browser))
+    api = fleet.house.client(Role.ADMIN)
+    api.post(f"/api/v1/rollouts/{rollout}:resume", json={})
+    api.post(f"/api/v1/rollouts/{rollout}:pause", json={"reason": "the cameras are cleaned"})
+    answer = browser.post(action, data=fields)
+    assert answer.status_code == 412
+    assert "nothing was undone" in answer.text
+    assert read(fleet, f"/rollouts/{rollout}")["state"] == "paused"
 
 
 @pytest.mark.parametrize(

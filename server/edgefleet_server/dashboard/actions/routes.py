@@ -8,6 +8,7 @@ page that the form names in `next`, with a sentence of what was done; `{id}` in 
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request
@@ -21,7 +22,8 @@ from edgefleet_server.dashboard.core.layout import SAID_COOKIE, Shell
 from edgefleet_server.dashboard.core.login import own_page, redirect, to_login
 from edgefleet_server.dashboard.operations import internal_client
 from edgefleet_server.dashboard.operations.catalog import Call, Operations
-from edgefleet_server.dashboard.operations.reversal import BEFORE, Done, Undo, sealed, undo_of
+from edgefleet_server.dashboard.operations.internal_client import Answer
+from edgefleet_server.dashboard.operations.reversal import BEFORE, Done, Undo, sealed, standing, undo_of
 
 SHOWN_ONCE: Final = frozenset(
     {
@@ -36,6 +38,13 @@ SHOWN_ONCE: Final = frozenset(
 ANSWER_PAGES: Final[Mapping[str, str]] = {"create_enrollments": "enrolment/tokens.html"}
 """Operations whose answer has a page of its own."""
 _MAX_SAID: Final = 300
+_NOTHING_THERE: Final = 404
+_CHANGED: Final = 412
+_CHANGED_SINCE: Final = {
+    "detail": "it was changed again since, so nothing was undone",
+    "next": "look at it as it is now, and change it there",
+    "code": "request.precondition_failed",
+}
 _PLACEHOLDER: Final = re.compile(r"\{([a-z_]{1,40})\}")
 Action = Annotated[Form, Depends(action_of)]
 
@@ -81,9 +90,13 @@ def add_action_route(router: APIRouter, shell: Shell) -> None:
         _check_word(form)
         if form["picks"] and not form[form["picks"]]:
             raise NothingSelectedError(own_page(form["next"]))
-        call = shell.operations(request).call(operation_id, form.fields)
-        before = await _before(request, session.principal, shell.operations(request), operation_id, form)
+        call = replace(shell.operations(request).call(operation_id, form.fields), if_match=form["if_match"])
+        before = await _seen(request, session.principal, shell.operations(request), operation_id, form)
+        if form["standing"] and before is not None and form["standing"] != _standing(operation_id, before):
+            raise RefusedError(_CHANGED_SINCE, _CHANGED, own_page(form["next"]))
         answer = await internal_client.ask(request.app, request.scope, session.principal, call)
+        if answer.status == _CHANGED and call.if_match:
+            raise RefusedError(_CHANGED_SINCE, _CHANGED, own_page(form["next"]))
         if not answer.is_ok:
             raise RefusedError(answer.value or {}, answer.status, own_page(form["back"]) if form["back"] else "")
         if operation_id in SHOWN_ONCE or form["show"]:
@@ -91,7 +104,10 @@ def add_action_route(router: APIRouter, shell: Shell) -> None:
             template = ANSWER_PAGES.get(operation_id, "answer.html")
             return shell.page(request, session, template, tab=form["tab"], **values)
         sentence = outcome(operation_id, answer.value) or form["said"] or f"Done: {operation.summary or operation_id}"
-        undo = undo_of(Done(operation_id, _path_of(form), _body_of(call), before, _mapping(answer.value)))
+        undo = offer_of(Done(operation_id, _path_of(form), _body_of(call), answer=_mapping(answer.value)), before)
+        if undo is not None and before is not None:  # the button may stand on a page for long
+            now = await _seen(request, session.principal, shell.operations(request), operation_id, form)
+            undo = _unless_changed(undo, now)
         return said(_onward(form["next"], answer.value), sentence, undo, session.form_key)
 
 
@@ -110,16 +126,34 @@ def _check_word(form: Form) -> None:
         )
 
 
-async def _before(
+async def _seen(
     request: Request, caller: Principal, operations: Operations, operation_id: str, form: Form
-) -> Mapping[str, Any] | None:
-    """Return what is there before an operation that can be undone; None for others, and where there is nothing yet."""
+) -> Answer | None:
+    """Return what is there of that which an operation changes, for those that can be undone by it; None for others."""
     reads = BEFORE.get(operation_id)
     if reads is None:
         return None
     path = {name: values for name, values in form.fields.items() if name.startswith("path.")}
-    answer = await internal_client.ask(request.app, request.scope, caller, operations.call(reads, path))
-    return _mapping(answer.value) if answer.is_ok else None
+    return await internal_client.ask(request.app, request.scope, caller, operations.call(reads, path))
+
+
+def offer_of(done: Done, before: Answer | None) -> Undo | None:
+    """Return what undoes it; nothing where nobody knows what was there: that it could not be read does not say that there was nothing."""
+    if before is None or before.status == _NOTHING_THERE:
+        return undo_of(done)
+    return undo_of(replace(done, before=_mapping(before.value))) if before.is_ok else None
+
+
+def _unless_changed(undo: Undo, now: Answer | None) -> Undo:
+    """Return what undoes it only while nobody changed it again. now: what is there after it was done."""
+    if now is None or not now.is_ok:
+        return undo
+    known = {"if_match": now.headers.get("etag", ""), "standing": _standing(undo.operation, now)}
+    return Undo(undo.operation, {**undo.fields, **{name: text for name, text in known.items() if text}})
+
+
+def _standing(operation_id: str, seen: Answer) -> str:
+    return standing(operation_id, _mapping(seen.value))
 
 
 def _path_of(form: Form) -> dict[str, str]:

@@ -49,13 +49,17 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to the API. `path` is decoded, `raw_path` and `query` are as they go over the wire."""
+    """One request to the API. `path` is decoded, `raw_path` and `query` are as they go over the wire.
+
+    if_match: do it only while what it changes has this ETag, "" = in any case.
+    """
 
     method: str
     path: str
     raw_path: str
     query: str
     body: bytes | None
+    if_match: str = ""
 
 
 class Operations:

@@ -64,6 +64,8 @@ def _scope_of(outer: Scope, caller: Principal, call: Call) -> Scope:
     headers = [(b"accept", b"application/json"), (b"host", dict(outer["headers"]).get(b"host", b"localhost"))]
     if call.body is not None:
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(call.body)).encode())]
+    if call.if_match:
+        headers.append((b"if-match", call.if_match.encode("latin-1", "replace")))
     kept = {key: outer[key] for key in ("asgi", "http_version", "scheme", "server", "client") if key in outer}
     return kept | {
         "type": "http",

@@ -1,7 +1,7 @@
 """How an action on a page is undone: the operation that puts back what was, offered with the sentence on what was done. Pure.
 
-Only what puts everything back is offered. An act that ends something (a token, a rollout, a device) or that devices have begun to follow
-has none: its own page says how to go on.
+Only what puts back all that was set is offered; samples of an objective that its removal dropped are counted anew. An act that ends
+something (a token, a rollout, a device) or that devices have begun to follow has none: its own page says how to go on.
 
 The offer travels in a cookie, sealed with the key of the session: nobody else can put one there.
 """
@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 BEFORE: Final[Mapping[str, str]] = {
+    "pause_rollout": "get_rollout",
+    "resume_rollout": "get_rollout",
     "update_device": "get_device",
     "update_group": "get_group",
     "delete_group": "get_group",
@@ -29,6 +31,8 @@ BEFORE: Final[Mapping[str, str]] = {
     "set_prediction_log": "get_prediction_log",
 }
 """What is read before an operation, with the same path, so that it can be put back."""
+STANDING: Final[Mapping[str, tuple[str, ...]]] = {"resume_rollout": ("state", "code", "reason")}
+"""What has to be as it was for an operation that takes no ETag to undo another one: what a gate has paused since stays paused."""
 MAX_CHARS: Final = 3_000
 """A browser keeps cookies of 4,096 bytes; what is longer is not offered."""
 
@@ -46,7 +50,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """The form that undoes it: the operation and its fields, one value each."""
+    """The form that undoes it: the operation and its fields, one value each. A field `next` is the page to go to, else the same one."""
 
     operation: str
     fields: Mapping[str, str]
@@ -56,6 +60,12 @@ def undo_of(done: Done) -> Undo | None:
     """Return what undoes it; None when nothing does."""
     make = _MAKERS.get(done.operation)
     return None if make is None else make(done)
+
+
+def standing(operation: str, seen: Mapping[str, Any]) -> str:
+    """Return how what an operation changes stands, of what `BEFORE` read; "" where an ETag says it."""
+    names = STANDING.get(operation, ())
+    return json.dumps([seen.get(name) for name in names], ensure_ascii=False) if names else ""
 
 
 def _same_path(operation: str) -> Callable[[Done], Undo]:
@@ -78,6 +88,18 @@ def _patched(done: Done) -> Undo | None:
     return None if old == dict(done.body) else _undo(done.operation, done.path, old)
 
 
+def _rule_patched(done: Done) -> Undo | None:
+    """Put back the fields of a rule that were sent. What was a default is one again, where the rule says so: not the same value by hand."""
+    undo = _patched(done)
+    if undo is None or done.before is None:
+        return undo
+    was_changed, default = done.before.get("changed_at") is not None, done.before.get("default")
+    old = {name: done.before.get(name) if was_changed else None for name in done.body}
+    if "threshold" in old and old["threshold"] == default:
+        old["threshold"] = None
+    return _undo(done.operation, done.path, old)
+
+
 def _made_again(operation: str, names: Sequence[str]) -> Callable[[Done], Undo | None]:
     def make(done: Done) -> Undo | None:
         if done.before is None:
@@ -87,9 +109,16 @@ def _made_again(operation: str, names: Sequence[str]) -> Callable[[Done], Undo |
     return make
 
 
-def _ended(operation: str, name: str, key: str) -> Callable[[Done], Undo | None]:
-    """End what was made, by a field of the answer."""
-    return lambda done: _undo(operation, {name: str(done.answer[key])}) if key in done.answer else None
+def _ended(operation: str, name: str, key: str, page: str = "") -> Callable[[Done], Undo | None]:
+    """End what was made, by a field of the answer. page: to go to afterwards, where what was made has a page of its own."""
+
+    def make(done: Done) -> Undo | None:
+        if key not in done.answer:
+            return None
+        undo = _undo(operation, {name: str(done.answer[key])})
+        return Undo(operation, {**undo.fields, "next": page}) if page else undo
+
+    return make
 
 
 def _put(
@@ -112,8 +141,8 @@ _MAKERS: Final[Mapping[str, Callable[[Done], Undo | None]]] = {
     "resume_rollout": _same_path("pause_rollout"),
     "update_device": _patched,
     "update_group": _patched,
-    "update_alert_rule": _patched,
-    "create_group": _ended("delete_group", "name", "name"),
+    "update_alert_rule": _rule_patched,
+    "create_group": _ended("delete_group", "name", "name", "/groups"),
     "delete_group": _made_again("create_group", ("name", "selector")),
     "create_alert_silence": _ended("end_alert_silence", "silence_id", "id"),
     "end_alert_silence": _made_again("create_alert_silence", ("matchers", "selector", "comment", "until")),
