@@ -91,6 +91,12 @@ def test_small_kinds() -> None:
         ("muted", "2 devices enrolled", "a, b, approved by ann.")
     ]
     assert texts(at(0, "alert", title="ocr is slow", to="firing")) == [("warn", "ocr is slow fires", "")]
+    grows = [
+        at(0, "alert", title="Device offline: cam1", about="device_offline hall", to="firing"),
+        at(60, "alert", title="Device offline: 2 in hall", about="device_offline hall", to="firing"),
+        at(300, "alert", title="[ended] Device offline: 2 in hall", about="device_offline hall", to="resolved"),
+    ]
+    assert texts(*grows) == [("ok", "Device offline: 2 in hall fired and ended after 5 min", "")]
     assert texts(at(0, "alert", title="ocr is slow", to="firing"), at(300, "alert", title="ocr is slow", to="resolved")) == [
         ("ok", "ocr is slow fired and ended after 5 min", "")
     ]  # fmt: skip

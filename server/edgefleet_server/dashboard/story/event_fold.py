@@ -68,6 +68,7 @@ def happening_of(event: EventView, site: str = "") -> Happening:
         by="" if actor == "engine" else actor,
         reason=text("reason"),
         title=text("title") or text("task_kind") or text("rule"),
+        about=f"{text('rule')} {text('group')}".strip() if event.kind == "alert" else "",
     )
 
 
@@ -120,7 +121,7 @@ def _key(one: Happening, stages: Mapping[tuple[str, str], tuple[str, str]]) -> t
         return (kind, one.model)
     if kind in {"release", "published"}:
         return (kind, one.release, one.to)
-    return (kind, one.title if kind in {"alert", "task"} else "")
+    return (kind, one.about or one.title if kind in {"alert", "task"} else "")
 
 
 def _release(target: str) -> str:

@@ -21,7 +21,8 @@ class Tone(StrEnum):
 class Happening:
     """One thing that happened, whatever wrote it down. `to`: the state that was reached; by: a person, "" when nobody acted.
 
-    name: what people call the device; site: where it is, "" when unknown. is_event: there is an event of it.
+    name: what people call the device; site: where it is, "" when unknown. about: of an alert, what stays the same of its messages.
+    is_event: there is an event of it.
     """
 
     at: datetime
@@ -38,6 +39,7 @@ class Happening:
     by: str = ""
     reason: str = ""
     title: str = ""
+    about: str = ""
     is_event: bool = True
 
 
