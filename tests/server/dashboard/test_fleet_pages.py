@@ -143,6 +143,14 @@ def test_the_list_begins_with_what_needs_a_look(story: Story) -> None:
     assert "need a look." in part_of(fleet.browser(Role.VIEWER).get("/devices?sort=id").text, "lead")
 
 
+def test_a_fleet_of_revoked_devices_is_not_called_well(fleet: Fleet) -> None:
+    device = fleet.device("cam").id
+    browser, admin = fleet.browser(Role.VIEWER), fleet.house.client(Role.ADMIN)
+    assert "1 of 1 needs a look" in part_of(browser.get("/devices").text, "lead")
+    assert admin.delete(f"/api/v1/devices/{device}").is_success
+    assert part_of(browser.get("/devices").text, "lead") == "No device is in use: all that were enrolled are revoked."
+
+
 def test_a_slow_model_is_seen_in_the_list(story: Story) -> None:
     page = story[0].browser(Role.VIEWER).get("/devices").text
     assert len(re.findall(r'<svg class="spark".*?<polyline points="[0-9., ]+"/></svg> 8\.\d ms', page, re.DOTALL)) == 1

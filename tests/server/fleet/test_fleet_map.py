@@ -11,6 +11,7 @@ from edgefleet_protocol.messages import Phase, assignment_of
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.health_state import Health
 from edgefleet_server.fleet.inventory.device_health import DeviceHealthReader
+from edgefleet_server.fleet.inventory.device_list import DeviceLister
 from edgefleet_server.fleet.inventory.fleet_map import FleetMap, FleetMapper, Grouping, MapQuestion
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 from tests.server.fleet.house import START
@@ -86,6 +87,13 @@ def test_what_is_kept_is_forgotten_when_a_device_reports(filled: Database) -> No
     assert after.version != before.version
     mapper.forget()
     assert mapper.read(MapQuestion()).version == after.version
+
+
+def test_versions_that_few_devices_run_are_known_too(db: Database) -> None:
+    with db.session() as session:
+        for n in range(14):
+            add(session, f"cam{n}", models={"ocr": f"1.{n}"})
+    assert len(DeviceLister(db, HandClock(START)).facets().versions) == 14
 
 
 def test_departures_are_those_that_are_away_still(filled: Database) -> None:

@@ -2,15 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
 from edgefleet_server.dashboard.core.filters import SEVERITY_KINDS
-from edgefleet_server.dashboard.core.rows import (
-    DeviceLine,
-    device_line,
-)
+from edgefleet_server.dashboard.core.rows import DeviceLine, device_line
 from edgefleet_server.dashboard.devices.health_panel import KINDS as HEALTH_KINDS
 from edgefleet_server.dashboard.fleet.device_query import MAX_IDS, Search, ids_selector
 from edgefleet_server.dashboard.timelines.time_range import Asked
@@ -28,15 +24,8 @@ from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.timelines.model import LinesBy, Scope
 
 PAGE_DEVICES: Final = 50
-PAGE_ROLLOUTS: Final = 10
-PAGE_EVENTS: Final = 10
 PAGE_GROUPS: Final = 50
-SHOWN_TROUBLED: Final = 8
-SHOWN_SLOS: Final = 6
-SHOWN_ALERTS: Final = 5
-SHOWN_CHARTS: Final = 2
 SHOWN_IN_BULK: Final = 20
-ALERTS_AGE: Final = timedelta(days=1)
 FACET_OPTIONS: Final = 12
 
 
@@ -88,7 +77,7 @@ class SortLink:
 class FleetPage:
     """A page of devices; addresses are empty where there is nothing on that side. fleet: live devices and revoked ones in all.
 
-    ill: how many live ones need a look.
+    live: those that are not revoked; ill: how many of them need a look.
     """
 
     search: Search
@@ -101,6 +90,7 @@ class FleetPage:
     facets: Sequence[Facet]
     sorts: Mapping[str, SortLink]
     fleet: int
+    live: int
     ill: int
 
 
@@ -164,6 +154,7 @@ class FleetPages:
             facets=_facets(search, facets, health),
             sorts={order.value: _sort_link(search, order) for order in Order},
             fleet=fleet,
+            live=sum(health.values()),
             ill=sum(health.get(one, 0) for one in ATTENTION),
         )
 
@@ -240,7 +231,10 @@ def _facets(search: Search, facets: Facets, health: Mapping[Health, int]) -> lis
         Facet("Profile", [option("profile", name, count) for name, count in profiles]),
         Facet(
             "Runs",
-            [option(f"model.{model}", version, n, f"{model}@{version}") for model, version, n in facets.versions],
+            [
+                option(f"model.{model}", version, n, f"{model}@{version}")
+                for model, version, n in facets.versions[:FACET_OPTIONS]
+            ],
         ),
         Facet("Group", [option("group", name, None) for name in facets.groups[:FACET_OPTIONS]]),
     ]

@@ -264,6 +264,7 @@ class FleetReader:
         found: dict[str, DeviceCrowds] = {}
         with self._db.read() as session:
             groups = device_selector.all_groups(session)
+            is_judged = any(one.asks_for_health() for one in groups.values())
             for start in range(0, len(ids), fleet_store.IN_CHUNK):
                 chosen = ids[start : start + fleet_store.IN_CHUNK]
                 states = inventory_store.shown_states(session, chosen) if groups else {}
@@ -271,7 +272,8 @@ class FleetReader:
                     status = fleet_store.status_of(row.is_online, row.revoked_at)
                     if status is DeviceStatus.REVOKED or row.suspect_since is not None:
                         continue
-                    own = _facts(row, status, states.get(row.id, ())) if groups else {}
+                    mine = states.get(row.id, ())
+                    own = _facts(row, status, mine, judged(row, mine).health if is_judged else "") if groups else {}
                     inside = sorted(device_selector.groups_of(own, groups)) if groups else []
                     found[row.id] = DeviceCrowds(row.profile, row.labels, inside, row.display_name)
         return found
@@ -322,10 +324,10 @@ def device_views(session: Session, rows: Sequence[Any], withdrawn: Mapping[str, 
     return [_device_view(row, states.get(row.id, ()), groups, withdrawn) for row in rows]
 
 
-def _facts(row: Any, status: DeviceStatus, states: Sequence[Any]) -> dict[str, str]:
+def _facts(row: Any, status: DeviceStatus, states: Sequence[Any], health: str) -> dict[str, str]:
     versions = {state.model: state.version for state in states if state.version}
     own = DeviceFacts(DeviceId(row.id), ProfileName(row.profile), row.arch, status, row.labels, row.free_mb, versions)
-    own = replace(own, is_suspect=row.suspect_since is not None, health=judged(row, states).health.value)
+    own = replace(own, is_suspect=row.suspect_since is not None, health=health)
     return grammar.facts_of(own)
 
 
@@ -363,7 +365,9 @@ def _device_view(
             )
             for state in states
         ],
-        groups=sorted(device_selector.groups_of(_facts(row, status, states), groups)) if groups else (),
+        groups=sorted(device_selector.groups_of(_facts(row, status, states, judgement.health), groups))
+        if groups
+        else (),
         display_name=row.display_name,
         suspect_since=row.suspect_since,
         suspect_reason=row.suspect_reason,

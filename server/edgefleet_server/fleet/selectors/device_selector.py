@@ -30,7 +30,7 @@ def matching(session: Session, selector: grammar.Selector) -> Iterator[DeviceFac
     with_models = any(one.asks_for_models() for one in asked)
     words = health_of(session, condition) if any(one.asks_for_health() for one in asked) else {}
     for found in group_store.facts(session, condition, with_models=with_models):
-        device = replace(found, health=words[found.id]) if words else found
+        device = replace(found, health=words.get(found.id, "")) if words else found  # it may have come since
         inside = groups_of(grammar.facts_of(device), groups) if groups else frozenset()
         yield replace(device, groups=inside) if inside else device
 
