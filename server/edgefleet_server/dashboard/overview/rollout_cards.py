@@ -25,16 +25,6 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     _S.SUPERSEDED: ("off", "Replaced"),
     _S.CANCELLED: ("off", "Aborted"),
 }
-_STAGES: Final[Mapping[str, str]] = {
-    StageState.PASSED: "done",
-    StageState.EXPOSING: "now",
-    StageState.SOAKING: "now",
-    StageState.JUDGING: "now",
-    StageState.FAILED: "stop",
-    StageState.HELD: "held",
-    StageState.SKIPPED: "never",
-}
-"""Classes of stages; those that have not begun have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +61,7 @@ def card_of(line: RolloutLine) -> RolloutCard:
         name=line.name,
         kind=kind,
         word=word,
-        pipe=[(_STAGES.get(one.state, ""), sentence(one.name), _counted(one)) for one in line.stages],
+        pipe=[(one.sign, sentence(one.name), _counted(one)) for one in line.stages],
         says=line.reason,
         decides_at=None if line.outlook is None else line.outlook.next_decision_at,
         created_at=line.created_at,

@@ -17,15 +17,17 @@
   };
   const WORST = ["b", "o", "w", "q", "u", "v4", "v3", "v2", "n", "v1", ""];
   const known = new Map();
+  const versionNow = () => part.querySelector("[data-version]")?.dataset.version ?? "";
 
   function namesOf(group, from) {
     const base = part.dataset.names;
     const address = `${base}${base.includes("?") ? "&" : "?"}of=${encodeURIComponent(group)}&start=${from}`;
-    if (!known.has(address)) {
+    const key = `${versionNow()} ${address}`; // a device that comes or goes moves those behind it
+    if (!known.has(key)) {
       if (known.size > 200) known.clear();
-      known.set(address, fetch(address).then((answer) => (answer.ok ? answer.json() : [])).catch(() => []));
+      known.set(key, fetch(address).then((answer) => (answer.ok ? answer.json() : [])).catch(() => []));
     }
-    return known.get(address);
+    return known.get(key);
   }
 
   async function deviceAt(group, place) {
@@ -370,7 +372,7 @@
   });
 
   async function read() {
-    version = part.querySelector("[data-version]")?.dataset.version ?? "";
+    version = versionNow();
     const answer = await fetch(atlas.dataset.map).catch(() => null);
     if (!answer?.ok) return;
     const found = await answer.json();
@@ -387,8 +389,7 @@
 
   let isReading = false;
   new MutationObserver(() => {
-    const now = part.querySelector("[data-version]")?.dataset.version ?? "";
-    if (isReading || now === version) return;
+    if (isReading || versionNow() === version) return;
     isReading = true;
     setTimeout(() => read().finally(() => (isReading = false)), AGAIN_MS);
   }).observe(part, { subtree: true, childList: true, attributes: true, attributeFilter: ["data-version"] });
