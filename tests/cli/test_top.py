@@ -13,10 +13,10 @@ from textual.pilot import Pilot
 from edgefleet_cli.core.api.alert import Alert
 from edgefleet_cli.core.api.device import Device
 from edgefleet_cli.core.api.rollout import Rollout
-from edgefleet_cli.core.errors import ApiError, CliError
+from edgefleet_cli.core.errors import ApiError
 from edgefleet_cli.core.options import GlobalOptions
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.top import commands
+from edgefleet_cli.top import commands, live_feed
 from edgefleet_cli.top.fleet_screen import Dashboard
 from edgefleet_cli.top.fleet_view import SORTS, FleetView, device_rows, sentence
 from edgefleet_cli.top.panes import Devices
@@ -30,7 +30,7 @@ from tests.cli.test_timelines import STEPS, line, timeline
 from tests.server.dashboard.fleet import ORT, Fleet
 from tests.server.dashboard.serving import served
 
-Play = Pilot[CliError | None]
+Play = Pilot[Exception | None]
 LOOKS = 1500
 Steps = Callable[[Dashboard, Play], Awaitable[None]]
 STAGES = [
@@ -88,13 +88,13 @@ async def until(pilot: Play, holds: Callable[[], bool]) -> None:
     raise AssertionError(screen_text(pilot.app))
 
 
-async def shows(app: App[CliError | None], pilot: Play, *words: str) -> str:
+async def shows(app: App[Exception | None], pilot: Play, *words: str) -> str:
     """Wait until the screen shows words, and return what stands on it."""
     await until(pilot, lambda: all(word in screen_text(app) for word in words))
     return screen_text(app)
 
 
-def screen_text(app: App[CliError | None]) -> str:
+def screen_text(app: App[Exception | None]) -> str:
     """Return what stands on the screen."""
     rows = app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in row).rstrip() for row in rows)
@@ -187,6 +187,59 @@ def test_a_lost_server_is_said_and_come_back_to(fleet: Stub) -> None:
     play(Session(GlobalOptions(server=fleet.url, token="t")), steps)
 
 
+def test_events_are_followed_after_a_server_that_was_away_at_first(
+    fleet: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_feed, "FIRST_PAUSE_S", 0.05)
+    says(fleet)
+    away = problem(503, "server.database_unavailable", "the database is away")
+    event = {"id": 7, "at": NOON.isoformat(), "kind": "enrolled", "device": "d-1", "detail": {}}
+    fleet.says("GET /events", away, page([event]))
+
+    async def steps(app: Dashboard, pilot: Play) -> None:
+        await pilot.press("4")
+        await shows(app, pilot, "d-1 enrolled")
+
+    play(Session(GlobalOptions(server=fleet.url, token="t")), steps)
+
+
+def test_what_is_typed_and_what_devices_say_is_text_and_no_markup(fleet: Stub) -> None:
+    hostile = "[/]\x1b]0;x\x07[bold"
+    says(fleet)
+    reason = {"health": "failing", "text": hostile}
+    device = {"id": "d-1", "display_name": hostile, "health": "failing", "health_reasons": [reason], "models": []}
+    fleet.says("GET /devices", page([device | {"labels": {"a": hostile}}]))
+    fleet.says("GET /rollouts", page([rollout(state="running", reason=hostile)]))
+    fleet.says("POST /rollouts/r-7f3a9c:pause", rollout(state="paused"))
+    fleet.says("GET /devices/d-1", device | {"labels": {"a": hostile}})
+    fleet.says("GET /devices/d-1/metrics", problem(404, "device.no_figures", "none"))
+
+    async def steps(app: Dashboard, pilot: Play) -> None:
+        assert "\x1b" not in await shows(app, pilot, "[/]\\x1b]0;x")
+        await pilot.press("enter")
+        assert "\x1b" not in await shows(app, pilot, "✗ failing", "[/]\\x1b]0;x")
+        await pilot.press("escape", "2", "p", *"[/b]", "enter")
+        await shows(app, pilot, "[/b]")
+
+    play(Session(GlobalOptions(server=fleet.url, token="t")), steps)
+
+
+def test_an_answer_that_cannot_be_shown_ends_it_with_the_error(fleet: Stub) -> None:
+    says(fleet)
+    broken = {"name": "canary", "state": "passed", "opened_at": "then", "ended_at": "now", "strata": []}
+    fleet.says("GET /rollouts", page([rollout(stages=[broken], state="finished")]))
+    app = Dashboard(Session(GlobalOptions(server=fleet.url, token="t")))
+    asyncio.run(app.run_async(headless=True))
+    assert isinstance(app.return_value, ValueError)
+
+
+def test_a_server_that_does_not_know_the_question_ends_it_with_the_error(fleet: Stub) -> None:
+    fleet.says("GET /devices", problem(400, "selector.unknown_key", "no such key: health"))
+    app = Dashboard(Session(GlobalOptions(server=fleet.url, token="t")))
+    asyncio.run(app.run_async(headless=True))
+    assert isinstance(app.return_value, ApiError)
+
+
 def test_a_token_that_is_not_valid_ends_it_with_the_error(fleet: Stub) -> None:
     fleet.says("GET /devices", problem(401, "auth.unknown_token", "this token is not known"))
     app = Dashboard(Session(GlobalOptions(server=fleet.url, token="t")))
@@ -206,10 +259,11 @@ def test_on_a_terminal_and_without_textual(fleet: Stub, edgectl: Edgectl, monkey
     assert edgectl("top", "--plain").err == ""
 
 
-def view(alerts: int = 0, waiting: int = 0, **counts: int) -> FleetView:
+def view(alerts: int = 0, waiting: int = 0, back: int = 0, **counts: int) -> FleetView:
     """Return a fleet."""
     firing = [Alert(id=n, state="firing", severity="warning") for n in range(alerts)]
-    return FleetView(NOON, counts, 0, [], [Rollout(id=str(n), state="paused") for n in range(waiting)], firing)
+    states = ["paused"] * waiting + ["rolling_back"] * back
+    return FleetView(NOON, counts, 0, [], [Rollout(id=str(n), state=one) for n, one in enumerate(states)], firing)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +275,7 @@ def view(alerts: int = 0, waiting: int = 0, **counts: int) -> FleetView:
         (view(healthy=8, alerts=1, waiting=2), "warn", "All 8 devices are healthy; 2 rollouts wait for a person, 1 alert fires."),
         (view(healthy=5, offline=2, degraded=1), "warn", "The fleet works, but 3 of 8 devices need attention: 2 offline, 1 degraded."),
         (view(healthy=7, failing=1), "bad", "The fleet works, but 1 of 8 devices needs attention: 1 failing."),
+        (view(healthy=8, back=1), "bad", "All 8 devices are healthy; 1 rollout goes back."),
         (view(unknown=2), "bad", "No device is well: 2 unknown."),
     ],
 )  # fmt: skip

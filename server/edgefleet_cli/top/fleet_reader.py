@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import ApiError
 from edgefleet_cli.core.transport.api_client import ApiClient
+from edgefleet_cli.core.transport.reply import Page
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.rollout.render import UNSETTLED
 from edgefleet_cli.timelines.commands import USUAL_SPAN
@@ -35,12 +36,19 @@ def fleet_view(reader: ApiClient, now: datetime) -> FleetView:
         counts[health] = int(page.raw.get("total") or len(page.replies))
         devices = {one.id: one for one in page} | devices
     rollouts = reader.page("/rollouts", api.rollout.Rollout, state=UNSETTLED, limit=ROLLOUTS)
+    more_rollouts = _more(rollouts)
     opened = [_whole(reader, one) if place < DETAILED else one for place, one in enumerate(rollouts)]
     if not opened:
         opened = list(reader.page("/rollouts", api.rollout.Rollout, limit=PAST_ROLLOUTS))
     alerts = reader.page("/alerts", api.alert.Alert, limit=ALERTS)
+    more_alerts = _more(alerts)
     online = reader.get("/fleet/summary", api.fleet.FleetSummary).value.status.get("online", 0)
-    return FleetView(now, counts, online, list(devices.values()), opened, list(alerts))
+    return FleetView(now, counts, online, list(devices.values()), opened, list(alerts), more_rollouts, more_alerts)
+
+
+def _more(page: Page[Any]) -> int:
+    """Return how many there are beyond those of a first page."""
+    return max(0, int(page.raw.get("total") or 0) - len(page.replies))
 
 
 def _whole(reader: ApiClient, rollout: api.rollout.Rollout) -> api.rollout.Rollout:

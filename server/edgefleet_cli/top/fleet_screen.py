@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from rich.text import Text
 from textual import events, on
@@ -31,6 +31,9 @@ from edgefleet_cli.top.fleet_view import SORTS, FleetView, Tile, device_rows, ti
 from edgefleet_cli.top.live_feed import LiveFeed
 from edgefleet_cli.top.panes import Alerts, Devices, Events, FleetLine, Rollouts, TileBox, alert_text
 from edgefleet_cli.top.rollout_actions import Action, actions_of
+
+if TYPE_CHECKING:
+    from textual.notifications import SeverityLevel
 
 T = TypeVar("T")
 NARROW_COLUMNS, LOW_ROWS = 120, 34
@@ -69,7 +72,7 @@ Confirmation, Page { align: center middle; }
 """
 
 
-class Dashboard(App[CliError | None]):
+class Dashboard(App[Exception | None]):
     """The fleet, live. Returns the error that ended it, None when a person did."""
 
     CSS = CSS
@@ -153,7 +156,7 @@ class Dashboard(App[CliError | None]):
         """Say that the server is away, or is back."""
         self._later(self._show_away, why)
 
-    def refused(self, error: CliError) -> None:
+    def ended(self, error: Exception) -> None:
         """End with the error."""
         self._later(self.exit, error)
 
@@ -208,7 +211,7 @@ class Dashboard(App[CliError | None]):
             shown = f", first {len(view.devices)}" if len(view.devices) < view.total else ""
             wanted = f", with {self._wanted!r}" if self._wanted else ""
             counts |= {"devices": f" {view.total}{shown}, {self._order}{wanted}", "rollouts": f" {view.open_rollouts}"}
-            counts |= {"alerts": f" {len(view.alerts)}"}
+            counts |= {"alerts": f" {len(view.alerts) + view.more_alerts}"}
         tabs = Text()
         for number, name in enumerate(PANES, 1):
             label = f"{number} {TITLES[name]}{visible(counts[name])}"
@@ -323,7 +326,7 @@ class Dashboard(App[CliError | None]):
         rollout = self._base.query_one(Rollouts).chosen
         action = actions_of(rollout).get(key) if rollout is not None else None
         if rollout is None or action is None:
-            self.notify("That cannot be done to it now; Enter says what can.", severity="warning")
+            self._say("That cannot be done to it now; Enter says what can.", "warning")
             return
         act, chosen = action, rollout
 
@@ -340,10 +343,14 @@ class Dashboard(App[CliError | None]):
             return client.act(rollout.id, action.verb, action.body(reason)).value.state
 
         def done(state: str) -> None:
-            self.notify(f"{rollout.release} is {state.replace('_', ' ')}. The same: {action.command(rollout, reason)}")
+            self._say(f"{rollout.release} is {state.replace('_', ' ')}. The same: {action.command(rollout, reason)}")
             self.feed.wake()
 
         self._apart(do, done)
+
+    def _say(self, text: str, severity: SeverityLevel = "information") -> None:
+        """Show a message over the screen, as it is: no markup, and nothing that steers a terminal."""
+        self.notify(visible(text), severity=severity, timeout=10 if severity == "error" else None, markup=False)
 
     def read_device(self, name: str, then: Callable[[DeviceDetails], None]) -> None:
         """Read a device, then show it."""
@@ -364,11 +371,10 @@ class Dashboard(App[CliError | None]):
 
         def run() -> None:
             try:
-                found = do()
+                self._later(then, do())
             except CliError as error:
-                said = f"{error.message}. {error.next_step}"
-                self._later(lambda text: self.notify(text, severity="error", timeout=10, markup=False), visible(said))
-            else:
-                self._later(then, found)
+                self._later(lambda said: self._say(said, "error"), f"{error.message}. {error.next_step}")
+            except Exception as error:  # noqa: BLE001  # the outermost call of a thread: it must not end without a word
+                self.ended(error)
 
         threading.Thread(target=run, name="edgectl-top-act", daemon=True).start()

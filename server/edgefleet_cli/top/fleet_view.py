@@ -14,6 +14,8 @@ from edgefleet_cli.rollout.render import REGRESSED, WAITS_FOR_A_PERSON, is_final
 WORST_FIRST: Final = ("failing", "offline", "degraded", "unknown", "updating", "healthy")
 """Healths as the server judges them (docs/how-to/find-devices.md); what it does not know yet comes first."""
 ATTENTION: Final = ("failing", "offline", "degraded", "unknown")
+GOES_BACK: Final = ("rolling_back", REGRESSED)
+"""States of a rollout that are bad news for the fleet, as on the overview page."""
 MARKS: Final[Mapping[str, str]] = {
     "failing": "✗", "offline": "◌", "degraded": "▲", "unknown": "?", "updating": "◐", "healthy": "●", "revoked": "–",
 }  # fmt: skip
@@ -27,7 +29,10 @@ KIND_MARKS: Final[Mapping[str, str]] = {"ok": "●", "warn": "▲", "bad": "✗"
 
 @dataclass(frozen=True)
 class FleetView:
-    """What one look brought. counts: devices by health, exact; devices: the worst first, not all of a large fleet."""
+    """What one look brought. counts: devices by health, exact; devices: the worst first, not all of a large fleet.
+
+    more_rollouts, more_alerts: how many there are beyond those that were read.
+    """
 
     at: datetime
     counts: Mapping[str, int]
@@ -35,11 +40,13 @@ class FleetView:
     devices: Sequence[api.device.Device]
     rollouts: Sequence[api.rollout.Rollout]
     alerts: Sequence[api.alert.Alert]
+    more_rollouts: int = 0
+    more_alerts: int = 0
 
     @property
     def open_rollouts(self) -> int:
         """Return how many rollouts still have something to say; without one the list has the last ones."""
-        return sum(one.state == REGRESSED or not is_final(one) for one in self.rollouts)
+        return self.more_rollouts + sum(one.state == REGRESSED or not is_final(one) for one in self.rollouts)
 
     @property
     def total(self) -> int:
@@ -60,20 +67,20 @@ def sentence(view: FleetView) -> Sentence:
         return Sentence("off", "No device is enrolled yet: `edgectl device enroll` makes the line that enrols one.")
     bad = {health: view.counts.get(health, 0) for health in ATTENTION if view.counts.get(health)}
     firing = [one for one in view.alerts if one.state == "firing" and not one.suppressed_by]
-    waiting = [one for one in view.rollouts if one.state in {*WAITS_FOR_A_PERSON, REGRESSED}]
-    more = (
-        [f"{counted(len(waiting), 'rollout')} {'waits' if len(waiting) == 1 else 'wait'} for a person"]
-        if waiting
-        else []
-    )
-    more += [f"{counted(len(firing), 'alert')} {'fires' if len(firing) == 1 else 'fire'}"] if firing else []
+    waiting = sum(one.state in WAITS_FOR_A_PERSON for one in view.rollouts)
+    back = sum(one.state in GOES_BACK for one in view.rollouts)
+    more = [f"{counted(back, 'rollout')} {'goes' if back == 1 else 'go'} back"] if back else []
+    more += [f"{counted(waiting, 'rollout')} {'waits' if waiting == 1 else 'wait'} for a person"] if waiting else []
+    least = "at least " if view.more_alerts else ""
+    more += [f"{least}{counted(len(firing), 'alert')} {'fires' if len(firing) == 1 else 'fire'}"] if firing else []
+    is_grave = bool(back) or any(one.severity == "critical" for one in firing)
     reasons = [*(f"{count} {health}" for health, count in bad.items()), *more]
     healthy = view.counts.get("healthy", 0)
     if bad:
         count = sum(bad.values())
         needs = f"{count} of {counted(view.total, 'device')} {'needs' if count == 1 else 'need'} attention"
         joined = "No device is well" if count == view.total else f"The fleet works, but {needs}"
-        is_bad = "failing" in bad or count == view.total or any(one.severity == "critical" for one in firing)
+        is_bad = is_grave or "failing" in bad or count == view.total
         return Sentence("bad" if is_bad else "warn", f"{joined}: {', '.join(reasons)}.")
     updating = view.counts.get("updating", 0)
     said = (
@@ -83,8 +90,7 @@ def sentence(view: FleetView) -> Sentence:
     )
     if not more:
         return Sentence("ok", f"{said}.")
-    is_critical = any(one.severity == "critical" for one in firing)
-    return Sentence("bad" if is_critical else "warn", f"{said}; {', '.join(more)}.")
+    return Sentence("bad" if is_grave else "warn", f"{said}; {', '.join(more)}.")
 
 
 def _some(healthy: int, updating: int, total: int) -> str:

@@ -1,7 +1,8 @@
-"""Keeps `edgectl top` current: it follows the event stream, and looks at the fleet again when something happened. It never polls.
+"""Keeps `edgectl top` current: it follows the event stream, and looks at the fleet again when something happened.
 
 Two daemon threads, which end with the process: one follows events, the other waits until one came, or for `SLOW_S`, because figures come
-without an event. A burst of events is one look. While the server is away, looks are tried again at longer and longer distances.
+without an event. A burst of events is one look. While the server is away, looks are tried again at longer and longer distances. Any other
+error ends the screen: one that stands still must not look current.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Final, Protocol
 
 from edgefleet_cli.core import api
 from edgefleet_cli.core.clock import SystemClock
-from edgefleet_cli.core.errors import ApiError, BadAnswerError, CliError, ServerUnreachableError
+from edgefleet_cli.core.errors import CliError
 from edgefleet_cli.core.transport.api_client import ApiClient
+from edgefleet_cli.core.transport.server_retry import FIRST_PAUSE_S, LONGEST_PAUSE_S, is_passing
 from edgefleet_cli.fleet.follow import Follower
 from edgefleet_cli.render.output import one_line
 from edgefleet_cli.top.fleet_reader import fleet_timeline, fleet_view
@@ -21,7 +23,6 @@ from edgefleet_cli.top.fleet_view import FleetView
 SLOW_S: Final = 30.0
 FIGURES_S: Final = 60.0
 GATHER_S: Final = 1.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0
 EVENTS: Final = 100
 
 
@@ -40,8 +41,8 @@ class Watcher(Protocol):
     def server_away(self, why: str) -> None:
         """The server does not answer; "" when it does again."""
 
-    def refused(self, error: CliError) -> None:
-        """The server refuses what is asked: nothing more will come."""
+    def ended(self, error: Exception) -> None:
+        """The server refuses what is asked, or what it said cannot be shown: nothing more will come."""
 
 
 class LiveFeed:
@@ -84,11 +85,9 @@ class LiveFeed:
         while not self.is_over:
             try:
                 self._look()
-            except RuntimeError:  # how httpx says that it was closed
-                return
-            except (ServerUnreachableError, BadAnswerError, ApiError) as error:
-                if isinstance(error, ApiError) and error.status in {401, 403}:
-                    self._watcher.refused(error)
+            except Exception as error:  # noqa: BLE001  # the outermost loop of a thread: it must not end without a word
+                if not isinstance(error, CliError) or not is_passing(error):
+                    self._watcher.ended(error)
                     return
                 self._watcher.server_away(one_line(error.message))
                 self._over.wait(pause_s)
@@ -118,7 +117,9 @@ class LiveFeed:
                         return
                     self._watcher.event_seen(event.value)
                     self.wake()
-            except ServerUnreachableError:
-                self._over.wait(LONGEST_PAUSE_S)
-            except (CliError, RuntimeError):
+            except CliError as error:
+                if not is_passing(error):
+                    return
+                self._over.wait(FIRST_PAUSE_S)
+            except RuntimeError:  # how httpx says that it was closed
                 return

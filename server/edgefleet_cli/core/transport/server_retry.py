@@ -16,6 +16,13 @@ LONGEST_PAUSE_S = 10.0
 _BUSY = 429
 
 
+def is_passing(error: Exception) -> bool:
+    """Tell whether the server may answer later; other errors say that the question itself is wrong."""
+    if isinstance(error, ApiError):
+        return error.status >= 500 or error.status == _BUSY
+    return isinstance(error, ServerUnreachableError | BadAnswerError)
+
+
 class ServerRetry:
     """Asks, and waits longer after each failure in a row; `note` is called once when it begins to wait, and once when that is over.
 
@@ -37,7 +44,7 @@ class ServerRetry:
         try:
             answer = question()
         except (ServerUnreachableError, BadAnswerError, ApiError) as error:
-            if isinstance(error, ApiError) and error.status < 500 and error.status != _BUSY:
+            if not is_passing(error):
                 raise
             self._wait(error, until_s)
             return None
