@@ -7,6 +7,7 @@ and `edgectl convert` start it as a process of its own.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -29,6 +30,10 @@ def main(argv: list[str] | None = None) -> None:
 
         sys.stdout.write(f"edgectl {own_version()}\n")
         sys.exit(0)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.isatty():
+        sys.stdout.reconfigure(
+            errors="replace"
+        )  # a terminal without UTF-8 shows `?`; a pipe gets what is right or an error
     sys.exit(run(arguments))
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgefleet_cli.render.braille_canvas import DASHED, BrailleCanvas
 from edgefleet_cli.render.braille_chart import GUTTER, Chart, Limit, Line, Run, Sign, chart_rows, time_ticks
+from edgefleet_cli.render.width import cut_runs
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import NOON, Stub, page
 from tests.cli.terminal import Terminal
@@ -135,3 +136,10 @@ def test_without_objectives_to_read_there_is_no_limit(edgectl: Edgectl, fleet: S
     fleet.says("GET /slos", (status, {"title": "Refused", "status": status, "code": "x", "detail": "no", "next": ""}))
     ran = edgectl("model", "metrics", "digits", "--chart")
     assert ran.code == (0 if status == 404 else 4)
+
+
+def test_runs_are_cut_by_cells_not_by_characters() -> None:
+    row = [("東京-1", "bold"), (" 12 devices", "")]
+    assert cut_runs(row, 17) == row
+    assert cut_runs(row, 10) == [("東京-1", "bold"), (" 12…", "")]
+    assert cut_runs(row, 4) == [("東…", "bold")]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.transport.reply import struct_of
-from edgefleet_cli.rollout.stage_pipeline import gauge, pipeline_text, stage_strip
+from edgefleet_cli.rollout.stage_pipeline import gauge, pipeline_text
 from tests.cli.fleet_stub import NOON, cell, counts, rollout, stage
 
 SOAK = {
@@ -86,9 +86,7 @@ def test_what_ended_waits_for_nothing_and_who_stopped_it_is_not_called_a_failure
     assert "✗" not in said
 
 
-def test_the_strip_and_the_gauge() -> None:
-    stages = [stage(0, "a", [], state="passed"), stage(1, "b", [], state="soaking"), stage(2, "c", [])]
-    assert stage_strip(struct_of(rollout(stages=stages), Rollout).stages) == "●─◐┄○"
+def test_the_gauge() -> None:
     assert gauge(0.01, 100, 10) == "●┄┄┄┄┄┄┄┄┄┤"
     assert gauge(5000, 100, 10) == "━━━━━━━━━●┤"
 

@@ -74,11 +74,6 @@ def test_a_stratum_that_failed_on_evidence() -> None:
     assert _drawn(rollout_tree(_typed(shown), NOON)) == _ROLLED_BACK
 
 
-def test_a_compact_tree_is_one_line_a_stage_in_which_nothing_goes_on() -> None:
-    drawn = _drawn(rollout_tree(_typed(rollout()), NOON, is_compact=True)).splitlines()
-    assert drawn == [*_TREE.splitlines()[:-2]]
-
-
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_the_tree_fits_the_terminal(width: int) -> None:
     assert (

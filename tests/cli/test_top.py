@@ -259,6 +259,18 @@ def test_on_a_terminal_and_without_textual(fleet: Stub, edgectl: Edgectl, monkey
     assert edgectl("top", "--plain").err == ""
 
 
+def test_a_terminal_without_utf_8_gets_tables(fleet: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    says(fleet)
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    terminal = Terminal(fleet, "top", "--timeout", "0.1s")
+    assert terminal.end() == 8
+    assert "1 device: 1 online" in terminal.shown
+    assert commands.TERMINAL_HINT.partition(":")[0][:30] in " ".join(terminal.shown.split())
+    drawn = Terminal(fleet, "fleet", "metrics", "--chart")
+    assert drawn.end() == 0
+    assert "Requests" in drawn.shown
+
+
 def view(alerts: int = 0, waiting: int = 0, back: int = 0, **counts: int) -> FleetView:
     """Return a fleet."""
     firing = [Alert(id=n, state="firing", severity="warning") for n in range(alerts)]

@@ -14,6 +14,7 @@ from datetime import datetime, tzinfo
 from typing import Final
 
 from edgefleet_cli.render.braille_canvas import DASHED, DOTS_Y, DOTTED, SOLID, SPARSE, BrailleCanvas
+from edgefleet_cli.render.width import cut_runs
 
 GUTTER: Final = 11
 LEAST_WIDTH: Final = GUTTER + 16
@@ -60,7 +61,7 @@ class Sign:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What a chart shows. at: the time of each step; show: how a value is written, with its unit."""
+    """What a chart shows. show: how a value is written, with its unit; ticks: labels below it, by the share of its width."""
 
     title: str
     lines: Sequence[Line]
@@ -185,17 +186,7 @@ def _heads(chart: Chart, scale: _Scale, width: int) -> Iterator[list[Run]]:
             yield row
             row = [("  ", "")]
         row += [*([("  ", "")] if row and row != [("  ", "")] else []), *word]
-    yield _cut(row, width)
-
-
-def _cut(row: list[Run], width: int) -> list[Run]:
-    kept, left = [], width
-    for text, kind in row:
-        kept.append((text if len(text) <= left else f"{text[: max(0, left - 1)]}…", kind))
-        left -= len(text)
-        if left <= 0:
-            break
-    return kept
+    yield cut_runs(row, width)
 
 
 def _marks(chart: Chart, scale: _Scale, width: int) -> Iterator[list[Run]]:

@@ -53,6 +53,19 @@ def shares(needed: Sequence[int], least: Sequence[int], width: int) -> list[int]
     return given
 
 
+def cut_runs(row: Sequence[tuple[str, str]], width: int) -> list[tuple[str, str]]:
+    """Return runs of text with their styles, at most `width` cells in all; `…` stands for what was left out."""
+    from rich.cells import cell_len
+
+    kept, left = [], width
+    for text, style in row:
+        kept.append((cut(text, left), style))
+        left -= cell_len(text)
+        if left <= 0:
+            break
+    return kept
+
+
 def cut(text: str, width: int) -> str:
     """Return text on one line of at most `width` cells; `…` stands for what was left out."""
     from rich.cells import cell_len, set_cell_size

@@ -7,16 +7,16 @@ and on a gauge, and what it waits for with the command that moves it. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from edgefleet_cli.core import api
 from edgefleet_cli.render.format import counted, digits, duration, moment, text, until_s
 from edgefleet_cli.render.output import visible
-from edgefleet_cli.render.width import ELLIPSIS
+from edgefleet_cli.render.width import ELLIPSIS, cut_runs
 from edgefleet_cli.rollout.render import WAITS_FOR_A_PERSON, is_final, next_steps, reason_text, state_text
-from edgefleet_cli.rollout.stage_tree import MARKS, RUNNING_MARK, STYLES, ended_as, evidence_limit
+from edgefleet_cli.rollout.stage_tree import STYLES, ended_as, evidence_limit, mark_of, style_of
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -54,12 +54,12 @@ def pipeline_rows(rollout: api.rollout.Rollout, now: datetime, width: int) -> li
         ("  ", ""),
         (_tally(rollout), ""),
     ]
-    rows = [_fit(head, width)]
+    rows = [cut_runs(head, width)]
     if rollout.stages:
         is_wide = len(rollout.stages) * LEAST_CELL <= width
         rows += _across(rollout, now, width) if is_wide else _down(rollout, now, width)
-    rows += [_fit([("  ", ""), *row], width) for row in _profiles(rollout, now)]
-    rows += [_fit(row, width) for row in _evidence(rollout)]
+    rows += [cut_runs([("  ", ""), *row], width) for row in _profiles(rollout, now)]
+    rows += [cut_runs(row, width) for row in _evidence(rollout)]
     reason = reason_text(rollout)
     if reason:
         rows.append([(f"{text(rollout.id)}: {reason}", "yellow" if rollout.state in WAITS_FOR_A_PERSON else "")])
@@ -75,24 +75,6 @@ _STATE_STYLES: Final = {
     "regressed": "bold red",
     "rollback_incomplete": "bold red",
 }
-
-
-def stage_strip(stages: Sequence[api.rollout.Stage]) -> str:
-    """Return the stages of a rollout in one short word: `●─◐┄○`."""
-    drawn = ""
-    for place, stage in enumerate(stages):
-        drawn += ("" if not place else "─" if stages[place - 1].state in _DONE else "┄") + mark_of(ended_as(stage))
-    return drawn
-
-
-def mark_of(state: str) -> str:
-    """Return the mark of a state."""
-    return MARKS.get(state.partition(" ")[0], RUNNING_MARK)
-
-
-def style_of(state: str) -> str:
-    """Return the style of a state."""
-    return STYLES.get(state.partition(" ")[0], "cyan")
 
 
 def _tally(rollout: api.rollout.Rollout) -> str:
@@ -125,7 +107,7 @@ def _down(rollout: api.rollout.Rollout, now: datetime, width: int) -> Iterator[l
         state = ended_as(stage)
         words = ", ".join(word for word in (_counts(stage, rollout), _when(stage, now)) if word)
         row = [(mark_of(state), style_of(state)), (f" {_name(stage)}  ", "bold" if stage.state in _OPEN else "")]
-        yield _fit([*row, (words, _counts_style(stage))], width)
+        yield cut_runs([*row, (words, _counts_style(stage))], width)
 
 
 def _cell(words: str, width: int) -> str:
@@ -247,14 +229,3 @@ def moving_command(rollout: api.rollout.Rollout, wait: api.rollout.Wait) -> str:
     if wait.next or any(stage.state == "exposing" for stage in rollout.stages):
         return f"which: `edgectl rollout devices {id_}`"
     return f"sooner: `edgectl rollout promote {id_} --reason R`"
-
-
-def _fit(row: list[Run], width: int) -> list[Run]:
-    kept: list[Run] = []
-    left = width
-    for run, style in row:
-        kept.append((run if len(run) <= left else run[: max(0, left - 1)] + ELLIPSIS, style))
-        left -= len(run)
-        if left <= 0:
-            break
-    return kept

@@ -29,8 +29,8 @@ _QUIET_STAGES = frozenset({"passed", "pending", "skipped"})
 _DEFAULT_ALPHA = {"alpha_abort": 0.01, "alpha_promote": 0.05}
 
 
-def rollout_tree(rollout: api.rollout.Rollout, now: datetime, *, is_compact: bool = False) -> Tree:
-    """Return the tree of a rollout at `now`; compact: stages in which nothing goes on are one line."""
+def rollout_tree(rollout: api.rollout.Rollout, now: datetime) -> Tree:
+    """Return the tree of a rollout at `now`."""
     from rich.text import Text
     from rich.tree import Tree
 
@@ -38,8 +38,6 @@ def rollout_tree(rollout: api.rollout.Rollout, now: datetime, *, is_compact: boo
     tree = Tree(Text(visible(shown), style="bold"), guide_style="dim")
     for stage in rollout.stages:
         branch = tree.add(_stage_label(stage))
-        if is_compact and stage.state in _QUIET_STAGES:
-            continue
         for cell in stage.strata:
             branch.add(_cell_label(cell, rollout, now))
     return tree
@@ -55,7 +53,7 @@ def _stage_label(stage: api.rollout.Stage) -> Text:
     state = ended_as(stage)
     counts = counts_text(stage.counts)
     shown = _line(
-        f"{_mark(state)} {text(stage.name)}: {_with_strength(state, stage)}",
+        f"{mark_of(state)} {text(stage.name)}: {_with_strength(state, stage)}",
         text(stage.size_text),
         f"soak {duration(stage.soak_s)}" if stage.soak_s else "",
         counts if state == "passed" else "",
@@ -67,7 +65,7 @@ def _stage_label(stage: api.rollout.Stage) -> Text:
 
 def _cell_label(cell: api.rollout.Stratum, rollout: api.rollout.Rollout, now: datetime) -> Text:
     state = ended_as(cell)
-    name = f"{_mark(state)} {text(cell.stratum)}: {_with_strength(state, cell)}"
+    name = f"{mark_of(state)} {text(cell.stratum)}: {_with_strength(state, cell)}"
     if state in _UNOPENED:
         shown = _line(name, counted(cell.population, "device") if cell.population else "", _rule(cell))
         return _label([shown, cell.reason], state)
@@ -150,8 +148,14 @@ def _short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _mark(state: str) -> str:
+def mark_of(state: str) -> str:
+    """Return the mark of a state."""
     return MARKS.get(state.partition(" ")[0], RUNNING_MARK)
+
+
+def style_of(state: str) -> str:
+    """Return the style of a state."""
+    return STYLES.get(state.partition(" ")[0], "cyan")
 
 
 def _line(*words: str) -> str:
@@ -163,7 +167,7 @@ def _label(lines: list[str], state: str) -> Text:
     from rich.text import Text
 
     first, *others = [visible(" ".join(line.split())) for line in lines if line]
-    label = Text(first, style=STYLES.get(state.partition(" ")[0], "cyan"))
+    label = Text(first, style=style_of(state))
     for line in others:
         label.append("\n" + line, style="none")
     return label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from importlib.util import find_spec
 from typing import Annotated, Final
 
@@ -12,8 +13,8 @@ from edgefleet_cli.core.errors import EXIT_TIMEOUT
 from edgefleet_cli.core.session import Session
 
 _SCREEN: Final = "a live screen with charts, filters and acts"
-PLAIN_HINT: Final = f"{_SCREEN}: `pip install 'edgefleet[tui]'`, then `edgectl top` on a terminal"
-TERMINAL_HINT: Final = f"on a terminal `edgectl top` is {_SCREEN}"
+PLAIN_HINT: Final = f"{_SCREEN}: `pip install 'edgefleet[tui]'`, then `edgectl top` on a terminal with UTF-8"
+TERMINAL_HINT: Final = f"on a terminal with UTF-8 `edgectl top` is {_SCREEN}"
 
 
 def top(
@@ -29,7 +30,8 @@ def top(
     """
     session = Session.of(ctx)
     has_textual = find_spec("textual") is not None
-    if session.out.is_live and not plain and has_textual:
+    has_characters = sys.stdout.encoding.lower().startswith("utf")
+    if session.out.is_live and not plain and has_textual and has_characters:
         _run_screen(session)
     else:
         _run_plain(session, "" if plain else TERMINAL_HINT if has_textual else PLAIN_HINT)

@@ -25,9 +25,11 @@ def simulate(
 ) -> None:
     """Show how soon a rollout or a spec stops a bad release: the chance after each device, by profile.
 
-    The chances are exact, and of the devices that match now. `edgectl sim` plays one rollout with faults.
+    The chances are exact, for the devices that match now, at most 500 of a profile. A failure of a class that stops at
+    once would stop it sooner. `edgectl sim` plays one rollout with faults.
     """
     from edgefleet_cli.render.chart_text import show_chart
+    from edgefleet_cli.render.format import counted
     from edgefleet_cli.rollout.simulation.power_curve import SHEET, curve_chart, populations, sentences, stage_chances
     from edgefleet_cli.rollout.simulation.sim_commands import run
     from edgefleet_cli.rollout.spec import read_document
@@ -46,7 +48,7 @@ def simulate(
     if not devices:
         raise UsageError(
             "the rollout has no devices",
-            why=f"{plan.matched} devices match, and none of them gets the release",
+            why=f"{counted(plan.matched, 'device')} match, and none gets the release",
             next_step="`edgectl rollout plan` says why",
         )
     answer = run({"power": {"spec": plan.spec, "devices": devices, "bad_pct": bad}})

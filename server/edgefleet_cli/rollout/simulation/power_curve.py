@@ -16,12 +16,20 @@ _TICKS: Final = 4
 
 
 class StageChance(NamedTuple):
-    """One stage of one profile. stopped: the chance that the release has been stopped at its end."""
+    """One stage of one profile. stopped: the chance that the release has been stopped at its end, or after the last device that was
+    followed (is_least).
+    """
 
     stage: str
     profile: str
     devices: int
     stopped: float | None
+    is_least: bool = False
+
+    @property
+    def chance(self) -> str:
+        """The chance in words."""
+        return "-" if self.stopped is None else f"{'at least ' if self.is_least else ''}{percent(self.stopped)}"
 
 
 def percent(share: float) -> str:
@@ -37,7 +45,7 @@ SHEET: Sheet[StageChance] = Sheet(
         Column("stage", lambda s: s.stage, keep=True),
         Column("profile", lambda s: s.profile),
         Column("devices", lambda s: text(s.devices), right=True),
-        Column("stopped by then", lambda s: "-" if s.stopped is None else percent(s.stopped), right=True),
+        Column("stopped by then", lambda s: s.chance, right=True),
     ],
     lambda s: f"{s.stage}/{s.profile}",
 )
@@ -55,7 +63,7 @@ def populations(plan: api.rollout.Plan) -> dict[str, int]:
 def stage_chances(plan: api.rollout.Plan, curves: Mapping[str, Sequence[float]]) -> list[StageChance]:
     """Return the chance at the end of each stage; curves: by profile, of 0, 1, … devices."""
     return [
-        StageChance(text(stage.name), text(cell.stratum), cell.cumulative, _at(curves[cell.stratum], cell.cumulative))
+        _chance(text(stage.name), text(cell.stratum), cell.cumulative, curves[cell.stratum])
         for stage in plan.stages
         for cell in stage.strata
         if cell.stratum in curves
@@ -88,8 +96,9 @@ def sentences(medians: Mapping[str, int | None], curves: Mapping[str, Sequence[f
             yield f"{name}: {counted(devices, 'device')} stop a release that fails on {bad_pct} % of them with a chance of {chance} only."
 
 
-def _at(curve: Sequence[float], devices: int) -> float | None:
-    return curve[min(devices, len(curve) - 1)] if curve else None
+def _chance(stage: str, profile: str, devices: int, curve: Sequence[float]) -> StageChance:
+    last = len(curve) - 1
+    return StageChance(stage, profile, devices, curve[min(devices, last)] if curve else None, 0 <= last < devices)
 
 
 def _padded(curve: Sequence[float], most: int) -> list[float | None]:
