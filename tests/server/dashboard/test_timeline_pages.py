@@ -19,6 +19,7 @@ from edgefleet_server.dashboard.core.filters import evidence
 from edgefleet_server.dashboard.core.line_chart import Band, Limit, ScaleKind
 from edgefleet_server.dashboard.core.render import environment
 from edgefleet_server.dashboard.timelines.charts import MOST_SERIES, SPANS, Chart, ChartMark, charts, fitting
+from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.dashboard.timelines.views import TimelineViews
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.telemetry.timelines.csv_table import csv_lines
@@ -260,6 +261,37 @@ def test_a_window_is_cut_into_fitting_steps_and_its_links_and_file_keep_it(sendi
     assert f"edgectl model metrics digits --since {window[5:25]} --until {window[29:]}" in page
     rows = list(csv.DictReader(io.StringIO(browser.get(f"/metrics-file?scope=model&name=digits&{window}").text)))
     assert {row["at"][:13] for row in rows} <= {f"{now - timedelta(hours=n):%Y-%m-%dT%H}" for n in (4, 3)}
+
+
+def test_a_window_without_an_end_goes_on_to_now_in_its_links_too(sending: SendingFleet) -> None:
+    browser, now = sending.fleet.browser(Role.VIEWER), sending.fleet.house.clock.now()
+    begin = now - timedelta(hours=4)
+    for path in ("/models/digits", "/models/digits/accuracy"):
+        page = unescape(browser.get(f"{path}?from={begin:%Y-%m-%dT%H:%M:%SZ}").text)
+        assert f"<b>{begin:%Y-%m-%d %H:%M} UTC to now</b>" in page
+        assert '<input type="datetime-local" name="to" value="">' in page
+        assert re.search(rf'href="{path}\?[^"]*from={begin:%Y-%m-%dT%H%%3A%M%%3A%SZ}', page)
+        assert "&to=" not in page
+        assert "--until" not in page
+
+
+@pytest.mark.parametrize("scale", ScaleKind)
+def test_a_scale_is_offered_only_where_a_chart_can_have_it(empty_fleet: Fleet, scale: ScaleKind) -> None:
+    """Of charts with zeros none has a logarithmic scale, however it is asked for."""
+
+    class Reader:
+        def __init__(self, p95: float) -> None:
+            self.line = replace(line("1.0.0", [5] * 24), p95_ms=[p95] * 24)
+
+        def read(self, *_asked: Any, **_more: Any) -> Timeline:
+            return timeline([self.line])
+
+    def offered(p95: float) -> bool:
+        views = TimelineViews(Reader(p95), empty_fleet.house.clock)  # type: ignore[arg-type]
+        return views.view(Scope.MODEL, "digits", Asked("24h", scale=scale)).range.may_be_wide
+
+    assert offered(20.0)
+    assert not offered(0.0)
 
 
 def test_a_log_scale_is_said_and_asked_for_by_a_link(sending: SendingFleet) -> None:

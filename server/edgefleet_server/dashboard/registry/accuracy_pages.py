@@ -69,7 +69,7 @@ def add_pages(
                     span="" if window else chosen,
                     spans=list(SPANS),
                     usual=USUAL,
-                    window=window,
+                    window=asked.kept(*window) if window else None,
                     scale=asked.scale,
                     other=(("version", version), ("by", "" if by is AccuracyBy.RELEASE else by.value)),
                 ),

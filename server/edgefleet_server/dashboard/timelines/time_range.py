@@ -48,6 +48,10 @@ class Asked:
             raise BadSpanError(f"{machine_time(begin)} {what} {machine_time(end)}", next_step=AS_ASKED)
         return begin, end
 
+    def kept(self, since: datetime, until: datetime) -> tuple[datetime, datetime | None] | None:
+        """Return the window that links keep of what was read: without an end where none is asked for, so that they go on to now, too."""
+        return (since, until if self.end else None) if self.begin or self.end else None
+
 
 def moment_of(text: str, name: str) -> datetime:
     """Return a moment as an address has it. Raises BadSpanError."""
@@ -81,13 +85,14 @@ AskedQuery = Annotated[Asked, Depends(_asked)]
 class TimeRange:
     """What a page shows, and what it may show instead. span: "" where it is a window; usual: the span without any in the address.
 
+    window: from when to when, None = until now.
     other: the parts of the address that links keep; is_wide, may_be_wide: whether a chart has a logarithmic scale, or could.
     """
 
     span: str
     spans: Sequence[str]
     usual: str
-    window: tuple[datetime, datetime] | None = None
+    window: tuple[datetime, datetime | None] | None = None
     scale: ScaleKind = ScaleKind.AUTO
     other: Sequence[tuple[str, str]] = ()
     is_wide: bool = False
@@ -97,7 +102,7 @@ class TimeRange:
         """Return the parts of an address with changes, in which "" is none: a form of the page sends them along."""
         found = dict(self.other)
         if self.window is not None and "span" not in changed:
-            found |= {"from": machine_time(self.window[0]), "to": machine_time(self.window[1])}
+            found |= {"from": self.since, "to": self.until}
         elif self.span:
             found["span"] = self.span
         if self.scale is not ScaleKind.AUTO:
@@ -118,8 +123,11 @@ class TimeRange:
         """The range in words, after "in"."""
         if self.window is None:
             return f"the last {self.span}"
-        begin, end = (one.astimezone(UTC) for one in self.window)
-        return f"{begin:%Y-%m-%d %H:%M} to {end:{'%H:%M' if begin.date() == end.date() else '%Y-%m-%d %H:%M'}} UTC"
+        begin = f"{self.window[0].astimezone(UTC):%Y-%m-%d %H:%M}"
+        if self.window[1] is None:
+            return f"{begin} UTC to now"
+        end = f"{self.window[1].astimezone(UTC):%Y-%m-%d %H:%M}"
+        return f"{begin} to {end.removeprefix(begin[:11])} UTC"
 
     @property
     def since(self) -> str:
@@ -129,12 +137,14 @@ class TimeRange:
     @property
     def until(self) -> str:
         """The end, as a command takes it; "" where it is now."""
-        return "" if self.window is None else machine_time(self.window[1])
+        return "" if self.window is None or self.window[1] is None else machine_time(self.window[1])
 
     @property
     def fields(self) -> tuple[str, str]:
         """The window as the fields of a form have it."""
-        if self.window is None:
-            return "", ""
-        begin, end = (f"{one.astimezone(UTC):%Y-%m-%dT%H:%M}" for one in self.window)
-        return begin, end
+        begin, end = self.window or (None, None)
+        return _field(begin), _field(end)
+
+
+def _field(at: datetime | None) -> str:
+    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%dT%H:%M}"

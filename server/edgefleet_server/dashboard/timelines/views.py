@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_server.dashboard.core.line_chart import ScaleKind
 from edgefleet_server.dashboard.core.readings import Readings
 from edgefleet_server.dashboard.timelines.chart_limits import Known, Limits
 from edgefleet_server.dashboard.timelines.charts import DEFAULT_SPAN, SPANS, Chart, charts, fitting, key_of, points_of
@@ -89,7 +88,7 @@ class TimelineViews:
     def _made(self, scope: Scope, name: str, asked: Asked, by: LinesBy | None) -> TimelineView:
         timeline, limits = self.read(scope, name, asked, by), self._limits()
         made, span = charts(timeline, limits, asked.scale), asked.span
-        window = (timeline.since, timeline.until) if asked.begin or asked.end else None
+        window = asked.kept(timeline.since, timeline.until)
         if window is None and span not in SPANS:
             span = DEFAULT_SPAN
             for _ in SPANS:  # shorter steps say more exactly where the figures begin
@@ -115,7 +114,7 @@ class TimelineViews:
                 scale=asked.scale,
                 other=(("by", timeline.by.value),) if choices and timeline.by.value != choices[0] else (),
                 is_wide=any(one.is_log for one in drawings),
-                may_be_wide=any(one.can_log for one in drawings) or asked.scale is not ScaleKind.AUTO,
+                may_be_wide=any(one.can_log for one in drawings),
             ),
             since=timeline.since,
             until=timeline.until,
