@@ -49,7 +49,7 @@ def test_stages_counts_time_left_evidence_and_what_it_waits_for() -> None:
 
 def test_a_narrow_terminal_gets_a_line_a_stage() -> None:
     lines = drawn(30).splitlines()
-    assert lines[1:3] == ["◐ canary 1 per stratum  1 of …", "○ rest 100 %  of 8 devices, p…"]
+    assert lines[1:3] == ["◐ canary 1 per stratum  1 of…", "○ rest 100 %  of 8 devices, p…"]
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
@@ -84,6 +84,36 @@ def test_what_ended_waits_for_nothing_and_who_stopped_it_is_not_called_a_failure
     assert "stopped by ana" in said
     assert "Waits for" not in said
     assert "✗" not in said
+
+
+BACK = {
+    "code": "turn", "count": 2, "reason": "is about to be sent back", "moves": "time", "until": None,
+    "text": "2 devices are about to be sent back", "next": "", "at": "",
+}  # fmt: skip
+
+
+def test_an_undo_offers_what_is_true_there() -> None:
+    gone = cell("a", state="failed", stopped_by="ana", e_abort=0.6, counts=counts(members=2, exposed=2, rolled_back=1))
+    stages = [
+        stage(
+            0, "canary", [gone], state="failed", stopped_by="ana", counts=counts(members=2, exposed=2, rolled_back=1)
+        ),
+        stage(1, "rest", [cell("a")]),
+    ]
+    shape = {"stopped_by": "ana", "stages": stages, "counts": counts(members=2, exposed=2, rolled_back=1)}
+    said = drawn(100, state="rolling_back", waits=[SOAK, BACK], **shape)
+    assert "sooner:" not in said, "no stage is promoted while devices go back"
+    assert said.count("which: `edgectl rollout devices r-7f3a9c`") == 2
+    assert "to stop" not in said, "a person stopped it: nothing is to be proved any more"
+    for words in ("2 of 2 had it, 1 back, none failed", "1 of 2 back", "never opened"):
+        assert words in said
+    over = drawn(100, state="rolled_back", **{**shape, "counts": counts(members=2, exposed=2, rolled_back=2)})
+    assert "2 of 2 had it, 2 back, none failed" in over
+
+
+def test_a_queued_rollout_has_no_stage_to_promote() -> None:
+    queued = {**BACK, "code": "queue", "text": "Waits for r-1"}
+    assert "sooner:" not in drawn(state="validating", stages=[stage(0, "canary", [cell("a")])], waits=[queued])
 
 
 def test_the_gauge() -> None:

@@ -28,6 +28,7 @@ _MOST_PROFILES, _MOST_WAITS = 6, 4
 _DAY_S: Final = 86_400
 _OPEN: Final = frozenset({"exposing", "soaking", "judging"})
 _DONE: Final = frozenset({"passed", "skipped"})
+_BACK: Final = frozenset({"rolling_back", "rolled_back", "rollback_incomplete"})
 Run = tuple[str, str]
 """Text and its style."""
 
@@ -80,8 +81,11 @@ _STATE_STYLES: Final = {
 def _tally(rollout: api.rollout.Rollout) -> str:
     counts = rollout.counts
     members = max(counts.members, counts.exposed)
+    is_back = rollout.state in _BACK
+    have = f"{counts.exposed} of {members} {'had' if is_back else 'have'} it" if members else ""
+    back = f"{counts.rolled_back} back" if is_back and counts.exposed else ""
     failed = f"{counts.failed} failed" if counts.failed else "none failed" if counts.exposed else ""
-    return ", ".join(word for word in (f"{counts.exposed} of {members} have it" if members else "", failed) if word)
+    return ", ".join(word for word in (have, back, failed) if word)
 
 
 def _across(rollout: api.rollout.Rollout, now: datetime, width: int) -> Iterator[list[Run]]:
@@ -98,14 +102,14 @@ def _across(rollout: api.rollout.Rollout, now: datetime, width: int) -> Iterator
     yield rail
     yield [(_cell(_name(stage), cell), "bold" if stage.state in _OPEN else "") for stage in stages]
     yield [(_cell(_counts(stage, rollout), cell), _counts_style(stage)) for stage in stages]
-    yield [(_cell(_when(stage, now), cell), "dim" if stage.state not in _OPEN else "") for stage in stages]
+    yield [(_cell(_when(stage, rollout, now), cell), "dim" if stage.state not in _OPEN else "") for stage in stages]
 
 
 def _down(rollout: api.rollout.Rollout, now: datetime, width: int) -> Iterator[list[Run]]:
     """Yield the stages below each other, for a narrow terminal."""
     for stage in rollout.stages:
         state = ended_as(stage)
-        words = ", ".join(word for word in (_counts(stage, rollout), _when(stage, now)) if word)
+        words = ", ".join(word for word in (_counts(stage, rollout), _when(stage, rollout, now)) if word)
         row = [(mark_of(state), style_of(state)), (f" {_name(stage)}  ", "bold" if stage.state in _OPEN else "")]
         yield cut_runs([*row, (words, _counts_style(stage))], width)
 
@@ -129,7 +133,8 @@ def _counts(stage: api.rollout.Stage, rollout: api.rollout.Rollout) -> str:
     if not members:
         population = sum(cell.population for cell in stage.strata)
         return f"of {counted(population, 'device')}" if population else ""
-    said = f"{counts.healthy} of {members} healthy"
+    is_back = rollout.state in _BACK and counts.rolled_back and not counts.healthy
+    said = f"{counts.rolled_back} of {members} back" if is_back else f"{counts.healthy} of {members} healthy"
     return f"{said}, {counts.failed} failed" if counts.failed else said
 
 
@@ -140,9 +145,11 @@ def _counts_style(stage: api.rollout.Stage) -> str:
     return "green" if counts.exposed and counts.healthy == max(counts.members, counts.exposed) else ""
 
 
-def _when(stage: api.rollout.Stage, now: datetime) -> str:
+def _when(stage: api.rollout.Stage, rollout: api.rollout.Rollout, now: datetime) -> str:
     """Return what a stage does, with the time that it took or has left."""
     state = ended_as(stage)
+    if stage.state == "pending" and (is_final(rollout) or rollout.state in _BACK):
+        return "never opened"
     if stage.state in _OPEN:
         left_s = max(
             (until_s(cell.soak_until, now) or 0.0 for cell in stage.strata if cell.state in _OPEN), default=0.0
@@ -175,8 +182,10 @@ def _profiles(rollout: api.rollout.Rollout, now: datetime) -> Iterator[list[Run]
 
 
 def _evidence(rollout: api.rollout.Rollout) -> Iterator[list[Run]]:
-    """Yield the strongest evidence against the release of each open stage, in words and on a gauge."""
+    """Yield the strongest evidence against the release of each open stage, in words and on a gauge; none where a person ended it."""
     for stage in rollout.stages if not is_final(rollout) else ():
+        if stage.stopped_by and not stage.counts.failed:
+            continue
         found = [
             (cell.e_abort / limit, cell.e_abort, limit, cell)
             for cell in stage.strata
@@ -222,10 +231,11 @@ def _waits(rollout: api.rollout.Rollout, now: datetime) -> Iterator[list[Run]]:
 
 
 def moving_command(rollout: api.rollout.Rollout, wait: api.rollout.Wait) -> str:
-    """Return the command that moves what is waited for, "" where its own words or the last line name it."""
+    """Return the command that moves what is waited for, "" where its own words or the last line name it, or there is none."""
     if "`" in wait.next or rollout.state in WAITS_FOR_A_PERSON:
         return ""
     id_ = text(rollout.id)
-    if wait.next or any(stage.state == "exposing" for stage in rollout.stages):
+    if wait.next or rollout.state in _BACK or any(stage.state == "exposing" for stage in rollout.stages):
         return f"which: `edgectl rollout devices {id_}`"
-    return f"sooner: `edgectl rollout promote {id_} --reason R`"
+    is_open = rollout.state == "running" and any(stage.state in _OPEN for stage in rollout.stages)
+    return f"sooner: `edgectl rollout promote {id_} --reason R`" if is_open else ""

@@ -114,7 +114,9 @@ def test_an_open_rollout_is_what_is_undone_and_the_rest_of_the_fleet_is_left(wor
     world.go_until(lambda: running(world).get("1.2.0") == 2)
     made = undo(world)
     assert (made.devices, made.rollouts) == (2, (rollout,))
-    assert world.view(rollout).stopped_by == world.view(rollout).stages[0].stopped_by == "ann", "it did not fail"
+    shown = world.view(rollout)
+    assert shown.stopped_by == shown.stages[0].stopped_by == "ann", "it did not fail"
+    assert [one.text for one in shown.waits] == ["2 devices are about to be sent back"], "nothing soaks any more"
     back_at(world, made)
     assert running(world) == {"1.1.0": 8}
 

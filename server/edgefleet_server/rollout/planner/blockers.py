@@ -3,7 +3,7 @@
 - A pass that changes nothing reports what holds the rollout and its stages (`report`). People read the same report, of a plan that
   is made of the stored rollout and never carried out (`tick.explain`); it also names what holds each device.
 - A device that waits for an offer is held by what `offers` asks. One that was offered the release waits for itself until a
-  deadline; one that is healthy, for the end of its soak.
+  deadline; one that is healthy, for the end of its soak; one whose stratum goes back, for the next pass.
 Codes are stable. Nothing is ever silently "pending".
 """
 
@@ -19,6 +19,7 @@ from edgefleet_server.rollout.effects import Blocked, StepReport
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, Snapshot, StageRun, StageState, Wait
 from edgefleet_server.rollout.planner import completion
 from edgefleet_server.rollout.planner.builder import PlanBuilder
+from edgefleet_server.rollout.planner.document_state import needs_rollback
 from edgefleet_server.rollout.planner.stages import answer_due_at, awaiting_approval, how_to_answer
 from edgefleet_server.rollout.spec.parts import duration_text
 from edgefleet_server.rollout.state_machines import IN_FLIGHT, soak_end
@@ -42,6 +43,7 @@ _DOING: Final = {
     _S.PARITY_OK: "warming up the new version",
     _S.APPLYING: "switching to the new version",
 }
+_SENT_BACK: Final = Wait(TURN, "is about to be sent back", "time: the engine checks every 2 s")
 _REPORT: Final = "blockers.report"
 _UNJUDGED: Final = (StageState.SOAKING, StageState.JUDGING)
 _STAGES_MOVE: Final = frozenset({RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.PAUSED})
@@ -153,7 +155,11 @@ def _verdict_of(snapshot: Snapshot, run: StageRun, stage: int | None = None) -> 
 def of_devices_under_way(plan: PlanBuilder, lots: Iterable[Lot]) -> dict[DeviceId, Wait]:
     """Return what holds each device that has its offer. lots: all devices of the rollout, counted."""
     spans = spans_of(plan.snapshot.spec, lots)
-    waits = ((a, _under_way(plan.snapshot, a, plan.now, spans)) for a in plan.assignments.values())
+    back = {track.stratum for track in plan.tracks() if completion.is_rolled_back(plan, track)}
+    waits = (
+        (a, _SENT_BACK if a.stratum in back and needs_rollback(a) else _under_way(plan.snapshot, a, plan.now, spans))
+        for a in plan.assignments.values()
+    )
     return {a.device: wait for a, wait in waits if wait is not None}
 
 
