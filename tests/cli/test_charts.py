@@ -116,6 +116,17 @@ def test_charts_on_demand_and_the_table_for_pipes(edgectl: Edgectl, fleet: Stub)
     assert edgectl("model", "metrics", "digits", "--chart", "-o", "json").json == timeline()
 
 
+def test_a_device_that_says_where_it_throttles_has_that_limit(edgectl: Edgectl, fleet: Stub) -> None:
+    said = timeline(
+        scope="device", lines=[], marks=[], system={"temperature_celsius": [80.0, 81.0, None, 84.0]},
+        limits={"critical_at_celsius": 105.0, "throttles_at_celsius": 83.0},
+    )  # fmt: skip
+    fleet.says("GET /devices/d-1/metrics", said)
+    shown = edgectl("device", "metrics", "d-1", "--chart").out
+    assert "Temperature  84 °C  ┈┈ throttles at 83 °C" in shown
+    assert "switches off at 105 °C" in shown
+
+
 def test_a_terminal_gets_charts_unless_it_is_said_otherwise(fleet: Stub) -> None:
     said = timeline(lines=[line("1.0.0", requests=[9] * STEPS, requests_per_s=[1.0] * STEPS)])
     fleet.says("GET /devices/d-1/metrics", said)

@@ -1,4 +1,4 @@
-"""Figures of the device, from /proc and statvfs only. Whatever cannot be read is -1; nothing here raises."""
+"""Figures of the device, from /proc, /sys and statvfs only. Whatever cannot be read is -1; nothing here raises."""
 
 import os
 from collections.abc import Iterable
@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgefleet_agent.reporting.clock_throttle import ClockThrottle
+from edgefleet_agent.reporting.thermal_zone import ThermalZone
 from edgefleet_protocol.messages import SystemFigures
 from edgefleet_protocol.short_form import single
 
@@ -21,6 +22,7 @@ class SystemReader:
         self._cpu: tuple[int, int] | None = None
         self._net: tuple[int, int] | None = None
         self._throttle = ClockThrottle()
+        self._zone = ThermalZone()
 
     def read(self, workers: Iterable[int]) -> SystemFigures:
         """Return the figures now. workers: process ids."""
@@ -33,7 +35,7 @@ class SystemReader:
             memory_available_bytes=memory_available_bytes(),
             disk_free_bytes=disk_free_bytes(self._disk),
             load_1m=single(_load()),
-            temperature_celsius=single(_temperature()),
+            temperature_celsius=single(self._zone.celsius()),
             uptime_s=uptime_s,
             net_rx_bytes=rx,
             net_tx_bytes=tx,
@@ -108,11 +110,6 @@ def _load() -> float:
 def _uptime_s() -> int:
     fields = _text("/proc/uptime").split()
     return int(float(fields[0])) if fields else -1
-
-
-def _temperature() -> float:
-    text = _text("/sys/class/thermal/thermal_zone0/temp").strip()
-    return int(text) / 1000 if text.lstrip("-").isdecimal() else -1.0
 
 
 def _text(path: str) -> str:

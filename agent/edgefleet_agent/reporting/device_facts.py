@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from edgefleet_agent import __version__
 from edgefleet_agent.reporting.collector import disk_free_bytes, memory_total_bytes
+from edgefleet_agent.reporting.thermal_zone import ThermalZone
 
 RUNTIME_DISTRIBUTIONS = {"ort": "onnxruntime", "litert": "ai-edge-litert", "tflite": "tflite-runtime"}
 """A profile's runtime word → the distribution that brings it."""
@@ -85,6 +86,7 @@ def device_now(
 ) -> dict[str, Any]:
     """Return the facts of a state. drift: by model, the signals that do. logs: by model, id, parts and head of its prediction log."""
     found: dict[str, Any] = {"disk_free_bytes": disk_free_bytes(root), "runtimes": runtimes}
+    found |= ThermalZone().limits()
     found["modes"] = {model: mode.value for model, mode in models.modes().items()}
     if drift:
         found["drift"] = drift

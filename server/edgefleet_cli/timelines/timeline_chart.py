@@ -11,6 +11,7 @@ from edgefleet_cli.core import api
 from edgefleet_cli.render.braille_chart import Chart, Limit, Line, Sign, time_ticks
 from edgefleet_cli.timelines.timeline_table import FIGURES, MARKS, SYSTEM, Values, line_name
 from edgefleet_protocol.device_figures import figure_name, figure_text
+from edgefleet_protocol.heat_limits import WORDS
 
 MOST_LINES: Final = 5
 P95: Final = "p95"
@@ -18,6 +19,7 @@ LEFT_TO_THE_TABLE: Final = ("p50", "p99")
 """Percentiles that the chart of p95 stands for."""
 _TITLES: Final = {"p95": figure_name("p95_ms"), "non-finite": figure_name("nonfinite")}
 LATENCY: Final = "latency"
+TEMPERATURE: Final = "temperature_celsius"
 LOUD: Final = frozenset({"deploy", "deployed", "pause", "rollback", "alert", "drift"})
 
 
@@ -43,7 +45,8 @@ def timeline_charts(
     for key in SYSTEM:
         values = floats(found.system.get(key, ()))
         if any(value is not None for value in values):
-            yield Chart(figure_name(key), [Line("", values)], partial(figure_text, key), ticks, (), signs)
+            limits = _heat_limits(found) if key == TEMPERATURE else []
+            yield Chart(figure_name(key), [Line("", values)], partial(figure_text, key), ticks, limits, signs)
 
 
 def shown_lines(found: api.device.Timeline) -> list[api.device.MetricLine]:
@@ -59,6 +62,10 @@ def latency_limits(objectives: Sequence[api.alert.Slo]) -> Iterator[Limit]:
     ):
         names = [one.name for one in objectives if one.threshold == value]
         yield Limit(f"objective {names[0]}", value)
+
+
+def _heat_limits(found: api.device.Timeline) -> list[Limit]:
+    return [Limit(words, found.limits[key]) for key, words in WORDS.items() if key in found.limits]
 
 
 def floats(values: Values) -> list[float | None]:

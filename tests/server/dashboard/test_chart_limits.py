@@ -45,6 +45,16 @@ WITHIN = Limit("objective: 95 % within", 80.0)
         ({"scope": Scope.DEVICE, "name": "d"}, "failed-0", [Limit("objective", 0.1), Limit("alert above", 5.0)]),
         ({"scope": Scope.DEVICE, "name": "d"}, "requests-0", []),
         ({"scope": Scope.DEVICE, "name": "d"}, "disk", [Limit("alert below", 200.0)]),
+        ({"scope": Scope.DEVICE, "name": "d"}, "temperature", []),
+        (
+            {
+                "scope": Scope.DEVICE,
+                "name": "d",
+                "limits": {"critical_at_celsius": 105.0, "throttles_at_celsius": 83.0},
+            },
+            "temperature",
+            [Limit("throttles at", 83.0), Limit("switches off at", 105.0)],
+        ),
     ],
 )
 def test_a_chart_has_the_limits_of_what_it_shows(more: dict[str, Any], chart: str, limits: list[Limit]) -> None:

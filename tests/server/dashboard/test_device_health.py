@@ -111,6 +111,56 @@ def test_a_rise_that_lasts_and_a_throttled_clock_are_reasons_too() -> None:
     assert not [one for one in health_panel(device(), [], latest(temperature_celsius=95.0), NOW).fine if "°C" in one]
 
 
+TRIPS = {"throttles_at_celsius": 83.0, "critical_at_celsius": 105.0}
+HELD_BACK = (
+    "warn",
+    "The clock is throttled by 45% at 84 °C",
+    "Heat or low voltage holds the processor back; heat does from 83 °C on.",
+)
+SWITCHES_OFF = ("bad", "It is 106 °C hot", "At 105 °C its kernel switches it off.")
+
+
+@pytest.mark.parametrize(
+    ("facts", "figures", "rows", "fine"),
+    [
+        (TRIPS, {"temperature_celsius": 48.0}, [], ["48 °C, throttles at 83 °C"]),
+        (TRIPS, {"temperature_celsius": 48.0, "throttled_ratio": 0.0}, [], ["clock not throttled", "48 °C, throttles at 83 °C"]),
+        (TRIPS, {"temperature_celsius": 83.0}, [("warn", "It is 83 °C hot", "From 83 °C on its kernel takes away clock.")], []),
+        (TRIPS, {"temperature_celsius": 84.0, "throttled_ratio": 0.45}, [HELD_BACK], []),
+        ({"critical_at_celsius": 105}, {"temperature_celsius": 106.0}, [SWITCHES_OFF], []),
+        ({"critical_at_celsius": 105}, {"temperature_celsius": 106.0, "throttled_ratio": 0.0}, [SWITCHES_OFF], ["clock not throttled"]),
+        ({"critical_at_celsius": 105}, {"temperature_celsius": 90.0}, [], []),  # where it throttles nobody knows
+        ({"throttles_at_celsius": -1, "critical_at_celsius": "99"}, {"temperature_celsius": 106.0}, [], []),
+        (TRIPS, {}, [], []),
+    ],
+)  # fmt: skip
+def test_a_temperature_is_judged_by_what_the_kernel_does_at_it(
+    facts: dict[str, Any], figures: dict[str, float], rows: list[tuple[str, str, str]], fine: list[str]
+) -> None:
+    found = health_panel(device(facts=facts), [], latest(**figures), NOW)
+    assert [(row.kind, row.text, row.more) for row in found.rows] == rows
+    assert [one for one in found.fine if "°C" in one or "clock" in one] == fine
+    assert found.kind == (rows[0][0] if rows else "ok")
+    away = device(facts=facts, health=Health.OFFLINE)
+    assert list(health_panel(away, [], latest(**figures), NOW).fine) == []
+
+
+def test_a_hot_device_is_to_be_cooled_and_said_so_once() -> None:
+    hot = remedies(device(), explain(device(), {}, NOW), [], is_hot=True)
+    assert [one.title for one in hot.found] == ["Check its cooling and its power supply"]
+    slow = remedies(device(), explain(device(), {}, NOW), [], [rise("throttling")], is_hot=True)
+    assert [one.title for one in slow.found] == ["Check its cooling and its power supply"]
+    assert not remedies(device(), explain(device(), {}, NOW), []).found
+
+
+def test_the_worst_that_heat_does_goes_first() -> None:
+    found = health_panel(device(facts=TRIPS), [], latest(temperature_celsius=106.0, throttled_ratio=0.6), NOW)
+    assert [row.kind for row in found.rows] == ["bad", "warn"]
+    assert (found.kind, found.word) == ("bad", "degraded")
+    found = health_panel(device(), [alert("latency_up"), alert("error_share", Severity.CRITICAL)], latest(), NOW)
+    assert (found.kind, found.word) == ("bad", "Error share")
+
+
 @pytest.mark.parametrize("figures", [latest(n=0), latest(errors=1, nonfinite=1)])
 def test_nothing_of_nothing_and_what_failed_is_not_fine(figures: Latest) -> None:
     found = health_panel(device(), [], figures, NOW)

@@ -58,6 +58,7 @@ def sending(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SendingFleet]:
     detail = {"to": "running", "from": "validating", "release": "digits@1.1.0"}
     made.parts.fleet.feed.add([NewEvent("rollout", model="digits", rollout="r1", detail=detail)])
     made.go_on(40, later)
+    made.devices[0].say(0, [], facts={"throttles_at_celsius": 83, "critical_at_celsius": 1e9})
     yield made
     made.fleet.close()
 
@@ -116,6 +117,18 @@ def test_the_first_figures_come_to_a_page_that_is_open(empty_fleet: Fleet, sendi
         parts = live_elements(fleet.browser(Role.VIEWER).get(path).text)
         assert words in parts[shown]
         assert figures(parts[data]) == {}
+
+
+def test_a_device_that_says_where_it_throttles_has_that_line(sending: SendingFleet) -> None:
+    browser = sending.fleet.browser(Role.VIEWER)
+    hot, other = (browser.get(f"/devices/{one.id}").text for one in sending.devices[:2])
+    assert "throttles at 83 °C" in hot
+    assert "switches off" not in hot
+    assert 'data-chart="temperature"' in other
+    assert "throttles at" not in other
+    api = sending.fleet.house.client(Role.VIEWER)
+    said = [api.get(f"/api/v1/devices/{one.id}/metrics").json() for one in sending.devices[:2]]
+    assert [one["limits"] for one in said] == [{"throttles_at_celsius": 83.0}, {}]
 
 
 def test_the_page_of_latency_ranks_causes_with_their_evidence(sending: SendingFleet) -> None:

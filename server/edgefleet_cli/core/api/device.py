@@ -208,6 +208,7 @@ class Timeline(Struct, frozen=True):
     at: tuple[str, ...] = ()
     by: str = ""
     classes: tuple[ClassShares, ...] = ()
+    limits: dict[str, float] = field(default_factory=dict)
     lines: tuple[MetricLine, ...] = ()
     marks: tuple[Mark, ...] = ()
     name: str = ""

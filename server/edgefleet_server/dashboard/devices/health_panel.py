@@ -2,16 +2,18 @@
 
 Rules:
 1. The rules of health (`fleet.health_state`) go first; an open alert about the device adds a reason, unless a reason says the same already.
-2. So does a rise of latency that lasts, where no alert says it, and a clock that heat or voltage holds back.
+2. So does a rise of latency that lasts, where no alert says it, a clock that heat or voltage holds back, and a temperature at which the
+   kernel of the device acts, where it says which that is.
 3. *Fine* is only what was measured: 0 failures of 0 requests are no good news, and a device that is away says nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from edgefleet_protocol.device_figures import figure_text, size_text
+from edgefleet_protocol.heat_limits import CRITICAL_AT, THROTTLES_AT, heat_limits
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.dashboard.core.filters import SEVERITY_KINDS
 from edgefleet_server.fleet.health_state import Health
@@ -36,6 +38,7 @@ FRESH: Final = timedelta(hours=2)
 ACTIVE: Final = "active"
 THROTTLED: Final = 0.05
 """A smaller share of the clock is the governor at work."""
+HEAT: Final = "temperature_celsius"
 WORST: Final = ("bad", "off", "warn", "run", "ok")
 MIB: Final = 1024 * 1024
 
@@ -44,7 +47,7 @@ MIB: Final = 1024 * 1024
 class HealthRow:
     """One thing that is as it should not be. kind: of the state; more: what it rests on; since: None where nobody knows.
 
-    is_measured: figures say it, not the rules of health.
+    is_measured: figures say it, not the rules of health. is_heat: heat or low voltage is why.
     """
 
     kind: str
@@ -52,6 +55,7 @@ class HealthRow:
     more: str = ""
     since: datetime | None = None
     is_measured: bool = False
+    is_heat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +87,15 @@ def health_panel(
     if is_known and latest is not None:
         loud_models = {one.labels.get("model") for one in firing if one.rule == "latency_up"}
         found += [_of_rise(one) for one in lasting(rises) if one.model not in loud_models]
-        found += _held_back(latest)
+        found += _heat(latest, heat_limits(device.facts))
     rows = [*reasons, *found]
     if health not in ABSENT:
         rows.sort(key=lambda row: WORST.index(row.kind))
     kind, word = KINDS[health], health.value
-    loud = [_of_alert(one) for one in firing if not one.suppressed_by]
-    loud += [row for row in found if row.is_measured]
+    heard = [(SEVERITY_KINDS[one.severity], one.title) for one in firing if not one.suppressed_by]
+    loud = [*heard, *((row.kind, "degraded") for row in found if row.is_measured)]
     if loud and health in {Health.HEALTHY, Health.UPDATING}:
-        titles = [one.title for one in firing if not one.suppressed_by]
-        kind, word = loud[0].kind, titles[0] if titles else "degraded"
+        kind, word = min(loud, key=lambda one: WORST.index(one[0]))
     fine = _fine(device, {one.rule for one in alerts}, latest, now) if is_known and latest is not None else []
     return HealthPanel(kind, word, rows, fine, measured)
 
@@ -127,13 +130,26 @@ def _of_rise(one: LatencyExplanation) -> HealthRow:
     return HealthRow("warn", text, more, None if rise is None else rise.since, is_measured=True)
 
 
-def _held_back(latest: Latest) -> list[HealthRow]:
-    share = latest.system.get("throttled_ratio")
-    if share is None or share < THROTTLED:
-        return []
-    heat = figure_text("temperature_celsius", latest.system.get("temperature_celsius"))
-    text = f"The clock is throttled by {share:.0%}{' at ' + heat if heat else ''}"
-    return [HealthRow("warn", text, "Heat or low voltage holds the processor back.", is_measured=True)]
+def _heat(latest: Latest, limits: Mapping[str, float]) -> list[HealthRow]:
+    """Return what heat does to it. limits: of its kernel, none where it says none."""
+    share, celsius = latest.system.get("throttled_ratio"), latest.system.get(HEAT)
+    heat, found = figure_text(HEAT, celsius), []
+    at, ends = (figure_text(HEAT, limits.get(key)) for key in (THROTTLES_AT, CRITICAL_AT))
+    if share is not None and share >= THROTTLED:
+        text = f"The clock is throttled by {share:.0%}{' at ' + heat if heat else ''}"
+        why = f"Heat or low voltage holds the processor back{'; heat does from ' + at + ' on' if at else ''}."
+        found.append(HealthRow("warn", text, why, is_measured=True, is_heat=True))
+    elif _reaches(celsius, limits.get(THROTTLES_AT)):
+        why = f"From {at} on its kernel takes away clock."
+        found.append(HealthRow("warn", f"It is {heat} hot", why, is_measured=True, is_heat=True))
+    if _reaches(celsius, limits.get(CRITICAL_AT)):
+        why = f"At {ends} its kernel switches it off."
+        found.append(HealthRow("bad", f"It is {heat} hot", why, is_measured=True, is_heat=True))
+    return found
+
+
+def _reaches(celsius: float | None, limit: float | None) -> bool:
+    return celsius is not None and limit is not None and celsius >= limit
 
 
 def _of_alert(one: AlertView) -> HealthRow:
@@ -152,9 +168,17 @@ def _fine(device: DeviceView, open_rules: set[str], latest: Latest, now: datetim
         found.append(f"certificate valid for {left.days} days")
     if device.free_mb is not None and "disk_full" not in open_rules:
         found.append(f"{size_text(device.free_mb * MIB)} of disk free")
-    if latest.system.get("throttled_ratio") == 0:  # without it nothing says whether a temperature is too high
-        heat = figure_text("temperature_celsius", latest.system.get("temperature_celsius"))
-        found += ["clock not throttled", *([heat] if heat else [])]
+    return [*found, *_cool(latest, heat_limits(device.facts))]
+
+
+def _cool(latest: Latest, limits: Mapping[str, float]) -> list[str]:
+    """Return what is well of clock and temperature; without a limit and a clock nothing says whether a temperature is too high."""
+    share, celsius, limit = latest.system.get("throttled_ratio"), latest.system.get(HEAT), limits.get(THROTTLES_AT)
+    found, heat = ["clock not throttled"] if share == 0 else [], figure_text(HEAT, celsius)
+    if heat and limit is not None and not _reaches(celsius, limit) and (share is None or share < THROTTLED):
+        found.append(f"{heat}, throttles at {figure_text(HEAT, limit)}")
+    elif heat and limit is None and share == 0 and not _reaches(celsius, limits.get(CRITICAL_AT)):
+        found.append(heat)
     return found
 
 

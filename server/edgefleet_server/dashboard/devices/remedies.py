@@ -92,13 +92,18 @@ def remedies(
     explanation: DeviceExplanation,
     alerts: Sequence[AlertView],
     rises: Sequence[LatencyExplanation] = (),
+    *,
+    is_hot: bool = False,
 ) -> Remedies:
-    """Return what would help a device. rises: why the latency of its models rose."""
+    """Return what would help a device. rises: why the latency of its models rose; is_hot: its health says so."""
     if device.status is DeviceStatus.REVOKED:
         return Remedies((), (), (), ())
     firing = [one for one in alerts if one.state is AlertState.FIRING and not one.suppressed_by]
     risen = lasting(rises)
     found = [*_presence(device, firing), *_updates(device, explanation), *_latency(device, risen, firing)]
+    if is_hot and all(one.title != CAUSES["throttling"] for one in found):
+        why = "Heat or low voltage takes away its clock, or soon does. No release mends it."
+        found.append(Remedy(CAUSES["throttling"], why, [Offer(Act.DIAGNOSTICS)]))
     found += [*_answers(device, firing), *_words(device), *_room(firing)]
     useless = [*_useless_while_away(device), *_useless_again(device), *_useless_rollbacks(device, risen)]
     commands = [f"edgectl device explain {device.id}"]

@@ -196,6 +196,7 @@ class DevicePages:
         alerts = self._sources.alerts.of_device(device_id, since)
         open_alerts = [one for one in alerts if one.state is not AlertState.RESOLVED]
         rises, peers = self._compared(device, latest, now)
+        health = health_panel(device, open_alerts, latest, now, rises)
         explanation = explain(device, {}, now)
         tasks = self._tasks.tasks(device_id)
         story, more = self._story(device, before)
@@ -203,8 +204,8 @@ class DevicePages:
             device=device,
             line=device_line(device),
             differences=differences(explanation),
-            health=health_panel(device, open_alerts, latest, now, rises),
-            remedies=remedies(device, explanation, open_alerts, rises),
+            health=health,
+            remedies=remedies(device, explanation, open_alerts, rises, is_hot=any(one.is_heat for one in health.rows)),
             alerts=open_alerts,
             peers=peers,
             slots=slot_pairs(device, self._size),

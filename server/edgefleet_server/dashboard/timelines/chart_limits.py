@@ -5,7 +5,8 @@ Rules:
    group on the page of that group; one of a site or profile on none.
 2. A latency objective is about a share of the answers, so its limit says which. It stands on the p95 and the p99.
 3. A rule's threshold is a limit where the chart has the figure that the rule judges; a rule that is switched off has none.
-4. Where a chart is of several models, a limit names its model. A chart has at most MOST limits.
+4. What the kernel of a device does by itself (throttle, switch off) is a limit on its chart of temperature.
+5. Where a chart is of several models, a limit names its model. A chart has at most MOST limits.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgefleet_protocol.drift.detector import FLEET_FLOOR
+from edgefleet_protocol.heat_limits import WORDS
 from edgefleet_server.dashboard.core.line_chart import Limit
 from edgefleet_server.objectives.model import Indicator, Slo
 from edgefleet_server.telemetry.timelines.model import LinesBy, Scope, Timeline
@@ -39,6 +41,8 @@ def limits_of(known: Limits, timeline: Timeline, chart: str) -> list[Limit]:
         return [Limit("least that counts", FLEET_FLOOR)]
     if kind == "disk" and timeline.scope is Scope.DEVICE:
         return _rule(known, "disk_full", "alert below")
+    if kind == "temperature":
+        return [Limit(words, timeline.limits[key]) for key, words in WORDS.items() if key in timeline.limits]
     if timeline.scope is Scope.DEVICE and place.isdigit():
         model = timeline.lines[int(place)].key.partition(",")[0]
         of_failed = _rule(known, "error_share", "alert above")

@@ -1,7 +1,7 @@
 """Values of figures over time. The dataclasses are bodies of routes: their fields are public and never renamed. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -107,6 +107,7 @@ class Timeline:
 
     system: figures of the devices themselves, by name: means over devices, ratios 0 … 1, sizes bytes; traffic is bytes a second of all
     of them together. system_most: the largest of any device. marks: what happened, oldest first. classes: of a model, over all lines.
+    limits: of a device, in °C, where its kernel says so: `throttles_at_celsius`, `critical_at_celsius`.
     """
 
     scope: Scope
@@ -122,6 +123,7 @@ class Timeline:
     drift: Sequence[DriftLine]
     marks: Sequence[Mark]
     classes: Sequence[ClassShares] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 def line_name(key: str, by: LinesBy) -> str:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.heat_limits import heat_limits
 from edgefleet_protocol.ids import ModelName
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.model import EventFilter, EventView
@@ -75,9 +76,11 @@ class TimelineReader:
         feed: Feed,
         drift: Drift,
         check: Callable[[Scope, str], None],
+        facts: Callable[[str], Mapping[str, Any]],
     ) -> None:
-        """Wire the parts. check: raises an error unless there is such a model, group or device (`check_of`)."""
+        """Wire the parts. check: raises an error unless there is such a model, group or device (`check_of`); facts: of a device."""
         self._check = check
+        self._facts = facts
         self._db = db
         self._clock = clock
         self._rollups = rollups
@@ -124,6 +127,7 @@ class TimelineReader:
             drift=self._drift_of(name, since, until) if scope is Scope.MODEL else [],
             marks=self._marks(scope, name, since, until, step_s),
             classes=classes_of(answers, at, step_s) if scope is Scope.MODEL else (),
+            limits=heat_limits(self._facts(name)) if scope is Scope.DEVICE else {},
         )
 
     def _of_device(
