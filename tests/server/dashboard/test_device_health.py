@@ -135,7 +135,7 @@ SWITCHES_OFF = ("bad", "It is 106 °C hot", "At 105 °C its kernel switches it o
     ],
 )  # fmt: skip
 def test_a_temperature_is_judged_by_what_the_kernel_does_at_it(
-    facts: dict[str, Any], figures: dict[str, float], rows: list[tuple[str, str, str]], fine: list[str]
+    facts: dict[str, Any], figures: dict[str, Any], rows: list[tuple[str, str, str]], fine: list[str]
 ) -> None:
     found = health_panel(device(facts=facts), [], latest(**figures), NOW)
     assert [(row.kind, row.text, row.more) for row in found.rows] == rows
