@@ -77,6 +77,11 @@ def test_a_limit_far_above_is_named_and_not_drawn() -> None:
     assert all(kind != "limit" for row in rows[1:] for _, kind in row)
 
 
+def test_a_scale_says_no_value_twice() -> None:
+    rows = plain(chart_rows(Chart("sent", [Line("", [0.0, 0.6])], "{:.0f} B/s".format), 80))
+    assert [row[:GUTTER].strip() for row in rows[1:]] == ["1 B/s ┤", "│", "│", "│", "│", "0 B/s ┤"]
+
+
 def test_nothing_measured_is_no_chart_and_no_zero() -> None:
     assert chart_rows(Chart("p95", [Line("", [None, None])], ms), 80) == []
     both = plain(chart_rows(Chart("p95", [Line("a", [None]), Line("b", [1.0])], ms), 80))

@@ -49,7 +49,7 @@ def test_stages_counts_time_left_evidence_and_what_it_waits_for() -> None:
 
 def test_a_narrow_terminal_gets_a_line_a_stage() -> None:
     lines = drawn(30).splitlines()
-    assert lines[1:3] == ["◐ canary 1 per stratum  1 of…", "○ rest 100 %  of 8 devices, p…"]
+    assert lines[1:3] == ["◐ canary  1 of 2 healthy, soa…", "○ rest  of 8 devices, pending"]
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
@@ -114,6 +114,25 @@ def test_an_undo_offers_what_is_true_there() -> None:
 def test_a_queued_rollout_has_no_stage_to_promote() -> None:
     queued = {**BACK, "code": "queue", "text": "Waits for r-1"}
     assert "sooner:" not in drawn(state="validating", stages=[stage(0, "canary", [cell("a")])], waits=[queued])
+
+
+def test_words_get_the_room_that_they_need_and_what_went_back_had_it() -> None:
+    bad = stage(
+        0, "canary", [cell("a", counts=counts(exposed=2, failed=2))], state="failed", size_text="2 over all strata"
+    )
+    bad |= {"counts": counts(exposed=2, failed=2, members=2)}
+    rest = [stage(1, "half", [], size_text="50 %"), stage(2, "rest", [], size_text="100 %")]
+    lines = drawn(77, state="rolled_back", counts=counts(exposed=2, failed=2), stages=[bad, *rest]).splitlines()
+    assert lines[0] == "digits@1.1.0  rolled back  2 of 2 had it, 0 back, 2 failed"
+    assert lines[2].split("  ")[0] == "canary 2 over all strata"
+    assert lines[3].rstrip() == "0 of 2 healthy, 2 failed"
+    assert lines[1].index("○") == lines[2].index("half")
+    assert lines[4].endswith("never opened")
+
+
+def test_a_profile_without_a_device_is_not_called_healthy() -> None:
+    cells = [cell("a", state="failed", counts=counts(exposed=2, failed=2)), cell("b", state="failed", counts=counts())]
+    assert "b: failed, no device had it" in drawn(stages=[stage(0, "canary", cells, state="failed")])
 
 
 def test_the_gauge() -> None:

@@ -177,8 +177,8 @@ def test_a_terminal_gets_a_tree_that_is_drawn_anew(fleet: Stub) -> None:
     assert sum("digits@1.1.0  running" in line for line in lines) == 1
     assert sum("digits@1.1.0  paused" in line for line in lines) == 1
     assert f"edgectl rollout resume {_ID}" in " ".join(terminal.shown.split())
-    assert "digits@1.1.0  rolled_back" in terminal.shown
-    assert terminal.shown.count("digits@1.1.0  rolled_back") == 1, "the last frame is written once"
+    assert "digits@1.1.0  rolled back" in terminal.shown
+    assert terminal.shown.count("digits@1.1.0  rolled back") == 1, "the last frame is written once"
     assert not any("digits@1.1.0  running" in line for line in terminal.lines), "earlier ones are drawn over"
     assert "nonfinite: 3 of" in terminal.shown
     assert max(len(line) for line in lines if "◐" in line or "┄" in line) <= 80

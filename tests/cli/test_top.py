@@ -9,17 +9,20 @@ from datetime import timedelta
 import pytest
 from textual.app import App
 from textual.pilot import Pilot
+from textual.widgets import ListItem, Static
 
 from edgefleet_cli.core.api.alert import Alert
-from edgefleet_cli.core.api.device import Device
+from edgefleet_cli.core.api.device import Device, Timeline
 from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.errors import ApiError
 from edgefleet_cli.core.options import GlobalOptions
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.top import commands, live_feed
 from edgefleet_cli.top.fleet_screen import Dashboard
-from edgefleet_cli.top.fleet_view import SORTS, FleetView, device_rows, sentence
-from edgefleet_cli.top.panes import Devices
+from edgefleet_cli.top.fleet_view import SORTS, FleetView, device_rows, sentence, shown_span
+from edgefleet_cli.top.live_feed import LiveFeed
+from edgefleet_cli.top.panes import Devices, Rollouts, alert_text
 from edgefleet_cli.top.rollout_actions import actions_of
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
@@ -102,7 +105,9 @@ def screen_text(app: App[Exception | None]) -> str:
 
 def test_a_small_terminal_shows_the_fleet_one_pane_at_a_time(there: There) -> None:
     async def steps(app: Dashboard, pilot: Play) -> None:
-        first = await shows(app, pilot, "The fleet works, but", "It is offline", "?  cam", "q Quit", "Online 2 of 3")
+        first = await shows(
+            app, pilot, "2 of 3 devices need attention", "It is offline", "?  cam", "q Quit", "Online 2 of 3"
+        )
         assert max(map(len, first.splitlines())) <= 80
         names = [row.split()[1][:5] for row in first.splitlines() if " cam-" in row]
         assert first.index("◌") < first.index("It is offline") < first.index("?  cam"), names
@@ -183,6 +188,42 @@ def test_a_lost_server_is_said_and_come_back_to(fleet: Stub) -> None:
         await pilot.press("r")
         await shows(app, pilot, "trying again. What is below is old.")
         await until(pilot, lambda: "trying again" not in screen_text(app))
+
+    play(Session(GlobalOptions(server=fleet.url, token="t")), steps)
+
+
+def test_the_row_with_the_cursor_has_the_colours_of_the_terminal_turned_round(fleet: Stub) -> None:
+    says(fleet)
+
+    async def steps(app: Dashboard, pilot: Play) -> None:
+        table = app.query_one(Devices)
+        for pane in ("2", "1"):
+            await pilot.press(pane)
+            await pilot.pause()
+            assert table.has_focus is (pane == "1")
+            style = table.get_component_rich_style("datatable--cursor")
+            assert style.reverse
+            assert style.color is not None
+            assert style.color.is_default
+            assert style.bgcolor is not None
+            assert style.bgcolor.is_default
+
+    play(Session(GlobalOptions(server=fleet.url, token="t")), steps)
+
+
+def test_rollouts_can_be_drawn_while_their_places_are_made(fleet: Stub) -> None:
+    says(fleet)
+
+    async def steps(app: Dashboard, pilot: Play) -> None:
+        pane = app.query_one(Rollouts)
+        await shows(app, pilot, "2 Rollouts 1")
+        await pane.clear()
+        making = pane.extend([ListItem(Static(), classes="rollout")])
+        pane.draw(NOON)
+        await making
+        pane.draw(NOON)
+        await pilot.press("2")
+        await shows(app, pilot, "digits@1.1.0  running")
 
     play(Session(GlobalOptions(server=fleet.url, token="t")), steps)
 
@@ -283,7 +324,11 @@ def view(alerts: int = 0, waiting: int = 0, back: int = 0, **counts: int) -> Fle
     [
         (view(), "off", "No device is enrolled yet: `edgectl device enroll` makes the line that enrols one."),
         (view(healthy=8), "ok", "All 8 devices are healthy."),
-        (view(healthy=7, updating=1), "ok", "7 of 8 devices are healthy, 1 is updating."),
+        (view(healthy=1), "ok", "The only device is healthy."),
+        (view(healthy=7, updating=1), "run", "The fleet works; 1 device is updating."),
+        (view(updating=8, alerts=1), "warn", "The fleet works; 8 devices are updating, 1 alert fires."),
+        (view(healthy=3, degraded=5), "warn", "5 of 8 devices need attention: 5 degraded."),
+        (view(degraded=1), "bad", "The only device is not well: 1 degraded."),
         (view(healthy=8, alerts=1, waiting=2), "warn", "All 8 devices are healthy; 2 rollouts wait for a person, 1 alert fires."),
         (view(healthy=5, offline=2, degraded=1), "warn", "The fleet works, but 3 of 8 devices need attention: 2 offline, 1 degraded."),
         (view(healthy=7, failing=1), "bad", "The fleet works, but 1 of 8 devices needs attention: 1 failing."),
@@ -293,6 +338,44 @@ def view(alerts: int = 0, waiting: int = 0, back: int = 0, **counts: int) -> Fle
 )  # fmt: skip
 def test_the_fleet_in_a_sentence(seen: FleetView, kind: str, said: str) -> None:
     assert sentence(seen) == (kind, said)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "chosen", "said"), [(60, "1h", "1h"), (15, "1h", "15m"), (1440, "24h", "24h"), (60, "24h", "1h"), (None, "24h", "24h")]
+)  # fmt: skip
+def test_charts_say_which_time_they_are_of(minutes: int | None, chosen: str, said: str) -> None:
+    since = NOON - timedelta(minutes=minutes or 0)
+    seen = None if minutes is None else struct_of(timeline(since=since.isoformat(), until=NOON.isoformat()), Timeline)
+    assert shown_span(seen, chosen) == said
+
+
+def test_a_time_that_is_chosen_while_figures_are_read_is_read_next(
+    fleet: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says(fleet)
+    asked = []
+
+    def read(_reader: object, span: str) -> Timeline:
+        asked.append(span)
+        if span == "1h":
+            feed.show_span("24h")
+        return struct_of(timeline(), Timeline)
+
+    monkeypatch.setattr(live_feed, "fleet_timeline", read)
+    session = Session(GlobalOptions(server=fleet.url, token="t"))
+    feed = LiveFeed(session.api, session.clock, Dashboard(session))
+    for _ in range(3):
+        feed._look()
+    assert asked == ["1h", "24h"]
+
+
+def test_an_alert_says_which_device_it_is_about() -> None:
+    one = Alert(id=3, severity="warning", state="firing", summary="update was rolled back", shown="digits on cam (d-1)")
+    assert alert_text(one).plain.splitlines()[:3] == [
+        "warning, firing",
+        "digits on cam (d-1)",
+        "update was rolled back",
+    ]
 
 
 def test_rows_are_sorted_and_filtered() -> None:

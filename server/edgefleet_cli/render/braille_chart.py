@@ -206,12 +206,13 @@ def _marks(chart: Chart, scale: _Scale, width: int) -> Iterator[list[Run]]:
 
 def _label(chart: Chart, scale: _Scale, number: int, height: int) -> str:
     """Return what stands left of a row of the plot: the value at its top, middle and bottom."""
-    middle = (height - 1) // 2
-    if number not in {0, middle, height - 1}:
-        return "│".rjust(GUTTER)
-    share = {0: 1.0, height - 1: 0.0}.get(number, 1.0 - (number * DOTS_Y + 1.5) / (height * DOTS_Y - 1))
-    said = chart.show(scale.low + share * (scale.high - scale.low))
-    return f"{said[: GUTTER - 2]} ┤".rjust(GUTTER)
+    ends = {0: chart.show(scale.high), height - 1: chart.show(scale.low)}
+    said = ends.get(number, "")
+    if not said and number == (height - 1) // 2:
+        share = 1.0 - (number * DOTS_Y + 1.5) / (height * DOTS_Y - 1)
+        middle = chart.show(scale.low + share * (scale.high - scale.low))
+        said = "" if middle in ends.values() else middle  # rounded to the same words
+    return (f"{said[: GUTTER - 2]} ┤" if said else "│").rjust(GUTTER)
 
 
 def _times(chart: Chart, width: int) -> Iterator[list[Run]]:

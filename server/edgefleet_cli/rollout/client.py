@@ -19,8 +19,8 @@ from edgefleet_cli.render.frame import Frames, frames
 from edgefleet_cli.render.output import Output, one_line, visible
 from edgefleet_cli.rollout.render import (
     BAD_DEVICE_STATES,
+    BAD_DEVICES,
     WAITS_FOR_A_PERSON,
-    device_sheet,
     is_final,
     next_steps,
     rollout_sheet,
@@ -121,7 +121,7 @@ class Rollouts:
         devices = self.bad_devices(rollout)
         if devices:
             self.out.heading("Failed and rolled-back devices")
-            self.out.table(devices, device_sheet().columns)
+            self.out.table(devices, BAD_DEVICES)
 
     @contextmanager
     def _screen(self) -> Iterator[Screen]:

@@ -184,6 +184,18 @@ def _reason_or_wait(device: api.rollout.RolloutDevice) -> str:
     return device_wait(device) if shown == "-" else shown
 
 
+BAD_DEVICES: Sequence[Column[api.rollout.RolloutDevice]] = (
+    Column("name", lambda d: text(d.display_name or None)),
+    Column("device", lambda d: text(d.device), keep=True),
+    Column("stratum", lambda d: text(d.stratum or d.profile), spare=2),
+    Column("stage", lambda d: text(d.stage), spare=1),
+    Column("state", lambda d: text(d.state), keep=True),
+    Column("running", lambda d: text(d.running)),
+    Column("reason", _reason_or_wait, fold=True),
+)
+"""Of the devices below a rollout that ended badly: why comes before where."""
+
+
 def show_head(out: Output, rollout: api.rollout.Rollout, now: datetime) -> None:
     """Write what a rollout is and how it stands."""
     started = rollout.started_at

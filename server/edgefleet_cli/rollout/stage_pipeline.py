@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Final
 from edgefleet_cli.core import api
 from edgefleet_cli.render.format import counted, digits, duration, moment, text, until_s
 from edgefleet_cli.render.output import visible
-from edgefleet_cli.render.width import ELLIPSIS, cut_runs
+from edgefleet_cli.render.width import GAP, cut, cut_runs, shares
 from edgefleet_cli.rollout.render import WAITS_FOR_A_PERSON, is_final, next_steps, reason_text, state_text
 from edgefleet_cli.rollout.stage_tree import STYLES, ended_as, evidence_limit, mark_of, style_of
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-LEAST_CELL: Final = 17
+LEAST_CELL, MOST_CELL = 17, 32
 GAUGE: Final = 20
 _GAUGE_BEGINS_AT: Final = 0.1
 _MOST_PROFILES, _MOST_WAITS = 6, 4
@@ -51,7 +51,7 @@ def pipeline_rows(rollout: api.rollout.Rollout, now: datetime, width: int) -> li
     head = [
         (text(rollout.release), "bold"),
         ("  ", ""),
-        (state_text(rollout), style),
+        (state_text(rollout).replace("_", " "), style),
         ("  ", ""),
         (_tally(rollout), ""),
     ]
@@ -91,18 +91,32 @@ def _tally(rollout: api.rollout.Rollout) -> str:
 def _across(rollout: api.rollout.Rollout, now: datetime, width: int) -> Iterator[list[Run]]:
     """Yield the stages next to each other: marks with connectors, names, counts, times."""
     stages = rollout.stages
-    cell = min(width // len(stages), 32)
+    words = [(_name(stage), _counts(stage, rollout), _when(stage, rollout, now)) for stage in stages]
+    cells = _widths([max(map(len, one)) + GAP for one in words], width)
     rail: list[Run] = []
-    for place, stage in enumerate(stages):
+    for stage, cell in zip(stages, cells, strict=True):
         state = ended_as(stage)
-        rail.append((mark_of(state), style_of(state)))
-        if place < len(stages) - 1:
-            sign = "─" if stage.state in _DONE else "┄"
-            rail.append((sign * (cell - 1), "green" if stage.state in _DONE else "dim"))
-    yield rail
-    yield [(_cell(_name(stage), cell), "bold" if stage.state in _OPEN else "") for stage in stages]
-    yield [(_cell(_counts(stage, rollout), cell), _counts_style(stage)) for stage in stages]
-    yield [(_cell(_when(stage, rollout, now), cell), "dim" if stage.state not in _OPEN else "") for stage in stages]
+        sign = "─" if stage.state in _DONE else "┄"
+        rail += [(mark_of(state), style_of(state)), (sign * (cell - 1), "green" if stage.state in _DONE else "dim")]
+    yield rail[:-1]
+    for row in range(3):
+        yield [
+            (_cell(said[row], cell), _cell_style(stage, row))
+            for stage, said, cell in zip(stages, words, cells, strict=True)
+        ]
+
+
+def _widths(needed: list[int], width: int) -> list[int]:
+    """Return the widths of stages next to each other: alike where that is enough for the words, else as the words need."""
+    even = min(width // len(needed), MOST_CELL)
+    if max(needed) <= even:
+        return [even] * len(needed)
+    return shares(needed, [LEAST_CELL] * len(needed), width + GAP * (len(needed) - 1))
+
+
+def _cell_style(stage: api.rollout.Stage, row: int) -> str:
+    is_open = stage.state in _OPEN
+    return ("bold" if is_open else "", _counts_style(stage), "" if is_open else "dim")[row]
 
 
 def _down(rollout: api.rollout.Rollout, now: datetime, width: int) -> Iterator[list[Run]]:
@@ -110,13 +124,15 @@ def _down(rollout: api.rollout.Rollout, now: datetime, width: int) -> Iterator[l
     for stage in rollout.stages:
         state = ended_as(stage)
         words = ", ".join(word for word in (_counts(stage, rollout), _when(stage, rollout, now)) if word)
-        row = [(mark_of(state), style_of(state)), (f" {_name(stage)}  ", "bold" if stage.state in _OPEN else "")]
+        name = _name(stage) if len(_name(stage)) + len(words) + 4 <= width else text(stage.name)  # its size goes first
+        row = [(mark_of(state), style_of(state)), (f" {name}  ", "bold" if stage.state in _OPEN else "")]
         yield cut_runs([*row, (words, _counts_style(stage))], width)
 
 
 def _cell(words: str, width: int) -> str:
-    room = width - 2
-    return (words if len(words) <= room else words[: room - 1].rstrip() + ELLIPSIS).ljust(width)
+    from rich.cells import set_cell_size
+
+    return set_cell_size(cut(words, width - GAP), width)
 
 
 def _name(stage: api.rollout.Stage) -> str:
@@ -175,7 +191,8 @@ def _profiles(rollout: api.rollout.Rollout, now: datetime) -> Iterator[list[Run]
             left_s = until_s(cell.soak_until, now) or 0.0
             left = f", {duration(math.ceil(left_s))} left" if cell.state in _OPEN and left_s > 0 else ""
             failed = f", {counts.failed} failed" if counts.failed else ""
-            said = f" {text(cell.stratum)}: {state}{left}, {counts.healthy} of {counts.exposed} healthy{failed}"
+            healthy = f"{counts.healthy} of {counts.exposed} healthy" if counts.exposed else "no device had it"
+            said = f" {text(cell.stratum)}: {state}{left}, {healthy}{failed}"
             yield [(mark_of(state), style_of(state)), (said, "red" if counts.failed else "")]
         if len(cells) > _MOST_PROFILES:
             yield [(f"and {counted(len(cells) - _MOST_PROFILES, 'more profile')}", "dim")]

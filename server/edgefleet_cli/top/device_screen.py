@@ -14,7 +14,7 @@ from textual.widgets import Footer, Static
 from edgefleet_cli.fleet.follow import event_line
 from edgefleet_cli.render.chart_text import chart_text
 from edgefleet_cli.render.format import age, pairs, text
-from edgefleet_cli.render.output import visible
+from edgefleet_cli.render.output import one_line, visible
 from edgefleet_cli.timelines.timeline_chart import timeline_charts
 from edgefleet_cli.top.fleet_reader import DeviceDetails
 from edgefleet_cli.top.fleet_view import MARKS, STYLES
@@ -69,7 +69,7 @@ class DeviceScreen(Screen[None]):
     def action_log(self) -> None:
         """Ask the device for its log."""
         log = self.query_one("#device-log", Static)
-        log.update(Text(f"`edgectl device logs {self._device}`: asked the device, waiting for it …", "dim"))
+        log.update(Text(visible(f"`edgectl device logs {self._device}`: asked the device, waiting for it …"), "dim"))
         self.app.read_log(self._device, LOG_LINES, lambda lines: log.update(Text(visible(lines))))
 
     def _show(self, found: DeviceDetails) -> None:
@@ -89,7 +89,7 @@ def head(found: DeviceDetails) -> Text:
     """Return what a device is and how it is, the worst reason first."""
     device = found.device
     health = device.health or "unknown"
-    shown = Text(visible(device.display_name or device.id), "bold")
+    shown = Text(one_line(device.display_name or device.id), "bold")
     shown.append(f"  {MARKS.get(health, '?')} {health}", STYLES.get(health, ""))
     shown.append(
         f"  {visible(device.id)}  {visible(device.profile)}  seen {age(device.last_seen, found.at)} ago\n", "dim"
@@ -97,8 +97,8 @@ def head(found: DeviceDetails) -> Text:
     for reason in device.health_reasons:
         shown.append(f"  {MARKS.get(reason.health, '?')} ", STYLES.get(reason.health, ""))
         since = f" since {age(reason.since, found.at)}" if reason.since else ""
-        shown.append(f"{visible(reason.text)}{since}\n", "none")
-    runs = ", ".join(f"{one.release or one.model} {one.phase}" for one in device.models)
+        shown.append(f"{one_line(reason.text)}{since}\n", "none")
+    runs = ", ".join(f"{one.release or one.model} ({one.phase.replace('_', ' ')})" for one in device.models)
     shown.append(
         visible(f"runs {text(runs)}   labels {pairs(device.labels)}   agent {text(device.agent_version)}\n"), "none"
     )

@@ -53,12 +53,12 @@ class Confirmation(ModalScreen[str | None]):
             needs = "needed" if self._act.needs_reason else "may be empty"
             yield Input(placeholder=f"Reason, recorded with your name; {needs}", id="reason")
             yield Label(Text("The same as a command:", "dim"))
-            yield Label(Text(self._act.command(self._rollout, "")), id="command")
+            yield Label(self._command(""), id="command")
             yield Label(Text("Enter: do it   Esc: cancel", "dim"), id="keys")
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Show the command with the reason that is typed."""
-        self.query_one("#command", Label).update(Text(self._act.command(self._rollout, event.value.strip())))
+        self.query_one("#command", Label).update(self._command(event.value.strip()))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Do it, unless the reason is missing."""
@@ -67,6 +67,9 @@ class Confirmation(ModalScreen[str | None]):
             self.query_one("#keys", Label).update(Text("A reason is needed. Esc: cancel", "bold yellow"))
             return
         self.dismiss(reason)
+
+    def _command(self, reason: str) -> Text:
+        return Text(visible(self._act.command(self._rollout, reason)))
 
     def action_no(self) -> None:
         """Do nothing."""

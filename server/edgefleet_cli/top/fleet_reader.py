@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from edgefleet_cli.core import api
@@ -12,7 +12,8 @@ from edgefleet_cli.core.transport.reply import Page
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.rollout.render import UNSETTLED
 from edgefleet_cli.timelines.commands import USUAL_SPAN
-from edgefleet_cli.top.fleet_view import WORST_FIRST, FleetView
+from edgefleet_cli.timelines.timeline_table import later_beginning
+from edgefleet_cli.top.fleet_view import SPANS, WORST_FIRST, FleetView
 
 OF_EACH_HEALTH: Final = 200
 """Devices that are read of each health; how many there are is exact all the same."""
@@ -23,7 +24,6 @@ PAST_ROLLOUTS: Final = 3
 """Shown while none is open."""
 ALERTS: Final = 50
 EVENTS: Final = 12
-SPANS: Final = {"1h": timedelta(hours=1), "24h": timedelta(hours=24)}
 POINTS: Final = 120
 
 
@@ -62,11 +62,14 @@ def _whole(reader: ApiClient, rollout: api.rollout.Rollout) -> api.rollout.Rollo
 
 
 def timeline(reader: ApiClient, path: str, span: str, **query: str) -> api.device.Timeline:
-    """Return figures over a span that ends now, by the server's clock: edgectl's may be wrong."""
+    """Return figures over a span that ends now, by the server's clock: edgectl's may be wrong. A young fleet has a shorter one."""
     day = reader.get(path, api.device.Timeline, points=POINTS, **query).value
-    if span == USUAL_SPAN:
+    begins = [] if span == USUAL_SPAN else [(datetime.fromisoformat(day.until) - SPANS[span]).isoformat()]
+    if young := later_beginning(day):
+        begins.append(young)
+    if not begins:
         return day
-    since = (datetime.fromisoformat(day.until) - SPANS[span]).isoformat()
+    since = max(begins, key=datetime.fromisoformat)
     return reader.get(path, api.device.Timeline, points=POINTS, since=since, **query).value
 
 

@@ -26,8 +26,8 @@ from edgefleet_cli.render.sparkline import bar
 from edgefleet_cli.rollout.client import Rollouts as RolloutClient
 from edgefleet_cli.top.device_screen import DeviceScreen
 from edgefleet_cli.top.dialogs import HELP, Confirmation, Page
-from edgefleet_cli.top.fleet_reader import SPANS, DeviceDetails
-from edgefleet_cli.top.fleet_view import SORTS, FleetView, Tile, device_rows, tiles
+from edgefleet_cli.top.fleet_reader import DeviceDetails
+from edgefleet_cli.top.fleet_view import SORTS, SPANS, FleetView, Tile, device_rows, shown_span, tiles
 from edgefleet_cli.top.live_feed import LiveFeed
 from edgefleet_cli.top.panes import Alerts, Devices, Events, FleetLine, Rollouts, TileBox, alert_text
 from edgefleet_cli.top.rollout_actions import Action, actions_of
@@ -51,7 +51,9 @@ TileBox { width: 1fr; padding: 0 0 0 1; }
 .pane:focus-within { border: round ansi_blue; }
 DataTable, ListView, RichLog { height: 1fr; background: ansi_default; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
 DataTable > .datatable--header { background: ansi_default; color: ansi_default; text-style: bold underline; }
-DataTable > .datatable--cursor { background: ansi_default; text-style: reverse; }
+DataTable > .datatable--cursor, DataTable:focus > .datatable--cursor {
+  background: ansi_default; color: ansi_default; text-style: reverse;
+}
 .narrow #tabs { display: block; }
 .narrow #panes { grid-size: 1 1; grid-columns: 1fr; grid-rows: 1fr; }
 .narrow .pane { display: none; border: none; }
@@ -190,7 +192,7 @@ class Dashboard(App[Exception | None]):
         base, view = self._base, self._view
         base.query_one(FleetLine).show(view, self._away)
         for box, tile in zip(base.query(TileBox), (*tiles(self._timeline), self._online()), strict=True):
-            box.show(tile)
+            box.show(tile, shown_span(self._timeline, self._span))
         self._show_titles()
         if view is not None:
             base.query_one(Devices).show(device_rows(view, self._order, self._wanted))
@@ -210,15 +212,19 @@ class Dashboard(App[Exception | None]):
         if view is not None:
             shown = f", first {len(view.devices)}" if len(view.devices) < view.total else ""
             wanted = f", with {self._wanted!r}" if self._wanted else ""
-            counts |= {"devices": f" {view.total}{shown}, {self._order}{wanted}", "rollouts": f" {view.open_rollouts}"}
-            counts |= {"alerts": f" {len(view.alerts) + view.more_alerts}"}
+            counts |= {"devices": f" {view.total}{shown}, {self._order}{wanted}"}
+            none = ": none open" if view.rollouts and not view.open_rollouts else ""
+            counts |= {
+                "rollouts": none or f" {view.open_rollouts}",
+                "alerts": f" {len(view.alerts) + view.more_alerts}",
+            }
         tabs = Text()
         for number, name in enumerate(PANES, 1):
             label = f"{number} {TITLES[name]}{visible(counts[name])}"
             self._base.query_one(f"#pane-{name}").border_title = Text(label)
             short = label.partition(",")[0]
             tabs.append(f" {short} ", "reverse" if name == self._pane else "dim").append(" ")
-        tabs.append(f"  charts: {self._span}", "dim")
+        tabs.append(f"  charts: {shown_span(self._timeline, self._span)}", "dim")
         self._base.query_one("#tabs", Static).update(tabs)
 
     def _tick(self) -> None:
@@ -317,7 +323,7 @@ class Dashboard(App[Exception | None]):
         if chosen := self._base.query_one(Rollouts).chosen:
             lines = [f"{key}  {one.name}: {one.effect}" for key, one in actions_of(chosen).items()]
             why = f"\nwhy it stands so: `edgectl rollout explain {chosen.id}`"
-            self.push_screen(Page(f"{chosen.release} ({chosen.id})", Text("\n".join([*lines, why]))))
+            self.push_screen(Page(f"{chosen.release} ({chosen.id})", Text(visible("\n".join([*lines, why])))))
 
     # acts
 

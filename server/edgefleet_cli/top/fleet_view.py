@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from edgefleet_cli.core import api
-from edgefleet_cli.render.format import age, counted, milliseconds, text
+from edgefleet_cli.render.format import age, counted, duration, milliseconds, text
 from edgefleet_cli.rollout.render import REGRESSED, WAITS_FOR_A_PERSON, is_final
 
 WORST_FIRST: Final = ("failing", "offline", "degraded", "unknown", "updating", "healthy")
 """Healths as the server judges them (docs/how-to/find-devices.md); what it does not know yet comes first."""
 ATTENTION: Final = ("failing", "offline", "degraded", "unknown")
 GOES_BACK: Final = ("rolling_back", REGRESSED)
-"""States of a rollout that are bad news for the fleet, as on the overview page."""
+"""States of an open rollout that are bad news for the fleet, as on the overview page."""
 MARKS: Final[Mapping[str, str]] = {
     "failing": "✗", "offline": "◌", "degraded": "▲", "unknown": "?", "updating": "◐", "healthy": "●", "revoked": "–",
 }  # fmt: skip
@@ -23,8 +23,12 @@ STYLES: Final[Mapping[str, str]] = {
     "failing": "bold red", "offline": "magenta", "degraded": "yellow", "unknown": "magenta", "updating": "cyan",
     "healthy": "green", "revoked": "dim",
 }  # fmt: skip
-KIND_STYLES: Final[Mapping[str, str]] = {"ok": "bold green", "warn": "bold yellow", "bad": "bold red", "off": "bold"}
-KIND_MARKS: Final[Mapping[str, str]] = {"ok": "●", "warn": "▲", "bad": "✗", "off": "○"}
+KIND_STYLES: Final[Mapping[str, str]] = {
+    "ok": "bold green", "run": "bold cyan", "warn": "bold yellow", "bad": "bold red", "off": "bold",
+}  # fmt: skip
+KIND_MARKS: Final[Mapping[str, str]] = {"ok": "●", "run": "◐", "warn": "▲", "bad": "✗", "off": "○"}
+SPANS: Final = {"1h": timedelta(hours=1), "24h": timedelta(hours=24)}
+"""Times that charts are of."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class FleetView:
 
 
 class Sentence(NamedTuple):
-    """A state in words. kind: ok, warn, bad or off."""
+    """A state in words. kind: ok, run, warn, bad or off."""
 
     kind: str
     text: str
@@ -75,28 +79,25 @@ def sentence(view: FleetView) -> Sentence:
     more += [f"{least}{counted(len(firing), 'alert')} {'fires' if len(firing) == 1 else 'fire'}"] if firing else []
     is_grave = bool(back) or any(one.severity == "critical" for one in firing)
     reasons = [*(f"{count} {health}" for health, count in bad.items()), *more]
-    healthy = view.counts.get("healthy", 0)
     if bad:
         count = sum(bad.values())
-        needs = f"{count} of {counted(view.total, 'device')} {'needs' if count == 1 else 'need'} attention"
-        joined = "No device is well" if count == view.total else f"The fleet works, but {needs}"
         is_bad = is_grave or "failing" in bad or count == view.total
-        return Sentence("bad" if is_bad else "warn", f"{joined}: {', '.join(reasons)}.")
+        return Sentence("bad" if is_bad else "warn", f"{_unwell(count, view.total)}: {', '.join(reasons)}.")
     updating = view.counts.get("updating", 0)
-    said = (
-        f"All {counted(view.total, 'device')} are healthy"
-        if healthy == view.total
-        else _some(healthy, updating, view.total)
-    )
+    said = "The only device is healthy" if view.total == 1 else f"All {counted(view.total, 'device')} are healthy"
+    if updating:
+        said = f"The fleet works; {counted(updating, 'device')} {'is' if updating == 1 else 'are'} updating"
     if not more:
-        return Sentence("ok", f"{said}.")
-    return Sentence("bad" if is_grave else "warn", f"{said}; {', '.join(more)}.")
+        return Sentence("run" if updating else "ok", f"{said}.")
+    return Sentence("bad" if is_grave else "warn", f"{said}{',' if updating else ';'} {', '.join(more)}.")
 
 
-def _some(healthy: int, updating: int, total: int) -> str:
-    return (
-        f"{healthy} of {counted(total, 'device')} are healthy, {updating} {'is' if updating == 1 else 'are'} updating"
-    )
+def _unwell(count: int, total: int) -> str:
+    """Return how many devices need attention; a fleet of which more than half do is not said to work."""
+    if count == total:
+        return "No device is well" if total > 1 else "The only device is not well"
+    needs = f"{count} of {counted(total, 'device')} {'needs' if count == 1 else 'need'} attention"
+    return needs if 2 * count > total else f"The fleet works, but {needs}"
 
 
 class DeviceRow(NamedTuple):
@@ -154,6 +155,14 @@ class Tile(NamedTuple):
     value: str
     values: Sequence[float | None]
     picture: str = ""
+
+
+def shown_span(timeline: api.device.Timeline | None, chosen: str) -> str:
+    """Return the time that charts are of: the chosen one, or a shorter one of a young fleet."""
+    if timeline is None:
+        return chosen
+    length = datetime.fromisoformat(timeline.until) - datetime.fromisoformat(timeline.since)
+    return duration(length.total_seconds()) if 2 * length <= SPANS[chosen] else chosen
 
 
 def tiles(timeline: api.device.Timeline | None) -> Iterator[Tile]:

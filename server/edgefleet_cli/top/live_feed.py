@@ -52,7 +52,7 @@ class LiveFeed:
         self._api, self._clock, self._watcher = reader, clock, watcher
         self._woken = threading.Event()
         self._over = threading.Event()
-        self._span = "1h"
+        self._span, self._seen_span = "1h", ""
         self._figures_due_s = 0.0
 
     def start(self) -> None:
@@ -77,7 +77,7 @@ class LiveFeed:
 
     def show_span(self, span: str) -> None:
         """Read figures of another span."""
-        self._span, self._figures_due_s = span, 0.0
+        self._span = span
         self.wake()
 
     def _look_on(self) -> None:
@@ -101,10 +101,10 @@ class LiveFeed:
 
     def _look(self) -> None:
         self._watcher.fleet_seen(fleet_view(self._api, self._clock.now()))
-        now_s = self._clock.monotonic_s()
-        if now_s >= self._figures_due_s:
-            timeline = fleet_timeline(self._api, self._span)
-            self._figures_due_s = now_s + FIGURES_S
+        now_s, span = self._clock.monotonic_s(), self._span
+        if now_s >= self._figures_due_s or span != self._seen_span:
+            timeline = fleet_timeline(self._api, span)
+            self._figures_due_s, self._seen_span = now_s + FIGURES_S, span
             self._watcher.figures_seen(timeline)
 
     def _follow(self) -> None:

@@ -15,12 +15,14 @@ from edgefleet_cli.core import api
 from edgefleet_cli.fleet.render import what
 from edgefleet_cli.render.braille_chart import small_rows
 from edgefleet_cli.render.format import age, moment, text
-from edgefleet_cli.render.output import visible
+from edgefleet_cli.render.output import one_line, visible
 from edgefleet_cli.render.width import cut
 from edgefleet_cli.rollout.stage_pipeline import pipeline_text
 from edgefleet_cli.top.fleet_view import KIND_MARKS, KIND_STYLES, MARKS, STYLES, DeviceRow, FleetView, Tile, sentence
 
 TILE_ROWS = 2
+WITH_SPAN = 28
+"""Columns of a tile that also says which time its line is of."""
 NAME, RUNS = 24, 20
 """Most columns of a name and of releases; the reason has the rest."""
 PADDED = 5
@@ -43,13 +45,15 @@ class FleetLine(Static):
 class TileBox(Static):
     """One figure with its line."""
 
-    def show(self, tile: Tile) -> None:
-        """Show a figure."""
+    def show(self, tile: Tile, span: str) -> None:
+        """Show a figure. span: the time that its line is of, said where there is room."""
         columns = max(8, self.size.width - 1)
         is_measured = any(value is not None for value in tile.values) or tile.picture
         shown = Text(tile.title, "dim").append(
             f" {tile.value}" if is_measured else "\nnot measured", "bold" if is_measured else "dim"
         )
+        if is_measured and not tile.picture and columns >= WITH_SPAN:
+            shown.append(f"  {span}", "dim")
         for row in [tile.picture] if tile.picture else small_rows(tile.values, columns, TILE_ROWS):
             shown.append("\n").append(row, "bright_blue")
         self.update(shown)
@@ -125,7 +129,8 @@ class Rollouts(ListView):
         """Draw pipelines again: time goes on."""
         width = max(30, self.size.width - 3)
         for item, rollout in zip(self.children, self.rollouts, strict=False):
-            item.query_one(Static).update(pipeline_text(rollout, now, width))
+            for place in item.query(Static):  # none yet in an item that is being made
+                place.update(pipeline_text(rollout, now, width))
 
     @property
     def chosen(self) -> api.rollout.Rollout | None:
@@ -149,10 +154,11 @@ class Alerts(DataTable[Text]):
         self.alerts = alerts
         place = self.cursor_row
         self.clear()
-        for one in alerts:
-            style = SEVERITIES.get(one.severity, "")
-            said = f"{one.shown}: {one.summary}" if one.shown else one.summary
-            self.add_row(Text(age(one.since, now)), Text(f"{one.severity} {state_of(one)}", style), Text(visible(said)))
+        rows = [(age(one.since, now), visible(f"{one.severity} {state_of(one)}")) for one in alerts]
+        room = max(12, self.size.width - sum(max(map(len, one), default=0) for one in zip(*rows, strict=True)) - 7)
+        for one, (since, state) in zip(alerts, rows, strict=True):
+            said = f"{one.summary}: {one.shown}" if one.shown else one.summary
+            self.add_row(Text(since), Text(state, SEVERITIES.get(one.severity, "")), Text(cut(visible(said), room)))
         if not alerts:
             self.add_row(Text(""), Text("none", "dim"), Text("No alert is pending or fires.", "dim"))
         self.move_cursor(row=place)
@@ -169,13 +175,14 @@ class Events(RichLog):
     def show(self, event: api.fleet.Event) -> None:
         """Add an event."""
         who = event.display_name or event.device or event.model
-        said = visible(" ".join(f"{who} {event.kind}: {what(event)}".split("\n")))
+        said = one_line(f"{who} {event.kind}: {what(event)}")
         self.write(Text(f"{moment(event.at)[11:]} ", "dim", no_wrap=True).append(said, "none"))
 
 
 def alert_text(alert: api.alert.Alert) -> Text:
     """Return an alert in full."""
-    shown = Text(f"{alert.severity}, {state_of(alert)}\n", SEVERITIES.get(alert.severity, ""))
+    shown = Text(visible(f"{alert.severity}, {state_of(alert)}\n"), SEVERITIES.get(alert.severity, ""))
+    shown.append(visible(f"{alert.shown}\n" if alert.shown else ""), "bold")
     shown.append(visible(f"{alert.summary}\n"), "none")
     for one in alert.evidence:
         shown.append(visible(f"  {one}\n"), "none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -80,7 +81,8 @@ def curve_chart(
     ends = {cell.cumulative for stage in plan.stages for cell in stage.strata if cell.stratum in names}
     signs = [Sign(count / most, STAGE_END) for count in sorted(ends) if 0 < count <= most]
     signs += [Sign(median / most, MEDIAN) for name in names if (median := medians.get(name)) is not None]
-    ticks = [(n / _TICKS, text(round(most * n / _TICKS))) for n in range(_TICKS)]
+    step = math.ceil(most / _TICKS)
+    ticks = [(n / most, text(n)) for n in range(0, most, step) if 2 * (most - n) > step]
     title = f"Stopped, if it fails on {bad_pct} % of devices"
     return Chart(title, lines, percent, [*ticks, (1.0, counted(most, "device"))], (), signs)
 
