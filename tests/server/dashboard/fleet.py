@@ -99,14 +99,14 @@ class Device:
         )  # fmt: skip
         self.fleet.parts.fleet.receiver.take_events([event])
 
-    def measure(self) -> None:
-        """Send one telemetry window."""
+    def measure(self, version: str = "1.1.0") -> None:
+        """Send one telemetry window of a version."""
         sketch = LatencySketch()
         for n in range(240):
             sketch.add(0.004 + n / 50_000)
         window = Window(
             t0=int(self.fleet.house.clock.now().timestamp()), length_s=60, model="digits", lane="active", sha256="a" * 64,
-            version="1.1.0", n=240, errors=1, nonfinite=31, latency=sketch.packed(),
+            version=version, n=240, errors=1, nonfinite=31, latency=sketch.packed(),
         )  # fmt: skip
         message = Telemetry(device=self.id, boot_id="b1", seq=self.seq, ts=window.t0 * 1000, windows=[window])
         self.fleet.parts.telemetry.ingest([message])

@@ -36,7 +36,7 @@ def test_create_watch_pause_and_roll_back(fleet: Fleet) -> None:
     assert (paused.status_code, paused.headers["location"]) == (303, path)
     page = browser.get(path).text
     assert "Paused by test: lunch." in part_of(page, "head")
-    assert "edgectl rollout resume" in part_of(page, "answer")
+    assert "edgectl rollout resume" in part_of(page, "waits")
     assert "1 rollout waiting for a person" in text_of(browser.get("/rollouts").text)
 
     back = form(page, "/do/abort_rollout", body__rollback="true")
@@ -213,7 +213,7 @@ def test_a_denial_needs_a_reason_and_takes_back(fleet: Fleet) -> None:
     head = part_of(approver.get(path).text, "head")
     assert "Rolling back: 2 not confirmed yet" in head
     assert "No device has it, none failed." in head, "what is told to go back is not counted as having it"
-    assert "2 devices were told to go back, not confirmed yet" in part_of(approver.get(path).text, "answer")
+    assert "2 devices were told to go back, not confirmed yet" in part_of(approver.get(path).text, "waits")
 
 
 def test_an_undo_is_shown_before_it_is_done(fleet: Fleet) -> None:

@@ -65,7 +65,7 @@ def test_a_running_rollout_says_what_it_does_and_when_it_decides_next(fleet: Fle
     def told_of() -> str:
         fleet.tick(seconds=2)
         page = browser.get(path).text
-        return f"{part_of(page, 'head')} {part_of(page, 'answer')}"
+        return " ".join(part_of(page, name) for name in ("head", "answer", "waits"))
 
     told = told_of()
     assert "Running" in told

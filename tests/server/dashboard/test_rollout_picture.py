@@ -14,7 +14,7 @@ from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.rollout_page.decision_story import sentence_of
 from edgefleet_server.dashboard.rollout_page.decision_story import story as told_story
-from edgefleet_server.dashboard.rollout_page.gate_panels import gate_panels, metric_words
+from edgefleet_server.dashboard.rollout_page.gate_panels import gate_lines, gate_panels, metric_words
 from edgefleet_server.dashboard.rollout_page.promotion_answer import answer, cost_of, state_of
 from edgefleet_server.dashboard.rollout_page.rollout_picture import MOST_SQUARES, strip_of
 from edgefleet_server.dashboard.rollout_page.stage_steps import pipeline, span
@@ -197,9 +197,10 @@ def test_a_silent_device_is_no_yes_and_has_a_button(fleet: Fleet) -> None:
     assert part_of(page, "flow").endswith("Waiting 2 Installing 0 Silent 1 Soaking 1 Healthy 0 Failed 0")
     told = part_of(page, "answer")
     assert "Not yet 1 device is silent, which never counts as good." in told
-    assert f"{quiet.id} is silent" in told
-    assert "Ask now" in told
     assert "Safe to promote" not in told
+    waits = part_of(page, "waits")
+    assert f"{quiet.id} is silent" in waits
+    assert "Ask now" in waits
     assert "1 silent" in part_of(page, "head")
     assert '<a href="#answer">Silent</a>' in page, "it is named there; the list knows states only"
     listed = browser.get(f"{path}?state=soaking").text
@@ -262,6 +263,56 @@ def test_nothing_is_counted_of_no_devices(fleet: Fleet) -> None:
     assert list(failures.says) == ["No device has accepted it."]
     young = replace(view, counts=replace(view.counts, exposed=3))
     assert (gate_panels(young, "", None)[0].kind, gate_panels(young, "", None)[0].word) == ("run", "None failed so far")
+
+
+def test_devices_in_their_soak_have_it_and_are_not_called_zero_healthy(fleet: Fleet) -> None:
+    small(fleet)
+    view = fleet.parts.rollout.reader.rollout(fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES))
+    first, *others = view.stages
+
+    def seen(state: str, **counts: int) -> tuple[str, str]:
+        now = replace(first.strata[0].counts, members=4, **counts)
+        stage = replace(first, state=state, strata=[replace(first.strata[0], state=state, members=4, counts=now)])
+        shown = replace(view, stages=[replace(stage, counts=now), *others])
+        lane = pipeline(shown, NOW).steps[0].together
+        return f"{lane.count} {lane.words}", answer(shown, DeviceFlow()).text
+
+    assert seen("soaking", exposed=4, pending=4)[0] == "4 of 4 have it"
+    assert (
+        seen("exposing", exposed=3, pending=3)[1]
+        == "Devices still install it. 3 of 4 devices have it so far, none failed."
+    )
+    assert seen("exposing", exposed=3, healthy=1, pending=2) == (
+        "3 of 4 have it",
+        "Devices still install it. 3 of 4 devices have it, 1 through its soak so far, none failed.",
+    )
+    assert seen("passed", exposed=4, healthy=4)[0] == "4 of 4 healthy"
+    assert seen("passed", exposed=4, pending=4)[0] == "4 of 4 have it", "a person let it pass before its soak was over"
+
+
+def test_every_gate_of_the_spec_has_a_line_next_to_the_answer(fleet: Fleet) -> None:
+    small(fleet)
+    view = fleet.parts.rollout.reader.rollout(fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES))
+    plain = gate_lines(view, gate_panels(view, "1.0.0", None))
+    assert [(one.title, one.word, one.at) for one in plain] == [
+        ("Failures", "Nothing known yet", "#gate-failures-card"),
+        ("Latency p95", "Not judged", "#gate-latency-card"),
+    ]
+    names = ("latency_p95_ms", "inference_error_rate", "drift")
+    gates = {**view.spec["gates"], "quality": {"metrics": [{"name": name} for name in names]}}
+    stage = view.stages[0]
+    drift = replace(METRIC, name="drift", verdict="fail")
+    judged = replace(
+        view,
+        spec={**view.spec, "gates": gates},
+        stages=[replace(stage, strata=[replace(one, quality=[METRIC, drift]) for one in stage.strata])],
+    )
+    assert [(one.title, one.word) for one in gate_lines(judged, gate_panels(judged, "1.0.0", None))] == [
+        ("Failures", "Nothing known yet"),
+        ("Latency p95", "Not sure yet"),
+        ("Error rate", "Nothing known yet"),
+        ("Drift", "Beyond limit"),
+    ]
 
 
 def turn(before: str, to: str, **more: str) -> EventView:
@@ -351,7 +402,7 @@ def test_an_open_question_is_no_yes(fleet: Fleet) -> None:
     fleet.tick(seconds=4)
     page = fleet.browser(Role.OPERATOR).get(f"/rollouts/{rollout}").text
     assert "Not now A failure waits for confirmation by other devices." in part_of(page, "answer")
-    assert "none of 2 drawn devices has answered" in part_of(page, "head")
+    assert "none of 2 drawn devices has answered" in part_of(page, "answer")
 
 
 def test_the_report_has_everything_opened_and_no_buttons(story: tuple[Fleet, str, str]) -> None:

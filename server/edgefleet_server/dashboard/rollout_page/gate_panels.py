@@ -21,8 +21,10 @@ LATENCY: Final = "latency_p95_ms"
 ERRORS: Final = "inference_error_rate"
 RELATIVE: Final = "non_inferior_rel"
 ABSOLUTE: Final = "non_inferior_abs"
-LABELS_END: Final = 85.0
-"""Percents of the width behind which the text of a mark has no room."""
+LABELS_END: Final = 100.0
+LETTER: Final = 2.2
+"""Percents of the width that a letter of a mark's text takes, and that all of them have."""
+_TITLES: Final = {ERRORS: "Error rate"}
 Reader = Callable[[MetricLine], Column]
 _STARTED: Final = ("exposing", "soaking", "judging", "held", "failed")
 
@@ -39,6 +41,28 @@ class GatePanel:
     gauge: EvidenceGauge | None
     gauge_says: str
     says: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class GateLine:
+    """A gate in one line, beside the answer. kind, word: of its pill; at: where its evidence is on the page."""
+
+    title: str
+    kind: str
+    word: str
+    at: str
+
+
+def gate_lines(rollout: RolloutView, panels: Sequence[GatePanel]) -> list[GateLine]:
+    """Return every gate of a rollout: those with a panel, then the other metrics that its spec sets a limit for."""
+    lines = [GateLine(one.title, one.kind, one.word, f"#gate-{one.id}-card") for one in panels]
+    names = [one["name"] for one in (rollout.spec["gates"].get("quality") or {}).get("metrics", ())]
+    for name in dict.fromkeys(names):
+        if name != LATENCY:
+            metric = _metric(rollout, name)
+            kind, word = ("off", "Nothing known yet") if metric is None else _metric_pill(metric)
+            lines.append(GateLine(_TITLES.get(name, name.replace("_", " ").capitalize()), kind, word, "#all-stages"))
+    return lines
 
 
 def gate_panels(rollout: RolloutView, old: str, timeline: Timeline | None) -> list[GatePanel]:
@@ -210,20 +234,19 @@ def _chart(
 
 
 def _marks(rollout: RolloutView, begin: int, end: int) -> list[ChartMark]:
-    """Return when stages opened, and when the rollout stopped."""
+    """Return when stages opened, and when the rollout stopped; a label only where it has room before the next mark."""
     found = []
     for stage in rollout.stages:
         if (at := _place(stage.opened_at, begin, end)) is not None:
-            found.append(ChartMark(at, "deploy", "◆", f"{stage.name} opened", label=_label(at, stage.name)))
+            found.append(ChartMark(at, "deploy", "◆", f"{stage.name} opened", label=stage.name))
         if stage.state == "failed" and (at := _place(stage.ended_at, begin, end)) is not None:
-            found.append(
-                ChartMark(at, "rollback", "▼", f"{stage.name} stopped", tone=" b", label=_label(at, "stopped"))
-            )
-    return found
-
-
-def _label(at: float, words: str) -> str:
-    return words if at < LABELS_END else ""
+            found.append(ChartMark(at, "rollback", "▼", f"{stage.name} stopped", tone=" b", label="stopped"))
+    found.sort(key=lambda one: one.at)
+    nexts = [one.at for one in found[1:]] + [LABELS_END]
+    return [
+        one if one.at + LETTER * len(one.label) < room else replace(one, label="")
+        for one, room in zip(found, nexts, strict=False)
+    ]
 
 
 def _place(at: datetime | None, begin: int, end: int) -> float | None:

@@ -6,6 +6,7 @@ confirmation and a stage in which nothing was measured are no yes.
 
 from dataclasses import dataclass
 from datetime import datetime
+from textwrap import shorten
 from typing import Final
 
 from edgefleet_server.dashboard.rollout_page.stage_steps import soak_end, span
@@ -30,6 +31,8 @@ _STATES: Final = {
     "cancelled": ("off", "x", "Aborted"),
     "superseded": ("off", "swap", "Superseded"),
 }
+SHORT: Final = 110
+"""Characters of a reason in the head."""
 BACK: Final = ("rolling_back", "rolled_back", "rollback_incomplete")
 
 
@@ -73,12 +76,10 @@ def _open_stage(rollout: RolloutView) -> StageView | None:
 
 
 def _of_stage(stage: StageView, flow: DeviceFlow) -> Answer:
-    healthy, of = _healthy(stage)
     failed = sum(one.counts.failed for one in stage.strata)
-    so_far = f"{healthy} of {of} devices are healthy" if of else "No device has accepted it"
+    so_far = _so_far(stage)
     if any(question.verdict == "open" for cell in stage.strata for question in cell.confirmations):
-        text = "A failure waits for confirmation by other devices. No other device gets the release meanwhile."
-        return Answer("warn", "warn", "Not now", text)
+        return Answer("warn", "warn", "Not now", "A failure waits for confirmation by other devices.")
     may_pass = [one for one in stage.strata if one.verdict == "advance" or one.code == ENOUGH]
     if may_pass and len(may_pass) == len(stage.strata):  # the rule has counted what failed and what is silent
         going = [one for one in may_pass if one.state in OPEN_STATES] or may_pass
@@ -102,10 +103,17 @@ def _of_stage(stage: StageView, flow: DeviceFlow) -> Answer:
     return Answer("run", "run", "Not yet", f"Devices still install it. {so_far} so far, none failed.")
 
 
-def _healthy(stage: StageView) -> tuple[int, int]:
-    """Return how many devices of a stage and those before it are healthy, of how many that took it up or are to."""
+def _so_far(stage: StageView) -> str:
+    """Return how many devices of a stage and those before it have the release, of how many that took it up or are to."""
     counts = [one.counts for one in stage.strata]
-    return sum(one.healthy for one in counts), sum(one.members - one.unreachable for one in counts)
+    of = sum(one.members - one.unreachable for one in counts)
+    healthy, soaking = sum(one.healthy for one in counts), sum(one.pending for one in counts)
+    if not of:
+        return "No device has accepted it"
+    if not soaking:
+        return f"{healthy} of {of} devices are healthy"
+    through = f", {healthy} through {'its' if healthy == 1 else 'their'} soak" if healthy else ""
+    return f"{healthy + soaking} of {of} devices have it{through}"
 
 
 def _devices(count: int) -> str:
@@ -151,10 +159,13 @@ def head(rollout: RolloutView, flow: DeviceFlow, replaced: tuple[str, ...]) -> H
 
 
 def _doing(rollout: RolloutView) -> str:
-    """Return what goes on; the devices are counted elsewhere, where healthy and soaking are told apart."""
+    """Return what goes on; the devices are counted elsewhere, where healthy and soaking are told apart.
+
+    A long reason is cut: the answer has all of it.
+    """
     now = rollout.outlook
     if now is None:
-        return sentence(rollout.reason).removesuffix(".")
+        return shorten(sentence(rollout.reason).removesuffix("."), SHORT, placeholder="…")
     if now.phase not in ("installing", "soaking", "judging"):
         return now.text
     doing, _, rest = now.text.partition(":")

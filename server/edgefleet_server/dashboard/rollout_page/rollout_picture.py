@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_server.dashboard.rollout_page.decision_story import StoryEntry, story
-from edgefleet_server.dashboard.rollout_page.gate_panels import GatePanel, gate_panels
+from edgefleet_server.dashboard.rollout_page.gate_panels import GateLine, GatePanel, gate_lines, gate_panels
 from edgefleet_server.dashboard.rollout_page.promotion_answer import (
     Answer,
     Ending,
@@ -58,7 +58,10 @@ class StripPlace:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """All of it. each: devices that one square stands for; cost: of rolling back, in words; is_free: two clicks are enough for it."""
+    """All of it. each: devices that one square stands for; silent: the first silent devices; verdicts: every gate in a line.
+
+    cost: of rolling back, in words; is_free: two clicks are enough for it.
+    """
 
     head: Head
     answer: Answer
@@ -68,7 +71,9 @@ class Picture:
     each: int
     total: int
     silent: Sequence[str]
+    silent_count: int
     gates: Sequence[GatePanel]
+    verdicts: Sequence[GateLine]
     story: Sequence[StoryEntry]
     simulation: Simulation | None
     back: WayBack
@@ -92,6 +97,7 @@ def picture(
 ) -> Picture:
     """Return the picture of a rollout at `now`."""
     rollout, where = reading.rollout, reading.whereabouts
+    gates = gate_panels(rollout, old_version(reading), timeline)
     stopped_at = max((one.at for one in decisions if one.verdict == "roll_back"), default=None)
     strip, each = strip_of(where.flow)
     return Picture(
@@ -103,7 +109,9 @@ def picture(
         each=each,
         total=where.flow.total,
         silent=where.silent,
-        gates=gate_panels(rollout, old_version(reading), timeline),
+        silent_count=where.flow.silent,
+        gates=gates,
+        verdicts=gate_lines(rollout, gates),
         story=story(decisions, events),
         simulation=simulated(rollout),
         back=where.way_back,

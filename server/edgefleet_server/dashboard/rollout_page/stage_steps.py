@@ -46,12 +46,14 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Devices of a lane. silent: they did not accept in time, and are no evidence; back: sent back.
+    """Devices of a lane. have: they took it up, and have not failed or gone back; silent: they did not accept in time, and are no
+    evidence; back: sent back.
 
     more: those that a stage to come takes in.
     """
 
     members: int
+    have: int
     healthy: int
     failed: int
     silent: int
@@ -208,8 +210,6 @@ def _opening(rollout: RolloutView, stage: StageView, now: datetime) -> Said:
         return "Paused", None, ""
     if any(cell.approval is not None and not cell.approval.approved_by for cell in stage.strata):
         return "Opens after an approval", None, ""
-    if before is not None and before.promote == "manual":
-        return "Opens when a person promotes", None, ""
     return ("Not open yet", None, "") if ends is None else ("Opens at about", max(ends, now), "")
 
 
@@ -227,7 +227,8 @@ def _soaked(stage: StageView, now: datetime) -> float | None:
 
 def _lane(one: StratumView, more: int) -> Lane:
     counts = one.counts
-    tally = Tally(one.members, counts.healthy, counts.failed, counts.unreachable, more, counts.rolled_back)
+    have = counts.healthy + counts.pending
+    tally = Tally(one.members, have, counts.healthy, counts.failed, counts.unreachable, more, counts.rolled_back)
     return _lane_of(
         one.stratum, _kind(one.state, is_person=bool(one.stopped_by) and not counts.failed), one.state, tally
     )
@@ -236,6 +237,7 @@ def _lane(one: StratumView, more: int) -> Lane:
 def _together(stage: StageView, more: int) -> Lane:
     tally = Tally(
         members=sum(one.members for one in stage.strata),
+        have=sum(one.counts.healthy + one.counts.pending for one in stage.strata),
         healthy=sum(one.counts.healthy for one in stage.strata),
         failed=sum(one.counts.failed for one in stage.strata),
         silent=sum(one.counts.unreachable for one in stage.strata),
@@ -257,8 +259,11 @@ def _lane_of(stratum: str, kind: StepKind, state: str, tally: Tally) -> Lane:
         return Lane(stratum, kind, f"{failed} of {of}", f"failed{silent}", _share(healthy, of), _share(failed, of))
     if tally.back and not healthy:
         return Lane(stratum, kind, f"{tally.back} of {of}", f"sent back{silent}")
-    words = f"healthy{silent}"
-    return Lane(stratum, kind, f"{healthy} of {of}", words, _share(healthy, of), 0.0, _share(of - healthy, of))
+    is_soaking = tally.have > healthy
+    count, words = (tally.have, "have it") if is_soaking else (healthy, "healthy")
+    return Lane(
+        stratum, kind, f"{count} of {of}", f"{words}{silent}", _share(healthy, of), 0.0, _share(of - healthy, of)
+    )
 
 
 def _yet_to_come(more: int) -> str:

@@ -18,6 +18,7 @@ from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import EventView
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec
+from edgefleet_server.rollout.status.confirmation_views import ConfirmationView
 from edgefleet_server.rollout.status.decision_views import DecisionView
 from edgefleet_server.rollout.status.devices import RolloutDevice
 from edgefleet_server.rollout.status.failures import FailedDevice
@@ -37,6 +38,8 @@ SHOWN_OF_A_REASON: Final = 8
 SHOWN_STAGES: Final = 6
 PERSON_STATES: Final = ("awaiting_approval", "paused")
 """States that only a person ends."""
+UNSETTLED: Final = ("open", "timed_out", "unconfirmed")
+"""Verdicts of a confirmation that something or somebody still has to settle."""
 COMPARED: Final = frozenset({"non_inferior_rel", "non_inferior_abs"})
 _STATES: Final = frozenset(state.value for state in AssignmentState)
 _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
@@ -130,6 +133,15 @@ class StagePart:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A failure that other devices were asked about, with its place."""
+
+    stage: int
+    stratum: str
+    asked: ConfirmationView
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """An approval that a rollout waits for: of which stage and strata, and by which role."""
 
@@ -216,6 +228,17 @@ class RolloutPage:
     command: str
     picture: Picture
     old: str = ""
+
+    @property
+    def questions(self) -> Sequence[Question]:
+        """Failures that wait for confirmation, or for a person because nobody confirmed them."""
+        cells = [(part.stage.idx, cell.stratum) for part in self.stages for cell in part.cells]
+        return [
+            Question(stage, cell.stratum, one)
+            for stage, cell in cells
+            for one in cell.confirmations
+            if one.verdict in UNSETTLED
+        ]
 
     @property
     def has_questions(self) -> bool:
