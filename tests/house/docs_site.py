@@ -38,6 +38,8 @@ POLISH = {
     '<aside class="toc-drawer': '<aside aria-label="Parts of this page" class="toc-drawer',
     '<div id="search-results">': '<h1>Search</h1><div id="search-results">',
     "<pre>": '<pre tabindex="0">',
+    '<div class="table-wrapper ': '<div tabindex="0" class="table-wrapper ',
+    '<th class="head"><p></p></th>': '<td class="head"></td>',
 }
 """What replaces what in the theme's pages."""
 COLOURS = {
@@ -138,13 +140,15 @@ def pack(site: Path, archive: Path) -> int:
 def publish(site: Path, to: Path, version: str) -> list[str]:
     """Add a built site to a folder with those of all versions, for a web server. Return the versions, newest first.
 
-    Each version has its folder; `versions.json` names them, and their pages offer them (`docs/_site/versions.js`).
+    Each version has its folder with `pages.json`; `versions.json` names all, and their pages offer them (`docs/_site/versions.js`).
     """
     place = to / version
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(site, place)
     shutil.copy(ROOT / "docs" / "_site" / "versions.js", place / "_static" / "versions.js")
-    for page in place.rglob("*.html"):
+    pages = sorted(place.rglob("*.html"))
+    (place / "pages.json").write_text(json.dumps([page.relative_to(place).as_posix() for page in pages]) + "\n")
+    for page in pages:
         up = os.path.relpath(place, page.parent)
         script = f'<script src="{up}/_static/versions.js" data-versions="{up}/../versions.json" defer></script></head>'
         page.write_text(page.read_text("utf-8").replace("</head>", script, 1), "utf-8")

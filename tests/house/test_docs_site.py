@@ -8,6 +8,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -29,7 +32,9 @@ PAGES = {
     "index.md": "# Documentation\n\n## Learn: tutorials\n\n- [Turbines](learn/turbines.md)\n\n## Do\n\n- [Drift](drift.md)\n",
     TURBINES: "# Turbines\n\nSee [drift](../drift.md#what-it-is) and [a file](../../pyproject.toml), [too](../../README.md).\n\n"
     "![A page](../pictures/page.png)\n",
-    "drift.md": "# Drift\n\n## What it is\n\nA change of inputs.\n\n| a | b |\n| --- | :---: |\n| `c` | d |\n",
+    "drift.md": "# Drift\n\n## What it is\n\nA change of inputs.\n\n| a | b | |\n| --- | :---: | --- |\n| `c` | d | "
+    + "word" * 60
+    + " |\n",
 }
 
 
@@ -153,6 +158,8 @@ def test_the_server_shows_it_and_the_search_works_under_its_policy(
             assert violations(page) == []
             found.click()
             page.wait_for_url("**/help/drift.html*")
+            page.set_viewport_size({"width": 360, "height": 740})
+            assert violations(page) == []
         context = chromium.new_context(java_script_enabled=False)
         assert context.new_page().goto(f"{url}/help/nowhere.html").status == 404  # type: ignore[union-attr]
         context.close()
@@ -173,3 +180,47 @@ def test_versions_are_kept_next_to_each_other(tmp_path: Path, site: Path) -> Non
     assert 'src="../_static/versions.js" data-versions="../../versions.json"' in page
     assert (tmp_path / "all/0.9.0/_static/versions.js").is_file()
     assert inline_parts(page) == []
+    assert json.loads((tmp_path / "all/0.9.0/pages.json").read_text()) == [
+        "drift.html", "index.html", "learn/turbines.html", "search.html",
+    ]  # fmt: skip
+
+
+class Files(SimpleHTTPRequestHandler):
+    """A plain web server of files, with our own policy."""
+
+    def end_headers(self) -> None:
+        """Add the policy."""
+        self.send_header("content-security-policy", CSP)
+        super().end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.skipif(binary() is None, reason="Chromium is not installed")
+def test_a_version_is_chosen_on_each_page_of_another(tmp_path: Path, site: Path) -> None:
+    for version in ("0.9.0", "0.10.0"):
+        docs_site.publish(site, tmp_path, version)
+    (tmp_path / "0.9.0/drift.html").unlink()
+    (tmp_path / "0.9.0/pages.json").write_text('["index.html", "learn/turbines.html"]')
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with browser() as chromium:
+            page = chromium.new_page()
+            with in_peace(page):
+                page.goto(url)
+                page.wait_for_url(f"{url}/0.10.0/")
+                page.goto(f"{url}/0.10.0/learn/turbines.html#turbines")
+                choice = page.get_by_label("Version")
+                expect(choice).to_have_value("0.10.0")
+                assert violations(page) == []
+                choice.select_option("0.9.0")
+                page.wait_for_url(f"{url}/0.9.0/learn/turbines.html#turbines")
+                expect(choice).to_have_value("0.9.0")
+                choice.select_option("0.10.0")
+                page.wait_for_url(f"{url}/0.10.0/**")
+                page.goto(f"{url}/0.10.0/drift.html")
+                choice.select_option("0.9.0")  # which has no such page
+                page.wait_for_url(f"{url}/0.9.0/")
+        server.shutdown()
