@@ -75,7 +75,7 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
         sources,
         clock,
     )
-    waiting = EnrolmentReader(fleet.approvals, fleet.enroller)
+    waiting = EnrolmentReader(fleet.approvals, fleet.enroller, fleet.lists)
     return [
         partial(overview_pages.add_pages, reader=overview),
         partial(fleet_pages.add_pages, reader=lists),
@@ -90,7 +90,7 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
         partial(
             rollouts_pages.add_pages,
             pages=shown,
-            new_pages=NewRolloutPages(fleet.devices, registry, rollouts),
+            new_pages=NewRolloutPages(fleet.devices, fleet.lists, registry, rollouts),
             rollouts=rollouts,
             registry=registry,
         ),

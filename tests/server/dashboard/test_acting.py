@@ -208,6 +208,7 @@ DOCUMENT = {
         ({"body.colours": ["red", "blue"]}, b'{"colours": ["red", "blue"]}'),
         ({"body.colours": ["red\r\nblue\n"]}, b'{"colours": ["red", "blue"]}'),
         ({"body.labels": ["a=b\nc-"]}, b'{"labels": {"a": "b", "c": null}}'),
+        ({"body.labels": ["a=b", "", "c=d\n"]}, b'{"labels": {"a": "b", "c": "d"}}'),
         ({"body.labels": ['{"a": "b"}']}, b'{"labels": {"a": "b"}}'),
         ({"body.inner.width_mm": ["1.5"]}, b'{"inner": {"width_mm": 1.5}}'),
         (

@@ -19,7 +19,7 @@ from tests.server.dashboard.fleet import Fleet
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.test_acting import key_of, signed_in
 from tests.server.dashboard.test_login_pages import assert_headers, code_of, link_of
-from tests.server.dashboard.test_pages import HOSTILE, text_of
+from tests.server.dashboard.test_pages import HOSTILE, part_of, text_of
 from tests.server.fleet.house import FACTS, KeyedDevice
 from tests.support.browsers import binary, browser
 
@@ -66,6 +66,25 @@ def test_who_waits_is_shown_with_what_to_compare(fleet: Fleet) -> None:
     assert 'type="checkbox"' not in looked
     fleet.house.clock.turn(minutes=10)
     assert "no, last heard from 10 min ago" in text_of(fleet.browser(Role.VIEWER).get("/enrolment").text)
+
+
+def test_the_page_begins_with_how_many_wait_and_how_many_more_may_come(fleet: Fleet) -> None:
+    browser = fleet.browser(Role.OPERATOR)
+    assert "No token is open, so no new device can enrol." in part_of(browser.get("/enrolment").text, "waiting-count")
+    crowd(fleet)
+    told = part_of(browser.get("/enrolment?state=approved").text, "waiting-count")
+    assert "1 device waiting for approval. Show it With 1 open token, 100 more devices can enrol." in told
+
+
+def test_labels_of_a_new_token_are_picked_from_those_of_the_fleet(fleet: Fleet) -> None:
+    fleet.device("cam0", labels={"site": "hall", "edgefleet/pinned": "by-hand"})
+    fleet.device("cam1", labels={"site": "hall", "line": "4"})
+    page = signed_in(fleet, Role.OPERATOR)
+    shown = page.get("/enrolment").text
+    assert '<option value="site=hall">hall (2 devices)</option>' in shown
+    assert "pinned" not in shown
+    send(page, "create_enrollments", {"body.uses": "1", "body.labels": ["site=hall", "", "row=2"]})
+    assert "row=2, site=hall" in text_of(page.get("/enrolment").text)
 
 
 def test_ticked_ones_are_let_in_and_others_wait_on(fleet: Fleet) -> None:

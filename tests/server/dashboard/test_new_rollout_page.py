@@ -57,6 +57,15 @@ def test_the_count_says_who_is_meant_and_who_has_no_bundle(story: tuple[Fleet, s
     assert 'aria-invalid="true"' in wrong
 
 
+def test_devices_are_chosen_from_what_the_fleet_has(story: tuple[Fleet, str, str]) -> None:
+    fleet, _good, _bad = story
+    page = fleet.browser(Role.OPERATOR).get(f"{NEW}?step=devices&release=digits@1.2.0&who=all").text
+    assert "Label site=yard 6 site=hall 4" in part_of(page, "choices")
+    found = re.search(r'<a class="chip" href="([^"]+)">site=hall', page)
+    assert found is not None
+    assert html.unescape(found[1]) == f"{NEW}?step=devices&release=digits%401.2.0&selector=site%3Dhall"
+
+
 def test_a_plan_names_the_profiles_whose_accuracy_was_not_measured(fleet: Fleet) -> None:
     fleet.device("cam")
     fleet.device("lab", LITERT)

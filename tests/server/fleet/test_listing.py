@@ -203,6 +203,8 @@ def test_facets_count_live_devices_and_are_kept_for_a_second(db: Database, liste
     assert found.status["revoked"] == len(revoked)
     assert found.devices == 23 - len(revoked) == sum(found.profiles.values()) == sum(n for _, _, n in found.versions)
     assert {version for _, version, _ in found.versions} == {"1.0.0", "1.1.0"}
+    live = ["hall" if n % 2 else "yard" for n in range(23) if n not in revoked]
+    assert list(found.labels) == [("site", "yard", live.count("yard")), ("site", "hall", live.count("hall"))]
     with db.session() as session:
         session.execute(update(FleetDevice).values(profile="q"))
     assert lister.facets() is found

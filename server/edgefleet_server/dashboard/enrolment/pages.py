@@ -34,15 +34,11 @@ def add_pages(
 
         def build() -> dict[str, Any]:
             after = None if cursor is None else decode_cursor(cursor)
-            values = {"selector": selector, "is_first": cursor is None, "wrong_selector": None, "state": state}
-            values |= {
-                "profiles": [profile.name for profile in registry.profiles()],
-                "approval": waits,
-            }
-            now = clock.now()
+            values = {"selector": selector, "wrong_selector": None, "state": state, "approval": waits}
+            profiles, now = [profile.name for profile in registry.profiles()], clock.now()
             try:
-                return values | {"page": reader.page(state, selector, after, now)}
+                return values | {"page": reader.page(state, selector, after, profiles, now)}
             except BadSelectorError as error:
-                return values | {"wrong_selector": error, "page": reader.page(state, "", None, now)}
+                return values | {"wrong_selector": error, "page": reader.page(state, "", None, profiles, now)}
 
         return shell.shown(request, "enrolment/list.html", build, tab="enrolment")

@@ -1,6 +1,6 @@
 """What the page of enrolment shows, as rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,12 +10,16 @@ from edgefleet_server.fleet.enrolment.approval import ApprovalBook, PendingView,
 from edgefleet_server.fleet.enrolment.enrolment import Enroller
 from edgefleet_server.fleet.enrolment.model import ClaimView
 from edgefleet_server.fleet.enrolment.pending_devices import PendingState
+from edgefleet_server.fleet.inventory.device_list import DeviceLister, Facets
 
 PER_PAGE: Final = 100
 
 MAX_CLAIMS: Final = 500
 
 SHOWN_CLAIMS: Final = 50
+
+OWN_LABELS: Final = "edgefleet/"
+"""Labels that acts of ours give; nobody enrols a device with them."""
 
 STILL_ASKS: Final = timedelta(minutes=3)
 """A device that waits asks once a minute at least, which is noted within a minute."""
@@ -42,8 +46,19 @@ class ClaimRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenChoices:
+    """What a new token can give its devices, as values and words with how many devices have it. labels: by their key."""
+
+    labels: Mapping[str, Sequence[tuple[str, str]]]
+    profiles: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class EnrolmentPage:
-    """All of the page. waiting: devices that wait, whatever the page lists; more_claims: those that it does not list."""
+    """All of the page. waiting: devices that wait, whatever the page lists; more_claims: those that it does not list.
+
+    open_claims, uses_left: of those that were read, the newest MAX_CLAIMS. are_all_read: whether there are no others.
+    """
 
     rows: Sequence[WaitingRow]
     total: int
@@ -51,18 +66,25 @@ class EnrolmentPage:
     waiting: int
     claims: Sequence[ClaimRow]
     more_claims: int
+    open_claims: int
+    uses_left: int
+    are_all_read: bool
+    choices: TokenChoices
 
 
 class EnrolmentReader:
     """Reads what the page shows."""
 
-    def __init__(self, approvals: ApprovalBook, enroller: Enroller) -> None:
+    def __init__(self, approvals: ApprovalBook, enroller: Enroller, lists: DeviceLister) -> None:
         """Wire the parts."""
         self._approvals = approvals
         self._enroller = enroller
+        self._lists = lists
 
-    def page(self, state: PendingState, selector: str, after: str | None, now: datetime) -> EnrolmentPage:
-        """Return the page. Raises BadSelectorError, BadCursorError."""
+    def page(
+        self, state: PendingState, selector: str, after: str | None, profiles: Collection[str], now: datetime
+    ) -> EnrolmentPage:
+        """Return the page. profiles: all that a device may have. Raises BadSelectorError, BadCursorError."""
         request = PageRequest(PER_PAGE, after)
         found, total = self._approvals.page(request, state=state, selector=selector)
         cut = cut_page(found, request, total, place_of)
@@ -78,7 +100,25 @@ class EnrolmentReader:
             waiting=waiting,
             claims=claims[:SHOWN_CLAIMS],
             more_claims=max(0, all_claims - SHOWN_CLAIMS),
+            open_claims=sum(one.is_open for one in claims),
+            uses_left=sum(one.seen.uses_left for one in claims if one.is_open),
+            are_all_read=all_claims <= len(claims),
+            choices=token_choices(self._lists.facets(), profiles),
         )
+
+
+def token_choices(facets: Facets, profiles: Collection[str]) -> TokenChoices:
+    """Return what a new token can give: the labels that devices have, and all profiles, those of most devices first."""
+    labels: dict[str, list[tuple[str, str]]] = {}
+    for key, value, n in facets.labels:
+        if value and not key.startswith(OWN_LABELS):
+            labels.setdefault(key, []).append((f"{key}={value}", _having(value, n)))
+    counts = sorted(((facets.profiles.get(one, 0), one) for one in profiles), key=lambda one: (-one[0], one[1]))
+    return TokenChoices(labels, [(name, _having(name, n)) for n, name in counts])
+
+
+def _having(name: str, devices: int) -> str:
+    return f"{name} ({devices:,} device{'' if devices == 1 else 's'})" if devices else name
 
 
 def _row(one: PendingView, now: datetime) -> WaitingRow:

@@ -82,14 +82,8 @@ def _add_groups(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
         """List groups, and make one."""
 
         def build() -> dict[str, Any]:
-            groups, total, following = reader.groups(None if cursor is None else decode_cursor(cursor))
-            return {
-                "groups": groups,
-                "total": total,
-                "following": following,
-                "selector": selector,
-                "is_first": not cursor,
-            }
+            page = reader.groups(None if cursor is None else decode_cursor(cursor), selector)
+            return {"page": page, "selector": selector, "is_first": not cursor}
 
         return shell.shown(request, "fleet/groups.html", build, tab="groups")
 
@@ -98,11 +92,9 @@ def _add_groups(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
         """Show one group and its members."""
 
         def build() -> dict[str, Any]:
-            group, members = reader.group(name)
             return {
-                "group": group,
-                "members": members,
-                "all": Search().toggled("group", group.name).address(),
+                "page": reader.group(name),
+                "all": Search().toggled("group", name).address(),
                 "timeline": reader.over_time(name, asked, by),
             }
 

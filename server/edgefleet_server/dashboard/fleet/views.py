@@ -1,7 +1,8 @@
 """What the pages of the fleet show: list of devices, what is done to many, groups. Read from the services."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
@@ -12,6 +13,7 @@ from edgefleet_server.dashboard.fleet.device_query import MAX_IDS, Search, ids_s
 from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.dashboard.timelines.views import TimelineView, TimelineViews
 from edgefleet_server.db.keyset import decode_cursor, encode_cursor
+from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.fleet.health_state import ATTENTION, WORST_FIRST, Health
 from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery, Facets, Order, Place
 from edgefleet_server.fleet.inventory.fleet_map import FleetMapper
@@ -27,6 +29,8 @@ PAGE_DEVICES: Final = 50
 PAGE_GROUPS: Final = 50
 SHOWN_IN_BULK: Final = 20
 FACET_OPTIONS: Final = 12
+ALERT: Final = "alert"
+"""The word of a device that is well but for an alert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,42 @@ class FleetPage:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupsPage:
+    """A page of groups, and what a new one can be made of.
+
+    following: the cursor of the next page, "" = none; fleet: live devices. matching: how many of them the selector of the new one finds,
+    None where there is none or it is wrong; picker: what it can ask for, as links that add it or take it off.
+    """
+
+    groups: Sequence[Group]
+    total: int
+    following: str
+    fleet: int
+    matching: int | None
+    wrong: BadSelectorError | None
+    picker: Sequence[Facet]
+
+    @property
+    def without_devices(self) -> int:
+        """How many of the groups that are shown have no live device."""
+        return sum(not one.devices for one in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPage:
+    """A group with its first live devices, the worst first. ill: how many of all need a look; kind: of the worst one.
+
+    alerts: how many of those that are shown are well but for an alert that fires.
+    """
+
+    group: Group
+    rows: Sequence[Row]
+    ill: int
+    alerts: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class Bulk:
     """Devices to which one thing is done. selector: of all of them. total: live ones; shown: the first few."""
 
@@ -140,12 +180,10 @@ class FleetPages:
             limit=PAGE_DEVICES,
         )
         found, facets, health = lists.page(query), lists.facets(), self._map.health()
-        ids = [one.id for one in found.devices]
-        trends, alerts = self._telemetry.series.trends(ids), self._alerts.loudest(ids)
         fleet = sum(facets.status.values())
         return FleetPage(
             search=search,
-            rows=[_row(one, alerts.get(one.id), _slowest(trends.get(one.id, ()))) for one in found.devices],
+            rows=self._rows(found.devices),
             total=found.total if search.is_narrow else max(fleet, found.total),
             is_capped=found.is_capped and search.is_narrow,
             previous="" if found.previous is None else search.address(before=encode_cursor(found.previous.text())),
@@ -177,17 +215,38 @@ class FleetPages:
         shown = lists.page(DeviceQuery(selector=live, limit=SHOWN_IN_BULK)).devices
         return Bulk(live, lists.count(live), [device_line(one) for one in shown])
 
-    def groups(self, after: str | None) -> tuple[list[Group], int, str]:
-        """Return a page of groups, how many there are, and the cursor of the next page ("" = none)."""
+    def groups(self, after: str | None, selector: str) -> GroupsPage:
+        """Return a page of groups. selector: of one that is to be made, "" where nobody chose any."""
         found, total = self._groups.page(after, PAGE_GROUPS + 1)
-        shown = found[:PAGE_GROUPS]
-        return shown, total, encode_cursor(shown[-1].name) if len(found) > PAGE_GROUPS else ""
+        shown, facets = found[:PAGE_GROUPS], self._lists.facets()
+        matching, wrong = None, None
+        try:
+            matching = self._lists.count(selector) if selector.strip() else None
+        except BadSelectorError as error:
+            wrong = error
+        return GroupsPage(
+            groups=shown,
+            total=total,
+            following=encode_cursor(shown[-1].name) if len(found) > PAGE_GROUPS else "",
+            fleet=facets.devices,
+            matching=matching,
+            wrong=wrong,
+            picker=picker(Search(selector), facets, lambda one: f"{one.address('/groups')}#new"),
+        )
 
-    def group(self, name: str) -> tuple[Group, list[DeviceLine]]:
+    def group(self, name: str) -> GroupPage:
         """Return a group and its first live members. Raises GroupUnknownError."""
-        group = self._groups.get(name)
-        members = self._lists.page(DeviceQuery(selector=self._groups.members_selector(name), limit=PAGE_DEVICES))
-        return group, [device_line(one) for one in members.devices]
+        group, members = self._groups.get(name), self._groups.members_selector(name)
+        rows = self._rows(self._lists.page(DeviceQuery(members, order=Order.HEALTH, limit=PAGE_DEVICES)).devices)
+        ill = self._lists.count(f"{members},{HEALTH} in ({','.join(ATTENTION)})")
+        alerts = sum(one.word == ALERT for one in rows)
+        kind = "off" if not rows else "ok" if not ill + alerts else "bad" if rows[0].kind == "bad" else "warn"
+        return GroupPage(group, rows, ill, alerts, kind)
+
+    def _rows(self, devices: Sequence[DeviceView]) -> list[Row]:
+        ids = [one.id for one in devices]
+        trends, alerts = self._telemetry.series.trends(ids), self._alerts.loudest(ids)
+        return [_row(one, alerts.get(one.id), _slowest(trends.get(one.id, ()))) for one in devices]
 
 
 def _row(device: DeviceView, alert: tuple[str, str] | None, trend: Trend | None) -> Row:
@@ -198,7 +257,7 @@ def _row(device: DeviceView, alert: tuple[str, str] | None, trend: Trend | None)
         title, severity = alert
         reasons = [*reasons, title] if reasons else [title]
         if device.health in {Health.HEALTHY, Health.UPDATING}:
-            kind, word, reasons = SEVERITY_KINDS[severity], "alert", [title, *reasons[:-1]]
+            kind, word, reasons = SEVERITY_KINDS[severity], ALERT, [title, *reasons[:-1]]
     reason = reasons[0] if reasons else ""
     return Row(device_line(device), kind, word, reason, max(0, len(reasons) - 1), device.arch, device.groups, trend)
 
@@ -217,25 +276,37 @@ def _sort_link(search: Search, order: Order) -> SortLink:
 
 
 def _facets(search: Search, facets: Facets, health: Mapping[Health, int]) -> list[Facet]:
-    def option(key: str, value: str | None, count: int | None, label: str = "") -> Option:
-        is_state = key in {"status", HEALTH}
-        return Option(
-            label or value or key, count, search.toggled(key, value).address(), search.has(key, value), is_state
-        )
-
+    option = partial(_option, search, Search.address)
     suspects = [option(SUSPECT, None, facets.suspects)] if facets.suspects else []
-    profiles = sorted(facets.profiles.items(), key=lambda one: (-one[1], one[0]))[:FACET_OPTIONS]
     rows = [
         Facet("Health", [option(HEALTH, one.value, health[one]) for one in WORST_FIRST if health.get(one)]),
         Facet("Status", [option("status", name, count) for name, count in facets.status.items() if count] + suspects),
-        Facet("Profile", [option("profile", name, count) for name, count in profiles]),
-        Facet(
-            "Runs",
-            [
-                option(f"model.{model}", version, n, f"{model}@{version}")
-                for model, version, n in facets.versions[:FACET_OPTIONS]
-            ],
-        ),
-        Facet("Group", [option("group", name, None) for name in facets.groups[:FACET_OPTIONS]]),
+        *picker(search, facets, groups=facets.groups),
     ]
     return [one for one in rows if one.options]
+
+
+def picker(
+    search: Search, facets: Facets, to: Callable[[Search], str] = Search.address, groups: Sequence[str] = ()
+) -> list[Facet]:
+    """Return what a selector can ask of devices for good, as links that add it or take it off. to: returns where a search leads."""
+    option = partial(_option, search, to)
+    profiles = sorted(facets.profiles.items(), key=lambda one: (-one[1], one[0]))[:FACET_OPTIONS]
+    runs = [
+        option(f"model.{model}", version, n, f"{model}@{version}")
+        for model, version, n in facets.versions[:FACET_OPTIONS]
+    ]
+    rows = [
+        Facet("Label", [option(key, value, n, f"{key}={value}") for key, value, n in facets.labels]),
+        Facet("Profile", [option("profile", name, count) for name, count in profiles]),
+        Facet("Runs", runs),
+        Facet("Group", [option("group", name, None) for name in groups[:FACET_OPTIONS]]),
+    ]
+    return [one for one in rows if one.options]
+
+
+def _option(
+    search: Search, to: Callable[[Search], str], key: str, value: str | None, count: int | None, label: str = ""
+) -> Option:
+    address = to(search.toggled(key, value))
+    return Option(label or value or key, count, address, search.has(key, value), key in {"status", HEALTH})

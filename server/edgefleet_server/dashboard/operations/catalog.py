@@ -2,7 +2,7 @@
 
 Field names say where a value goes: `path.rollout_id`, `query.limit`, `body.reason`, `body.labels`, `body.gates.0.name` for a part of
 a list, `body` for the whole body as JSON. Texts become what the operation's JSON schema asks for: numbers, booleans, lists (a
-repeated field, or one entry a line), objects (JSON, or `key=value` a line, `key-` for null). An empty field is left out.
+repeated field, or one entry a line), objects (JSON, or `key=value` a line or field, `key-` for null). An empty field is left out.
 """
 
 import json
@@ -166,14 +166,14 @@ class Operations:
             texts = [line for value in values for line in value.splitlines() if line.strip()]
             items = self._plain(schema.get("items", {}))
             return [self._value(name, items, [text.strip()]) for text in texts] if texts else _LEFT_OUT
+        if kind == "object":
+            return _object(name, values) if any(text.strip() for text in values) else _LEFT_OUT
         if last.strip() == "":
             return _LEFT_OUT
         if kind == "boolean":
             return _truth(name, last)
         if kind in {"integer", "number"}:
             return _figure(name, last, whole=kind == "integer")
-        if kind == "object":
-            return _object(name, last)
         return last if kind == "string" or "enum" in schema or "const" in schema else _guess(last)
 
 
@@ -226,11 +226,11 @@ def _figure(name: str, text: str, *, whole: bool) -> float:
         raise BadFieldError(f"{name} must be {kind}, not {text[:80]!r}", next_step="go back and correct it") from error
 
 
-def _object(name: str, text: str) -> Any:
-    if text.lstrip().startswith("{"):
-        return _json(name, text)
+def _object(name: str, values: Sequence[str]) -> Any:
+    if values[-1].lstrip().startswith("{"):
+        return _json(name, values[-1])
     found: dict[str, str | None] = {}
-    for line in filter(None, (one.strip() for one in text.replace(",", "\n").splitlines())):
+    for line in filter(None, (one.strip() for one in "\n".join(values).replace(",", "\n").splitlines())):
         key, equals, value = line.partition("=")
         if not equals and not line.endswith("-"):
             raise BadFieldError(

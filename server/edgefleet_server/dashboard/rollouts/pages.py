@@ -113,7 +113,14 @@ def _step_values(pages: NewRolloutPages, draft: Draft, step: str) -> dict[str, A
         mine = [one for one in releases if one.ref.partition("@")[0] == model]
         return {"releases": [*mine, *(one for one in releases if one not in mine)], "models": models}
     if step == "devices":
-        return {"matching": pages.matching(draft), "every": EVERY, "in_the_way": pages.in_the_way(draft)}
+        link = _linker(draft)
+        choices = pages.picker(draft["selector"], lambda text: link("devices", but=["who"], selector=text))
+        return {
+            "matching": pages.matching(draft),
+            "every": EVERY,
+            "in_the_way": pages.in_the_way(draft),
+            "picker": choices,
+        }
     values: dict[str, Any] = {
         "planned": pages.planned(draft),
         "own": OWN,

@@ -2,16 +2,19 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_server.dashboard.fleet.device_query import Search
+from edgefleet_server.dashboard.fleet.views import Facet, picker
 from edgefleet_server.dashboard.rollout_page.stop_curve import Simulation, simulated_plan
 from edgefleet_server.dashboard.rollouts.draft import EVERY, Draft, command_of, document_of, yaml_of
 from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.fleet.inventory.device_list import DeviceLister
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
 from edgefleet_server.registry.model import ReleaseView
 from edgefleet_server.registry.service import RegistryService
@@ -101,9 +104,12 @@ class Planned:
 class NewRolloutPages:
     """Builds the steps. Thread-safe; calls block."""
 
-    def __init__(self, devices: DeviceSelector, registry: RegistryService, rollouts: RolloutService) -> None:
+    def __init__(
+        self, devices: DeviceSelector, lists: DeviceLister, registry: RegistryService, rollouts: RolloutService
+    ) -> None:
         """Wire the services."""
         self._devices = devices
+        self._lists = lists
         self._registry = registry
         self._rollouts = rollouts
 
@@ -112,6 +118,11 @@ class NewRolloutPages:
         found = self._registry.releases(PageRequest(MAX_RELEASES), model or None).items
         names = [one.name for one in self._registry.models(PageRequest(MAX_RELEASES * 10)).items]
         return [_release_line(one) for one in found], names
+
+    def picker(self, selector: str, to: Callable[[str], str]) -> Sequence[Facet]:
+        """Return what the devices can be chosen by, as links. to: returns the address of the step with another selector."""
+        facets = self._lists.facets()
+        return picker(Search(selector), facets, lambda one: to(one.selector), groups=facets.groups)
 
     def matching(self, draft: Draft) -> Matching | None:
         """Return the devices that are meant now, None while the draft names none."""

@@ -40,6 +40,7 @@ FACETS_AGE_S: Final = 1.0
 SHARE: Final = 0.1
 MOST_TOTALS: Final = 256
 MOST_VERSIONS: Final = 100
+MOST_LABELS: Final = 12
 HEALTHY: Final = WORST_FIRST.index(Health.HEALTHY)
 FEW: Final = 2_000
 CHUNKS: Final = (200, 1_000, 3_000)
@@ -113,7 +114,10 @@ class DeviceList:
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """Live devices by what a list can be narrowed to; `status` has the revoked ones too. versions: by `model` and version, most first."""
+    """Live devices by what a list can be narrowed to; `status` has the revoked ones too. versions: by `model` and version, most first.
+
+    labels: key, value and devices of those that most have.
+    """
 
     status: Mapping[str, int]
     profiles: Mapping[str, int]
@@ -121,6 +125,7 @@ class Facets:
     groups: Sequence[str]
     devices: int
     suspects: int = 0
+    labels: Sequence[tuple[str, str, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,8 +269,9 @@ class DeviceLister:
             versions = inventory_store.count_versions(session)
             groups = [row.name for row in group_store.groups(session)]
             suspects = len(group_store.suspects(session))
+            labels = inventory_store.count_labels(session, MOST_LABELS)
         live = sum(n for name, n in status.items() if name != DeviceStatus.REVOKED)
-        return Facets(status, profiles, versions[:MOST_VERSIONS], groups, live, suspects)
+        return Facets(status, profiles, versions[:MOST_VERSIONS], groups, live, suspects, labels)
 
     def _by_health(self, _: str) -> _ByHealth:
         with self._db.read() as session:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import BindParameter, Row, Select, bindparam, func, select
 from sqlmodel import Session, col
 
-from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState
+from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetLabel, FleetModelState
 
 _IDS: Final[BindParameter[Any]] = bindparam("ids", expanding=True)
 _DEVICES: Final = (
@@ -87,6 +87,20 @@ def count_versions(session: Session) -> list[tuple[str, str, int]]:
         counts[model, version] -= int(n)
     found = [(model, version, n) for (model, version), n in counts.items() if n > 0]
     return sorted(found, key=lambda one: (-one[2], one[0], one[1]))
+
+
+def count_labels(session: Session, limit: int) -> list[tuple[str, str, int]]:
+    """Return (key, value, live devices that have it) of the labels that most have, most first: counted as in `count_versions`."""
+    revoked = select(col(FleetDevice.id)).where(col(FleetDevice.revoked_at).is_not(None))
+    keys, devices = (col(FleetLabel.key), col(FleetLabel.value)), func.count().label("devices")
+    counted = select(*keys, devices).group_by(*keys)
+    most = session.execute(counted.order_by(devices.desc(), *keys).limit(2 * limit))
+    counts = {(str(key), str(value)): int(n) for key, value, n in most}
+    for key, value, n in session.execute(counted.where(col(FleetLabel.device_id).in_(revoked))):
+        if (key, value) in counts:
+            counts[key, value] -= int(n)
+    found = [(key, value, n) for (key, value), n in counts.items() if n > 0]
+    return sorted(found, key=lambda one: (-one[2], one[0], one[1]))[:limit]
 
 
 def newest_troubles(session: Session, states: Sequence[str], limit: int) -> list[tuple[FleetModelState, Any]]:
