@@ -98,12 +98,18 @@ def figure_text(key: str, value: float | int | None) -> str:
             return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def size_unit(count: float) -> tuple[str, int]:
+    """Return the largest binary unit that a count of bytes fills, and how many bytes it has: `("MiB", 1048576)`."""
+    power = 0
+    while count >= 1024 ** (power + 1) and power < len(_SIZES) - 1:
+        power += 1
+    return _SIZES[power], 1024**power
+
+
 def size_text(count: float) -> str:
-    """Return a count of bytes in its largest binary unit, `1.2 MiB`."""
-    amount, unit = float(count), 0
-    while amount >= 1024 and unit < len(_SIZES) - 1:
-        amount, unit = amount / 1024, unit + 1
-    return f"{amount:.{1 if unit else 0}f} {_SIZES[unit]}"
+    """Return a count of bytes in its largest binary unit, `1.2 MiB`. Pages, commands and reports write sizes so."""
+    unit, length = size_unit(count)
+    return f"{count / length:.{0 if length == 1 else 1}f} {unit}"
 
 
 def span_text(seconds: float) -> str:

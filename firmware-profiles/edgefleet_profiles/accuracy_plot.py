@@ -10,7 +10,7 @@ of the kind it should be is left out, and every text is escaped.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
@@ -29,14 +29,6 @@ _MOST: Final = 1e15
 
 
 @dataclass(frozen=True)
-class Bytes:
-    """How a page writes sizes. unit: 1000 where `text` has decimal units, 1024 where it has binary ones."""
-
-    text: Callable[[float], str] = size
-    unit: int = 1000
-
-
-@dataclass(frozen=True)
 class Mark:
     """One point of the plot. label: its number in the table, `source` for the source. across: bytes, or milliseconds."""
 
@@ -51,7 +43,7 @@ class Mark:
 
 def accuracy_plot(
     rows: Sequence[tuple[int, Mapping[str, Any]]], source: Mapping[str, Any] | None, taken: str | None,
-    max_drop: float | None, *, by_time: bool = False, written: Bytes = Bytes(), is_named: bool = False,
+    max_drop: float | None, *, by_time: bool = False, is_named: bool = False,
 ) -> Markup | None:  # fmt: skip
     """Return the plot of accuracy against size; None when fewer than two points can be drawn, or nothing but random input judged them.
 
@@ -62,7 +54,7 @@ def accuracy_plot(
     if not metrics:
         return None
     baseline, name = float(metrics[0]["baseline"]), str(metrics[0].get("name", ""))
-    marks = _marks(rows, source, taken, baseline, by_time=by_time, written=written, is_named=is_named)
+    marks = _marks(rows, source, taken, baseline, by_time=by_time, is_named=is_named)
     if len(marks) < 2:
         return None
     sign = -1.0 if any(map(_is_error, metrics)) else 1.0
@@ -71,7 +63,7 @@ def accuracy_plot(
     low, high = _range([sign * mark.value for mark in sound], None if limit is None else sign * limit)
     across = _Scale(0.0, 1.08 * max(mark.across for mark in marks) or 1.0, _LEFT, WIDTH - _RIGHT)
     up = _Scale(low, high, HEIGHT - _BOTTOM, _TOP)
-    parts = [_axes(across, up, sign, name, None if by_time else written)]
+    parts = [_axes(across, up, sign, name, by_time=by_time)]
     if limit is not None and low <= sign * limit <= high:
         parts.append(
             _limit_line(up.at(sign * limit), f"refused {'below' if sign > 0 else 'above'} {_score(limit, name)}")
@@ -142,18 +134,18 @@ class _Scale:
 
 def _marks(
     rows: Sequence[tuple[int, Mapping[str, Any]]], source: Mapping[str, Any] | None, taken: str | None, baseline: float, *,
-    by_time: bool, written: Bytes, is_named: bool,
+    by_time: bool, is_named: bool,
 ) -> list[Mark]:  # fmt: skip
     marks = []
     place = _across(source, by_time=by_time) if source is not None else None
     if source is not None and place:
-        marks.append(Mark("source", _title("source", source, baseline, written), place, baseline, "square"))
+        marks.append(Mark("source", _title("source", source, baseline), place, baseline, "square"))
     for index, row in rows:
         place, metric = _across(row, by_time=by_time), row.get("metric")
         if place is None or not _is_judged(metric):
             continue
         kind, value = "dot" if row.get("verdict") == "passed" else "cross", float(metric["value"])
-        title = _title(f"{row.get('id')}, {row.get('verdict')}", row, value, written)
+        title = _title(f"{row.get('id')}, {row.get('verdict')}", row, value)
         is_taken = taken is not None and row.get("id") == taken
         label = str(row.get("id") or index)[:MOST_LETTERS] if is_named else str(index)
         marks.append(Mark(label, title, place, value, kind, row.get("pareto") is True, is_taken))
@@ -189,9 +181,9 @@ def _front_line(points: Sequence[tuple[float, float]]) -> Markup:
     return element("path", class_="front-line", d=path)
 
 
-def _title(name: str, row: Mapping[str, Any], value: float, written: Bytes) -> str:
+def _title(name: str, row: Mapping[str, Any], value: float) -> str:
     time, length = _p50_ms(row), drawable(row.get("bytes"))
-    parts = ["" if length is None else written.text(length), number(value), "" if time is None else milliseconds(time)]
+    parts = ["" if length is None else size(length), number(value), "" if time is None else milliseconds(time)]
     return f"{name}: {', '.join(part for part in parts if part)}"
 
 
@@ -209,8 +201,8 @@ def _range(values: Sequence[float], limit: float | None) -> tuple[float, float]:
     return low - 0.6 * span, high + 0.25 * span
 
 
-def _axes(across: _Scale, up: _Scale, sign: float, name: str, written: Bytes | None) -> Markup:
-    """Return both axes. written: of sizes; None where time runs across."""
+def _axes(across: _Scale, up: _Scale, sign: float, name: str, *, by_time: bool) -> Markup:
+    """Return both axes. by_time: time runs across, else bytes do."""
     right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
     ticks = up.ticks(5)
     digits = max(0, min(6, 1 - math.floor(math.log10(ticks[1] - ticks[0])))) if len(ticks) > 1 else 4
@@ -219,20 +211,20 @@ def _axes(across: _Scale, up: _Scale, sign: float, name: str, written: Bytes | N
         y = up.at(tick)
         parts.append(element("line", class_="axis", x1=_LEFT, x2=right, y1=y, y2=y))
         parts.append(element("text", _score(sign * tick + 0.0, name, digits), x=_LEFT - 6, y=y + 4, text_anchor="end"))
-    for tick in across.ticks(4, 1000 if written is None else written.unit):
+    for tick in across.ticks(4, 1000 if by_time else 1024):
         x = across.at(tick)
         parts.append(element("line", class_="axis", x1=x, x2=x, y1=bottom, y2=bottom + 4))
         parts.append(
             element(
                 "text",
-                milliseconds(tick) if written is None else written.text(tick),
+                milliseconds(tick) if by_time else size(tick),
                 x=x,
                 y=bottom + 17,
                 text_anchor="middle",
             )
         )
     parts.append(element("line", class_="axis", x1=_LEFT, x2=right, y1=bottom, y2=bottom))
-    below = "one run on the converting host (p50)" if written is None else "bytes of the model"
+    below = "one run on the converting host (p50)" if by_time else "bytes of the model"
     parts.append(element("text", below, x=right, y=HEIGHT - 8, text_anchor="end"))
     direction = "up is better" if sign > 0 else "an error: up is smaller, and better"
     parts.append(element("text", f"{name} ({direction})", x=4, y=11))

@@ -3,20 +3,16 @@
 import math
 from typing import Any, Final
 
+from edgefleet_protocol.device_figures import size_text
+
 NONE: Final = "–"
 MAX_TEXT: Final = 400
 """Characters of one text that are shown; a tensor's name can be megabytes long."""
-_UNITS: Final = ("B", "kB", "MB", "GB")
 
 
 def size(value: float | None) -> str:
-    """Return bytes in decimal units, as edgectl shows them."""
-    if value is None or not math.isfinite(value) or value < 0:
-        return NONE
-    amount, unit = float(value), 0
-    while amount >= 1000 and unit < len(_UNITS) - 1:
-        amount, unit = amount / 1000, unit + 1
-    return f"{amount:.0f} {_UNITS[unit]}" if unit == 0 or amount >= 100 else f"{amount:.1f} {_UNITS[unit]}"
+    """Return bytes in binary units, as pages and edgectl show them."""
+    return NONE if value is None or not math.isfinite(value) or value < 0 else size_text(value)
 
 
 def milliseconds(value: float | None) -> str:

@@ -144,7 +144,7 @@ def test_the_page_needs_and_allows_nothing_else() -> None:
 def test_each_candidate_stands_there_with_all_its_figures() -> None:
     text = Page(render(report())).text
     for told in (
-        "int8-mixed", "1.2 MB (0.40 ×)", "0.9950", "1.00 ms", "2.50 ms", "71.0 MB", "93 ms", "passed", "rejected", "loses too much",
+        "int8-mixed", "1.1 MiB (0.40 ×)", "0.9950", "1.00 ms", "2.50 ms", "67.7 MiB", "93 ms", "passed", "rejected", "loses too much",
         "1 not tried", "● front", "left in float", "refused", "convert.x", "165 samples", "ort 1.32.0", "float32 conv×3", "fold",
     ):  # fmt: skip
         assert told in text, told

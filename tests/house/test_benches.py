@@ -11,7 +11,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from bench import cli, fleet_drift, fleet_map, fleet_page, live_pages, mqtt_publish, rest_lists, scrape, signals
+from bench import (
+    cli,
+    fleet_drift,
+    fleet_map,
+    fleet_page,
+    live_pages,
+    mqtt_publish,
+    rest_lists,
+    scrape,
+    signals,
+    top_idle,
+)
 
 from edgefleet_server.gateway.broker.model import find_mosquitto
 from tests.support.browsers import binary
@@ -101,6 +112,14 @@ def test_drift_of_simulated_fleets(printed: Bench) -> None:
 )
 def test_a_kept_connection_is_held_to_its_goal(wall: float, cpu: float | None, is_held: bool) -> None:
     assert all(rest_lists.within({"wall_ratio": wall, "cpu_ratio": cpu}).values()) == is_held
+
+
+def test_what_the_live_screen_costs(printed: Bench) -> None:
+    told = printed(top_idle, "--settle", "1", "--seconds", "1")
+    figures = told["commands"]
+    assert all(is_figure(one[name]) for one in figures.values() for name in ("cpu_share", "rss_bytes", "written_bytes"))
+    assert all(one["rss_bytes"] > 5_000_000 for one in figures.values()), figures
+    assert told["ok"] == all(one is not None and one <= told["goal_cpu_ratio"] for one in told["cpu_ratio_to"].values())
 
 
 @NEEDS_BROWSER

@@ -2,8 +2,19 @@
 
 import pytest
 
-from edgefleet_protocol.device_figures import MODEL_FIGURES, SYSTEM_FIGURES, figure_name, figure_text, span_text
+from edgefleet_cli.render import format as cli_format
+from edgefleet_profiles import number_format
+from edgefleet_protocol.device_figures import (
+    MODEL_FIGURES,
+    SYSTEM_FIGURES,
+    figure_name,
+    figure_text,
+    size_text,
+    size_unit,
+    span_text,
+)
 from edgefleet_protocol.messages import SystemFigures
+from edgefleet_server.dashboard.core import filters
 from edgefleet_server.telemetry.rollups.totals import FIGURES
 
 
@@ -35,6 +46,20 @@ def test_every_figure_that_a_device_reports_or_the_server_keeps_has_a_name() -> 
 )
 def test_a_figure_has_its_unit_and_what_is_not_known_is_no_number(key: str, value: float | None, shown: str) -> None:
     assert figure_text(key, value) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "unit", "length"),
+    [(0, "B", 1), (1023, "B", 1), (1024, "KiB", 1024), (3 * 1024**3, "GiB", 1024**3), (1024**6, "TiB", 1024**4)],
+)
+def test_a_size_has_the_largest_binary_unit_that_it_fills(count: float, unit: str, length: int) -> None:
+    assert size_unit(count) == (unit, length)
+    assert size_text(count).endswith(f" {unit}")
+
+
+def test_pages_commands_and_reports_write_sizes_alike() -> None:
+    for count in (0, 1023, 1_200_000, 31_240_000_000):
+        assert cli_format.size(count) == filters.size(count) == number_format.size(count) == size_text(count)
 
 
 def test_a_figure_of_a_newer_device_is_named_by_its_key() -> None:

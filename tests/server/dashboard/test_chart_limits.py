@@ -44,7 +44,16 @@ WITHIN = Limit("objective: 95 % within", 80.0)
         ({"scope": Scope.DEVICE, "name": "d"}, "latency-0", [WITHIN]),
         ({"scope": Scope.DEVICE, "name": "d"}, "failed-0", [Limit("objective", 0.1), Limit("alert above", 5.0)]),
         ({"scope": Scope.DEVICE, "name": "d"}, "requests-0", []),
-        ({"scope": Scope.DEVICE, "name": "d"}, "disk", [Limit("alert below", 200.0)]),
+        (
+            {"scope": Scope.DEVICE, "name": "d", "system": {"disk_free_bytes": [900.0 * 1024**2]}},
+            "disk",
+            [Limit("alert below", 200.0)],
+        ),
+        (
+            {"scope": Scope.DEVICE, "name": "d", "system": {"disk_free_bytes": [30.0 * 1024**3, None]}},
+            "disk",
+            [Limit("alert below", 200 / 1024)],  # the chart is in GiB then
+        ),
         ({"scope": Scope.DEVICE, "name": "d"}, "temperature", []),
         (
             {

@@ -18,6 +18,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.filters import evidence
 from edgefleet_server.dashboard.core.line_chart import Band, Limit, ScaleKind
 from edgefleet_server.dashboard.core.render import environment
+from edgefleet_server.dashboard.timelines.chart_limits import Limits
 from edgefleet_server.dashboard.timelines.charts import MOST_SERIES, SPANS, Chart, ChartMark, charts, fitting
 from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.dashboard.timelines.views import TimelineViews
@@ -182,6 +183,26 @@ def test_drift_has_the_axis_of_the_other_charts() -> None:
     latency, psi = charts(timeline([line("1.0.0", [5] * 9)], drift=drift))
     assert (psi.id, psi.begin, psi.end) == ("drift", latency.begin, latency.end)
     assert psi.data[0] == [int(BEGIN.timestamp()) + 3600 * n for n in (5, 7)]
+
+
+def test_figures_in_bytes_have_the_unit_of_the_largest() -> None:
+    gib = 1024**3
+    system = {
+        "disk_free_bytes": [29.5 * gib, None],
+        "memory_available_bytes": [2.0 * gib, gib],
+        "agent_rss_bytes": [None, gib / 32],
+    }
+    made = timeline(
+        [line("1.0.0", [5, 5])], scope=Scope.DEVICE, name="d", system=system | {"net_rx_bytes_per_s": [512.0, 2048.0]}
+    )
+    found = {one.id: one for one in charts(made, Limits(rules={"disk_full": 512.0}))}
+    assert (found["disk"].unit, found["disk"].data[1], found["disk"].limits[0].value) == ("GiB", [29.5], 0.5)
+    assert (found["memory"].unit, found["memory"].names, found["memory"].data[2]) == (
+        "GiB",
+        ["free", "agent"],
+        [None, 0.03],
+    )
+    assert (found["network"].unit, found["network"].data[1]) == ("KiB/s", [0.5, 2.0])
 
 
 def test_shares_of_classes_are_those_of_all_lines() -> None:

@@ -9,9 +9,8 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from edgefleet_profiles.accuracy_plot import Bytes, accuracy_plot, drawable
+from edgefleet_profiles.accuracy_plot import accuracy_plot, drawable
 from edgefleet_profiles.metric_words import figure_text
-from edgefleet_server.dashboard.core.filters import size
 from edgefleet_server.telemetry.bundle_metrics import Metric
 
 NOT_TRIED: Final = "not_tried"
@@ -83,9 +82,8 @@ def _search(profile: Mapping[str, Any], max_drop: float | None) -> SearchView | 
     tried = list(enumerate((one for one in rows if one.get("verdict") != NOT_TRIED), 1))[:MOST_CANDIDATES]
     source, bundle = _mapping(profile.get("fp32")), _mapping(profile.get("bundle"))
     taken = _text(bundle.get("candidate")) or None
-    written = Bytes(size, 1024)
-    by_size = accuracy_plot(tried, source, taken, max_drop, written=written)
-    named = accuracy_plot(tried, source, taken, max_drop, written=written, is_named=True)
+    by_size = accuracy_plot(tried, source, taken, max_drop)
+    named = accuracy_plot(tried, source, taken, max_drop, is_named=True)
     if by_size is None or named is None:
         return None
     metric = next(one for one in (_mapping(row.get("metric")) for _, row in tried) if one)
@@ -98,7 +96,7 @@ def _search(profile: Mapping[str, Any], max_drop: float | None) -> SearchView | 
         metric=_text(metric.get("name")),
         by_size=by_size,
         named=named,
-        by_time=accuracy_plot(tried, source, taken, max_drop, by_time=True, written=written),
+        by_time=accuracy_plot(tried, source, taken, max_drop, by_time=True),
         lines=lines,
         untried=len(rows) - len(tried),
     )

@@ -10,9 +10,10 @@ Rules:
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from edgefleet_protocol.device_figures import size_unit
 from edgefleet_protocol.drift.detector import FLEET_FLOOR
 from edgefleet_protocol.heat_limits import WORDS
 from edgefleet_server.dashboard.core.line_chart import Limit
@@ -20,6 +21,8 @@ from edgefleet_server.objectives.model import Indicator, Slo
 from edgefleet_server.telemetry.timelines.model import LinesBy, Scope, Timeline
 
 MOST: Final = 3
+MIB: Final = 1024 * 1024
+DISK: Final = "disk_free_bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,19 @@ Known = Callable[[], Limits]
 NO_LIMITS: Final = Limits()
 
 
+def largest(timeline: Timeline, *keys: str) -> float:
+    """Return the largest value of figures of the devices themselves; 0 where none was measured."""
+    return max((value for key in keys for value in timeline.system.get(key, ()) if value is not None), default=0.0)
+
+
 def limits_of(known: Limits, timeline: Timeline, chart: str) -> list[Limit]:
     """Return the limits of one chart of a timeline."""
     kind, _, place = chart.partition("-")
     if kind == "drift":
         return [Limit("least that counts", FLEET_FLOOR)]
     if kind == "disk" and timeline.scope is Scope.DEVICE:
-        return _rule(known, "disk_full", "alert below")
+        length = size_unit(largest(timeline, DISK))[1]
+        return [replace(one, value=one.value * MIB / length) for one in _rule(known, "disk_full", "alert below")]
     if kind == "temperature":
         return [Limit(words, timeline.limits[key]) for key, words in WORDS.items() if key in timeline.limits]
     if timeline.scope is Scope.DEVICE and place.isdigit():

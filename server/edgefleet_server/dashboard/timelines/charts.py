@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from edgefleet_protocol.device_figures import SYSTEM_FIGURES, size_unit
 from edgefleet_server.dashboard.core.line_chart import (
     HEIGHT,
     Band,
@@ -24,7 +25,7 @@ from edgefleet_server.dashboard.core.line_chart import (
     newest_of,
     time_place,
 )
-from edgefleet_server.dashboard.timelines.chart_limits import NO_LIMITS, Limits, limits_of
+from edgefleet_server.dashboard.timelines.chart_limits import DISK, NO_LIMITS, Limits, largest, limits_of
 from edgefleet_server.telemetry.timelines.model import (
     ClassShares,
     LinesBy,
@@ -291,12 +292,9 @@ def _of_system(timeline: Timeline) -> Iterator[Chart]:
         figures = (timeline.system_most if most else timeline.system).get(name)
         return [None] * len(timeline.at) if figures is None else _scaled(figures, scale)
 
-    memory = {
-        "free": column("memory_available_bytes", MIB),
-        "workers": column("workers_rss_bytes", MIB),
-        "agent": column("agent_rss_bytes", MIB),
-    }
-    yield from _chart(timeline, "memory", "Memory", "MiB", memory)
+    yield from _of_bytes(
+        timeline, "memory", "Memory", ("memory_available_bytes", "workers_rss_bytes", "agent_rss_bytes")
+    )
     heat, busy, held = "temperature_celsius", "cpu_ratio", "throttled_ratio"
     if timeline.scope is Scope.DEVICE:
         yield from _chart(timeline, "temperature", "Temperature", "°C", {"temperature": column(heat)})
@@ -309,9 +307,17 @@ def _of_system(timeline: Timeline) -> Iterator[Chart]:
         yield from _chart(timeline, "cpu", "CPU", "%", both)
         both = {"mean": column(held, 0.01), "most": column(held, 0.01, most=True)}
         yield from _chart(timeline, "throttled", "Throttled clock", "%", both)
-    yield from _chart(timeline, "disk", "Free disk", "MiB", {"free": column("disk_free_bytes", MIB)})
-    traffic = {"received": column("net_rx_bytes_per_s", 1024), "sent": column("net_tx_bytes_per_s", 1024)}
-    yield from _chart(timeline, "network", "Network", "KiB/s", traffic)
+    yield from _of_bytes(timeline, "disk", "Free disk", (DISK,))
+    yield from _of_bytes(timeline, "network", "Network", ("net_rx_bytes_per_s", "net_tx_bytes_per_s"), per="/s")
+
+
+def _of_bytes(timeline: Timeline, chart_id: str, title: str, keys: Sequence[str], per: str = "") -> Iterator[Chart]:
+    """Yield a chart of figures in bytes, in the unit in which the largest of them is written."""
+    unit, length = size_unit(largest(timeline, *keys))
+    columns = {
+        SYSTEM_FIGURES[key].short: _scaled(timeline.system[key], length) for key in keys if key in timeline.system
+    }
+    yield from _chart(timeline, chart_id, title, f"{unit}{per}", columns)
 
 
 def _scaled(figures: Sequence[float | None], scale: float) -> Column:

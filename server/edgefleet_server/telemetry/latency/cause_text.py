@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from edgefleet_server.telemetry.latency.indicators import HEAT, MIB
+from edgefleet_protocol.device_figures import size_text
+from edgefleet_server.telemetry.latency.indicators import HEAT
 from edgefleet_server.telemetry.latency.latency_rise import FEWEST, LEAST_RATIO
 from edgefleet_server.telemetry.latency.model import (
     Answer,
@@ -212,7 +213,7 @@ def value_text(value: float, unit: str) -> str:
         case "celsius":
             return f"{value:.0f} °C"
         case "bytes":
-            return f"{value / MIB / 1024:.1f} GiB" if value >= 1024 * MIB else f"{value / MIB:.0f} MiB"
+            return size_text(value)
         case "per_s":
             return f"{_three(value)} a second"
         case _:
