@@ -39,6 +39,8 @@ def _table(*rows: tuple[str, str, Unit, str]) -> dict[str, Figure]:
 
 
 SYSTEM_FIGURES: Final = _table(
+    ("online_ratio", "Online", Unit.SHARE, "online"),
+    ("drifting_ratio", "Devices with drift", Unit.SHARE, "drifting"),
     ("cpu_ratio", "CPU", Unit.SHARE, "busy"),
     ("load_1m", "Load", Unit.LOAD, "load"),
     ("temperature_celsius", "Temperature", Unit.CELSIUS, "temperature"),
@@ -81,6 +83,8 @@ def figure_text(key: str, value: float | int | None) -> str:
         return ""
     match known.unit if known else None:
         case Unit.SHARE:
+            if 0.99 <= value < 1:  # never rounded up to all
+                return f"{min(value, 0.999):.1%}"
             return f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"
         case Unit.LOAD:
             return f"{value:.2f}"

@@ -30,6 +30,8 @@ def test_every_figure_that_a_device_reports_or_the_server_keeps_has_a_name() -> 
         ("cpu_ratio", 0.9917, "99%"),
         ("cpu_ratio", 0.031, "3.1%"),
         ("cpu_ratio", 0.0, "0%"),
+        ("online_ratio", 0.9999, "99.9%"),
+        ("online_ratio", 1.0, "100%"),
         ("load_1m", 1.5, "1.50"),
         ("temperature_celsius", 84.2, "84 °C"),
         ("agent_rss_bytes", 35_233_218, "33.6 MiB"),

@@ -65,6 +65,7 @@ FIGURES: Final = (
     Figure("p99", lambda line: line.p99_ms, milliseconds),
 )
 SYSTEM: Final[Sequence[str]] = (
+    *("online_ratio", "drifting_ratio"),
     *("memory_available_bytes", "workers_rss_bytes", "agent_rss_bytes", "disk_free_bytes", "cpu_ratio", "load_1m"),
     *("temperature_celsius", "throttled_ratio", "net_rx_bytes_per_s", "net_tx_bytes_per_s"),
 )

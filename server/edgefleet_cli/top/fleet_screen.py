@@ -22,12 +22,11 @@ from edgefleet_cli.core.errors import EXIT_TIMEOUT, CliError
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.device.tasks.client import ask, result
 from edgefleet_cli.render.output import visible
-from edgefleet_cli.render.sparkline import bar
 from edgefleet_cli.rollout.client import Rollouts as RolloutClient
 from edgefleet_cli.top.device_screen import DeviceScreen
 from edgefleet_cli.top.dialogs import HELP, Confirmation, Page
 from edgefleet_cli.top.fleet_reader import DeviceDetails
-from edgefleet_cli.top.fleet_view import SORTS, SPANS, FleetView, Tile, device_rows, shown_span, tiles
+from edgefleet_cli.top.fleet_view import SORTS, SPANS, FleetView, device_rows, online_tile, shown_span, tiles
 from edgefleet_cli.top.live_feed import LiveFeed
 from edgefleet_cli.top.panes import Alerts, Devices, Events, FleetLine, Rollouts, TileBox, alert_text
 from edgefleet_cli.top.rollout_actions import Action, actions_of
@@ -191,20 +190,15 @@ class Dashboard(App[Exception | None]):
     def _redraw(self) -> None:
         base, view = self._base, self._view
         base.query_one(FleetLine).show(view, self._away)
-        for box, tile in zip(base.query(TileBox), (*tiles(self._timeline), self._online()), strict=True):
+        for box, tile in zip(
+            base.query(TileBox), (*tiles(self._timeline), online_tile(view, self._timeline)), strict=True
+        ):
             box.show(tile, shown_span(self._timeline, self._span))
         self._show_titles()
         if view is not None:
             base.query_one(Devices).show(device_rows(view, self._order, self._wanted))
             base.query_one(Alerts).show(view.alerts, view.at)
             base.query_one(Rollouts).draw(self.session.clock.now())
-
-    def _online(self) -> Tile:
-        view = self._view
-        if view is None or not view.total:
-            return Tile("Online", "", [])
-        there = view.online
-        return Tile("Online", f"{there} of {view.total}", [], bar([("█", there)], view.total, 16))
 
     def _show_titles(self) -> None:
         view = self._view

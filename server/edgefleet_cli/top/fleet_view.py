@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from edgefleet_cli.core import api
 from edgefleet_cli.render.format import age, counted, duration, milliseconds, text
+from edgefleet_cli.render.sparkline import bar
 from edgefleet_cli.rollout.render import REGRESSED, WAITS_FOR_A_PERSON, is_final
 
 WORST_FIRST: Final = ("failing", "offline", "degraded", "unknown", "updating", "healthy")
@@ -172,6 +173,15 @@ def tiles(timeline: api.device.Timeline | None) -> Iterator[Tile]:
     errors = [] if line is None else [_share(bad, n) for bad, n in zip(line.errors, line.requests, strict=False)]
     yield _tile("Errors", errors, lambda value: f"{value:.2%}")
     yield _tile("Latency p95", [] if line is None else line.p95_ms, milliseconds)
+
+
+def online_tile(view: FleetView | None, timeline: api.device.Timeline | None) -> Tile:
+    """Return how many devices are online now, and which share was; a bar of now where nobody sampled it."""
+    if view is None or not view.total:
+        return Tile("Online", "", [])
+    shares = [] if timeline is None else timeline.system.get("online_ratio", [])
+    picture = "" if any(one is not None for one in shares) else bar([("█", view.online)], view.total, 16)
+    return Tile("Online", f"{view.online} of {view.total}", shares, picture)
 
 
 def _tile(title: str, values: Sequence[float | None], show: Callable[[float], str]) -> Tile:

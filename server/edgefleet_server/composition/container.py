@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.service import AccessService
+from edgefleet_server.alerting.alert_rules.drift_rules import FRESH
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.alarm_container import Alarm, Watched, build_alarm
 from edgefleet_server.composition.figures_loader import FiguresLoader, FigureSources
@@ -20,6 +21,7 @@ from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.dashboard.story.today import TodayReader
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.inventory.fleet_counts import FleetCounter
+from edgefleet_server.fleet.presence.fleet_samples import FleetSampler
 from edgefleet_server.objectives.service import ObjectiveBook
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
@@ -41,6 +43,7 @@ from edgefleet_server.telemetry.predictions.erasure import Erasures
 from edgefleet_server.telemetry.predictions.part_intake import PartIntake
 from edgefleet_server.telemetry.predictions.service import FleetSide, PredictionLogs
 from edgefleet_server.telemetry.release_comparison import Comparisons
+from edgefleet_server.telemetry.rollups.model import KEPT
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.signals.references import BundleReferences
 from edgefleet_server.telemetry.signals.signal_intake import DriftIntake
@@ -65,6 +68,7 @@ class Parts:
     conversion: ConversionService
     prover: ReleaseProver
     fleet: Fleet
+    sampler: FleetSampler
     telemetry: TelemetryService
     costs: CostService
     drift: DriftService
@@ -122,6 +126,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         conversion=first.conversion,
         prover=build_prover(settings, registry, signing, clock),
         fleet=fleet,
+        sampler=FleetSampler(db, shared, KEPT, FRESH, drift.is_measured),
         telemetry=telemetry,
         costs=costs,
         drift=drift,

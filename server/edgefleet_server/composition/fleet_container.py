@@ -36,6 +36,7 @@ from edgefleet_server.fleet.inventory.labels import DeviceEdits
 from edgefleet_server.fleet.inventory.memberships import MembershipReader
 from edgefleet_server.fleet.inventory.search import InventorySearch
 from edgefleet_server.fleet.inventory.views import FleetReader
+from edgefleet_server.fleet.presence.history import PresenceHistory
 from edgefleet_server.fleet.reported.ingest import ReportBook
 from edgefleet_server.fleet.reported.metadata_recovery import MetadataRecovery
 from edgefleet_server.fleet.reported.reader import ReportedStateReader
@@ -100,6 +101,7 @@ class Fleet:
     tasks: TaskBook
     offers: ReportedStateReader
     receiver: ReportReceiver
+    presence: PresenceHistory
     recovery: MetadataRecovery
     addresses: ServerAddresses
     enroller: Enroller
@@ -155,6 +157,7 @@ def build_fleet(
         tasks=tasks,
         offers=ReportedStateReader(db),
         receiver=ReportReceiver(db, reports, desired, tasks, recovery, enroller.connected),
+        presence=PresenceHistory(db, shared or clock),
         recovery=recovery,
         addresses=addresses,
         enroller=enroller,

@@ -34,6 +34,6 @@ def build_timelines(
     check = check_of(registry.model, fleet.groups.editable, fleet.reader.check)
     loader = EvidenceLoader(db, clock, telemetry.rollups, fleet.reader.crowds_of, DeviceWords(fleet.feed, clock))
     return Timelines(
-        TimelineReader(db, clock, telemetry.rollups, fleet.feed, drift, check, fleet.reader.facts_of),
+        TimelineReader(db, clock, telemetry.rollups, fleet.feed, drift, fleet.presence, check, fleet.reader.facts_of),
         LatencyExplainer(loader, registry.model, fleet.reader.check),
     )

@@ -73,6 +73,10 @@ class FleetDevice(SQLModel, table=True):
     """How long it was away before, counted in bins (`reported.absence`)."""
     drift: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
     """By model the signals that drift, as its newest state says; None: none, or it does not say."""
+    absence_day: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    """The day on which its newest absence ended, in days since 1970, …"""
+    absence_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    """… and how many ended on that day."""
 
 
 class FleetLabel(SQLModel, table=True):
@@ -283,3 +287,45 @@ class FleetRecoveryWord(SQLModel, table=True):
     first_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     said_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     asked_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+
+
+class FleetAbsence(SQLModel, table=True):
+    """When a device was away, written down when it came back. day: of its end, in days since 1970; place: 1 …, the last one: all others.
+
+    is_heard: its session ended; else the server had not heard of it since a start. times: how many absences are in it.
+    """
+
+    __tablename__ = "fleet_absence"
+    __table_args__ = (Index("ix_fleet_absence_day", "day"), {"sqlite_with_rowid": False})
+
+    device_id: str = Field(primary_key=True, max_length=63)
+    day: int = Field(primary_key=True)
+    place: int = Field(primary_key=True)
+    since: datetime = Field(sa_type=UtcDateTime)
+    until: datetime = Field(sa_type=UtcDateTime)
+    is_heard: bool
+    times: int
+
+
+class FleetUnwatched(SQLModel, table=True):
+    """When no server listened to devices. The first row has no length: from then on absences are written down."""
+
+    __tablename__ = "fleet_unwatched"
+
+    since: datetime = Field(sa_type=UtcDateTime, primary_key=True)
+    until: datetime = Field(sa_type=UtcDateTime, primary_key=True, index=True)
+
+
+class FleetSample(SQLModel, table=True):
+    """What the samples of a step of time counted, added up. at: unix seconds; see `presence.model.FleetStep`."""
+
+    __tablename__ = "fleet_sample"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    scale_s: int = Field(primary_key=True)
+    at: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    samples: int
+    online: int = Field(sa_type=BigInteger)
+    devices: int = Field(sa_type=BigInteger)
+    drifting: int = Field(sa_type=BigInteger)
+    drift_devices: int = Field(sa_type=BigInteger)

@@ -123,6 +123,11 @@ class Gateway:
                 return False
         return False
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether it hears devices."""
+        return self._link.is_up
+
     def check(self) -> str:
         """Return a line for `/readyz`. Raises GatewayDownError."""
         if not self._link.is_up:

@@ -264,6 +264,7 @@ class Server:
         if choice.kind is not BrokerKind.EXTERNAL and endpoint.host != settings.device_public_host:
             public = settings.device_public_host if settings.public_host else endpoint.host
             parts.fleet.addresses.announce_broker(public, endpoint.port, endpoint.mqtt)
+        parts.sampler.is_listening = lambda: gateway.is_connected
         parts.health.add("broker", gateway.check)
         parts.metrics.watch_gateway(gateway.counters, gateway.dropped)
 
@@ -393,6 +394,7 @@ def build_engine(parts: Parts) -> EngineThread:
             ("re-sign desired documents", fleet.desired.resign_due),
             ("re-sign the brake", fleet.hold.resign_due),
             ("recover metadata", fleet.recovery.step),
+            ("sample the fleet", parts.sampler.tick),
             ("look at the fleet for objectives", parts.objectives.tick),
             ("evaluate the rules of alerts", parts.alarm.engine.tick),
             ("pack prediction logs", parts.predictions.tick),
@@ -406,6 +408,7 @@ def build_engine(parts: Parts) -> EngineThread:
             ("prune words about metadata", fleet.recovery.prune),
             ("prune webhook deliveries", lambda _now: parts.webhooks.prune()),
             ("prune samples of objectives", parts.objectives.prune),
+            ("prune presence", lambda now: (parts.sampler.prune(now), fleet.presence.prune(now))),
             ("prune alerts", lambda now: (parts.alerts.prune(), parts.alarm.engine.prune(now))),
             ("prune kept answers", lambda _now: parts.access.repeats.prune()),
             ("remove bytes of deleted releases", lambda _now: parts.registry.withdrawals.drop_left()),

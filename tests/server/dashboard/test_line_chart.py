@@ -89,6 +89,14 @@ def test_a_line_breaks_where_a_value_is_missing_and_a_single_one_is_a_dot() -> N
     assert made.arrows == []
 
 
+def test_what_is_sampled_in_every_step_has_no_line_over_a_gap() -> None:
+    times, values = [NOON + 60 * n for n in (0, 1, 2, 4, 5)], [1.0, 1.0, 1.0, 1.0, 1.0]
+    usual = drawn(times, [values], (NOON, NOON + 300))
+    sampled = drawn(times, [values], (NOON, NOON + 300), step_s=60)
+    assert (usual.lines[0].count("M"), sampled.lines[0].count("M")) == (1, 2)
+    assert (usual.area.count("M"), sampled.area.count("M")) == (1, 2)
+
+
 def test_points_above_the_scale_are_drawn_at_its_edge_with_one_arrow_for_neighbours() -> None:
     column = [*STEADY, *STEADY, 700.0, 900.0]
     made = drawn([NOON + n for n in range(20)], [column], (NOON, NOON + 19))

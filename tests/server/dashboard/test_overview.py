@@ -1,6 +1,7 @@
 """The first page: its sentence, its first steps, the map in groups, pipelines, figures; and what the script of the map asks for."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -216,9 +217,21 @@ def test_no_failure_among_requests_is_a_rate_of_zero() -> None:
     assert tile(found, "requests") == ("12", "9 % above the mean")
     assert tile(found, "errors") == ("0", "No objective")
     assert tile(found, "nonfinite") == ("0", "None in this time")
-    assert tile(found, "online") == ("99.9", "999 of 1\N{NARROW NO-BREAK SPACE}000 devices now")
+    assert tile(found, "online") == ("99.9", "999 of 1\N{NARROW NO-BREAK SPACE}000 devices now; no history yet")
     failures = chart("failures", 3, 0, names=("errors", "non-finite"))
     assert tile(tiles([chart("requests", 1.0, 1.0), failures], [], {}, []), "nonfinite") == ("3", "3 before, stopped")
+
+
+def test_presence_and_drift_have_a_chart_once_they_were_sampled() -> None:
+    online, drifting = chart("online", 100.0, None, 50.0), chart("drifting", 0.0, 0.0, 25.0)
+    found = tiles([online, drifting], [], {H.HEALTHY: 3, H.OFFLINE: 1}, [])
+    assert tile(found, "online") == ("75.0", "3 of 4 devices now")
+    assert tile(found, "drift") == ("25", "Devices that report drift; no signal is judged")
+    assert [one.chart for one in found][-2:] == [online, drifting]
+    assert found[-2].shares == ()
+    once = tiles([chart("online", 100.0)], [], {H.HEALTHY: 3}, [])
+    assert tile(once, "online") == ("100", "3 of 3 devices now; no history yet")
+    assert once[-2].chart is None
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +256,29 @@ def test_the_script_of_the_map_reads_letters_and_names(fleet: Fleet) -> None:
     assert [(one["name"], one["letters"]) for one in by_version["groups"]] == [("digits", "111"), ("", "-")]
     assert fleet.browser().get("/map").status_code == 401
     assert json.loads(browser.get("/map", headers={"accept-encoding": "gzip"}).text) == found
+
+
+def test_the_page_charts_what_was_sampled_and_leaves_a_gap_where_nobody_looked(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    small(fleet, 3)
+    browser, clock, sampler = fleet.browser(Role.VIEWER), fleet.house.clock, fleet.parts.sampler
+    assert "no history yet" in browser.get("/?span=1h").text
+    for minute in range(30):
+        clock.turn(minutes=1)
+        if not 10 <= minute < 12:
+            assert sampler.tick()
+    found = browser.get("/?span=1h").text
+    tile_html = found[found.index('id="tile-online"') : found.index('id="tile-drift"')]
+    assert "3 of 3 devices now" in tile_html
+    assert "no history yet" not in tile_html
+    path = re.search(r'class="ln s1" d="([^"]+)"', tile_html)
+    assert path is not None
+    assert path[1].count("M") == 2
+    assert "Devices online" in browser.get("/fleet?span=1h").text
+    said = fleet.house.client(Role.VIEWER).get("/api/v1/fleet/metrics", params={"points": 1500}).json()
+    assert [one for one in said["system"]["online_ratio"] if one is not None] == [1.0] * 28
+    assert "drifting_ratio" not in said["system"]
+    fleet.close()
 
 
 def test_the_page_leads_to_what_needs_attention(fleet: Fleet) -> None:

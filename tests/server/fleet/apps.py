@@ -6,12 +6,14 @@ from fastapi.testclient import TestClient
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
+from edgefleet_server.alerting.alert_rules.drift_rules import FRESH
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.alarm_container import Watched, build_alarm
 from edgefleet_server.composition.container import Parts, build_prediction_logs, build_prover
 from edgefleet_server.composition.objective_container import build_objectives
 from edgefleet_server.composition.timeline_container import build_timelines
 from edgefleet_server.dashboard.story.today import TodayReader
+from edgefleet_server.fleet.presence.fleet_samples import FleetSampler
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.rollout.retirement import ReleaseRetirement
@@ -21,6 +23,7 @@ from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.predictions.erasure import Erasures
 from edgefleet_server.telemetry.release_comparison import Comparisons
+from edgefleet_server.telemetry.rollups.model import KEPT
 from tests.server.fleet.house import House
 from tests.support.apps import shared_app, shared_device_app
 
@@ -44,6 +47,7 @@ def parts_of(house: House) -> Parts:
         conversion=cast("Any", house.jobs),
         prover=build_prover(house.settings, house.registry, house.signing, house.clock),
         fleet=house.fleet,
+        sampler=FleetSampler(house.db, house.clock, KEPT, FRESH, house.drift.is_measured),
         rollout=rollout,
         retirement=ReleaseRetirement(
             house.db, house.registry, house.signing, cast("Any", house.jobs), rollout, house.fleet

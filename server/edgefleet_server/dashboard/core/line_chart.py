@@ -6,7 +6,7 @@ Rules:
    tenths of the series keep within, the scale of that series ends at the latter. A chart ends where the largest of its series does.
 3. A point above the scale is drawn at its upper edge, with an arrow that says its value. Neighbours share one arrow.
 4. A line goes on over gaps that are at most GAP times as long as usual, for steps may be shorter than the time between two reports. Over
-   longer ones it breaks. A value between two breaks is a dot.
+   longer ones it breaks. A value between two breaks is a dot. What is sampled in every step breaks at each step without a sample.
 5. A limit is within the scale when it is at most NEAR times the largest value; a farther one is above the scale, and only named.
 6. The scale is logarithmic where all values are above 0 and more than DECADES lie between what nine tenths of the values keep within
    on either side: one outlier does not make it so. A chart can be asked for either scale; values of 0 or less leave it linear.
@@ -144,7 +144,7 @@ class Drawing:
     can_log: bool = False
 
 
-def drawn(  # a chart is what these say
+def drawn(  # noqa: PLR0913  # a chart is what these say
     times: Sequence[int],
     columns: Sequence[Column],
     axis: tuple[int, int],
@@ -153,23 +153,25 @@ def drawn(  # a chart is what these say
     band: Band | None = None,
     kind: ScaleKind = ScaleKind.AUTO,
     height: int = HEIGHT,
+    step_s: int = 0,
 ) -> Drawing:
     """Return the drawing of series over the same times, in seconds since 1970, ascending; None is a missing value.
 
-    axis: where the axis of time begins and ends.
+    axis: where the axis of time begins and ends. step_s: how long a step is of what is sampled in each; 0: it is not.
     """
     measured = [*columns, *((band.low, band.high) if band else ())]
     used = scale_of(measured, limits, kind, height)
     first, last = axis
     places = [time_place(one, first, last) for one in times]
-    paths = [_paths(places, column, used) for column in columns]
+    reach = step_s / max(1, last - first) * (1 + 1e-9) if step_s else None
+    paths = [_paths(places, column, used, reach) for column in columns]
     return Drawing(
         values=used.ticks(),
         times=[Tick(round(100 * time_place(at, first, last), 2), label) for at, label in time_ticks(first, last)],
         lines=[line for line, _dots in paths],
         dots=[dots for _line, dots in paths],
         arrows=[one for n, column in enumerate(columns) for one in _arrows(n, places, column, used.high)],
-        area=_area(places, columns[0], used) if columns and not used.is_log and used.low == 0 else "",
+        area=_area(places, columns[0], used, reach) if columns and not used.is_log and used.low == 0 else "",
         band=_band(places, band, used) if band else "",
         limits=[_limit_line(one, used) for one in limits],
         is_log=used.is_log,
@@ -297,9 +299,9 @@ def _reach(places: Sequence[float], column: Column) -> float:
     return GAP * statistics.median(gaps) * (1 + 1e-9) if gaps else 0.0
 
 
-def _paths(places: Sequence[float], column: Column, used: Scale) -> tuple[str, str]:
+def _paths(places: Sequence[float], column: Column, used: Scale, reach: float | None) -> tuple[str, str]:
     lines, dots = [], []
-    for run in _within(places, column, _reach(places, column)):
+    for run in _within(places, column, _reach(places, column) if reach is None else reach):
         points = [_point(at, value, used) for at, value in run]
         if len(points) > 1:
             lines.append(f"M{'L'.join(points)}")
@@ -312,10 +314,10 @@ def _point(at: float, value: float, used: Scale) -> str:
     return f"{WIDTH * at:.0f} {used.at(value):.1f}"
 
 
-def _area(places: Sequence[float], column: Column, used: Scale) -> str:
+def _area(places: Sequence[float], column: Column, used: Scale, reach: float | None) -> str:
     """Return the ground between a line and 0, a piece for each of its pieces."""
     found = []
-    for run in _within(places, column, _reach(places, column)):
+    for run in _within(places, column, _reach(places, column) if reach is None else reach):
         if len(run) > 1:
             points = "L".join(_point(at, value, used) for at, value in run)
             begin, end = (WIDTH * run[place][0] for place in (0, -1))

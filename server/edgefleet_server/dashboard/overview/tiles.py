@@ -48,8 +48,8 @@ def tiles(
         _errors(by_id.get("failed"), by_id.get("requests"), objectives),
         _latency(by_id.get("p95"), objectives),
         _not_finite(by_id.get("failures"), by_id.get("requests")),
-        _presence(devices),
-        _drift(drifts),
+        _presence(devices, by_id.get("online")),
+        _drift(drifts, by_id.get("drifting")),
     ]
 
 
@@ -122,7 +122,8 @@ def _flat(of: Chart | None, name: str, title: str, unit: str) -> Chart | None:
     return replace(of, id=name, title=title, unit=unit, names=[name], data=[of.data[0], zeros])
 
 
-def _presence(devices: Mapping[Health, int]) -> Tile:
+def _presence(devices: Mapping[Health, int], chart: Chart | None) -> Tile:
+    """Return how many are online now, and how many were: no line without at least two samples."""
     total = sum(devices.values())
     away = devices.get(Health.OFFLINE, 0) + devices.get(Health.UNKNOWN, 0)
     if not total:
@@ -131,23 +132,37 @@ def _presence(devices: Mapping[Health, int]) -> Tile:
     # never rounded up to all of them
     value = f"{share:.0f}" if not away else f"{min(share, 99.9):.1f}"
     note = f"{number(total - away)} of {number(total)} device{'' if total == 1 else 's'} now"
-    return Tile("online", "Online", value, "%", note, None, away == total, (("f-ok", round(share, 3)),))
+    if chart is None or len(chart.data[0]) < LEAST_STEPS:
+        bar = (("f-ok", round(share, 3)),)
+        return Tile("online", "Online", value, "%", f"{note}; no history yet", None, away == total, bar)
+    return Tile("online", "Online", value, "%", note, chart, away == total)
 
 
-def _drift(drifts: Sequence[ModelDrift]) -> Tile:
-    """Return the signal that is farthest from its reference, of all models that have one."""
+def _drift(drifts: Sequence[ModelDrift], counted: Chart | None) -> Tile:
+    """Return the signal that is farthest from its reference, of all models that have one, and how many devices reported drift."""
     known = [
         (signal.psi, drift.model, drift, signal)
         for drift in drifts
         for signal in drift.signals
         if signal.state != "few"
     ]
-    if not known:
+    newest = _newest(counted)
+    if not known and newest is None:
         return Tile("drift", "Drift", "–", "", NOT_MEASURED)
+    if not known:
+        return Tile(
+            "drift",
+            "Drift",
+            _figure(newest or 0.0),
+            "%",
+            "Devices that report drift; no signal is judged",
+            counted,
+            bool(newest),
+        )
     psi, model, drift, signal = max(known, key=lambda one: one[:2])
     drifting = sum(one.state == "drift" for _, _, _, one in known)
     note = f"{drifting} signal{'s drift' if drifting > 1 else ' drifts'}" if drifting else "No signal drifts"
-    chart = _history(drift, signal)
+    chart = counted if counted is not None and len(counted.data[0]) >= LEAST_STEPS else _history(drift, signal)
     return Tile("drift", "Drift", f"{psi:.2f}", "PSI", f"{note}; worst: {model} {signal.name}", chart, drifting > 0)
 
 

@@ -93,7 +93,8 @@ class Chart:
     """One chart: seconds since 1970 and a column of figures for each series; `rows` are some of them, for readers of a table.
 
     begin, end: of the axis of time. is_of_versions: its lines are versions, the newest first. is_compared: its lines are something new
-    and something old. band: how sure the first line is. scale: which one it is asked to have.
+    and something old. band: how sure the first line is. scale: which one it is asked to have. step_s: of what is sampled in each step, how
+    long one is; 0: it is not.
     """
 
     id: str
@@ -109,6 +110,7 @@ class Chart:
     limits: Sequence[Limit] = ()
     band: Band | None = None
     scale: ScaleKind = ScaleKind.AUTO
+    step_s: int = 0
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -144,6 +146,7 @@ class Chart:
             band=self.band,
             kind=kind,
             height=height,
+            step_s=self.step_s,
         )
 
     @property
@@ -170,7 +173,7 @@ class Chart:
 def charts(timeline: Timeline, limits: Limits = NO_LIMITS, scale: ScaleKind = ScaleKind.AUTO) -> list[Chart]:
     """Return the charts of a timeline: of a device those of each model and lane, else a line for each key; then the devices' own."""
     of_lines = _of_device(timeline) if timeline.scope is Scope.DEVICE else _of_keys(timeline)
-    every = [*of_lines, *_of_drift(timeline), *_of_system(timeline)]
+    every = [*of_lines, *_of_presence(timeline), *_of_drift(timeline), *_of_system(timeline)]
     return [replace(one, limits=limits_of(limits, timeline, one.id), scale=scale) for one in every]
 
 
@@ -285,6 +288,19 @@ def _of_drift(timeline: Timeline) -> Iterator[Chart]:
         at = [_seconds(shown[0].since) + n * shown[0].step_s for n in range(len(shown[0].psi))]
         columns = {one.signal: one.psi for one in shown}
         yield from _chart(timeline, "drift", "Drift from the reference", "PSI", columns, at)
+
+
+def _of_presence(timeline: Timeline) -> Iterator[Chart]:
+    """Yield the charts of what the server samples itself: a step without a sample is a gap."""
+    title = "Online" if timeline.scope is Scope.DEVICE else "Devices online"
+    for chart_id, name, key in (
+        ("online", title, "online_ratio"),
+        ("drifting", "Devices with drift", "drifting_ratio"),
+    ):
+        shares = timeline.system.get(key)
+        column = [] if shares is None else [None if one is None else 100 * one for one in shares]
+        for one in _chart(timeline, chart_id, name, "%", {chart_id: column}):
+            yield replace(one, step_s=timeline.step_s)
 
 
 def _of_system(timeline: Timeline) -> Iterator[Chart]:

@@ -27,6 +27,9 @@ from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet.desired import store as desired_store
+from edgefleet_server.fleet.presence import store as presence_store
+from edgefleet_server.fleet.presence.fleet_samples import MINUTE_S
+from edgefleet_server.fleet.presence.model import MOST_A_DAY, Absence, place_of
 from edgefleet_server.fleet.reported import absence
 from edgefleet_server.fleet.reported import store as reported_store
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
@@ -86,21 +89,40 @@ class ReportBook:
                 device.conn_id = presence.conn_id[:64]
                 device.is_online = True
                 device.last_seen = now
-                if device.offline_since is not None and before is not True:
-                    away_s = (now - device.offline_since).total_seconds()
-                    if away_s >= absence.FIRST_S:
-                        device.absences = absence.with_absence(device.absences, away_s)
-                device.offline_since = None
+                gone_since, device.offline_since = device.offline_since, None
+                if before is not True:
+                    self._came_back(session, device, gone_since, now, is_heard=before is False)
             elif device.conn_id in ("", presence.conn_id[:64]):
                 device.is_online = False
                 device.offline_since = now if before is True else device.offline_since or now
             if device.is_online is not before:
                 self.news.ring(session)
 
+    def _came_back(
+        self, session: Session, device: FleetDevice, gone_since: datetime | None, now: datetime, *, is_heard: bool
+    ) -> None:
+        """Write down how long a device was away. gone_since: None: it had never been there. is_heard: its session had ended."""
+        away_s = 0.0 if gone_since is None else (now - gone_since).total_seconds()
+        if away_s >= absence.FIRST_S:
+            device.absences = absence.with_absence(device.absences, away_s)
+        device.absence_day, device.absence_count = place_of(now, device.absence_day, device.absence_count)
+        away = Absence(min(gone_since or device.enrolled_at, now), now, is_heard)
+        place = min(device.absence_count, MOST_A_DAY)
+        # last: the statement before it writes all that changed of the device
+        presence_store.add_absence(session, device.id, device.absence_day, place, away)
+
     def forget_presence(self) -> None:
-        """Mark every device unheard of: after a restart nobody knows. Those that were there count as away until they are heard of."""
+        """Mark every device unheard of: after a restart nobody knows. Those that were there count as away until they are heard of.
+
+        What happened since the last sample of the fleet, or since the last such start, nobody saw.
+        """
         with self._db.session() as session:
-            store.forget_presence(session, self._clock.now())
+            now = self._clock.now()
+            store.forget_presence(session, now)
+            watched, sampled = presence_store.watched_since(session), presence_store.newest_step(session, MINUTE_S)
+            seen = [] if watched is None else [watched[1]]
+            seen += [] if sampled is None else [datetime.fromtimestamp(sampled, UTC)]
+            presence_store.note_unwatched(session, min(max(seen, default=now), now), now)
 
     def take_events(self, events: Sequence[Event]) -> int:
         """Store events, each once; return how many were new."""

@@ -110,6 +110,11 @@ class DriftService:
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, str, str], tuple[float, _Judged]] = OrderedDict()
 
+    def is_measured(self, since: datetime) -> bool:
+        """Return whether any device counted signals since a moment."""
+        with self._db.read() as session:
+            return store.has_counts(session, Scale.MINUTES.seconds, since)
+
     def of_model(self, name: ModelName, version: str = "", scale: Scale | None = None) -> ModelDrift:
         """Return the drift of a version, of the one that most devices report without one. Raises ModelUnknownError."""
         return self._judged(name, version, scale).view

@@ -74,6 +74,13 @@ def newest_step(session: Session, digests: Collection[str], scale_s: int) -> dat
     return session.execute(statement).scalar()
 
 
+def has_counts(session: Session, scale_s: int, since: datetime) -> bool:
+    """Return whether there is a step of a scale that began since a moment."""
+    row = DriftBucket
+    found = select(col(row.at)).where(col(row.scale_s) == scale_s, col(row.at) >= since).limit(1)
+    return session.execute(found).first() is not None
+
+
 def counted_devices(
     session: Session, digests: Collection[str], scale_s: int, since: datetime, limit: int
 ) -> list[tuple[str, str, str]]:

@@ -13,6 +13,7 @@ FIGURES: Final = (
 SYSTEM: Final = (
     *("memory_available_bytes", "workers_rss_bytes", "agent_rss_bytes", "disk_free_bytes", "cpu_ratio", "load_1m"),
     *("temperature_celsius", "throttled_ratio", "net_rx_bytes_per_s", "net_tx_bytes_per_s"),
+    *("online_ratio", "drifting_ratio"),
 )
 COLUMNS: Final = ("at", "line", *FIGURES, *SYSTEM)
 DEVICES: Final = "devices"

@@ -106,7 +106,8 @@ class Timeline:
     """Figures over time. scope: fleet, model, group or device; name: which. at: the beginnings of steps of `step_s` seconds.
 
     system: figures of the devices themselves, by name: means over devices, ratios 0 … 1, sizes bytes; traffic is bytes a second of all
-    of them together. system_most: the largest of any device. marks: what happened, oldest first. classes: of a model, over all lines.
+    of them together. online_ratio: the share of devices online, of a device the share of the time; drifting_ratio: of devices online, those
+    that report drift. system_most: the largest of any device. marks: what happened, oldest first. classes: of a model, over all lines.
     limits: of a device, in °C, where its kernel says so: `throttles_at_celsius`, `critical_at_celsius`.
     """
 

@@ -1,6 +1,6 @@
 """Reads figures over time: of the fleet, a model or a group from roll-ups, of a device from what it sent."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -9,6 +9,7 @@ from edgefleet_protocol.heat_limits import heat_limits
 from edgefleet_protocol.ids import ModelName
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.model import EventFilter, EventView
+from edgefleet_server.fleet.presence.model import FleetStep, PresenceSpan, folded, online_shares
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.drift.views import ModelDrift
 from edgefleet_server.telemetry.rollups.model import Dimension, Step, Sums, SystemSums
@@ -23,6 +24,7 @@ from edgefleet_server.telemetry.timelines.timeline_figures import (
     classes_of,
     joined,
     line_of,
+    rounded,
     scale_of,
     step_length,
     system_of,
@@ -65,16 +67,29 @@ class Drift(Protocol):
         ...
 
 
+class Presence(Protocol):
+    """What is needed of presence over time."""
+
+    def fleet(self, scale_s: int, since: datetime, until: datetime) -> Sequence[FleetStep]:
+        """Return the steps of the fleet."""
+        ...
+
+    def device(self, device_id: str, since: datetime, until: datetime) -> Sequence[PresenceSpan]:
+        """Return how a device was."""
+        ...
+
+
 class TimelineReader:
     """Reads. Thread-safe; calls block."""
 
-    def __init__(  # figures, events and drift come from as many parts
+    def __init__(  # noqa: PLR0913, PLR0917  # figures, events and drift come from as many parts
         self,
         db: Database,
         clock: Clock,
         rollups: RollupReader,
         feed: Feed,
         drift: Drift,
+        presence: Presence,
         check: Callable[[Scope, str], None],
         facts: Callable[[str], Mapping[str, Any]],
     ) -> None:
@@ -86,6 +101,7 @@ class TimelineReader:
         self._rollups = rollups
         self._feed = feed
         self._drift = drift
+        self._presence = presence
 
     def read(
         self,
@@ -113,6 +129,7 @@ class TimelineReader:
             lines = joined(answers, step_s)
         at = begins(int(since.timestamp()), int(until.timestamp()), step_s)
         means, most = system_of(system, at, step_s)
+        means |= self._presence_of(scope, name, at, step_s, now_s)
         return Timeline(
             scope=scope,
             name=name,
@@ -151,6 +168,22 @@ class TimelineReader:
         # a model's devices are those of the fleet: roll-ups do not say which of them run it
         place = {Dimension.GROUP: (name,)} if scope is Scope.GROUP else {}
         return answers, self._rollups.system(scale_s, begin, until, where=place, step_s=step_s), step_s
+
+    def _presence_of(
+        self, scope: Scope, name: str, at: Sequence[int], step_s: int, now_s: int
+    ) -> dict[str, list[float | None]]:
+        """Return how many devices were online and drifted, of the whole fleet; of a device how long it was online."""
+        begin, end = (datetime.fromtimestamp(one, UTC) for one in (at[0], at[-1] + step_s))
+        found: dict[str, list[float | None]] = {}
+        if scope is Scope.FLEET:
+            kept = self._presence.fleet(scale_of(step_s, now_s - at[0]), begin, end)
+            steps = [folded(kept, step_s).get(one) for one in at]
+            found["online_ratio"] = [None if one is None else one.online_ratio for one in steps]
+            found["drifting_ratio"] = [None if one is None else one.drifting_ratio for one in steps]
+        elif scope is Scope.DEVICE:
+            found["online_ratio"] = online_shares(self._presence.device(name, begin, end), at, step_s)
+        known = {key: column for key, column in found.items() if any(one is not None for one in column)}
+        return {key: [None if one is None else rounded(one) for one in column] for key, column in known.items()}
 
     def _drift_of(self, model: str, since: datetime, until: datetime) -> list[DriftLine]:
         """Return the steps of drift that began in a span of time."""

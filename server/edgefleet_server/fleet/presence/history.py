@@ -1,0 +1,65 @@
+"""Reads presence over time, and forgets what is old."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.db.database import Database
+from edgefleet_server.events.log import KEPT, PRUNE_BATCH
+from edgefleet_server.fleet.presence import store
+from edgefleet_server.fleet.presence.model import DAY_S, Absence, FleetStep, PresenceSpan, spans
+
+MOST_STARTS: Final = 2_000
+"""Times without a server that are read for one answer: the newest."""
+
+
+class PresenceHistory:
+    """Reads it. Thread-safe; calls block."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._clock = clock
+
+    def fleet(self, scale_s: int, since: datetime, until: datetime) -> Sequence[FleetStep]:
+        """Return the steps of the fleet that began in a span of time, oldest first."""
+        with self._db.read() as session:
+            return store.fleet_steps(session, scale_s, int(since.timestamp()), int(until.timestamp()))
+
+    def device(self, device_id: str, since: datetime, until: datetime) -> Sequence[PresenceSpan]:
+        """Return how a device was in the past part of a span of time while it belonged to the fleet, oldest first."""
+        now = self._clock.now()
+        with self._db.read() as session:
+            found = store.presence_of(session, device_id)
+            if found is None:
+                return []
+            is_online, offline_since, enrolled_at, revoked_at = found
+            begin, end = max(since, enrolled_at), min(until, now, revoked_at or now)
+            if begin >= end:
+                return []
+            absences = list(store.absences(session, device_id, int(begin.timestamp()) // DAY_S, begin, end))
+            if is_online is not True:
+                absences.append(Absence(offline_since or enrolled_at, now, is_heard=is_online is False))
+            starts = store.unwatched(session, min([begin, *(one.since for one in absences)]), MOST_STARTS)
+            watched = store.watched_since(session)
+        known_since = None if watched is None else max(watched[0], now - KEPT)
+        return spans(begin, end, known_since, absences, starts)
+
+    def absences(self, device_id: str, since: datetime, until: datetime) -> Sequence[Absence]:
+        """Return the absences of a device that ended in a span of time, oldest first."""
+        with self._db.read() as session:
+            found = store.absences(session, device_id, int(since.timestamp()) // DAY_S, since, until)
+            return [one for one in found if one.until <= until]
+
+    def prune(self, now: datetime) -> int:
+        """Forget absences that ended more than KEPT ago, in transactions of one batch each; return how many. For the engine tick."""
+        before = now - KEPT
+        with self._db.session() as session:
+            done = store.prune_unwatched(session, before)
+        while True:
+            with self._db.session() as session:
+                removed = store.prune_absences(session, int(before.timestamp()) // DAY_S, PRUNE_BATCH)
+            done += removed
+            if removed < PRUNE_BATCH:
+                return done

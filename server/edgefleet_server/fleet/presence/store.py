@@ -1,0 +1,150 @@
+"""SQL of presence over time. Every function works in the caller's session and never commits."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Table, and_, case, delete, func, or_, select, tuple_, update
+from sqlmodel import Session, col
+
+from edgefleet_server.db.bulk import insert_into
+from edgefleet_server.fleet.presence.model import Absence, FleetStep
+from edgefleet_server.fleet.tables import FleetAbsence, FleetDevice, FleetSample, FleetUnwatched
+
+_SAMPLE: Final[Table] = FleetSample.__table__  # type: ignore[attr-defined]
+_ABSENCE: Final[Table] = FleetAbsence.__table__  # type: ignore[attr-defined]
+_COUNTS: Final = ("samples", "online", "devices", "drifting", "drift_devices")
+
+
+def count_fleet(session: Session) -> tuple[int, int, int]:
+    """Return how many devices are online, how many are not revoked, and how many of those online report drift, without suspect ones."""
+    device = FleetDevice
+    is_online, is_live = col(device.is_online).is_(True), col(device.revoked_at).is_(None)
+    counted = select(func.count(), func.sum(case((is_online, 1), else_=0))).select_from(device).where(is_live)
+    devices, online = session.execute(counted).one()
+    drifting = (
+        select(func.count())
+        .select_from(device)
+        .where(is_live, is_online, col(device.drift).is_not(None), col(device.suspect_since).is_(None))
+    )
+    return int(online or 0), int(devices), int(session.execute(drifting).scalar_one())
+
+
+def has_step(session: Session, scale_s: int, at: int) -> bool:
+    """Return whether a step was sampled."""
+    return session.get(FleetSample, (scale_s, at)) is not None
+
+
+def claim_step(session: Session, scale_s: int, step: FleetStep) -> bool:
+    """Store a step; return whether it is ours: of several processes one samples it."""
+    made = insert_into(session, FleetSample).values(_row(scale_s, step)).on_conflict_do_nothing()
+    return session.execute(made.returning(_SAMPLE.c.at)).first() is not None
+
+
+def add_steps(session: Session, steps: Mapping[int, FleetStep]) -> None:
+    """Add to steps, by scale."""
+    made = insert_into(session, FleetSample).values([_row(scale_s, step) for scale_s, step in steps.items()])
+    sums = {name: _SAMPLE.c[name] + made.excluded[name] for name in _COUNTS}
+    session.execute(made.on_conflict_do_update(index_elements=["scale_s", "at"], set_=sums))
+
+
+def _row(scale_s: int, step: FleetStep) -> dict[str, int]:
+    return {"scale_s": scale_s, "at": step.at} | {name: getattr(step, name) for name in _COUNTS}
+
+
+def fleet_steps(session: Session, scale_s: int, since: int, until: int) -> list[FleetStep]:
+    """Return the steps that began in a span of time, oldest first."""
+    row = FleetSample
+    columns = (col(getattr(row, name)) for name in ("at", *_COUNTS))
+    statement = select(*columns).where(col(row.scale_s) == scale_s, col(row.at) >= since, col(row.at) < until)
+    return [FleetStep(*map(int, found)) for found in session.execute(statement.order_by(col(row.at)))]
+
+
+def newest_step(session: Session, scale_s: int) -> int | None:
+    """Return when the newest step of a scale began, None without one."""
+    row = FleetSample
+    statement = select(col(row.at)).where(col(row.scale_s) == scale_s).order_by(col(row.at).desc()).limit(1)
+    found = session.execute(statement).scalar()
+    return None if found is None else int(found)
+
+
+def prune_steps(session: Session, before: Mapping[int, int]) -> int:
+    """Remove steps that began before a moment, by scale; return how many."""
+    row = FleetSample
+    old = [and_(col(row.scale_s) == scale_s, col(row.at) < at) for scale_s, at in before.items()]
+    return _count(session.execute(delete(row).where(or_(*old))))
+
+
+def add_absence(session: Session, device_id: str, day: int, place: int, absence: Absence) -> None:
+    """Write down an absence, or add it to the one that has its place."""
+    row = {
+        "device_id": device_id, "day": day, "place": place, "since": absence.since, "until": absence.until,
+        "is_heard": absence.is_heard, "times": absence.times,
+    }  # fmt: skip
+    made = insert_into(session, FleetAbsence).values(row)
+    sums = {"until": made.excluded.until, "times": _ABSENCE.c.times + made.excluded.times, "is_heard": True}
+    session.execute(made.on_conflict_do_update(index_elements=["device_id", "day", "place"], set_=sums))
+
+
+def absences(session: Session, device_id: str, first_day: int, since: datetime, until: datetime) -> Iterator[Absence]:
+    """Yield the absences of a device that touch a span of time, oldest first. first_day: none of them ended before it."""
+    row = FleetAbsence
+    statement = (
+        select(col(row.since), col(row.until), col(row.is_heard), col(row.times))
+        .where(col(row.device_id) == device_id, col(row.day) >= first_day)
+        .where(col(row.until) >= since, col(row.since) <= until)
+        .order_by(col(row.day), col(row.place))
+    )
+    for found in session.execute(statement):
+        yield Absence(*found)
+
+
+def prune_absences(session: Session, before_day: int, limit: int) -> int:
+    """Remove up to `limit` absences that ended before a day; return how many."""
+    row = FleetAbsence
+    key = (col(row.device_id), col(row.day), col(row.place))
+    old = select(*key).where(col(row.day) < before_day).limit(limit)
+    return _count(session.execute(delete(row).where(tuple_(*key).in_(old))))
+
+
+def unwatched(session: Session, since: datetime, limit: int) -> list[tuple[datetime, datetime]]:
+    """Return when no server listened, as far as it ended after a moment: the newest of it, oldest first."""
+    row = FleetUnwatched
+    statement = select(col(row.since), col(row.until)).where(col(row.until) >= since)
+    found = session.execute(statement.order_by(col(row.until).desc()).limit(limit)).all()
+    return [(one[0], one[1]) for one in reversed(found)]
+
+
+def watched_since(session: Session) -> tuple[datetime, datetime] | None:
+    """Return since when absences are written down, and when a server began to listen last; None: never."""
+    row = FleetUnwatched
+    first, last = session.execute(select(func.min(col(row.until)), func.max(col(row.until)))).one()
+    return None if first is None else (first, last)
+
+
+def note_unwatched(session: Session, since: datetime, until: datetime) -> None:
+    """Write down that no server listened. What began before and ended later than `since` goes on."""
+    row = FleetUnwatched
+    last = select(func.max(col(row.until))).scalar_subquery()
+    longer = update(row).where(col(row.until) == last, col(row.until) >= since, col(row.since) < col(row.until))
+    if _count(session.execute(longer.values(until=until))):
+        return
+    values = {"since": since, "until": until}
+    session.execute(insert_into(session, row).values(values).on_conflict_do_nothing())
+
+
+def prune_unwatched(session: Session, before: datetime) -> int:
+    """Remove what ended before a moment, but for the beginning; return how many."""
+    row = FleetUnwatched
+    return _count(session.execute(delete(row).where(col(row.until) < before, col(row.since) < col(row.until))))
+
+
+def _count(done: Any) -> int:
+    return int(done.rowcount)
+
+
+def presence_of(session: Session, device_id: str) -> Sequence[Any] | None:
+    """Return is_online, offline_since, enrolled_at and revoked_at of a device; None where it is not known."""
+    row = FleetDevice
+    columns = (col(row.is_online), col(row.offline_since), col(row.enrolled_at), col(row.revoked_at))
+    return session.execute(select(*columns).where(col(row.id) == device_id)).first()
