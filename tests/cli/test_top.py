@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 
+import msgspec
 import pytest
 from textual.app import App
 from textual.pilot import Pilot
@@ -20,7 +21,7 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.top import commands, live_feed
 from edgefleet_cli.top.fleet_screen import Dashboard
-from edgefleet_cli.top.fleet_view import SORTS, FleetView, device_rows, sentence, shown_span
+from edgefleet_cli.top.fleet_view import SORTS, FleetView, device_rows, online_tile, sentence, shown_span
 from edgefleet_cli.top.live_feed import LiveFeed
 from edgefleet_cli.top.panes import Devices, Rollouts, alert_text
 from edgefleet_cli.top.rollout_actions import actions_of
@@ -101,6 +102,15 @@ def screen_text(app: App[Exception | None]) -> str:
     """Return what stands on the screen."""
     rows = app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in row).rstrip() for row in rows)
+
+
+def test_the_share_online_is_drawn_over_time_where_it_was_sampled() -> None:
+    view = FleetView(NOON, {"healthy": 3, "offline": 1}, 3, [], [], [])
+    sampled = msgspec.convert(timeline(system={"online_ratio": [None, 1.0, None, 0.75]}), Timeline)
+    found = online_tile(view, sampled)
+    assert (found.value, found.picture, list(found.values)) == ("3 of 4", "", [None, 1.0, None, 0.75])
+    assert online_tile(view, msgspec.convert(timeline(system={}), Timeline)).picture
+    assert online_tile(None, sampled).value == ""
 
 
 def test_a_small_terminal_shows_the_fleet_one_pane_at_a_time(there: There) -> None:

@@ -179,7 +179,7 @@ def online_tile(view: FleetView | None, timeline: api.device.Timeline | None) ->
     """Return how many devices are online now, and which share was; a bar of now where nobody sampled it."""
     if view is None or not view.total:
         return Tile("Online", "", [])
-    shares = [] if timeline is None else timeline.system.get("online_ratio", [])
+    shares: Sequence[float | None] = timeline.system.get("online_ratio", []) if timeline else []
     picture = "" if any(one is not None for one in shares) else bar([("█", view.online)], view.total, 16)
     return Tile("Online", f"{view.online} of {view.total}", shares, picture)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event, text
 
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_protocol.messages import Presence
+from edgefleet_protocol.messages import Presence, State
 from edgefleet_server.fleet.presence.fleet_samples import SETTLING, FleetSampler
 from edgefleet_server.fleet.presence.model import (
     MOST_A_DAY,
@@ -118,6 +118,11 @@ class Pulse:
         self.house.clock.turn(seconds=after)
         self.house.fleet.receiver.take_presence(self.id, Presence(on=on, conn_id="c", boot_id="b", ts=0))
 
+    def drifts(self) -> None:
+        """Report that a signal drifts."""
+        said = State(device=self.id, gen=0, boot_id="b", seq=1, ts=0, models=[], facts={"drift": {"digits": ["age"]}})
+        self.house.fleet.receiver.take_state(self.id, said)
+
     def story(self) -> list[tuple[float, float, PresenceState]]:
         """Return how it was since the beginning, in minutes."""
         return plain(self.house.fleet.presence.device(self.id, T0 - timedelta(days=1), self.house.clock.now()))
@@ -170,7 +175,9 @@ def test_a_flapping_device_fills_nothing(house: House) -> None:
     kept = house.fleet.presence.absences(pulse.id, T0, house.clock.now())
     assert (len(kept), kept[-1].times) == (MOST_A_DAY, 2 * MOST_A_DAY + 2)
     # the first place was taken when it came for the first time
-    assert pulse.story()[-1] == (pytest.approx(MOST_A_DAY - 2 + 50 / 60), 60, FLAPPING)
+    begin, end, state = pulse.story()[-1]
+    assert begin == pytest.approx(MOST_A_DAY - 2 + 50 / 60)
+    assert (end, state) == (60, FLAPPING)
     house.clock.turn(days=1)
     pulse.says(on=False)
     pulse.says(on=True, after=60)
@@ -220,14 +227,17 @@ def test_the_fleet_is_sampled_once_a_minute_by_one_process(any_house: House) -> 
     other = Sampled(any_house)
     assert (fleet.sampler.tick(), fleet.sampler.tick(), other.sampler.tick()) == (True, False, False)
     any_house.clock.turn(minutes=1)
+    for pulse in (there, gone):
+        pulse.drifts()
+    gone.says(on=True)
     there.says(on=False)
     fleet.drift = True
     assert fleet.sampler.tick()
     begin = int(T0.timestamp())
-    assert fleet.steps(60) == [FleetStep(begin, 1, 1, 3, 0, 0), FleetStep(begin + 60, 1, 0, 3, 0, 3)]
-    assert fleet.steps(900) == [FleetStep(begin, 2, 1, 6, 0, 3)]
-    assert [one.online_ratio for one in fleet.steps(60)] == [pytest.approx(1 / 3), 0.0]
-    assert [one.drifting_ratio for one in fleet.steps(60)] == [None, 0.0]
+    assert fleet.steps(60) == [FleetStep(begin, 1, 1, 3, 0, 0), FleetStep(begin + 60, 1, 1, 3, 1, 1)]
+    assert fleet.steps(900) == [FleetStep(begin, 2, 2, 6, 1, 1)]
+    assert [one.online_ratio for one in fleet.steps(60)] == [pytest.approx(1 / 3), pytest.approx(1 / 3)]
+    assert [one.drifting_ratio for one in fleet.steps(60)] == [None, 1.0]
     any_house.clock.turn(days=3)
     assert fleet.sampler.prune() == 2
     assert (len(fleet.steps(60)), len(fleet.steps(3600))) == (0, 1)
