@@ -83,7 +83,7 @@ def figure_text(key: str, value: float | int | None) -> str:
         return ""
     match known.unit if known else None:
         case Unit.SHARE:
-            if 0.99 <= value < 1:  # never rounded up to all
+            if 0.995 <= value < 1:  # never rounded up to all
                 return f"{min(value, 0.999):.1%}"
             return f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"
         case Unit.LOAD:
