@@ -137,7 +137,7 @@ def test_refusals_of_every_layer_and_bugs_have_the_headers(apps: Apps) -> None:
 def test_what_a_page_needs_stands_and_data_may_do_nothing(apps: Apps) -> None:
     policy = "content-security-policy"
     nothing = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-    for path in ("/api/v1/events/stream", "/api/v1/models", "/metrics", "/openapi.json", "/static/page.css"):
+    for path in ("/api/v1/events/stream", "/api/v1/models", "/metrics", "/openapi.json", "/static/components.css"):
         status, headers = apps.ask(apps.api, "GET", path, apps.admin)
         assert (status, headers[policy]) == (200, [nothing]), path
     ours = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"

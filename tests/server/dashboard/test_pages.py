@@ -221,7 +221,6 @@ def test_files_are_served_with_their_kind_and_kept_by_what_is_in_them(empty_flee
         "/static/live.js",
         "/static/palette.js",
         "/static/tokens.css",
-        "/static/page.css",
     }
     for address in addresses:
         answer = browser.get(address)
@@ -252,6 +251,6 @@ def test_reading_the_pages_is_not_audited_and_changes_nothing(empty_fleet: Fleet
 
     browser = empty_fleet.browser(Role.VIEWER)
     before = empty_fleet.parts.access.audit(PageRequest()).total
-    for path in ("/", "/login", "/devices/x", "/rollouts/x", "/static/page.css"):
+    for path in ("/", "/login", "/devices/x", "/rollouts/x", "/static/components.css"):
         browser.get(path)
     assert empty_fleet.parts.access.audit(PageRequest()).total == before

@@ -106,7 +106,7 @@ def test_a_stage_that_a_person_stopped_is_not_called_failed_and_one_that_passed_
     page = browser.get(path).text
     assert "canary passed 2 per stratum" in part_of(page, "stages")
     assert "passed: 2 of 2 healthy" in part_of(page, "stages")
-    assert '<rect class="b-healthy" x="0" y="0" width="100.0" height="8"/>' in page.partition('id="stage-0"')[2][:900]
+    assert '<rect class="f-ok" x="0" y="0" width="100.0" height="8"/>' in page.partition('id="stage-0"')[2][:900]
     send(browser, form(page, "/do/abort_rollout", body__rollback="true"))
     for _ in range(3):
         follow(fleet, devices)

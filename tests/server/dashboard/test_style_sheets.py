@@ -1,4 +1,4 @@
-"""The style sheets keep to the design system (docs/design.md): colours, sizes of type and shadows stand in `tokens.css` alone."""
+"""The style sheet keeps to the design system (docs/design.md): colours, type and shadows are those of `tokens.css`; no class is unused."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 
 from tests.house.tree import ROOT
 
-STATIC = ROOT / "server/edgefleet_server/dashboard/static"
-SHEETS = ("components.css", "page.css")
+PAGES = ROOT / "server/edgefleet_server/dashboard"
+STATIC = PAGES / "static"
+SHEET = STATIC / "components.css"
 _COLOUR = re.compile(
     r"#[0-9a-f]{3,8}\b|\b(?:rgba?|hsla?|hwb|lab|lch|oklab|oklch|color|light-dark)\("
     r"|\b(?:white|black|gr[ae]y|silver|red|green|blue|orange|yellow|purple|pink|brown)\b",
@@ -19,6 +20,7 @@ _COLOUR = re.compile(
 _TYPE = re.compile(r"var\(--t\d\d\)|^(?:inherit|0|\.93em)$")
 _RING = r"(?:inset )?0 (?:0|3px) 0 (?:[\d.]+px )?var\(--[\w-]+\)"
 _SHADOW = re.compile(rf"none|(?:{_RING}|var\(--sh\d\))(?:, var\(--sh\d\))?")
+_QUOTED = re.compile(r"\"([^\"]*)\"|'([^'\n]*)'|`([^`]*)`")
 
 
 def declarations(sheet: str) -> Iterator[tuple[str, str]]:
@@ -42,9 +44,8 @@ def breaches(sheet: str) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("name", SHEETS)
-def test_only_the_tokens_name_colours_sizes_of_type_and_shadows(name: str) -> None:
-    sheet = (STATIC / name).read_text("utf-8")
+def test_only_the_tokens_name_colours_sizes_of_type_and_shadows() -> None:
+    sheet = SHEET.read_text("utf-8")
     assert len(list(declarations(sheet))) > 200
     assert breaches(sheet) == []
 
@@ -69,3 +70,50 @@ def test_there_are_seven_sizes_of_type() -> None:
 )
 def test_what_breaks_them_is_found(text: str) -> None:
     assert len(breaches(f"a:hover {{ {text}; margin: 0 }} @media print {{ a {{ white-space: nowrap }} }}")) == 1
+
+
+def classes(sheet: str) -> set[str]:
+    """Return the classes that its selectors name."""
+    text = re.sub(r"/\*.*?\*/", "", sheet, flags=re.DOTALL)
+    return {
+        name for selector in re.findall(r"([^{}]+)\{", text) for name in re.findall(r"\.([A-Za-z][\w-]*)", selector)
+    }
+
+
+def left_over(names: set[str], sources: str) -> set[str]:
+    """Return the classes that no text between quotes names: as a word, or as what stands before a value (`k-{{ kind }}`, `l{{ n }}`)."""
+    texts = [
+        sources,
+        *re.findall(r"\{[{%](.*?)[%}]\}", sources),
+    ]  # expressions apart: their quotes may stand in those of an attribute
+    quoted = [one for text in texts for found in _QUOTED.findall(text) for one in found]
+    words = set(re.findall(r"[A-Za-z][\w-]*", " ".join(quoted)))
+    begins = set(re.findall(r"(?<![\w-])([a-z][\w-]*)(?:\{\{|\$\{|\{)", sources))
+    return {
+        name
+        for name in names - words
+        if not any(name.startswith(one) and (one.endswith("-") or name.removeprefix(one).isdigit()) for one in begins)
+    }
+
+
+def test_no_class_is_left_over() -> None:
+    files = [
+        one for ending in ("*.html", "*.py", "*.js") for one in sorted(PAGES.rglob(ending)) if "vendor" not in one.parts
+    ]
+    assert len(files) > 150
+    assert left_over(classes(SHEET.read_text("utf-8")), "\n".join(one.read_text("utf-8") for one in files)) == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ('<p class="lead">', {"k-ok", "l3"}),
+        ('<p class="lead k-{{ kind }}">', {"l3"}),
+        ("<p class='l{{ n }} lead'>", {"k-ok"}),
+        ("`k-${kind} lead l${n}`", set()),
+        ('<p class="lead {{ "l3" if n else "k-ok" }}">', set()),
+        ("lead k-ok l3", {"lead", "k-ok", "l3"}),
+    ],
+)
+def test_what_is_left_over_is_found(source: str, found: set[str]) -> None:
+    assert left_over(classes(".lead, p.k-ok:not(.l3) { margin: 0.5em } /* .gone {} */"), source) == found
