@@ -43,6 +43,11 @@ SOAKS: dict[str, Soak] = {
         100,
         "a page that a newcomer reads, after environment, demo and README on a clean clone",
     ),
+    "page-stories": Soak(
+        "tests.journeys.page_stories",
+        40,
+        "a question to the pages, by mouse, by keys, on a phone or without scripts, in turn: acts and seconds",
+    ),
     "clients": Soak(
         "tests.journeys.clients", 200, "a request by kserve's client, by tritonclient or by curl, of each form"
     ),

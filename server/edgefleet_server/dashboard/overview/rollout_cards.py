@@ -25,13 +25,14 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     _S.SUPERSEDED: ("off", "Replaced"),
     _S.CANCELLED: ("off", "Aborted"),
 }
+STOPPABLE: Final = (_S.RUNNING, _S.PAUSED, _S.AWAITING_APPROVAL)
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutCard:
     """One rollout. kind, word: its state; pipe: class, name and words of each stage; says: what it does or why it ended.
 
-    decides_at: when a stage is judged next, None where that depends on reports.
+    decides_at: when a stage is judged next, None where that depends on reports. can_go_back: whether a person can take it back now.
     """
 
     id: str
@@ -44,6 +45,7 @@ class RolloutCard:
     decides_at: datetime | None
     created_at: datetime
     is_active: bool
+    can_go_back: bool = False
 
 
 def card_of(line: RolloutLine) -> RolloutCard:
@@ -66,6 +68,7 @@ def card_of(line: RolloutLine) -> RolloutCard:
         decides_at=None if line.outlook is None else line.outlook.next_decision_at,
         created_at=line.created_at,
         is_active=line.is_active,
+        can_go_back=line.state in STOPPABLE,
     )
 
 

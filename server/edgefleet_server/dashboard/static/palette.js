@@ -14,11 +14,15 @@
   let goUntil = 0;
 
   const wanted = () => box.value.toLowerCase().split(/\s+/).filter(Boolean);
+  // what an act is called comes before the page's hits, whose names come before acts that only mention them: somebody who types the name of a
+  // device and Enter wants the device, and not to acknowledge its alert
+  const isVerb = (words, label, more = "") => !words.length || label.toLowerCase().startsWith(words[0]) || more.split(" ").some((one) => one.startsWith(words[0]));
   const acts = (words) =>
-    [...document.querySelectorAll("main .acts :is(button, summary, a.btn), main .act button, main .careful > summary")]
-      .filter((one) => !one.disabled && !one.closest(".copy, .toast") && (one.checkVisibility?.() ?? true))
+    [...document.querySelectorAll("main .acts :is(button, summary, a.btn), main .act button, main .careful > summary, main .toast form button")]
+      .filter((one) => !one.disabled && !one.closest(".copy") && (one.checkVisibility?.() ?? true))
       .map((one) => ({ one, label: one.textContent.trim().replaceAll(/\s+/g, " ") }))
       .filter(({ one, label }) => label && words.every((word) => `${label} ${one.dataset.words ?? ""}`.toLowerCase().includes(word)))
+      .map((act) => ({ ...act, isVerb: isVerb(words, act.label, act.one.dataset.words) }))
       .slice(0, 6);
 
   // what asks once more is opened, what may do harm is only gone to, all else is pressed
@@ -42,6 +46,12 @@
     const found = acts(wanted());
     if (!found.length) return;
     hits.hidden = hits.matches("p"); // nothing else is called so
+    list.prepend(...asList(found.filter((one) => one.isVerb)));
+    list.append(...asList(found.filter((one) => !one.isVerb)));
+  }
+
+  function asList(found) {
+    if (!found.length) return [];
     const here = document.createElement("ul");
     here.className = "here";
     for (const { one, label } of found) {
@@ -60,7 +70,7 @@
       line.append(link);
       here.append(line);
     }
-    list.prepend(here);
+    return [here];
   }
 
   async function showKeys() {
@@ -141,12 +151,12 @@
     } else if ((event.key === "ArrowDown" || event.key === "ArrowUp") && isHere()) {
       walk(event);
     } else if (event.key === "Enter" && document.activeElement === box && box.value.trim()) {
-      const [here] = acts(wanted());
-      if (here) {
+      if (list.querySelector(".hits")?.dataset.q !== box.value.trim()) {
+        const here = acts(wanted()).find((one) => one.isVerb);
+        if (!here) return; // the list is not there yet: the form has the page of all
         event.preventDefault();
         return run(here.one);
       }
-      if (list.querySelector(".hits")?.dataset.q !== box.value.trim()) return; // the list is not there yet: the form has the page of all
       const [first] = links();
       if (!first) return;
       event.preventDefault();
