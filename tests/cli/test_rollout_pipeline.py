@@ -74,8 +74,16 @@ def test_profiles_are_folded_unless_they_differ() -> None:
 
 
 def test_an_open_stage_counts_those_that_are_healthy_so_far() -> None:
-    outlook = {"phase": "soaking", "text": "Soaking: 2 of 2 healthy", "healthy": 2, "of": 2, "failed": 0}
+    outlook = {"phase": "judging", "text": "Soak over: 2 of 2 healthy", "healthy": 2, "of": 2, "failed": 0}
     assert drawn(outlook=outlook).splitlines()[3].startswith("2 of 2 healthy  ")
+    assert drawn(outlook=outlook | {"of": 3, "failed": 1}).splitlines()[3].startswith("2 of 3 healthy, 1 failed ")
+
+
+def test_a_device_that_soaks_is_not_called_healthy() -> None:
+    outlook = {"phase": "soaking", "text": "Soaking: 12 of 16", "soaking": 12, "healthy": 0, "of": 16, "failed": 0}
+    assert drawn(outlook=outlook).splitlines()[3].startswith("12 of 16 soaking  ")
+    mixed = outlook | {"healthy": 3, "failed": 1}
+    assert drawn(100, outlook=mixed).splitlines()[3].startswith("12 of 16 soaking, 1 failed, 3")
 
 
 def test_what_ended_waits_for_nothing_and_who_stopped_it_is_not_called_a_failure() -> None:

@@ -39,8 +39,8 @@ def test_what_comes_next_is_a_step_and_its_time() -> None:
 
 
 def test_a_running_rollout_says_when_it_decides_next() -> None:
-    running = {"reason": "Soaking: 4 of 8 healthy", "outlook": {"next_decision_at": "2026-11-25T20:52:00Z"}}
-    assert reason_text(struct_of(running, Rollout)) == "Soaking: 4 of 8 healthy, next decision 2026-11-25 20:52:00"
+    running = {"reason": "Soaking: 4 of 8, 2 healthy", "outlook": {"next_decision_at": "2026-11-25T20:52:00Z"}}
+    assert reason_text(struct_of(running, Rollout)) == "Soaking: 4 of 8, 2 healthy, next decision 2026-11-25 20:52:00"
     assert reason_text(struct_of({"reason": "paused by ann"}, Rollout)) == "paused by ann"
 
 

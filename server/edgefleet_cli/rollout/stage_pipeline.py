@@ -140,11 +140,13 @@ def _name(stage: api.rollout.Stage) -> str:
 
 
 def _counts(stage: api.rollout.Stage, rollout: api.rollout.Rollout) -> str:
-    """Return how many devices are healthy: of an open stage those that are so far, as its reason says."""
+    """Return how many devices are healthy: of an open stage those that are so far, and soak, as its reason says."""
     counts, outlook = stage.counts, rollout.outlook
     if outlook is not None and outlook.of and stage.state in _OPEN and stage.name == rollout.stage:
-        said = f"{outlook.healthy} of {outlook.of} healthy"
-        return f"{said}, {outlook.failed} failed" if outlook.failed else said
+        soaks, healthy = outlook.soaking, outlook.healthy
+        words = [f"{soaks} of {outlook.of} soaking" if soaks else f"{healthy} of {outlook.of} healthy"]
+        words += [f"{outlook.failed} failed"] if outlook.failed else []  # before what a narrow cell may cut
+        return ", ".join([*words, f"{healthy} healthy"] if soaks and healthy else words)
     members = max(counts.members, counts.exposed)
     if not members:
         population = sum(cell.population for cell in stage.strata)

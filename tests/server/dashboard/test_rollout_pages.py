@@ -88,13 +88,13 @@ def test_a_running_rollout_says_what_it_does_and_when_it_decides_next(fleet: Fle
     told = told_of()
     soaks = fleet.parts.rollout.reader.rollout(rollout).outlook
     assert soaks is not None
-    assert (soaks.phase, soaks.healthy, soaks.of, soaks.failed) == ("soaking", 2, 2, 0)
+    assert (soaks.phase, soaks.soaking, soaks.healthy, soaks.of, soaks.failed) == ("soaking", 2, 0, 2, 0)
     assert f"Soaking; next decision {soaks.next_decision_at:%H:%M} ." in told
     assert "2 devices are healthy and soaking: the soak ends at" in told
     assert "2 have it, none failed." in told
     assert "Not yet The soak ends at" in told, "a soak that goes on is no yes"
-    assert "Soaking: 2 of 2 healthy, next decision 2026-" in text_of(browser.get("/rollouts").text)
-    assert "Soaking: 2 of 2 healthy" in text_of(browser.get("/").text)
+    assert "Soaking: 2 of 2, next decision 2026-" in text_of(browser.get("/rollouts").text)
+    assert "Soaking: 2 of 2" in text_of(browser.get("/").text)
 
 
 def test_a_device_that_ran_it_well_says_what_it_runs_now(story: tuple[Fleet, str, str]) -> None:

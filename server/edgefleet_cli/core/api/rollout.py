@@ -120,6 +120,7 @@ class Outlook(Struct, frozen=True):
     next_decision_at: str | None = None
     of: int = 0
     phase: str = ""
+    soaking: int = 0
     text: str = ""
 
 

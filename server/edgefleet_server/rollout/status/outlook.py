@@ -5,7 +5,7 @@ over the stages that are open, in all strata, each with the stages before it, as
 phases are public: never renamed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,7 +15,7 @@ from edgefleet_server.rollout.analysis.decide import WORD_OPEN
 from edgefleet_server.rollout.commands.retry import RETRIED
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, Snapshot, StageRun, StageState
 from edgefleet_server.rollout.planner import completion
-from edgefleet_server.rollout.state_machines import IN_FLIGHT, OUTSIDE, is_exposed, is_failure
+from edgefleet_server.rollout.state_machines import IN_FLIGHT, OUTSIDE, is_exposed, is_failure, soak_end
 
 _S: Final = AssignmentState
 _FIRST: Final = "Waiting for the first devices"
@@ -28,8 +28,8 @@ _OPEN: Final = (StageState.EXPOSING, StageState.SOAKING, StageState.JUDGING)
 class OutlookView:
     """What a running rollout does. phase: waiting, installing, soaking, judging, opening, rolling_back, finishing.
 
-    of: devices of the open stages; on_probation: of those under way. next_decision_at: when a stage is judged next, null where that
-    depends on reports.
+    of: devices of the open stages; of those, soaking: run it and have not for their whole soak; healthy: have; on_probation: under way.
+    next_decision_at: when a stage is judged next, null where that depends on reports.
     """
 
     phase: str
@@ -39,6 +39,7 @@ class OutlookView:
     on_probation: int = 0
     of: int = 0
     next_decision_at: datetime | None = None
+    soaking: int = 0
 
 
 def outlook(snapshot: Snapshot, lots: Sequence[Lot], now: datetime) -> OutlookView | None:
@@ -51,14 +52,16 @@ def outlook(snapshot: Snapshot, lots: Sequence[Lot], now: datetime) -> OutlookVi
             return OutlookView("installing", snapshot.reason)
         return _between_stages(snapshot.cells, owed=sum(n for a, n in lots if completion.owes_confirmation(a)))
     mine = [(a, n) for a, n in lots if _is_in(snapshot, a, runs)]
-    healthy = sum(n for a, n in mine if a.state is _S.HEALTHY and not is_failure(a))
+    running = [(a, n) for a, n in mine if a.state is _S.HEALTHY and not is_failure(a)]
+    soaking = sum(n for a, n in running if soak_end(snapshot, a, now) > now)
+    healthy = sum(n for _, n in running) - soaking
     failed = sum(n for a, n in mine if is_failure(a) and not a.is_accepted)
     probation = sum(n for a, n in mine if a.state is _S.VERIFYING)
     of = sum(n for a, n in mine if is_failure(a) or a.state not in OUTSIDE)
     state = min((run.state for run in runs), key=_OPEN.index)
     phase, doing = _phase(state, has_begun=any(is_exposed(a) for a, _ in mine))
-    counts = [f"{n} {what}" for n, what in ((failed, "failed"), (probation, "on probation")) if n]
-    text = doing if phase == "waiting" else f"{doing}: {', '.join([f'{healthy} of {of} healthy', *counts])}"
+    figures = {"healthy": healthy, "soaking": soaking, "failed": failed, "on probation": probation}
+    text = doing if phase == "waiting" or not of else f"{doing}: {_counts(phase, figures, of)}"
     return OutlookView(
         phase=phase,
         text=text + _verdicts(state, runs),
@@ -67,7 +70,15 @@ def outlook(snapshot: Snapshot, lots: Sequence[Lot], now: datetime) -> OutlookVi
         on_probation=probation,
         of=of,
         next_decision_at=_next_decision(snapshot, runs, now),
+        soaking=soaking,
     )
+
+
+def _counts(phase: str, figures: Mapping[str, int], of: int) -> str:
+    """Return how many devices are how: first, of all, those that a phase is about, then whatever else there is."""
+    first = "soaking" if phase == "soaking" else "healthy"
+    about = f"{figures[first]} of {of}" if first == phase else f"{figures[first]} of {of} {first}"
+    return ", ".join([about, *(f"{n} {what}" for what, n in figures.items() if n and what != first)])
 
 
 def _between_stages(cells: Sequence[StageRun], *, owed: int) -> OutlookView:
