@@ -90,6 +90,9 @@ def test_small_kinds() -> None:
     assert texts(at(0, "enrolled", "a"), at(5, "enrolled", "b"), at(6, "approved", "b", by="ann")) == [
         ("muted", "2 devices enrolled", "a, b, approved by ann.")
     ]
+    assert texts(at(0, "rollout", release="ocr@2", rollout="r-1", to="regressed", before="finished")) == [
+        ("bad", "ocr@2 got worse after it was rolled out", "")
+    ]
     assert texts(at(0, "alert", title="ocr is slow", to="firing")) == [("warn", "ocr is slow fires", "")]
     grows = [
         at(0, "alert", title="Device offline: cam1", about="device_offline hall", to="firing"),

@@ -2,7 +2,7 @@
 
 Rules:
 1. What is silent is not well: devices that are offline, or that nobody heard of, count as needing attention.
-2. *bad*: a model does not run where it should, a rollout goes back, a critical alert fires, a budget is spent, or no device can be
+2. *bad*: a model does not run where it should, a rollout went wrong, a critical alert fires, a budget is spent, or no device can be
    reached. *warn*: anything else needs a look. *run*: all is well, and something is being installed. *off*: there is no device.
 3. Nothing is said of what was not measured: objectives without data are not met.
 """
@@ -113,11 +113,11 @@ def _devices(n: int) -> str:
 
 
 def _title(facts: FleetFacts, total: int, ill: int, reachable: int, reasons: Sequence[Reason]) -> str:
-    going_back = next((one.release for one in facts.rollouts if one.state in _GOES_BACK), "")
+    gone_wrong = next((one for one in facts.rollouts if one.state in _GONE_WRONG), None)
     if not reachable:
         return "No device can be reached" if total > 1 else "The only device cannot be reached"
-    if going_back:
-        return f"{going_back} is going back"
+    if gone_wrong:
+        return _of_rollout(gone_wrong).text
     if ill * 2 > total:
         return f"{number(ill)} of {_devices(total)} need attention"
     if ill:
@@ -143,7 +143,7 @@ def _calm(facts: FleetFacts, total: int) -> str:
 
 
 def _reasons(facts: FleetFacts) -> list[Reason]:
-    found = [_of_rollout(one) for one in facts.rollouts if one.state in (*_GOES_BACK, *_WAIT)]
+    found = [_of_rollout(one) for one in facts.rollouts if one.state in (*_GONE_WRONG, *_WAIT)]
     ranks = {Health.FAILING: 1, Health.OFFLINE: 4, Health.DEGRADED: 5, Health.UNKNOWN: 8}
     for health, rank in ranks.items():
         n = facts.devices.get(health, 0)
@@ -169,17 +169,19 @@ def _reasons(facts: FleetFacts) -> list[Reason]:
     return found
 
 
-_GOES_BACK: Final = ("rolling_back", "regressed", "rollback_incomplete")
+_GONE_WRONG: Final[Mapping[str, str]] = {
+    "rolling_back": "is going back",
+    "rollback_incomplete": "could not go back everywhere",
+    "regressed": "got worse after it was rolled out",
+}
 _WAIT: Final = ("paused", "awaiting_approval")
 """States in which a person has to say what happens next."""
 
 
 def _of_rollout(one: RolloutFact) -> Reason:
     href = f"{ROLLOUTS}/{one.id}"
-    if one.state == "rollback_incomplete":
-        return Reason(0, f"{one.release} could not go back everywhere", href, is_bad=True)
-    if one.state in _GOES_BACK:
-        return Reason(0, f"{one.release} is going back", href, is_bad=True)
+    if one.state in _GONE_WRONG:
+        return Reason(0, f"{one.release} {_GONE_WRONG[one.state]}", href, is_bad=True)
     if one.state == "awaiting_approval":
         return Reason(6, f"{one.release} waits for a person", href)
     return Reason(6, f"{one.release} is paused", href)

@@ -82,8 +82,10 @@ def _rollouts(thread: Thread) -> Told:
     match last.to:
         case "rolling_back":
             return Tone.BAD, "bad", [release, Piece(f" is going back{people or ' automatically'}")], _why(reason)
-        case "rolled_back" | "regressed":
+        case "rolled_back":
             return Tone.BAD, "bad", [release, Piece(f" was rolled back{people or ' automatically'}")], _why(reason)
+        case "regressed":
+            return Tone.BAD, "bad", [release, Piece(" got worse after it was rolled out")], _why(reason)
         case "rollback_incomplete":
             return Tone.BAD, "bad", [release, Piece(" could not go back everywhere")], _why(last.reason)
         case "paused":

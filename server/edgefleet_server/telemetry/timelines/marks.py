@@ -22,7 +22,7 @@ _ROLLOUT: Final[Mapping[str, tuple[MarkKind, str]]] = {
     "paused": (MarkKind.PAUSE, "{release} pauses"),
     "rolling_back": (MarkKind.ROLLBACK, "{release} goes back"),
     "rollback_incomplete": (MarkKind.ROLLBACK, "{release} could not go back everywhere"),
-    "regressed": (MarkKind.ROLLBACK, "{release} got worse and goes back"),
+    "regressed": (MarkKind.ROLLBACK, "{release} got worse after it was rolled out"),
 }
 _AGAIN: Final = frozenset({"paused", "finished"})
 """States after which `running` is no deploy."""
