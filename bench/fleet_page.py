@@ -47,7 +47,9 @@ from edgefleet_server.access.model import Role  # noqa: E402
 from edgefleet_server.clock import SystemClock  # noqa: E402
 from edgefleet_server.composition.api_app import create_app  # noqa: E402
 from edgefleet_server.composition.container import Parts, build_parts  # noqa: E402
+from edgefleet_server.composition.dashboard_app import first_look  # noqa: E402
 from edgefleet_server.dashboard.core.login import COOKIE  # noqa: E402
+from edgefleet_server.dashboard.overview.first_look import FirstLook  # noqa: E402
 from edgefleet_server.events.tables import FleetEvent  # noqa: E402
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState  # noqa: E402
 from edgefleet_server.process.gc_tuning import collect_seldom, settle  # noqa: E402
@@ -398,20 +400,25 @@ def server(folder: Path) -> Iterator[tuple[str, int]]:
 def _serve(folder: Path) -> int:
     parts = build_parts(load_settings(folder), SystemClock())
     listening = listening_socket("127.0.0.1", 0)
-    config = uvicorn.Config(create_app(parts), log_level="warning", access_log=False, lifespan="off")
+    app = create_app(parts)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
     server = uvicorn.Server(config)
     collect_seldom()  # as every server's process does
     settle()
-    threading.Thread(target=_announce, args=(server, listening.getsockname()[1]), daemon=True).start()
+    look = first_look(parts, app)
+    threading.Thread(target=_announce, args=(server, listening.getsockname()[1], look), daemon=True).start()
     server.run(sockets=[listening])
     parts.db.dispose()
     return 0
 
 
-def _announce(server: uvicorn.Server, port: int) -> None:
+def _announce(server: uvicorn.Server, port: int, look: FirstLook) -> None:
     while not server.started:
         time.sleep(0.02)
     print(f"http://127.0.0.1:{port}", flush=True)
+    while True:  # as the listener of every server's process does
+        time.sleep(1)
+        look.renew()
 
 
 if __name__ == "__main__":

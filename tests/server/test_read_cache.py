@@ -4,7 +4,7 @@ import threading
 from datetime import UTC, datetime
 from itertools import count
 
-from edgefleet_server.db.read_cache import QUICK_S, KeptReadings
+from edgefleet_server.db.read_cache import QUICK_S, STALE_S, KeptReadings
 from tests.support.servers import HandClock
 
 START = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -40,6 +40,19 @@ def test_nobody_waits_for_a_reading_that_takes_long() -> None:
         if kept.get("a", 2) == 2:
             break
     assert len(read) == 2
+
+
+def test_what_is_stale_is_not_shown_as_what_is_now() -> None:
+    clock, numbers = HandClock(START), count(1)
+
+    def slowly(_: str) -> int:
+        clock.turn(seconds=2 * QUICK_S)
+        return next(numbers)
+
+    kept = KeptReadings[str, int](clock, slowly)
+    assert kept.get("a", 1) == 1
+    clock.turn(seconds=STALE_S)
+    assert kept.get("a", 1) == 2
 
 
 def test_only_so_many_are_kept() -> None:

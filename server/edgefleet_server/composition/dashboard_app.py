@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 
 from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard import documentation_pages, help_pages, search_pages
@@ -11,6 +11,7 @@ from edgefleet_server.dashboard.alerts import pages as alerts_pages
 from edgefleet_server.dashboard.audit import pages as audit_pages
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import Gate
+from edgefleet_server.dashboard.core.render import compile_ahead
 from edgefleet_server.dashboard.devices import pages as devices_pages
 from edgefleet_server.dashboard.devices.views import DevicePages, Sources
 from edgefleet_server.dashboard.drift import pages as drift_pages
@@ -22,7 +23,8 @@ from edgefleet_server.dashboard.fleet.views import FleetPages
 from edgefleet_server.dashboard.models.model_views import ModelSources, ModelViews
 from edgefleet_server.dashboard.objectives import pages as objectives_pages
 from edgefleet_server.dashboard.overview import pages as overview_pages
-from edgefleet_server.dashboard.overview.views import Devices, OverviewPages, Watch
+from edgefleet_server.dashboard.overview.first_look import FirstLook
+from edgefleet_server.dashboard.overview.views import Devices, MapQuery, OverviewPages, Watch
 from edgefleet_server.dashboard.registry import accuracy_pages, publish_page
 from edgefleet_server.dashboard.registry import pages as registry_pages
 from edgefleet_server.dashboard.registry.views import RegistryViews
@@ -37,7 +39,9 @@ from edgefleet_server.dashboard.settings import pages as settings_pages
 from edgefleet_server.dashboard.settings.views import SettingsPages
 from edgefleet_server.dashboard.timelines import pages as timelines_pages
 from edgefleet_server.dashboard.timelines.chart_limits import Limits
+from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.dashboard.timelines.views import TimelineViews
+from edgefleet_server.fleet.inventory.device_list import DeviceQuery, Order
 from edgefleet_server.fleet.inventory.fleet_counts import VersionPlaces
 
 
@@ -45,8 +49,31 @@ def dashboard_router(parts: Parts) -> APIRouter:
     """Return the pages, to be mounted at the root."""
     shell = Shell(Gate(parts.access, behind_proxy=parts.settings.behind_proxy), parts.clock, parts.fleet.names.name_of)
     stream = parts.fleet.stream
-    charts = TimelineViews(parts.timelines.reader, parts.clock, lambda: _limits(parts))
+    charts = _charts(parts)
     return build_router(shell, [*_operating(parts, charts), *_looking_up(parts, charts)], lambda: stream.is_closing)
+
+
+def first_look(parts: Parts, app: FastAPI) -> FirstLook:
+    """Return what keeps the overview and the list of devices ready. app: that serves them; its forms come from its own description."""
+    overview, lists = _overview(parts, _charts(parts)), parts.fleet.lists
+
+    def look() -> None:
+        overview.overview(MapQuery(), Asked())
+        lists.page(DeviceQuery(order=Order.HEALTH))
+        app.openapi()
+        compile_ahead("login.html", "fleet/overview.html", "fleet/list.html")
+
+    return FirstLook(look, parts.clock)
+
+
+def _charts(parts: Parts) -> TimelineViews:
+    return TimelineViews(parts.timelines.reader, parts.clock, lambda: _limits(parts))
+
+
+def _overview(parts: Parts, charts: TimelineViews) -> OverviewPages:
+    watch = Watch(parts.alerts, parts.alarm.alerts, parts.objectives, parts.drift, parts.alarm.verdicts)
+    devices = Devices(parts.fleet.lists, parts.fleet.map, parts.today)
+    return OverviewPages(devices, parts.rollout.reader, parts.registry, watch, charts, parts.clock)
 
 
 def _limits(parts: Parts) -> Limits:
@@ -58,9 +85,6 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     """Return the areas of devices and rollouts."""
     fleet, rollouts, registry, clock = parts.fleet, parts.rollout, parts.registry, parts.clock
     shown = RolloutPages(rollouts, fleet.feed, GateTimelines(parts.timelines.reader, clock), clock)
-    watch = Watch(parts.alerts, parts.alarm.alerts, parts.objectives, parts.drift)
-    devices = Devices(fleet.lists, fleet.map, parts.today)
-    overview = OverviewPages(devices, rollouts.reader, registry, watch, charts, clock)
     lists = FleetPages(fleet.lists, fleet.map, fleet.groups, parts.telemetry, parts.alarm.alerts, charts)
     sources = Sources(parts.alarm.alerts, parts.timelines.explainer)
     device = DevicePages(
@@ -77,7 +101,7 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     )
     waiting = EnrolmentReader(fleet.approvals, fleet.enroller, fleet.lists)
     return [
-        partial(overview_pages.add_pages, reader=overview),
+        partial(overview_pages.add_pages, reader=_overview(parts, charts)),
         partial(fleet_pages.add_pages, reader=lists),
         partial(devices_pages.add_pages, reader=device, tasks=fleet.tasks),
         partial(

@@ -7,6 +7,7 @@ documents (but of HEAD, which has no body) and which statuses they have, the ope
 
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from threading import Lock
 from typing import Any, Final
 
 from edgefleet_server.access.idempotency.middleware import IDEMPOTENCY_KEY
@@ -71,13 +72,15 @@ class ApiApp(GuardedApp):
     """An app whose description is completed by `describe`."""
 
     _described: Json | None = None
+    _describing: Final = Lock()
 
     def openapi(self) -> Json:
-        """Return the OpenAPI document of the routes that there are now."""
-        document = super().openapi()
-        if document is not self._described:
-            describe(document)
-            self._described = document
+        """Return the OpenAPI document of the routes that there are now. Making it takes a second: who comes meanwhile waits for it."""
+        with self._describing:
+            document = super().openapi()
+            if document is not self._described:
+                describe(document)
+                self._described = document
         return document
 
 

@@ -3,6 +3,7 @@
 Rules:
 1. A reading is kept until its stamp changes, at most AGE_S. Reading it again has at most SHARE of one core: what took long rests longer.
 2. Where it took longer than `quick_s`, a caller gets what is kept, and one thread reads it again meanwhile.
+3. What is older than STALE_S is not shown as what is now: a caller waits for it as for the first reading.
 """
 
 import threading
@@ -14,6 +15,7 @@ from edgefleet_protocol.clock import Clock
 
 AGE_S: Final = 1.0
 SHARE: Final = 0.1
+STALE_S: Final = 60.0
 QUICK_S: Final = 0.03
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -28,7 +30,7 @@ class _Kept(Generic[_Value]):
 
 
 class KeptReadings(Generic[_Key, _Value]):
-    """Readings by what they are of. Thread-safe; a call blocks for the first reading, and where reading is quick."""
+    """Readings by what they are of. Thread-safe; calls block for the first reading, a stale one, and where reading is quick."""
 
     def __init__(self, clock: Clock, read: Callable[[_Key], _Value], most: int = 16, quick_s: float = QUICK_S) -> None:
         """Wire the parts. most: readings that are kept. quick_s: how long a caller may wait."""
@@ -43,9 +45,11 @@ class KeptReadings(Generic[_Key, _Value]):
     def get(self, key: _Key, stamp: int = 0) -> _Value:
         """Return a reading. stamp: changes where something is new."""
         kept = self._kept.get(key)
-        if kept is None:
+        if kept is None or self._is_stale(kept):
             with self._lock:  # a caller that comes meanwhile waits for that reading instead of reading, too
-                kept = self._kept.get(key) or self._renewed(key, stamp)
+                kept = self._kept.get(key)
+                if kept is None or self._is_stale(kept):
+                    kept = self._renewed(key, stamp)
         elif self._is_old(kept, stamp):
             if kept.cost_s <= self._quick_s:
                 kept = self._renewed(key, stamp)
@@ -60,6 +64,9 @@ class KeptReadings(Generic[_Key, _Value]):
         if 0 <= age_s < kept.cost_s * (1 / SHARE - 1):
             return False
         return kept.stamp != stamp or not 0 <= age_s < AGE_S
+
+    def _is_stale(self, kept: _Kept[_Value]) -> bool:
+        return not 0 <= self._clock.monotonic_s() - kept.at_s < max(STALE_S, kept.cost_s / SHARE)
 
     def _renew_meanwhile(self, key: _Key, stamp: int) -> None:
         try:

@@ -27,6 +27,7 @@ from edgefleet_server.alerting.contact_points import service as contact_points
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.api_app import create_app, refresh_gauges
 from edgefleet_server.composition.container import Parts, build_parts
+from edgefleet_server.composition.dashboard_app import first_look
 from edgefleet_server.conversion.sandbox import LAYERS, active_layers
 from edgefleet_server.observability.health import Recent, disk_line
 from edgefleet_server.process.engine_thread import EngineThread, EngineWork
@@ -322,7 +323,8 @@ class Server:
             "ssl_keyfile": parts.signing.server_key_file,
             "ssl_version": ssl.PROTOCOL_TLS_SERVER,
         }
-        api: Any = create_app(parts)  # uvicorn and Starlette write the type of an app differently
+        app = create_app(parts)
+        api: Any = app  # uvicorn and Starlette write the type of an app differently
         if self._otlp is not None:
             api = self._otlp.traced(api)
         if settings.behind_proxy:  # inside of the guard, which counts what really connects
@@ -330,12 +332,18 @@ class Server:
         device = create_device_app(parts.fleet, parts.signing, parts.registry)
         self._stack.callback(_write_last, parts)
         api_budget, device_budget = _budgets(settings, (api_socket, device_socket))
-        for name, app, listening, budget, tls in (
-            ("api", api, api_socket, api_budget, api_tls),
-            ("device", device, device_socket, device_budget, device_tls),
+        write_due, look = parts.access.refusals.write_due, first_look(parts, app)
+
+        def each_second() -> None:
+            write_due()
+            look.renew()
+
+        for name, app, listening, budget, tls, chore in (
+            ("api", api, api_socket, api_budget, api_tls, each_second),
+            ("device", device, device_socket, device_budget, device_tls, write_due),
         ):
             guard = ConnectionGuard(name, budget, parts.metrics)
-            listener = Listener(name, app, listening, guard, tls, parts.access.refusals.write_due)
+            listener = Listener(name, app, listening, guard, tls, chore)
             self._listeners.append(listener)
             self._stack.callback(listener.stop)
             listener.start()

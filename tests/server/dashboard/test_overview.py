@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from edgefleet_server.dashboard.overview.first_steps import StepFacts, first_ste
 from edgefleet_server.dashboard.overview.fleet_sentence import FleetFacts, ObjectiveFact, RolloutFact, sentence_of
 from edgefleet_server.dashboard.overview.map_picture import Colouring
 from edgefleet_server.dashboard.overview.tiles import Tile, tiles
+from edgefleet_server.dashboard.overview.views import judged_first
 from edgefleet_server.dashboard.timelines.charts import Chart
 from edgefleet_server.fleet.health_state import ATTENTION, Health
 from edgefleet_server.fleet.inventory.fleet_map import FleetMap, Grouping, MapGroup
 from edgefleet_server.fleet.selectors.grammar import parse_selector
 from tests.server.dashboard.fleet import ORT, Fleet, small
+from tests.server.dashboard.test_fleet_drift import model, signal
 
 H = Health
 STOPPED = RolloutFact("r-1", "ocr@2", "rolling_back")
@@ -61,6 +64,14 @@ STOPPED = RolloutFact("r-1", "ocr@2", "rolling_back")
         (
             FleetFacts({H.HEALTHY: 7, H.FAILING: 1}, rollouts=[STOPPED]), "bad", "ocr@2 is going back",
             ["1 device does not run what it should"], ("Show the rollout", "/rollouts/r-1"),
+        ),
+        (
+            FleetFacts({H.HEALTHY: 7}, rollouts=[RolloutFact("r-1", "ocr@2", "rollback_incomplete")]), "bad",
+            "ocr@2 could not go back everywhere", [], ("Show the rollout", "/rollouts/r-1"),
+        ),
+        (
+            FleetFacts({H.HEALTHY: 7}, rollouts=[RolloutFact("r-1", "ocr@2", "regressed")]), "bad",
+            "ocr@2 got worse after it was rolled out", [], ("Show the rollout", "/rollouts/r-1"),
         ),
         (
             FleetFacts({H.HEALTHY: 7}, alerts=2), "warn", "All 7 devices are healthy, but 2 alerts fire", [],
@@ -232,6 +243,21 @@ def test_presence_and_drift_have_a_chart_once_they_were_sampled() -> None:
     once = tiles([chart("online", 100.0)], [], {H.HEALTHY: 3}, [])
     assert tile(once, "online") == ("100", "3 of 3 devices now; no history yet")
     assert once[-2].chart is None
+
+
+def test_drift_that_was_judged_long_ago_is_not_said_of_now() -> None:
+    drifting = model("warm", [signal("t", "drift", 0.4)])
+    assert tile(tiles([], [], {}, [drifting]), "drift") == ("0.40", "1 signal drifts; worst: warm t")
+    assert tile(tiles([], [], {}, [replace(drifting, is_old=True)]), "drift") == ("–", "Not measured lately")
+    calm = model("calm", [signal("a")])
+    found = tiles([], [], {}, [calm, replace(drifting, is_old=True)])
+    assert tile(found, "drift") == ("0.01", "No signal drifts; worst: calm a")
+
+
+def test_models_that_drifted_last_are_looked_at_first() -> None:
+    versions = ["a", "b", "c", "d", "gone"]
+    assert judged_first(versions, ["d", "elsewhere"], {"a", "b", "c", "d", "elsewhere"}, 3) == ["d", "a", "b"]
+    assert judged_first(versions, [], {"a", "b", "c", "d"}, 3) == ["a", "b", "c"]
 
 
 @pytest.fixture(scope="module")

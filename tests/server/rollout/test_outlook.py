@@ -30,7 +30,9 @@ def seen(state: StageState, *lots: Lot) -> OutlookView:
 def devices(n: int, state: AssignmentState, ran: timedelta | None = None, error: str = "") -> Lot:
     switched = None if ran is None else NOW - ran
     exposed = NOW - timedelta(hours=1)
-    return Assignment(DeviceId("d"), 0, PROFILE, state, gen=1, exposed_at=exposed, switched_at=switched, error_class=error), n
+    return Assignment(
+        DeviceId("d"), 0, PROFILE, state, gen=1, exposed_at=exposed, switched_at=switched, error_class=error
+    ), n
 
 
 SOAKING, SOAKED = devices(12, _S.HEALTHY, SOAK / 2), devices(3, _S.HEALTHY, SOAK)

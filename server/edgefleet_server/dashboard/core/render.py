@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, meta
 from markupsafe import Markup
 
 from edgefleet_profiles.accuracy_plot import keys as plot_keys
@@ -77,6 +77,20 @@ def environment() -> Environment:
     made.globals["form_state"] = FormState
     made.globals["glossary"] = glossary
     return made
+
+
+@cache
+def compile_ahead(*templates: str) -> None:
+    """Compile these templates and those that they use: most of the time that the first look at a page takes."""
+    made, left = environment(), list(templates)
+    loader, done = made.loader, set[str]()
+    while left and loader is not None:
+        name = left.pop()
+        if name in done:
+            continue
+        done.add(name)
+        made.get_template(name)
+        left += [one for one in meta.find_referenced_templates(made.parse(loader.get_source(made, name)[0])) if one]
 
 
 def render(template: str, status: int = 200, **values: Any) -> Response:

@@ -21,6 +21,7 @@ SPANS: Final[Mapping[str, str]] = {
 OFFERED: Final = ("1h", "24h", "7d", "30d")
 """The others are those of a young fleet, which is shown from its beginning on."""
 NOT_MEASURED: Final = "Not measured yet"
+NOT_LATELY: Final = "Not measured lately"
 LEAST_STEPS: Final = 2
 
 
@@ -139,16 +140,16 @@ def _presence(devices: Mapping[Health, int], chart: Chart | None) -> Tile:
 
 
 def _drift(drifts: Sequence[ModelDrift], counted: Chart | None) -> Tile:
-    """Return the signal that is farthest from its reference, of all models that have one, and how many devices reported drift."""
+    """Return the signal that is farthest from its reference, of models to which answers came since, and how many devices reported drift."""
     known = [
         (signal.psi, drift.model, drift, signal)
         for drift in drifts
         for signal in drift.signals
-        if signal.state != "few"
+        if signal.state != "few" and not drift.is_old
     ]
     newest = _newest(counted)
     if not known and newest is None:
-        return Tile("drift", "Drift", "–", "", NOT_MEASURED)
+        return Tile("drift", "Drift", "–", "", NOT_LATELY if any(one.is_old for one in drifts) else NOT_MEASURED)
     if not known:
         return Tile(
             "drift",

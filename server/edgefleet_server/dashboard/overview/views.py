@@ -1,6 +1,6 @@
 """What the first page shows, read from the services. All viewers share readings of the whole fleet (`db.read_cache`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cmp_to_key
@@ -10,6 +10,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import ModelName
 from edgefleet_server.alerting.active_alerts.model import AlertView
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
+from edgefleet_server.alerting.alert_rules.fleet_facts import DriftVerdict
 from edgefleet_server.alerting.model import AlertDeed
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.dashboard.core.rows import ACTIVE, rollout_line
@@ -62,14 +63,23 @@ class Drift(Protocol):
         ...
 
 
+class Verdicts(Protocol):
+    """What is needed of what was judged of drift before."""
+
+    def known(self) -> tuple[Sequence[DriftVerdict], frozenset[str]]:
+        """Return the verdicts, and the names of all models."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Alerts of two kinds: those of a monitoring system outside, and our own; objectives; drift."""
+    """Alerts of two kinds: those of a monitoring system outside, and our own; objectives; drift, and what was judged of it before."""
 
     outside: AlertService
     own: ActiveAlerts
     objectives: ObjectiveBook
     drift: Drift
+    verdicts: Verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +154,7 @@ class OverviewPages:
         ended = self._ended(now)
         slos = worst_first(self._watch.objectives.slos())
         figures = self._timelines.view(Scope.FLEET, "", window, LinesBy.NONE)
-        drifts = self._drifts_of(list(versions)[:DRIFT_MODELS])
+        drifts = self._drifts_of(list(versions))
         facts = FleetFacts(
             devices=health,
             sites=_sites(self._devices.map.read(MapQuestion())),
@@ -210,8 +220,18 @@ class OverviewPages:
         return ended[:SHOWN_ENDED]
 
     def _drifts_of(self, models: Sequence[str]) -> list[ModelDrift]:
-        known = set(self._registry.model_names())  # devices may run one that this server does not know, or not any more
-        return [self._watch.drift.of_model(ModelName(one)) for one in models if one in known]
+        verdicts, known = self._watch.verdicts.known()
+        order = judged_first(models, [one.model for one in verdicts if one.signals], known, DRIFT_MODELS)
+        return [self._watch.drift.of_model(ModelName(one)) for one in order]
+
+
+def judged_first(running: Sequence[str], drifting: Sequence[str], known: Collection[str], most: int) -> list[str]:
+    """Return the models to look at for drift: those that drifted when they were judged last, then those that most devices run.
+
+    Devices may run one that this server does not know, or not any more.
+    """
+    order = dict.fromkeys([*(one for one in drifting if one in running), *running])
+    return [one for one in order if one in known][:most]
 
 
 def _parts(asked: MapQuery) -> tuple[tuple[str, str], ...]:
