@@ -17,9 +17,10 @@ from edgefleet_server.dashboard.overview.first_steps import StepFacts, first_ste
 from edgefleet_server.dashboard.overview.fleet_sentence import FleetFacts, ObjectiveFact, RolloutFact, sentence_of
 from edgefleet_server.dashboard.overview.map_picture import Colouring
 from edgefleet_server.dashboard.overview.tiles import Tile, tiles
-from edgefleet_server.dashboard.overview.views import judged_first
+from edgefleet_server.dashboard.overview.views import judged_first, model_shares
 from edgefleet_server.dashboard.timelines.charts import Chart
 from edgefleet_server.fleet.health_state import ATTENTION, Health
+from edgefleet_server.fleet.inventory.device_list import Facets
 from edgefleet_server.fleet.inventory.fleet_map import FleetMap, Grouping, MapGroup
 from edgefleet_server.fleet.selectors.grammar import parse_selector
 from tests.server.dashboard.fleet import ORT, Fleet, small
@@ -230,7 +231,7 @@ def test_no_failure_among_requests_is_a_rate_of_zero() -> None:
     assert tile(found, "nonfinite") == ("0", "None in this time")
     assert tile(found, "online") == ("99.9", "999 of 1\N{NARROW NO-BREAK SPACE}000 devices now; no history yet")
     failures = chart("failures", 3, 0, names=("errors", "non-finite"))
-    assert tile(tiles([chart("requests", 1.0, 1.0), failures], [], {}, []), "nonfinite") == ("3", "3 before, stopped")
+    assert tile(tiles([chart("requests", 1.0, 1.0), failures], [], {}, []), "nonfinite") == ("3", "The last 10 s ago")
 
 
 def test_presence_and_drift_have_a_chart_once_they_were_sampled() -> None:
@@ -252,6 +253,18 @@ def test_drift_that_was_judged_long_ago_is_not_said_of_now() -> None:
     calm = model("calm", [signal("a")])
     found = tiles([], [], {}, [calm, replace(drifting, is_old=True)])
     assert tile(found, "drift") == ("0.01", "No signal drifts; worst: calm a")
+
+
+def test_the_oldest_of_many_versions_are_one_part() -> None:
+    versions = [("ocr", f"1.{n}.0", n + 1) for n in range(9)]
+    (found,) = model_shares(Facets({}, {}, versions, (), 45))
+    assert [(label, n) for label, n, *_ in found.shares] == [
+        ("1.8.0", 9), ("1.7.0", 8), ("1.6.0", 7), ("1.5.0", 6), ("1.4.0", 5), ("4 older", 10),
+    ]  # fmt: skip
+    assert found.shares[-1][-1].endswith("model.ocr+in+%281.3.0%2C1.2.0%2C1.1.0%2C1.0.0%29")
+    assert sum(percent for _, _, percent, *_ in found.shares) == pytest.approx(100, abs=0.01)
+    (few,) = model_shares(Facets({}, {}, versions[:6], (), 21))
+    assert [label for label, *_ in few.shares][-1] == "1.0.0"
 
 
 def test_models_that_drifted_last_are_looked_at_first() -> None:

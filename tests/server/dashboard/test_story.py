@@ -43,6 +43,18 @@ def test_installs_of_a_stage_are_one_line() -> None:
     assert [one.href for one in line.what] == ["", "", "/rollouts/r-1", ""]
 
 
+def test_what_a_device_says_of_its_own_failure_is_told_with_its_stage() -> None:
+    said = {"release": "ocr@1.0.0", "model": "ocr", "to": "rolled_back", "reason": "31 of 240 answers were not finite"}
+    own = [at(4, kind, "cam0", **said) for kind in ("rollback", "quarantined")]
+    (line,) = folded([install(0, 1, "offered"), *own]).lines
+    assert (line.text, line.events) == ("ocr@1.0.0 failed on cam0", 3)
+    assert {one.text for one in folded(own).lines} == {"cam0 went back by itself", "ocr had trouble on cam0"}, (
+        "no rollout of today"
+    )
+    late = at(9, "crash", "cam0", release="ocr@1.0.0", model="ocr")
+    assert len(folded([install(0, 1), late]).lines) == 2, "a crash is no part of an install"
+
+
 def test_a_line_of_a_stage_says_who_failed_and_who_is_silent() -> None:
     reason = "31 of 240 answers were not finite"
     events = [install(0, 1), install(1, 2, "rolled_back", reason=reason), install(2, 3, "offered")]

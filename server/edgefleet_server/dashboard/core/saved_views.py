@@ -75,7 +75,7 @@ def _written(views: Sequence[SavedView]) -> str:
 def _read(text: str) -> Sequence[SavedView]:
     try:
         pairs = json.loads(base64.urlsafe_b64decode(text))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         return []
     if not isinstance(pairs, list) or len(pairs) > MOST:
         return []

@@ -14,6 +14,7 @@ from edgefleet_server.fleet.inventory.fleet_map import LETTERS, NO_VERSION, Flee
 MOST_SQUARES: Final = 1_000
 """Drawn as elements of the page, complete without a script; more are drawn by a script."""
 MOST_GROUPS: Final = 200
+MOST_MODELS: Final = 8
 RANKS: Final = "1234"
 """Letters of versions by recency: the newest, the one before, an older one, all others."""
 _SQUARES: Final[Mapping[str, str]] = {
@@ -108,7 +109,8 @@ def picture(
     groups = [_group(one, asked, labels, is_drawn=is_drawn) for one in found.groups[:MOST_GROUPS]]
     more = max(0, len(found.groups) - MOST_GROUPS)
     keys = _keys(found.counts(), labels, colour, model, asked)
-    return MapPicture(asked.by, colour, model, models, groups, more, keys, devices, is_drawn, found.version)
+    named = [*dict.fromkeys([*models[:MOST_MODELS], *(one for one in models if one == model)])]
+    return MapPicture(asked.by, colour, model, named, groups, more, keys, devices, is_drawn, found.version)
 
 
 def plain(found: FleetMap, asked: MapQuestion, colour: Colouring, model: str) -> dict[str, Any]:

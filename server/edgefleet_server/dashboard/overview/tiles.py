@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from edgefleet_server.dashboard.core.filters import evidence, number
+from edgefleet_server.dashboard.core.filters import duration, evidence, number
 from edgefleet_server.dashboard.core.line_chart import Limit
 from edgefleet_server.dashboard.timelines.charts import Chart
 from edgefleet_server.fleet.health_state import Health
@@ -111,7 +111,14 @@ def _not_finite(failures: Chart | None, requests: Chart | None) -> Tile:
         return Tile("nonfinite", "Answers not finite", "–", "", NOT_MEASURED)
     total = sum(one for one in chart.data[1] if one)
     newest = chart.newest[0] or 0
-    note = "None in this time" if not total else "Still coming in" if newest else f"{number(total)} before, stopped"
+    last_at = max((at or 0 for at, one in zip(chart.data[0], chart.data[1], strict=True) if one), default=0)
+    note = (
+        "None in this time"
+        if not total
+        else "Still coming in"
+        if newest
+        else f"The last {duration(chart.end - last_at)} ago"
+    )
     return Tile("nonfinite", "Answers not finite", number(total), "", note, chart, newest > 0)
 
 

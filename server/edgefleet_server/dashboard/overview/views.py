@@ -49,6 +49,7 @@ SHOWN_ALERTS: Final = 5
 SHOWN_TROUBLED: Final = 5
 SHOWN_SLOS: Final = 4
 SHOWN_MODELS: Final = 5
+SHOWN_VERSIONS: Final = 6
 DRIFT_MODELS: Final = 3
 NAMED: Final = 200
 DAY: Final = timedelta(days=1)
@@ -166,7 +167,7 @@ class OverviewPages:
         )
         devices = sum(health.values())
         models = len(versions) or len(self._registry.model_names())
-        shares = _shares(facets, versions)
+        shares = model_shares(facets)
         return Overview(
             sentence=sentence_of(facts),
             steps=first_steps(StepFacts(devices, models, sum(one.devices for one in shares))),
@@ -258,18 +259,28 @@ def _newer_first(one: str, other: str) -> int:
     return -1 if is_newer(one, other, {}) else int(is_newer(other, one, {}))
 
 
-def _shares(facets: Facets, versions: Mapping[str, Sequence[str]]) -> list[ModelShares]:
+def model_shares(facets: Facets) -> list[ModelShares]:
+    """Return who runs which version of each model, the model that most devices run first."""
     devices = {(model, version): n for model, version, n in facets.versions}
-    found = []
-    for model, known in versions.items():
-        whole = sum(devices[model, one] for one in known)
-        shares = []
-        for rank, version in enumerate(known):
-            n = devices[model, version]
-            address = Search().toggled(f"model.{model}", version).address()
-            shares.append((version, n, round(100 * n / whole, 3), f"f-s{min(rank, 3) + 1}", address))
-        found.append(ModelShares(model, whole, shares))
-    return found
+    return [
+        _model_shares(model, known, {one: devices[model, one] for one in known})
+        for model, known in _versions(facets).items()
+    ]
+
+
+def _model_shares(model: str, known: Sequence[str], devices: Mapping[str, int]) -> ModelShares:
+    """Return who runs which version. The oldest of many are one part."""
+    whole, named = sum(devices.values()), known if len(known) <= SHOWN_VERSIONS else known[: SHOWN_VERSIONS - 1]
+    parts = [(one, devices[one], Search().toggled(f"model.{model}", one)) for one in named]
+    older = known[len(named) :]
+    if older:
+        those = Search(f"model.{model} in ({','.join(older)})")
+        parts.append((f"{len(older)} older", sum(devices[one] for one in older), those))
+    shares = [
+        (label, n, round(100 * n / whole, 3), f"f-s{min(rank, 3) + 1}", search.address())
+        for rank, (label, n, search) in enumerate(parts)
+    ]
+    return ModelShares(model, whole, shares)
 
 
 def _sites(found: FleetMap) -> dict[Health, str]:

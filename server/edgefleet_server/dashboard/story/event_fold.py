@@ -1,7 +1,8 @@
 """Folds what happened into lines: by rollout and stage, by release, by kind, and by time. Pure.
 
 Rules:
-1. What devices and the server write down of one stage of a rollout is one line, however long it took; each turn of the rollout itself
+1. What devices and the server write down of one stage of a rollout is one line, however long it took, and so is what a device says of
+   its own failure there; each turn of the rollout itself
    (started, paused, rolled back, finished, stopped) is a line of its own.
 2. Everything else is one line with what is like it and follows within GAP of the last one of it.
 3. Nothing is left out: every event is in exactly one line, and the numbers of events add up.
@@ -36,6 +37,8 @@ TURNS: Final[Mapping[str, str]] = {
 }
 AGAIN: Final = ("paused", "finished")
 INSTALLS: Final = ("assignment", "stage", "confirmation", "phase", "desired", "candidate")
+OWN_WORDS: Final = ("rollback", "quarantined")
+"""What a device says when it did not keep a release."""
 TOGETHER: Final[Mapping[str, str]] = {
     "approved": "enrolled", "pending": "enrolled", "rejected": "enrolled", "drift_over": "drift", "task_asked": "task",
     "cut_off": "revoked", "revocation_in_force": "revoked", "golden_mismatch": "crash", "quarantined": "crash",
@@ -109,7 +112,7 @@ def _key(one: Happening, stages: Mapping[tuple[str, str], tuple[str, str]]) -> t
     if one.kind == "rollout":
         turn = "resumed" if one.to == "running" and one.before in AGAIN else TURNS.get(one.to, "started")
         return ("rollout", one.rollout, turn)
-    if one.kind in INSTALLS:
+    if one.kind in INSTALLS or (one.kind in OWN_WORDS and (one.device, one.release) in stages):
         rollout, stage = one.rollout, one.stage
         if not rollout:
             rollout, stage = stages.get((one.device, one.release), ("", ""))
