@@ -97,9 +97,14 @@ def figure_text(key: str, value: float | int | None) -> str:
         case Unit.SECONDS:
             return span_text(value)
         case Unit.MILLISECONDS:
-            return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
+            return milliseconds_text(value)
         case _:
             return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def milliseconds_text(value: float) -> str:
+    """Return milliseconds with a precision that suits their size, `4.84 ms`, `96 ms`."""
+    return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
 
 
 def size_unit(count: float) -> tuple[str, int]:

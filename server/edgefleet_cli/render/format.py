@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from edgefleet_protocol.device_figures import size_text
+from edgefleet_protocol.device_figures import milliseconds_text, size_text
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SAME = 1e-6
@@ -46,7 +46,7 @@ def milliseconds(value: Any) -> str:
     """Return milliseconds with a precision that suits their size."""
     if not isinstance(value, int | float):
         return "-"
-    return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
+    return milliseconds_text(value)
 
 
 def predicted(estimate: Any, quantity: str, show: Callable[[Any], str]) -> str:

@@ -14,10 +14,9 @@ from edgefleet_protocol.device_figures import figure_name, figure_text
 from edgefleet_protocol.heat_limits import WORDS
 
 MOST_LINES: Final = 5
-P95: Final = "p95"
-LEFT_TO_THE_TABLE: Final = ("p50", "p99")
+P95: Final = "p95_ms"
+LEFT_TO_THE_TABLE: Final = ("p50_ms", "p99_ms")
 """Percentiles that the chart of p95 stands for."""
-_TITLES: Final = {"p95": figure_name("p95_ms"), "non-finite": figure_name("nonfinite")}
 LATENCY: Final = "latency"
 TEMPERATURE: Final = "temperature_celsius"
 LOUD: Final = frozenset({"deploy", "deployed", "pause", "rollback", "alert", "drift"})
@@ -34,14 +33,14 @@ def timeline_charts(
     ticks, signs = time_ticks(begin, end, zone), list(_signs(found, begin, end))
     lines = shown_lines(found)
     for figure in FIGURES:
-        if figure.name.endswith(LEFT_TO_THE_TABLE):
+        if figure.key in LEFT_TO_THE_TABLE:
             continue
         drawn = [Line(line_name(found, line.key), floats(figure.of(line))) for line in lines]
         is_empty = not any(value is not None for line in drawn for value in line.values)
         if is_empty or (figure.is_quiet and not any(any(line.values) for line in drawn)):
             continue
-        limits = list(latency_limits(objectives)) if figure.name.endswith(P95) else []
-        yield Chart(_TITLES.get(figure.name, figure.name.capitalize()), drawn, figure.show, ticks, limits, signs)
+        limits = list(latency_limits(objectives)) if figure.key == P95 else []
+        yield Chart(figure_name(figure.key), drawn, figure.show, ticks, limits, signs)
     for key in SYSTEM:
         values = floats(found.system.get(key, ()))
         if any(value is not None for value in values):

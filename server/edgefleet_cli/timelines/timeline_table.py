@@ -11,7 +11,7 @@ from edgefleet_cli.core import api
 from edgefleet_cli.render.format import counted, duration, milliseconds, moment, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 from edgefleet_cli.render.sparkline import spark, thinned
-from edgefleet_protocol.device_figures import figure_name, figure_text
+from edgefleet_protocol.device_figures import MODEL_FIGURES, figure_name, figure_text
 
 WIDTH: Final = 24
 MOST_MARKS: Final = 12
@@ -46,23 +46,28 @@ def _known(key: str, value: Any) -> str:
 
 
 class Figure(NamedTuple):
-    """One figure: its name, where it is, how it is written, and whether it is left out where it never is anything but 0."""
+    """One figure: its key in the table of names, where it is, how it is written, whether it is left out where it is never but 0."""
 
-    name: str
+    key: str
     of: Callable[[api.device.MetricLine], Values]
     show: Callable[[Any], str]
     is_quiet: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return its name next to others."""
+        return MODEL_FIGURES[self.key].short
 
 
 FIGURES: Final = (
     Figure("requests", lambda line: line.requests_per_s, _rate),
     Figure("errors", lambda line: line.errors, _plain, is_quiet=True),
     Figure("timeouts", lambda line: line.timeouts, _plain, is_quiet=True),
-    Figure("non-finite", lambda line: line.nonfinite, _plain, is_quiet=True),
+    Figure("nonfinite", lambda line: line.nonfinite, _plain, is_quiet=True),
     Figure("crashes", lambda line: line.crashes, _plain, is_quiet=True),
-    Figure("p50", lambda line: line.p50_ms, milliseconds),
-    Figure("p95", lambda line: line.p95_ms, milliseconds),
-    Figure("p99", lambda line: line.p99_ms, milliseconds),
+    Figure("p50_ms", lambda line: line.p50_ms, milliseconds),
+    Figure("p95_ms", lambda line: line.p95_ms, milliseconds),
+    Figure("p99_ms", lambda line: line.p99_ms, milliseconds),
 )
 SYSTEM: Final[Sequence[str]] = (
     *("online_ratio", "drifting_ratio"),
