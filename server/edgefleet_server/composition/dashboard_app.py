@@ -9,8 +9,10 @@ from edgefleet_server.dashboard import documentation_pages, help_pages, search_p
 from edgefleet_server.dashboard.actions import preview_pages
 from edgefleet_server.dashboard.alerts import pages as alerts_pages
 from edgefleet_server.dashboard.audit import pages as audit_pages
+from edgefleet_server.dashboard.core import pickers
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import Gate
+from edgefleet_server.dashboard.core.pickers import Readers
 from edgefleet_server.dashboard.core.render import compile_ahead
 from edgefleet_server.dashboard.devices import pages as devices_pages
 from edgefleet_server.dashboard.devices.views import DevicePages, Sources
@@ -41,13 +43,15 @@ from edgefleet_server.dashboard.timelines import pages as timelines_pages
 from edgefleet_server.dashboard.timelines.chart_limits import Limits
 from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.dashboard.timelines.views import TimelineViews
+from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.inventory.device_list import DeviceQuery, Order
 from edgefleet_server.fleet.inventory.fleet_counts import VersionPlaces
 
 
 def dashboard_router(parts: Parts) -> APIRouter:
     """Return the pages, to be mounted at the root."""
-    shell = Shell(Gate(parts.access, behind_proxy=parts.settings.behind_proxy), parts.clock, parts.fleet.names.name_of)
+    gate = Gate(parts.access, behind_proxy=parts.settings.behind_proxy)
+    shell = Shell(gate, parts.clock, parts.fleet.names.name_of, _pickers(parts))
     stream = parts.fleet.stream
     charts = _charts(parts)
     return build_router(shell, [*_operating(parts, charts), *_looking_up(parts, charts)], lambda: stream.is_closing)
@@ -74,6 +78,33 @@ def _overview(parts: Parts, charts: TimelineViews) -> OverviewPages:
     watch = Watch(parts.alerts, parts.alarm.alerts, parts.objectives, parts.drift, parts.alarm.verdicts)
     devices = Devices(parts.fleet.lists, parts.fleet.map, parts.today)
     return OverviewPages(devices, parts.rollout.reader, parts.registry, watch, charts, parts.clock)
+
+
+def _pickers(parts: Parts) -> Readers:
+    """Return what fields offer."""
+    lists, registry, page = parts.fleet.lists, parts.registry, PageRequest(pickers.MOST)
+
+    def models() -> list[pickers.Choice]:
+        return pickers.model_choices((one.name for one in registry.models(page).items), lists.facets().versions)
+
+    def releases() -> list[pickers.Choice]:
+        found = [str(one.ref) for one in registry.releases(page).items if one.withdrawn is None and one.bundles]
+        return pickers.release_choices(found, lists.facets().versions)
+
+    def selectors() -> list[pickers.Choice]:
+        facets = lists.facets()
+        return pickers.selector_choices(facets.groups, facets.labels, facets.profiles, facets.versions)
+
+    def sites() -> list[pickers.Choice]:
+        return [(value, pickers.devices_text(n)) for key, value, n in lists.facets().labels if key == "site"]
+
+    return {
+        "models": models,
+        "releases": releases,
+        "selectors": selectors,
+        "sites": sites,
+        "undo": lambda: [*models(), *releases()],
+    }
 
 
 def _limits(parts: Parts) -> Limits:

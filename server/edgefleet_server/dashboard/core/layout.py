@@ -16,6 +16,7 @@ from edgefleet_server.access.model import BrowserSession, Role
 from edgefleet_server.dashboard.core import render
 from edgefleet_server.dashboard.core.login import Gate, address_of, to_login
 from edgefleet_server.dashboard.core.navigation import ADMIN, NAVIGATION, SECTIONS, allowed, section_of
+from edgefleet_server.dashboard.core.pickers import Picks, Readers
 from edgefleet_server.dashboard.core.preferences import preferences_of
 from edgefleet_server.dashboard.core.saved_views import views_of
 from edgefleet_server.dashboard.operations.catalog import Operations
@@ -28,9 +29,10 @@ SAID_COOKIE: Final = "edgefleet_said"
 class Shell:
     """Renders pages for the user who is signed in."""
 
-    def __init__(self, gate: Gate, clock: Clock, name_of: Callable[[str], str]) -> None:
-        """Wire the parts. name_of: the display name of a device, "" when it has none."""
+    def __init__(self, gate: Gate, clock: Clock, name_of: Callable[[str], str], readers: Readers) -> None:
+        """Wire the parts. name_of: the display name of a device, "" when it has none; readers: of what fields offer."""
         self._clock = clock
+        self._readers = readers
         self._name_of = name_of
         self.gate = gate
         self._operations: Operations | None = None
@@ -80,6 +82,7 @@ class Shell:
         sentence, undo = opened(request.cookies.get(SAID_COOKIE, ""), session.form_key)
         operations = self.operations(request)
         now = self._clock.now()
+        picks = Picks(self._readers)
         sections, admin = allowed(SECTIONS, session.principal.may), allowed([ADMIN], session.principal.may)
         answer = render.render(
             template,
@@ -98,6 +101,8 @@ class Shell:
             admin=admin,
             section=section_of([*sections, *admin], tab),
             keys={one.key: one.path for one in NAVIGATION if one.key and session.principal.may(one.role)},
+            pick=picks.pick,
+            picked=picks.lists,
             may=lambda role: session.principal.may(Role(role)),
             commands=lambda operation_id, form, asks: command_lines(
                 operations, operation_id, form.values, form.needs, now, asks

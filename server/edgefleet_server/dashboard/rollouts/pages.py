@@ -41,7 +41,7 @@ def add_pages(
     """Add the pages."""
     _add_list(router, shell, registry, pages)
     _add_new(router, shell, new_pages)
-    _add_undo(router, shell, registry, rollouts)
+    _add_undo(router, shell, rollouts)
     _add_show(router, shell, pages)  # its address is the widest: the others are asked first
 
 
@@ -108,10 +108,7 @@ def _step(draft: Draft, wanted: str) -> str:
 
 def _step_values(pages: NewRolloutPages, draft: Draft, step: str) -> dict[str, Any]:
     if step == "release":
-        model = draft["release"].partition("@")[0]
-        releases, models = pages.releases("")
-        mine = [one for one in releases if one.ref.partition("@")[0] == model]
-        return {"releases": [*mine, *(one for one in releases if one not in mine)], "models": models}
+        return {"releases": pages.releases(draft["release"].partition("@")[0])}
     if step == "devices":
         link = _linker(draft)
         choices = pages.picker(draft["selector"], lambda text: link("devices", but=["who"], selector=text))
@@ -193,14 +190,13 @@ def _replayed(request: Request, shell: Shell, pages: RolloutPages, rollout_id: s
     return shell.shown(request, "rollouts/replay.html", build, tab=TAB)
 
 
-def _add_undo(router: APIRouter, shell: Shell, registry: RegistryService, rollouts: RolloutService) -> None:
+def _add_undo(router: APIRouter, shell: Shell, rollouts: RolloutService) -> None:
     @router.get("/rollouts/undo", operation_id="show_undo")
     def show_undo(request: Request, name: Annotated[str, Query(max_length=127)] = "") -> Response:
         """Show what an undo of a model (or of one release of it) would do: which devices go back to what, and what it costs."""
 
         def build() -> dict[str, Any]:
-            models = [one.name for one in registry.models(PageRequest(_MODELS)).items]
-            values: dict[str, Any] = {"name": name, "models": models, "undo": None, "refused": None}
+            values: dict[str, Any] = {"name": name, "undo": None, "refused": None}
             if not name:
                 return values
             try:

@@ -113,11 +113,10 @@ class NewRolloutPages:
         self._registry = registry
         self._rollouts = rollouts
 
-    def releases(self, model: str) -> tuple[list[ReleaseLine], list[str]]:
-        """Return the newest releases (of a model, "" = of all) and the names of the models."""
-        found = self._registry.releases(PageRequest(MAX_RELEASES), model or None).items
-        names = [one.name for one in self._registry.models(PageRequest(MAX_RELEASES * 10)).items]
-        return [_release_line(one) for one in found], names
+    def releases(self, first: str) -> list[ReleaseLine]:
+        """Return the newest releases. first: the model whose releases come first, "" for none."""
+        found = [_release_line(one) for one in self._registry.releases(PageRequest(MAX_RELEASES)).items]
+        return sorted(found, key=lambda one: one.ref.partition("@")[0] != first)
 
     def picker(self, selector: str, to: Callable[[str], str]) -> Sequence[Facet]:
         """Return what the devices can be chosen by, as links. to: returns the address of the step with another selector."""
