@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from edgefleet_protocol.ids import DeviceId, ReleaseRef
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.alerting.model import AlertAction
-from edgefleet_server.dashboard.fleet.views import PAGE_DEVICES
+from edgefleet_server.dashboard.fleet.views import FACET_OPTIONS, PAGE_DEVICES, narrowing_labels
 from edgefleet_server.dashboard.operations.catalog import Operations
 from edgefleet_server.fleet.desired.model import TaskOrder
+from edgefleet_server.fleet.inventory.device_list import Facets
 from tests.server.dashboard.fleet import LITERT, NONFINITE, ORT, Fleet, follow, staged
 from tests.server.dashboard.live_elements import live_elements
 from tests.server.dashboard.test_pages import text_of
@@ -198,6 +200,7 @@ def test_facets_narrow_and_are_taken_off_again(story: Story) -> None:
     told = part_of(page, "facets")
     assert "online 9 offline 1" in told
     assert f"{ORT} 7 {LITERT} 3" in told
+    assert re.search(r"Label site=(hall|yard) \d", told)
     narrower = re.search(r'<a class="chip" href="([^"]+status%3Doffline)">offline', page)
     assert narrower is not None
     narrow = browser.get(html.unescape(narrower[1])).text
@@ -205,6 +208,21 @@ def test_facets_narrow_and_are_taken_off_again(story: Story) -> None:
     off = re.search(r'<a class="chip on" href="([^"]+)" aria-current="true">offline', narrow)
     assert off is not None
     assert html.unescape(off[1]) == "/devices?selector=site%3Dhall"
+
+
+def test_labels_are_facets_where_they_narrow() -> None:
+    labels = [
+        ("env", "prod", 9),
+        ("line", "4", 5),
+        ("line", "5", 4),
+        ("site", "a", 2),
+        ("serial", "s1", 1),
+        ("site", "b", 1),
+    ]
+    facets = Facets({}, {}, (), (), 9, 0, labels)
+    assert narrowing_labels(facets) == [("site", "a", 2), ("site", "b", 1), ("line", "4", 5), ("line", "5", 4)]
+    many = replace(facets, labels=[(f"k{n}", "v", 8) for n in range(99)])
+    assert len(narrowing_labels(many)) == FACET_OPTIONS
 
 
 def test_columns_sort_by_links_that_keep_the_search(story: Story) -> None:

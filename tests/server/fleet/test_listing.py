@@ -1,6 +1,7 @@
 """Lists for people: every order walked both ways, searched and counted, on both databases."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,6 +15,7 @@ from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.fleet.health_state import WORST_FIRST
 from edgefleet_server.fleet.inventory import device_list, query_plan
 from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery, Facets, Order, Place, _Count
+from edgefleet_server.fleet.inventory.store import count_labels
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice
 from tests.server.conftest import KINDS, new_database
@@ -195,6 +197,21 @@ def test_counting_a_large_fleet_has_a_share_of_the_time_only() -> None:
         assert not kept.is_fresh(99.0, told)  # the clock is another one
 
 
+def test_of_each_label_the_values_of_most_devices_are_counted_and_sites_always(db: Database) -> None:
+    with db.session() as session:
+        for n in range(12):
+            labels = {"line": f"{n // 2}", "serial": f"s{n:02}", "env": "prod", "site": f"hall-{n:02}"}
+            add_device(session, replace(facts(n), status=DeviceStatus.ONLINE, labels=labels))
+    with db.read() as session:
+        found = count_labels(session, 3, 8)
+    assert found == [
+        ("env", "prod", 12),
+        *(("line", f"{n}", 2) for n in range(3)),
+        ("serial", "s00", 1),
+        *(("site", f"hall-{n:02}", 1) for n in range(3)),
+    ]
+
+
 def test_facets_count_live_devices_and_are_kept_for_a_second(db: Database, lister: DeviceLister) -> None:
     clock = TurnedClock()
     lister = DeviceLister(db, clock)
@@ -203,8 +220,9 @@ def test_facets_count_live_devices_and_are_kept_for_a_second(db: Database, liste
     assert found.status["revoked"] == len(revoked)
     assert found.devices == 23 - len(revoked) == sum(found.profiles.values()) == sum(n for _, _, n in found.versions)
     assert {version for _, version, _ in found.versions} == {"1.0.0", "1.1.0"}
-    live = ["hall" if n % 2 else "yard" for n in range(23) if n not in revoked]
-    assert list(found.labels) == [("site", "yard", live.count("yard")), ("site", "hall", live.count("hall"))]
+    live = [facts(n).labels["site"] for n in range(23) if n not in revoked]
+    expected = [("site", one, live.count(one)) for one in ("hall", "yard")]
+    assert found.labels == sorted(expected, key=lambda one: -one[2])
     with db.session() as session:
         session.execute(update(FleetDevice).values(profile="q"))
     assert lister.facets() is found

@@ -1,10 +1,11 @@
 """What the pages of the fleet show: list of devices, what is done to many, groups. Read from the services."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from edgefleet_protocol.labels import SITE_LABEL
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
 from edgefleet_server.dashboard.core.filters import SEVERITY_KINDS
 from edgefleet_server.dashboard.core.rows import DeviceLine, device_line
@@ -275,13 +276,27 @@ def _sort_link(search: Search, order: Order) -> SortLink:
     return SortLink(search.sorted_by(order).address(), direction)
 
 
+def narrowing_labels(facets: Facets) -> list[tuple[str, str, int]]:
+    """Return the labels that a list is narrowed by: those of the site first, then those of the key that most devices have.
+
+    A label of all devices narrows nothing, and a key that has another value on each device names them, as ids do.
+    """
+    keys: dict[str, list[tuple[str, str, int]]] = {}
+    for one in facets.labels:
+        if one[2] < facets.devices:
+            keys.setdefault(one[0], []).append(one)
+    kept = [found for key, found in keys.items() if key == SITE_LABEL or found[0][2] > 1]
+    kept.sort(key=lambda found: (found[0][0] != SITE_LABEL, -found[0][2]))
+    return [one for found in kept for one in found][:FACET_OPTIONS]
+
+
 def _facets(search: Search, facets: Facets, health: Mapping[Health, int]) -> list[Facet]:
     option = partial(_option, search, Search.address)
     suspects = [option(SUSPECT, None, facets.suspects)] if facets.suspects else []
     rows = [
         Facet("Health", [option(HEALTH, one.value, health[one]) for one in WORST_FIRST if health.get(one)]),
         Facet("Status", [option("status", name, count) for name, count in facets.status.items() if count] + suspects),
-        *picker(search, facets, groups=facets.groups),
+        *picker(search, replace(facets, labels=narrowing_labels(facets)), groups=facets.groups),
     ]
     return [one for one in rows if one.options]
 
@@ -297,7 +312,7 @@ def picker(
         for model, version, n in facets.versions[:FACET_OPTIONS]
     ]
     rows = [
-        Facet("Label", [option(key, value, n, f"{key}={value}") for key, value, n in facets.labels]),
+        Facet("Label", [option(key, value, n, f"{key}={value}") for key, value, n in facets.labels[:FACET_OPTIONS]]),
         Facet("Profile", [option("profile", name, count) for name, count in profiles]),
         Facet("Runs", runs),
         Facet("Group", [option("group", name, None) for name in groups[:FACET_OPTIONS]]),

@@ -40,7 +40,8 @@ FACETS_AGE_S: Final = 1.0
 SHARE: Final = 0.1
 MOST_TOTALS: Final = 256
 MOST_VERSIONS: Final = 100
-MOST_LABELS: Final = 12
+MOST_LABELS: Final = 100
+VALUES_OF_A_LABEL: Final = 8
 HEALTHY: Final = WORST_FIRST.index(Health.HEALTHY)
 FEW: Final = 2_000
 CHUNKS: Final = (200, 1_000, 3_000)
@@ -116,7 +117,7 @@ class DeviceList:
 class Facets:
     """Live devices by what a list can be narrowed to; `status` has the revoked ones too. versions: by `model` and version, most first.
 
-    labels: key, value and devices of those that most have.
+    labels: by key and value, most first.
     """
 
     status: Mapping[str, int]
@@ -269,7 +270,7 @@ class DeviceLister:
             versions = inventory_store.count_versions(session)
             groups = [row.name for row in group_store.groups(session)]
             suspects = len(group_store.suspects(session))
-            labels = inventory_store.count_labels(session, MOST_LABELS)
+            labels = inventory_store.count_labels(session, VALUES_OF_A_LABEL, MOST_LABELS)
         live = sum(n for name, n in status.items() if name != DeviceStatus.REVOKED)
         return Facets(status, profiles, versions[:MOST_VERSIONS], groups, live, suspects, labels)
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import BindParameter, Row, Select, bindparam, func, select
 from sqlmodel import Session, col
 
+from edgefleet_protocol.labels import SITE_LABEL
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetLabel, FleetModelState
 
 _IDS: Final[BindParameter[Any]] = bindparam("ids", expanding=True)
@@ -89,18 +90,24 @@ def count_versions(session: Session) -> list[tuple[str, str, int]]:
     return sorted(found, key=lambda one: (-one[2], one[0], one[1]))
 
 
-def count_labels(session: Session, limit: int) -> list[tuple[str, str, int]]:
-    """Return (key, value, live devices that have it) of the labels that most have, most first: counted as in `count_versions`."""
+def count_labels(session: Session, of_key: int, most: int) -> list[tuple[str, str, int]]:
+    """Return (key, value, live devices that have it), most first: of each key so many values, of the site even where other keys have more.
+
+    An index holds them in this order. The revoked, who are few, are counted apart and taken off.
+    """
+    key, value = col(FleetLabel.key), col(FleetLabel.value)
+    order = func.row_number().over(partition_by=key, order_by=(func.count().desc(), value))
+    each = select(key, value, func.count().label("n"), order.label("place")).group_by(key, value).subquery().c
+    kept = select(each.key, each.value, each.n).where(each.place <= of_key)
+    kept = kept.order_by(each.key != SITE_LABEL, each.n.desc(), each.key).limit(most)
+    counts = {(str(name), str(text)): int(n) for name, text, n in session.execute(kept)}
     revoked = select(col(FleetDevice.id)).where(col(FleetDevice.revoked_at).is_not(None))
-    keys, devices = (col(FleetLabel.key), col(FleetLabel.value)), func.count().label("devices")
-    counted = select(*keys, devices).group_by(*keys)
-    most = session.execute(counted.order_by(devices.desc(), *keys).limit(2 * limit))
-    counts = {(str(key), str(value)): int(n) for key, value, n in most}
-    for key, value, n in session.execute(counted.where(col(FleetLabel.device_id).in_(revoked))):
-        if (key, value) in counts:
-            counts[key, value] -= int(n)
-    found = [(key, value, n) for (key, value), n in counts.items() if n > 0]
-    return sorted(found, key=lambda one: (-one[2], one[0], one[1]))[:limit]
+    gone = select(key, value, func.count()).where(col(FleetLabel.device_id).in_(revoked)).group_by(key, value)
+    for name, text, n in session.execute(gone):
+        if (name, text) in counts:
+            counts[name, text] -= int(n)
+    found = [(name, text, n) for (name, text), n in counts.items() if n > 0]
+    return sorted(found, key=lambda one: (-one[2], one[0], one[1]))
 
 
 def newest_troubles(session: Session, states: Sequence[str], limit: int) -> list[tuple[FleetModelState, Any]]:
