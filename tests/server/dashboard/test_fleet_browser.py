@@ -106,6 +106,7 @@ def test_charts_stay_readable_while_figures_come(visit: Visit, look: Literal["li
             tab.wait_for_timeout(100)
         assert _figures(tab) != before
     titles = tab.eval_on_selector_all("figure.graph", "all => all.map((one) => one.dataset.chart)")
+    expect(tab.locator("#charts-folded > summary")).to_have_text(re.compile(r"^\d+ more charts?$"))
     assert {"latency-0", "requests-0", "memory", "temperature"} <= set(titles)
     seen = set()
     for scheme in (look, "light" if look == "dark" else "dark"):
@@ -121,6 +122,7 @@ def test_charts_stay_readable_while_figures_come(visit: Visit, look: Literal["li
 
 def test_all_charts_say_the_figures_of_the_moment_that_is_looked_at(visit: Visit) -> None:
     tab = visit.page(f"/devices/{visit.failed}")
+    tab.evaluate("document.getElementById('charts-folded')?.setAttribute('open', '')")
     charts = {one["id"]: one for one in json.loads(_figures(tab))["charts"]}
     requests, latency = (tab.locator(f"figure[data-chart={one}]") for one in ("requests-0", "latency-0"))
     newest = [one.locator(".legend").inner_text() for one in (requests, latency)]

@@ -129,7 +129,7 @@ def test_the_list_says_what_each_device_runs_and_why_not_what_it_should(story: S
     assert len(lines) == 10
     assert sum("Offline digits@1.0.0 → digits@1.1.0" in line for line in lines) == 1
     assert sum("Healthy digits@1.1.0 generic" in line for line in lines) == 7
-    why = f"Degraded digits was rolled back and runs 1.1.0: {NONFINITE} and 1 more digits@1.1.0 rolled back"
+    why = f"Degraded digits was rolled back and runs 1.1.0: {NONFINITE}, and 1 more digits@1.1.0 rolled back"
     assert [why in line for line in lines[:3]] == [False, True, False]
     assert "Offline" in lines[0]
     assert sum(line.startswith("cam") and " hall " in line for line in lines) == 4
@@ -354,7 +354,7 @@ def test_a_device_shows_its_figures_over_time_and_as_tables(story: Story) -> Non
     device = fleet.parts.rollout.reader.devices(bad)[0].device
     browser = fleet.browser(Role.VIEWER)
     page = browser.get(f"/devices/{device}").text
-    assert chart_names(page)[:2] == ["digits: latency", "digits: requests"]
+    assert chart_names(page)[:2] == ["digits: latency", "digits: failed answers"]
     assert "2026-11-25" in text_of(page[page.index('id="about"') :])
     assert re.search(r"240 1 0 31", text_of(page[page.index("chart-figures") :]))
     other = next(one for one in fleet.by_id if one != device)

@@ -105,9 +105,9 @@ def test_a_device_shows_wanted_and_reported_slots_figures_and_events(story: tupl
     slots = part_of(answer.text, "models")
     assert "Slot B Active digits@1.1.0 generic-x86_64-ort, 35 B" in slots
     assert "Slot A Standby" in slots
-    assert "online its MQTT session is open; it sends its state only when that changes, and figures every" in part_of(
-        answer.text, "about"
-    )
+    about = part_of(answer.text, "about")
+    assert "Presence online" in about
+    assert "Its MQTT session is open; it sends its state only when that changes, and figures every" in about
     figures = part_of(answer.text, "figures")
     assert re.search(r"digits@1\.1\.0 1 min from 2026-11-25 [0-9:]+ 240 1 31 0", figures)
     assert f"digits was rolled back and runs 1.1.0: {NONFINITE}" in part_of(answer.text, "health")

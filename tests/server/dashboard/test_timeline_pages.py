@@ -18,6 +18,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.filters import evidence
 from edgefleet_server.dashboard.core.line_chart import Band, Limit, ScaleKind
 from edgefleet_server.dashboard.core.render import environment
+from edgefleet_server.dashboard.devices.chart_worth import SHOWN, by_worth
 from edgefleet_server.dashboard.timelines.chart_limits import Limits
 from edgefleet_server.dashboard.timelines.charts import MOST_SERIES, SPANS, Chart, ChartMark, charts, fitting
 from edgefleet_server.dashboard.timelines.time_range import Asked
@@ -169,6 +170,30 @@ def test_versions_are_ordered_by_when_they_came_and_others_by_what_they_answer()
 def test_a_chart_has_no_more_lines_than_can_be_told_apart() -> None:
     (chart,) = charts(timeline([line(f"{n}", [n, n]) for n in range(1, 12)], LinesBy.SITE))
     assert chart.names == [f"{n}" for n in range(11, 11 - MOST_SERIES, -1)]
+
+
+def test_of_a_device_the_charts_that_matter_go_first_and_the_rest_is_folded(sending: SendingFleet) -> None:
+    hot, calm = (sending.fleet.browser(Role.VIEWER).get(f"/devices/{one.id}").text for one in sending.devices[:2])
+    wanted = (
+        (hot, ["latency-0", "temperature", "throttled", "failed-0"]),
+        (calm, ["latency-0", "temperature", "requests-0", "cpu"]),
+    )
+    for page, first in wanted:
+        parts = live_elements(page)
+        assert re.findall(r'data-chart="([^"]+)"', parts["charts"]) == first
+        others = re.findall(r'data-chart="([^"]+)"', parts["more-charts"])
+        assert {*first, *others} == figures(page).keys()
+        assert f"<summary>{len(others)} more charts</summary>" in parts["more-charts"]
+
+
+def test_the_latency_of_many_models_leaves_room() -> None:
+    lines = [line(name, [5]) for name in ("a", "a, candidate", "b", "c")]
+    system = {"temperature_celsius": [50.0], "throttled_ratio": [0.0], "cpu_ratio": [0.5]}
+    every = charts(timeline(lines, LinesBy.MODEL, scope=Scope.DEVICE, name="d", system=system))
+    ids = [one.id for one in by_worth(every)]
+    assert ids[:SHOWN] == ["latency-0", "temperature", "requests-0", "cpu"]
+    assert sorted(ids) == sorted(one.id for one in every)
+    assert by_worth([]) == []
 
 
 @pytest.mark.parametrize(

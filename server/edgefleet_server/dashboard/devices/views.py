@@ -1,7 +1,7 @@
 """What the page of one device shows, read from the services."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -13,6 +13,7 @@ from edgefleet_protocol.labels import PIN_LABEL, SITE_LABEL
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
 from edgefleet_server.dashboard.core.rows import DeviceLine, device_line
+from edgefleet_server.dashboard.devices.chart_worth import SHOWN, by_worth
 from edgefleet_server.dashboard.devices.health_panel import FRESH, HealthPanel, answering, health_panel
 from edgefleet_server.dashboard.devices.history_strips import KINDS, Strip, strips
 from edgefleet_server.dashboard.devices.peer_dots import PeerDots, peer_dots
@@ -152,6 +153,11 @@ class DevicePage:
         return [(figure_name(key), figure_text(key, found[key])) for key in every if key in found]
 
     @property
+    def shown_charts(self) -> int:
+        """How many charts are not folded."""
+        return SHOWN
+
+    @property
     def status_reason(self) -> str:
         """What its status rests on."""
         return STATUS_REASONS[self.device.status]
@@ -192,6 +198,7 @@ class DevicePages:
         now = self._clock.now()
         latest = self._telemetry.latest(device_id)
         timeline = self._timelines.view(Scope.DEVICE, device_id, asked)
+        timeline = replace(timeline, charts=by_worth(timeline.charts))
         since, until = timeline.since, timeline.until
         alerts = self._sources.alerts.of_device(device_id, since)
         open_alerts = [one for one in alerts if one.state is not AlertState.RESOLVED]
