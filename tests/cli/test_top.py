@@ -8,13 +8,14 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import ListItem, Static
 
 from edgefleet_cli.core.api.alert import Alert
 from edgefleet_cli.core.api.device import Device, Timeline
-from edgefleet_cli.core.api.rollout import Rollout
+from edgefleet_cli.core.api.rollout import Counts, Rollout
 from edgefleet_cli.core.errors import ApiError
 from edgefleet_cli.core.options import GlobalOptions
 from edgefleet_cli.core.session import Session
@@ -264,6 +265,8 @@ def test_what_is_typed_and_what_devices_say_is_text_and_no_markup(fleet: Stub) -
     fleet.says("POST /rollouts/r-7f3a9c:pause", rollout(state="paused"))
     fleet.says("GET /devices/d-1", device | {"labels": {"a": hostile}})
     fleet.says("GET /devices/d-1/metrics", problem(404, "device.no_figures", "none"))
+    event = {"id": 7, "at": f"2026-01-03T{hostile}", "kind": hostile, "device": hostile, "detail": {"reason": hostile}}
+    fleet.says("GET /events", page([event]))
 
     async def steps(app: Dashboard, pilot: Play) -> None:
         assert "\x1b" not in await shows(app, pilot, "[/]\\x1b]0;x")
@@ -271,6 +274,8 @@ def test_what_is_typed_and_what_devices_say_is_text_and_no_markup(fleet: Stub) -
         assert "\x1b" not in await shows(app, pilot, "✗ failing", "[/]\\x1b]0;x")
         await pilot.press("escape", "2", "p", *"[/b]", "enter")
         await shows(app, pilot, "[/b]")
+        await pilot.press("4")
+        assert "\x1b" not in await shows(app, pilot, "[/]\\x1b]")
 
     play(Session(GlobalOptions(server=fleet.url, token="t")), steps)
 
@@ -408,4 +413,8 @@ def test_what_can_be_done_to_a_rollout(state: str, keys: str) -> None:
     one = Rollout(id="r-1", release="digits@1.1.0", state=state)
     assert "".join(actions_of(one)) == keys
     for action in actions_of(one).values():
+        assert action.question(one) == f"{action.name} digits@1.1.0 (r-1; no device has it)?"
+        assert action.question(replace(one, counts=Counts(exposed=2, members=3))).endswith(
+            "2 of 3 have it, none failed)?"
+        )
         assert action.command(one, "it's odd").endswith("""--reason 'it'"'"'s odd'""")

@@ -53,7 +53,7 @@ def pipeline_rows(rollout: api.rollout.Rollout, now: datetime, width: int) -> li
         ("  ", ""),
         (state_text(rollout).replace("_", " "), style),
         ("  ", ""),
-        (_tally(rollout), ""),
+        (tally(rollout), ""),
     ]
     rows = [cut_runs(head, width)]
     if rollout.stages:
@@ -78,7 +78,8 @@ _STATE_STYLES: Final = {
 }
 
 
-def _tally(rollout: api.rollout.Rollout) -> str:
+def tally(rollout: api.rollout.Rollout) -> str:
+    """Return how many devices have the release, how many of them went back, and how many failed."""
     counts = rollout.counts
     members = max(counts.members, counts.exposed)
     is_back = rollout.state in _BACK

@@ -90,7 +90,7 @@ def head(found: DeviceDetails) -> Text:
     device = found.device
     health = device.health or "unknown"
     shown = Text(one_line(device.display_name or device.id), "bold")
-    shown.append(f"  {MARKS.get(health, '?')} {health}", STYLES.get(health, ""))
+    shown.append(visible(f"  {MARKS.get(health, '?')} {health}"), STYLES.get(health, ""))
     shown.append(
         f"  {visible(device.id)}  {visible(device.profile)}  seen {age(device.last_seen, found.at)} ago\n", "dim"
     )

@@ -176,7 +176,7 @@ class Events(RichLog):
         """Add an event."""
         who = event.display_name or event.device or event.model
         said = one_line(f"{who} {event.kind}: {what(event)}")
-        self.write(Text(f"{moment(event.at)[11:]} ", "dim", no_wrap=True).append(said, "none"))
+        self.write(Text(visible(f"{moment(event.at)[11:]} "), "dim", no_wrap=True).append(said, "none"))
 
 
 def alert_text(alert: api.alert.Alert) -> Text:

@@ -9,7 +9,8 @@ from typing import Final
 
 from edgefleet_cli.core import api
 from edgefleet_cli.core.structs import Body
-from edgefleet_cli.rollout.render import REGRESSED, counts_text, is_final
+from edgefleet_cli.rollout.render import REGRESSED, is_final
+from edgefleet_cli.rollout.stage_pipeline import tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Action:
 
     def question(self, rollout: api.rollout.Rollout) -> str:
         """Return what is asked before it is done."""
-        return f"{self.name} {rollout.release} ({rollout.id}; {counts_text(rollout.counts)})?"
+        return f"{self.name} {rollout.release} ({rollout.id}; {tally(rollout) or 'no device has it'})?"
 
 
 PAUSE: Final = Action("Pause", "pause", "Devices that have not switched yet wait; the others keep what they run.")
