@@ -59,6 +59,22 @@ _UNNAMED = """
 """
 STRICT = {"too wide": TOO_WIDE, "contrast": CONTRASTS, "unnamed": _UNNAMED, "small": _SMALL_TARGETS}
 """What pages are held to beyond axe-core, which leaves out large text, and targets with room around them."""
+LOST = """
+[...document.querySelectorAll('a[href*="#"]')]
+  .filter((a) => a.pathname === location.pathname && a.hash.length > 1)
+  .filter((a) => a.getAttribute('href')[0] === '#' || a.search === location.search)
+  .filter((a) => !document.getElementById(decodeURIComponent(a.hash.slice(1)))).map((a) => a.outerHTML.slice(0, 120))
+"""
+"""Links to a part of their page that is not there."""
+TWICE = "[...document.querySelectorAll('[id]')].map((e) => e.id).filter((id, n, all) => all.indexOf(id) < n)"
+TOO_SMALL = """
+[...document.querySelectorAll('main :is(a, button, summary, select, input:not([type=hidden]))')]
+  .filter((e) => e.checkVisibility() && !e.closest('svg, .map, .hidden, .vh, .styleguide, .sg'))
+  .map((e) => [e, e.getBoundingClientRect()]).filter(([, box]) => box.width && box.height < 23.5)
+  .map(([e, box]) => `${Math.round(box.height)} px: ${e.outerHTML.slice(0, 120)}`)
+"""
+"""Targets that a finger does not hit well; those of pictures have a list next to them."""
+FINGERS = {"lost": LOST, "twice": TWICE, "too small": TOO_SMALL}
 _STICKING_OUT = """
 [...document.querySelectorAll('body *')]
   .filter((e) => !e.closest('pre, thead, svg, .subnav, .u-wrap, .hidden, .skip') && e.getBoundingClientRect().right > innerWidth + 1)
@@ -118,7 +134,7 @@ class Windows:
         """Do the same with the page that stands there: one that no address leads to."""
         page = self.phone
         assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[0]
-        wrong = _found_by(page, {"sticks out": _STICKING_OUT, **(STRICT if is_strict else {})})
+        wrong = _found_by(page, {"sticks out": _STICKING_OUT, **FINGERS, **(STRICT if is_strict else {})})
         assert wrong == {}, wrong
         found = violations(page)
         assert found == [], found

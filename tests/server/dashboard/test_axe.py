@@ -27,11 +27,13 @@ from tests.server.dashboard.serving import served
 from tests.server.dashboard.shelf import shelve
 from tests.server.dashboard.test_enrolment_page import crowd
 from tests.server.dashboard.test_experiment_pages import FIGURES, SHADOW, tell, trying
+from tests.server.dashboard.test_settings_pages import sent
 from tests.server.objectives.test_openslo import share
 from tests.server.rollout.test_alerts import alert, notification
 from tests.server.telemetry.sending_fleet import Say, tell_past
 from tests.server.telemetry.test_watching import shown
 from tests.support.browsers import binary, browser
+from tests.support.receivers import LOOPBACK, receiving
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(binary() is None, reason="Chromium is not installed")]
 
@@ -91,7 +93,7 @@ def chromium() -> Iterator[Browser]:
 @contextmanager
 def opened(folder: Path, chromium: Browser) -> Iterator[tuple[Fleet, Windows]]:
     """Serve an empty fleet, with windows to look at it."""
-    fleet = Fleet(folder / "server")
+    fleet = Fleet(folder / "server", webhook_networks=LOOPBACK)
     with served(fleet.house.own_app()) as url:
         windows = Windows(fleet, url, chromium)
         yield fleet, windows
@@ -110,6 +112,7 @@ class BusyHouse:
     """A served fleet where much waits for somebody: an experiment that an alert paused, devices to be let in, one that is watched."""
 
     def __init__(self, fleet: Fleet, windows: Windows) -> None:
+        self.fleet = fleet
         stored = fleet.parts.registry.put_blob_bytes(msgspec.json.encode(report()))
         shelve(
             fleet,
@@ -249,3 +252,43 @@ def test_which_sites_drift_is_two_clicks_away(busy: BusyHouse) -> None:
     desk.goto(url + "/")
     desk.keyboard.type("gi")
     expect(desk.get_by_role("heading", level=1)).to_contain_text("most at site lyon")
+
+
+def test_deliveries_of_a_webhook_shut_nobody_out(busy: BusyHouse) -> None:
+    fleet, windows, page = busy.fleet, busy.windows, busy.windows.desk
+    webhook = fleet.parts.webhooks
+    statuses = iter([500, 204, *[204] * 20])
+    with receiving() as receiver:
+        receiver.answer = lambda _got: (next(statuses), {}, b"thank you")
+        page.goto(windows.url + "/settings/webhooks")
+        form = page.locator("form[data-operation=create_webhook]")
+        form.get_by_label("URL").fill(receiver.url)
+        form.get_by_label("Name").fill("operations")
+        form.get_by_label("Events").fill("edgefleet.device.*")
+        form.get_by_role("button", name="Create webhook").click()
+        expect(page.get_by_text("This is shown only once")).to_be_visible()
+        (made,) = webhook.webhooks()
+        own = f"/settings/webhooks/{made.id}"
+        page.goto(windows.url + own)
+        page.get_by_role("button", name="Send test").click()
+        expect(page.locator("#delivery")).to_contain_text("Not sent yet")
+        sent(fleet)
+        expect(page.locator("#delivery")).to_contain_text("HTTP 500")  # by itself
+        expect(page.locator("#delivery")).to_contain_text("The receiver has not accepted it yet. Next attempt")
+        delivery = page.url.removeprefix(windows.url).partition("?")[0]
+        for path in ("/settings/webhooks", own, delivery):
+            windows.look_at_the_desk(path, f"failing {path.replace(made.id, 'id')}")
+            windows.look_at_the_phone(path, f"failing {path.replace(made.id, 'id')}")
+        fleet.house.clock.turn(hours=1)
+        page.goto(windows.url + delivery)
+        sent(fleet)
+        expect(page.locator("#delivery")).to_contain_text("The receiver accepted it.")
+        page.goto(windows.url + delivery)
+        page.get_by_role("button", name="Resend").click()
+        expect(page.locator(".said")).to_contain_text("Sent again.")
+        sent(fleet)
+        expect(page.locator("#delivery")).to_contain_text("The receiver accepted it.")
+    for path in (own, delivery):
+        windows.look_at_the_desk(path, f"redelivered {path.replace(made.id, 'id')}")
+        windows.look_at_the_phone(path, f"redelivered {path.replace(made.id, 'id')}")
+        windows.look_without_scripts(path)

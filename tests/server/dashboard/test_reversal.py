@@ -16,11 +16,21 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.actions.routes import offer_of
 from edgefleet_server.dashboard.core.layout import SAID_COOKIE
 from edgefleet_server.dashboard.operations.internal_client import Answer
-from edgefleet_server.dashboard.operations.reversal import MAX_CHARS, Done, Undo, opened, sealed, undo_of
+from edgefleet_server.dashboard.operations.reversal import (
+    MAX_CHARS,
+    Done,
+    Undo,
+    can_undo,
+    opened,
+    sealed,
+    undo_of,
+)
+from tests.house.tree import ROOT
 from tests.server.dashboard.fleet import ORT, STAGES, Fleet
 from tests.server.objectives.test_openslo import share
 
 TEXTS = st.text(max_size=40)
+TEMPLATES = ROOT / "server/edgefleet_server/dashboard/templates"
 
 
 def toast(browser: TestClient, path: str = "/glossary") -> str:
@@ -78,6 +88,8 @@ def test_everything_is_as_it_was(fleet: Fleet) -> None:
     admin.post("/api/v1/groups", json={"name": "hall", "selector": "site=hall"})
     fleet.release("digits@1.0.0", ORT)
     slo = {"body": json.dumps(share("success") | {"metadata": {"name": "ok"}})}
+    contact = admin.post("/api/v1/contact-points", json={"name": "on call", "url": "ntfy://edgefleet"}).json()["id"]
+    admin.put("/api/v1/prediction-logs/digits", json={"ratio": 0.5})
     browser = fleet.browser(Role.ADMIN)
     cases: list[tuple[str, dict[str, str], str]] = [
         ("update_device", {"path__device_id": device, "body__display_name": "Press 7"}, f"/devices/{device}"),
@@ -92,6 +104,9 @@ def test_everything_is_as_it_was(fleet: Fleet) -> None:
         ),
         ("update_alert_rule", {"path__rule": "device_offline", "body__for_s": "1200"}, "/alert-rules/device_offline"),
         ("put_slo", {"path__name": "ok", **slo}, "/slos"),
+        ("create_contact_point", {"body__name": "night", "body__url": "ntfy://edgefleet"}, "/contact-points"),
+        ("update_contact_point", {"path__contact_id": contact, "body__name": "day"}, f"/contact-points/{contact}"),
+        ("stop_prediction_log", {"path__model": "digits"}, "/prediction-logs/digits"),
     ]
     for operation, fields, path in cases:
         before = read(fleet, path)
@@ -140,6 +155,11 @@ def test_a_rule_without_a_threshold_gets_back_what_was_changed(fleet: Fleet) -> 
     do(browser, "update_alert_rule", path__rule=rule, body=defaults)
     undone(browser)
     assert read(fleet, f"/alert-rules/{rule}") == changed
+
+
+def test_a_new_url_of_a_contact_point_is_not_undone() -> None:
+    done = Done("update_contact_point", {"contact_id": "c"}, {"url": "ntfy://b", "name": "b"}, {"name": "a"})
+    assert undo_of(done) is None
 
 
 def test_undoing_what_was_made_leads_to_a_page_that_is_there(fleet: Fleet) -> None:
@@ -203,6 +223,32 @@ def test_a_rollout_that_was_paused_again_stays_paused(fleet: Fleet) -> None:
 )
 def test_what_cannot_be_put_back_is_not_offered(operation: str) -> None:
     assert undo_of(Done(operation, {"device_id": "d-1"}, {"reason": "x"}, {}, {"id": "1"})) is None
+
+
+NEVER = {
+    "it ends something for good": """abort_rollout cancel_release deny_rollout delete_alert_receiver delete_contact_point delete_release
+        delete_webhook end_release_search erase_subject remove_capture_key revoke_device revoke_enrollment revoke_token sign_recovery
+        withdraw_release""",
+    "devices have begun to follow it": """approve_pending_devices approve_rollout create_rollout deploy_release promote_rollout
+        retry_rollout skip_rollout_stage undo_model""",
+    "it only asks, sends or notes something": """ack_alert create_device_task create_tasks fetch_captures ping_webhook redeliver_webhook
+        send_feedback test_contact_point watch_device""",
+    "its secret is shown only once, on a page of its own": """create_alert_receiver create_enrollments create_login_link create_token
+        create_webhook rotate_webhook""",
+    "it is a longer work, which its page shows and ends": "create_release",
+    "what was there is not known in full": "clear_drift_baseline label_devices set_capture_key set_drift_baseline clear_device_suspicion",
+}
+"""Why an act has no button that undoes it."""
+
+
+def test_every_act_of_the_pages_can_be_undone_or_has_a_reason() -> None:
+    texts = [one.read_text("utf-8") for one in TEMPLATES.rglob("*.html")]
+    acts = {name for text in texts for name in re.findall(r'\b(?:act|careful)\((?:"[^"]*", )?"([a-z]+_[a-z_]+)"', text)}
+    never = {name for names in NEVER.values() for name in names.split()}
+    assert "pause_rollout" in acts
+    assert {name for name in acts if not can_undo(name)} == never & acts
+    assert not {name for name in never if can_undo(name)}
+    assert never <= acts, "an act that is on no page"
 
 
 def test_what_changed_nothing_is_not_offered() -> None:

@@ -29,6 +29,8 @@ BEFORE: Final[Mapping[str, str]] = {
     "put_slo": "get_slo",
     "delete_slo": "get_slo",
     "set_prediction_log": "get_prediction_log",
+    "stop_prediction_log": "get_prediction_log",
+    "update_contact_point": "get_contact_point",
 }
 """What is read before an operation, with the same path, so that it can be put back."""
 STANDING: Final[Mapping[str, tuple[str, ...]]] = {"resume_rollout": ("state", "code", "reason")}
@@ -54,6 +56,11 @@ class Undo:
 
     operation: str
     fields: Mapping[str, str]
+
+
+def can_undo(operation: str) -> bool:
+    """Say whether an operation has something that undoes it, at least sometimes."""
+    return operation in _MAKERS
 
 
 def undo_of(done: Done) -> Undo | None:
@@ -86,6 +93,11 @@ def _patched(done: Done) -> Undo | None:
         known = done.before.get("labels") or {}
         old["labels"] = {key: known.get(key) for key in done.body["labels"]}
     return None if old == dict(done.body) else _undo(done.operation, done.path, old)
+
+
+def _contact_patched(done: Done) -> Undo | None:
+    """Put back what was sent; an old URL is a secret that nobody is shown again."""
+    return None if "url" in done.body else _patched(done)
 
 
 def _rule_patched(done: Done) -> Undo | None:
@@ -136,6 +148,9 @@ def _put(
 
 _ALIAS: Final = _put(lambda before: {"version": before["version"]}, "set_alias", "remove_alias")
 _SLO: Final = _put(lambda before: before["document"], "put_slo", "delete_slo")
+_LOG: Final = _put(
+    lambda before: {name: before[name] for name in ("ratio", "inputs", "keep_days")}, "set_prediction_log", ""
+)
 _MAKERS: Final[Mapping[str, Callable[[Done], Undo | None]]] = {
     "pause_rollout": _same_path("resume_rollout"),
     "resume_rollout": _same_path("pause_rollout"),
@@ -154,9 +169,10 @@ _MAKERS: Final[Mapping[str, Callable[[Done], Undo | None]]] = {
     "remove_alias": _ALIAS,
     "put_slo": _SLO,
     "delete_slo": _SLO,
-    "set_prediction_log": _put(
-        lambda before: {name: before[name] for name in ("ratio", "inputs", "keep_days")}, "set_prediction_log", ""
-    ),
+    "set_prediction_log": _LOG,
+    "stop_prediction_log": _LOG,
+    "create_contact_point": _ended("delete_contact_point", "contact_id", "id", "/settings/contacts"),
+    "update_contact_point": _contact_patched,
 }
 
 
