@@ -270,15 +270,21 @@ def test_deliveries_of_a_webhook_shut_nobody_out(busy: BusyHouse) -> None:
         (made,) = webhook.webhooks()
         own = f"/settings/webhooks/{made.id}"
         page.goto(windows.url + own)
+        expect(page.locator("#head")).to_contain_text("Nothing was sent yet")
         page.get_by_role("button", name="Send test").click()
         expect(page.locator("#delivery")).to_contain_text("Not sent yet")
         sent(fleet)
         expect(page.locator("#delivery")).to_contain_text("HTTP 500")  # by itself
         expect(page.locator("#delivery")).to_contain_text("The receiver has not accepted it yet. Next attempt")
+        expect(page.get_by_role("button", name="Resend")).to_be_visible()  # also while it waits for its next attempt
         delivery = page.url.removeprefix(windows.url).partition("?")[0]
         for path in ("/settings/webhooks", own, delivery):
             windows.look_at_the_desk(path, f"failing {path.replace(made.id, 'id')}")
             windows.look_at_the_phone(path, f"failing {path.replace(made.id, 'id')}")
+        page.goto(windows.url + own)
+        expect(page.locator("#head")).to_contain_text(
+            "The receiver has not accepted 1 of them yet; it is sent again by itself."
+        )
         fleet.house.clock.turn(hours=1)
         page.goto(windows.url + delivery)
         sent(fleet)
