@@ -27,6 +27,7 @@ MARKS: Final = {
     "alert_over": "·",
     "drift": "~",
     "drift_over": "·",
+    "offline": "○",
 }
 Values = Sequence[float | int | None]
 

@@ -117,7 +117,7 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     fleet, rollouts, registry, clock = parts.fleet, parts.rollout, parts.registry, parts.clock
     shown = RolloutPages(rollouts, fleet.feed, GateTimelines(parts.timelines.reader, clock), clock)
     lists = FleetPages(fleet.lists, fleet.map, fleet.groups, parts.telemetry, parts.alarm.alerts, charts)
-    sources = Sources(parts.alarm.alerts, parts.timelines.explainer)
+    sources = Sources(parts.alarm.alerts, parts.timelines.explainer, fleet.presence)
     device = DevicePages(
         fleet.reader,
         fleet.feed,

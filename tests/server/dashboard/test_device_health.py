@@ -20,6 +20,7 @@ from edgefleet_server.events.model import EventView
 from edgefleet_server.fleet.health_state import Health, HealthReason
 from edgefleet_server.fleet.inventory.views import DesiredModel, DesiredView, DeviceView, ReportedModel
 from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.presence.model import Absence, PresenceSpan, spans
 from edgefleet_server.rollout.status.explanation import explain
 from edgefleet_server.telemetry.latency.views import LatencyCause, LatencyExplanation, LatencyRise
 from edgefleet_server.telemetry_views import Latest, WindowView
@@ -281,8 +282,16 @@ def event(minutes: float, phase: str, target: str = TARGET, kind: str = "phase")
     return EventView(int(10_000 - minutes), "d-1", at, at, kind, "", "ocr", None, {"phase": phase, "target": target})
 
 
-def shown(*events: EventView, alerts: tuple[AlertView, ...] = (), **more: Any) -> dict[str, list[tuple[str, str]]]:
-    rows = strips(device(**more), events, alerts, NOW - 60 * MIN, NOW)
+def shown(
+    *events: EventView,
+    alerts: tuple[AlertView, ...] = (),
+    presence: list[PresenceSpan] | None = None,
+    **more: Any,
+) -> dict[str, list[tuple[str, str]]]:
+    one = device(**more)
+    if presence is None:
+        presence = spans(NOW - 60 * MIN, one.revoked_at or NOW, NOW - 90 * MIN, [], [])
+    rows = strips(one, events, alerts, presence, NOW - 60 * MIN, NOW)
     for row in rows:
         edges = [one.x + one.width for one in row.segments]
         assert all(one.x >= edge - 0.5 for edge, one in zip(edges, row.segments[1:], strict=False)), row
@@ -294,7 +303,7 @@ def test_versions_and_troubles_follow_one_another() -> None:
     assert found == {
         "Health": [("ok", "healthy"), ("warn", "ocr failed"), ("ok", "healthy")],
         "ocr": [("t", "2.2.0"), ("s", "2.2.1")],
-        "Connection": [("t", "no long absence")],
+        "Connection": [("t", "online")],
     }
 
 
@@ -307,15 +316,35 @@ def test_the_worst_of_one_time_is_shown() -> None:
 
 
 def test_what_was_never_heard_is_not_healthy() -> None:
-    found = shown(status=DeviceStatus.UNKNOWN)
-    assert (found["Health"], found["Connection"]) == ([], [])
-    assert strips(device(enrolled_at=NOW), [], [], NOW - MIN, NOW) == []
+    unheard = spans(NOW - 60 * MIN, NOW, NOW - 90 * MIN, [Absence(NOW - 60 * MIN, NOW, is_heard=False)], [])
+    found = shown(status=DeviceStatus.UNKNOWN, presence=unheard)
+    assert (found["Health"], found["Connection"]) == ([], [("u", "unknown")])
+    assert strips(device(enrolled_at=NOW), [], [], [], NOW - MIN, NOW) == []
+
+
+def test_connection_is_what_was_seen_and_nobody_is_healthy_unseen() -> None:
+    gone = [Absence(NOW - 50 * MIN, NOW - 40 * MIN), Absence(NOW - 9 * MIN, NOW - 5 * MIN, is_heard=False)]
+    seen = spans(NOW - 60 * MIN, NOW, NOW - 90 * MIN, gone, [(NOW - 20 * MIN, NOW - 9 * MIN)])
+    found = shown(presence=seen)
+    assert found["Connection"] == [
+        ("t", "online"),
+        ("off", "offline"),
+        ("t", "online"),
+        ("u", "unknown"),
+        ("t", "online"),
+    ]
+    assert found["Health"] == [("ok", "healthy"), ("off", "offline"), ("ok", "healthy"), ("ok", "healthy")]
+    assert shown(presence=spans(NOW - 60 * MIN, NOW, None, [], []))["Connection"] == [("u", "unknown")]
+    flapping = [Absence(NOW - 50 * MIN, NOW - 10 * MIN, times=41)]
+    assert ("warn", "flapping: away 41 times") in shown(
+        presence=spans(NOW - 60 * MIN, NOW, NOW - 90 * MIN, flapping, [])
+    )["Connection"]
 
 
 def test_a_revoked_device_is_no_longer_healthy() -> None:
     found = shown(status=DeviceStatus.REVOKED, health=Health.REVOKED, revoked_at=NOW - 20 * MIN)
     assert found["Health"] == [("ok", "healthy"), ("off", "revoked")]
-    assert found["Connection"] == [("t", "no long absence"), ("off", "revoked")]
+    assert found["Connection"] == [("t", "online"), ("off", "revoked")]
     gone = shown(status=DeviceStatus.REVOKED, health=Health.REVOKED, revoked_at=NOW - 90 * MIN)
     assert gone["Health"] == [("off", "revoked")]
 

@@ -322,6 +322,34 @@ def test_the_page_charts_what_was_sampled_and_leaves_a_gap_where_nobody_looked(t
     fleet.close()
 
 
+def test_the_page_of_a_device_says_when_it_was_away(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    fleet.parts.fleet.receiver.forget_presence()
+    device, clock = fleet.device("cam", ORT, {}), fleet.house.clock
+    for on, minutes in ((True, 30), (False, 3), (True, 10)):
+        device.connect(on=on)
+        clock.turn(minutes=minutes)
+    browser, client = fleet.browser(Role.VIEWER), fleet.house.client(Role.VIEWER)
+    page = browser.get(f"/devices/{device.id}?span=1h").text
+    assert 'aria-label="Connection: online, then offline, then online"' in page
+    assert "was offline for 3 min" in page
+    found = client.get(f"/api/v1/devices/{device.id}/metrics").json()
+    known = [one for one in found["system"]["online_ratio"] if one is not None]
+    assert (len(known), known.count(0.0), known.count(1.0)) == (43, 3, 40)
+    assert [(one["kind"], one["title"]) for one in found["marks"]] == [("offline", "offline for 3 min")]
+    for on in (False, True) * 3:
+        device.connect(on=on)
+        clock.turn(seconds=5)
+    page = browser.get(f"/devices/{device.id}?span=1h&again").text
+    assert "was away 3 times; the last time it was offline for 5 s" in page
+    found = client.get(f"/api/v1/devices/{device.id}/metrics").json()
+    assert [(one["title"], one["n"]) for one in found["marks"]] == [("offline for 3 min", 1), ("offline", 3)]
+    fleet.parts.fleet.receiver.forget_presence()  # the server was down since nobody knows when
+    page = browser.get(f"/devices/{device.id}?span=1h").text
+    assert 'aria-label="Connection: unknown"' in page
+    fleet.close()
+
+
 def test_the_page_leads_to_what_needs_attention(fleet: Fleet) -> None:
     page = fleet.browser(Role.VIEWER).get("/?group=profile&colour=version&span=7d").text
     assert "The fleet works, but 1 device needs attention" in page

@@ -2,9 +2,9 @@
 
 Rules:
 1. A strip says only what is stored: reports of the device, alerts, and what it says now. Where nothing is known there is no segment.
-2. Health is *healthy* only while the device was in the fleet and nothing spoke against it. Of segments that overlap the worst wins.
+2. Health is *healthy* only while the device was online and nothing spoke against it. Of segments that overlap the worst wins.
 3. Of versions the one that runs is solid, those before it are grey.
-4. Presence itself is not stored: absences are those of alerts and the one that lasts now, so the rest is *no long absence*.
+4. Connection is what `fleet.presence` kept. A time that no server saw is *unknown*; absences that only an alert noticed are shown in it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +19,7 @@ from edgefleet_server.dashboard.core.filters import SEVERITY_KINDS
 from edgefleet_server.events.model import EventView
 from edgefleet_server.fleet.inventory.views import DeviceView, release_of
 from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.presence.model import PresenceSpan, PresenceState, coarse
 from edgefleet_server.telemetry.latency.views import LatencyExplanation
 
 KINDS: Final = (EventKind.PHASE.value, EventKind.ROLLBACK.value, "suspect", "suspicion_cleared")
@@ -35,7 +36,10 @@ _WORSE: Final = ("ok", "run", "warn", "bad", "off")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Part of a strip. kind: ok, run, warn, bad, off, s (what runs now) or t (before); x, width: percent; text: "" where it has no room."""
+    """Part of a strip. kind: ok, run, warn, bad, off, s (what runs now), t (before), u (unknown); x, width: percent.
+
+    text: "" where it has no room.
+    """
 
     kind: str
     x: float
@@ -67,18 +71,23 @@ def strips(  # what happened is kept in as many places
     device: DeviceView,
     events: Sequence[EventView],
     alerts: Sequence[AlertView],
+    presence: Sequence[PresenceSpan],
     since: datetime,
     until: datetime,
     rises: Sequence[LatencyExplanation] = (),
 ) -> list[Strip]:
-    """Return the strips of a span of time. events: of KINDS, also those before the span, newest first; alerts: open and ended ones."""
+    """Return the strips of a span of time.
+
+    events: of KINDS, also those before the span, newest first; alerts: open and ended ones; presence: of the span, oldest first.
+    """
     ordered = sorted(events, key=lambda one: (one.at, one.id))
     begin = max(since, device.enrolled_at)
     if begin >= until:
         return []
     end = min(until, device.revoked_at or until)
     left = [] if device.revoked_at is None else [_Span(device.revoked_at, until, "off", "revoked")]
-    away = [*_absences(device, alerts, end), *left]
+    seen = coarse(presence, (until - since) * LEAST / 100)
+    away = [*_absences(device, alerts, end), *_away(seen), *left]
     models = {one.model: one for one in device.models}
     versions = {
         name: list(_versions(one.target, one.changed_at, [event for event in ordered if event.model == name], end))
@@ -91,12 +100,12 @@ def strips(  # what happened is kept in as many places
         *_slow(rises, end),
         *away,
     ]
-    heard = device.status is not DeviceStatus.UNKNOWN
-    base = [_Span(begin, end, "ok", "healthy")] if heard else []
-    presence = [_Span(begin, end, "t", "no long absence")] if heard else []
-    rows = [("Health", [*base, *trouble])]
+    there = [one for one in seen if one.state is PresenceState.ONLINE]
+    rows = [("Health", [*(_Span(one.since, one.until, "ok", "healthy") for one in there), *trouble])]
     rows += [(name, spans) for name, spans in versions.items() if spans]
-    rows.append(("Connection", [*presence, *away]))
+    known = [_Span(one.since, one.until, "t", "online") for one in there]
+    blind = [_Span(one.since, one.until, "u", "unknown") for one in seen if one.state is PresenceState.UNKNOWN]
+    rows.append(("Connection", [*blind, *known, *away]))
     return [_strip(name, spans, since, until) for name, spans in rows]
 
 
@@ -108,6 +117,14 @@ def _absences(device: DeviceView, alerts: Sequence[AlertView], until: datetime) 
         since = next((reason.since for reason in device.health_reasons if reason.since is not None), None)
         if since is not None:
             yield _Span(since, until, "off", "offline")
+
+
+def _away(presence: Iterable[PresenceSpan]) -> Iterator[_Span]:
+    for one in presence:
+        if one.state is PresenceState.OFFLINE:
+            yield _Span(one.since, one.until, "off", "offline")
+        elif one.state is PresenceState.FLAPPING:
+            yield _Span(one.since, one.until, "warn", f"flapping: away {one.times} times")
 
 
 def _alarms(alerts: Sequence[AlertView], until: datetime) -> Iterator[_Span]:
@@ -190,9 +207,13 @@ def _within(span: _Span, since: datetime, until: datetime) -> _Span | None:
 def _cut(spans: Sequence[_Span]) -> list[_Span]:
     """Return spans that do not overlap: of those that hold at one time the worst, then the one that began last."""
     edges = sorted({edge for one in spans for edge in (one.begin, one.end)})
+    waiting = sorted(spans, key=lambda one: one.begin, reverse=True)
     found: list[_Span] = []
+    held: list[_Span] = []
     for begin, end in pairwise(edges):
-        held = [one for one in spans if one.begin <= begin and one.end >= end]
+        while waiting and waiting[-1].begin <= begin:
+            held.append(waiting.pop())
+        held = [one for one in held if one.end > begin]
         if not held:
             continue
         worst = max(held, key=lambda one: (_worth(one.kind), one.begin))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Final
 
 from edgefleet_protocol.clock import Clock
@@ -20,7 +21,7 @@ from edgefleet_server.dashboard.devices.peer_dots import PeerDots, peer_dots
 from edgefleet_server.dashboard.devices.remedies import Remedies, remedies
 from edgefleet_server.dashboard.devices.slot_pairs import SlotPair, slot_pairs
 from edgefleet_server.dashboard.story.event_fold import folded, happening_of
-from edgefleet_server.dashboard.story.model import Story
+from edgefleet_server.dashboard.story.model import Happening, Story
 from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.dashboard.timelines.views import TimelineView, TimelineViews
 from edgefleet_server.db.keyset import encode_cursor
@@ -31,6 +32,8 @@ from edgefleet_server.fleet.desired.tasks import TaskBook
 from edgefleet_server.fleet.errors import TaskResultMissingError
 from edgefleet_server.fleet.inventory.views import STATUS_REASONS, DeviceView, FleetReader
 from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.presence.history import PresenceHistory
+from edgefleet_server.fleet.presence.model import Absence, absence_words
 from edgefleet_server.registry.errors import ModelUnknownError
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.status.explanation import DeviceExplanation, ModelExplanation, explain
@@ -91,12 +94,29 @@ def _of_running(words: Sequence[DriftWord], device: DeviceView) -> list[DriftWor
     return [one for one in words if not one.version or f"{one.model}@{one.version}" in running]
 
 
+def _absence(device: DeviceView, site: str, one: Absence) -> Happening:
+    """Return an absence as what happened when it ended."""
+    away = "offline" if one.is_heard else "unknown"
+    return Happening(
+        one.until,
+        "absence",
+        device.id,
+        device.display_name,
+        site,
+        to=away,
+        title=absence_words(one),
+        is_event=False,
+        times=one.times,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What is asked why a device is as it is: its alerts, and why its latency rose."""
+    """What is asked why a device is as it is: its alerts, why its latency rose, and when it was there."""
 
     alerts: ActiveAlerts
     latency: LatencyExplainer
+    presence: PresenceHistory
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +236,15 @@ class DevicePages:
             alerts=open_alerts,
             peers=peers,
             slots=slot_pairs(device, self._size),
-            strips=strips(device, self._past(device_id), alerts, since, until, rises),
+            strips=strips(
+                device,
+                self._past(device_id),
+                alerts,
+                self._sources.presence.device(device_id, since, until),
+                since,
+                until,
+                rises,
+            ),
             since=since,
             until=until,
             telemetry=latest,
@@ -278,7 +306,10 @@ class DevicePages:
         found = self._feed.newest(limit=PAGE_EVENTS + 1, device_id=device.id, before=before)
         shown, site = found[:PAGE_EVENTS], device.labels.get(SITE_LABEL, "")
         more = encode_cursor(str(shown[-1].id)) if len(found) > PAGE_EVENTS else ""
-        return folded(happening_of(one, site) for one in shown), more
+        begin = shown[-1].received_at if more else device.enrolled_at
+        end = self._clock.now() if before is None or not shown else shown[0].received_at
+        away = (_absence(device, site, one) for one in self._sources.presence.absences(device.id, begin, end))
+        return folded(chain((happening_of(one, site) for one in shown), away)), more
 
     def _log(self, device_id: str, tasks: Sequence[TaskView]) -> Log | None:
         newest = next((one for one in tasks if one.kind == "logs" and one.state is TaskState.DONE), None)

@@ -22,7 +22,8 @@ class Happening:
     """One thing that happened, whatever wrote it down. `to`: the state that was reached; by: a person, "" when nobody acted.
 
     name: what people call the device; site: where it is, "" when unknown. about: of an alert, what stays the same of its messages.
-    is_event: there is an event of it.
+    is_event: there is an event of it. times: how often, where only
+    that is kept.
     """
 
     at: datetime
@@ -41,6 +42,7 @@ class Happening:
     title: str = ""
     about: str = ""
     is_event: bool = True
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,15 @@ def _offline(thread: Thread) -> Told:
     return Tone.OFF, "off", what, _names(devices, "Still away: ")
 
 
+def _absences(thread: Thread) -> Told:
+    """Tell when one device was away: it is back."""
+    n, last = sum(one.times for one in thread.happenings), thread.last
+    is_many = len(thread.happenings) > 1
+    often = f" was away {n} times; {'the last time' if last.times == 1 else 'in the end'} it " if is_many else " "
+    tone = Tone.OFF if any(one.to == "offline" for one in thread.happenings) else Tone.MUTED
+    return tone, "off", [*_devices(thread.devices()), Piece(often + last.title)], ""
+
+
 def _enrolled(thread: Thread) -> Told:
     devices = {one.device: one.name or one.device for one in thread.happenings if one.kind == "enrolled"}
     by = next((one.by for one in thread.happenings if one.by), "")
@@ -222,6 +231,7 @@ _TELLERS: Final[Mapping[str, Callable[[Thread], Told]]] = {
     "install": _installs,
     "rollout": _rollouts,
     "offline": _offline,
+    "absence": _absences,
     "enrolled": _enrolled,
     "alert": _alerts,
     "drift": _drift,

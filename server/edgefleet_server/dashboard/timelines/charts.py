@@ -67,6 +67,7 @@ SIGNS: Final[Mapping[MarkKind, tuple[str, str]]] = {
     MarkKind.ALERT_OVER: ("✓", "alert over"),
     MarkKind.DRIFT: ("≈", "drift"),
     MarkKind.DRIFT_OVER: ("=", "drift over"),
+    MarkKind.OFFLINE: ("○", "offline"),
 }
 """How marks are drawn, and what the key says."""
 

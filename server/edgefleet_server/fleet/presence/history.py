@@ -10,6 +10,7 @@ from edgefleet_server.events.log import KEPT, PRUNE_BATCH
 from edgefleet_server.fleet.presence import store
 from edgefleet_server.fleet.presence.model import DAY_S, Absence, FleetStep, PresenceSpan, spans
 
+MOST_ABSENCES: Final = 100
 MOST_STARTS: Final = 2_000
 """Times without a server that are read for one answer: the newest."""
 
@@ -47,10 +48,15 @@ class PresenceHistory:
         return spans(begin, end, known_since, absences, starts)
 
     def absences(self, device_id: str, since: datetime, until: datetime) -> Sequence[Absence]:
-        """Return the absences of a device that ended in a span of time, oldest first."""
+        """Return the newest MOST_ABSENCES absences of a device that ended in a span of time, oldest first.
+
+        The time between its enrolment and its first word is none.
+        """
         with self._db.read() as session:
+            device = store.presence_of(session, device_id)
             found = store.absences(session, device_id, int(since.timestamp()) // DAY_S, since, until)
-            return [one for one in found if one.until <= until]
+            ended = [one for one in found if one.until <= until and device is not None and one.since != device[2]]
+        return ended[-MOST_ABSENCES:]
 
     def prune(self, now: datetime) -> int:
         """Forget absences that ended more than KEPT ago, in transactions of one batch each; return how many. For the engine tick."""

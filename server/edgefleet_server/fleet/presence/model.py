@@ -16,6 +16,8 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Final
 
+from edgefleet_protocol.device_figures import span_text
+
 MOST_A_DAY: Final = 20
 DAY_S: Final = 86_400
 FEW: Final = 3
@@ -89,6 +91,14 @@ class PresenceSpan:
     until: datetime
     state: PresenceState
     times: int = 0
+
+
+def absence_words(one: Absence) -> str:
+    """Return an absence in words, as they follow the name of a device."""
+    length = span_text((one.until - one.since).total_seconds())
+    if one.times > 1:
+        return f"was away {one.times} times in {length}: it is flapping"
+    return f"was offline for {length}" if one.is_heard else f"was not heard of for {length}"
 
 
 def place_of(until: datetime, day: int, count: int) -> tuple[int, int]:

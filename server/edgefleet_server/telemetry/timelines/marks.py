@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from edgefleet_server.events.model import EventView
+from edgefleet_server.fleet.presence.model import Absence, absence_words
 from edgefleet_server.telemetry.timelines.model import Mark, MarkKind, Scope
 
 KINDS: Final = ("rollout", "alert")
@@ -39,6 +40,20 @@ def marks_of(events: Sequence[EventView], scope: Scope, name: str, step_s: int) 
         known = found.get(key)
         found[key] = mark if known is None else _joined(known, mark)
     return list(found.values())
+
+
+def marks_of_absences(absences: Sequence[Absence], device: str, step_s: int) -> list[Mark]:
+    """Return when a device went offline, as far as the server saw it; what began in one step is one mark."""
+    steps: dict[int, list[Absence]] = {}
+    for one in absences:
+        if one.is_heard:
+            steps.setdefault(int(one.since.timestamp()) // step_s, []).append(one)
+    found = []
+    for mine in steps.values():
+        title = absence_words(mine[0]).removeprefix("was ") if len(mine) == 1 else "offline"
+        n = 1 if len(mine) == 1 else sum(one.times for one in mine)
+        found.append(Mark(mine[0].since, MarkKind.OFFLINE, title, device=device, n=n))
+    return found
 
 
 def _joined(known: Mark, mark: Mark) -> Mark:

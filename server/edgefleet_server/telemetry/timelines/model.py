@@ -45,12 +45,13 @@ class MarkKind(StrEnum):
     ALERT_OVER = "alert_over"
     DRIFT = "drift"
     DRIFT_OVER = "drift_over"
+    OFFLINE = "offline"
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that happened. kind: deploy, deployed, pause, rollback, alert, alert_over, drift or drift_over. n: how often, where marks
-    that say the same of one step are one. rollout, device: ids, "" where it concerns none.
+    """Something that happened. n: how often, where marks that say the same of one step are one. rollout, device: ids, "" where it concerns
+    none. kind: deploy, deployed, pause, rollback, alert, alert_over, drift, drift_over, offline.
     """
 
     at: datetime

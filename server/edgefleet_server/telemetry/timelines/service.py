@@ -9,14 +9,21 @@ from edgefleet_protocol.heat_limits import heat_limits
 from edgefleet_protocol.ids import ModelName
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.model import EventFilter, EventView
-from edgefleet_server.fleet.presence.model import FleetStep, PresenceSpan, folded, online_shares
+from edgefleet_server.fleet.presence.model import Absence, FleetStep, PresenceSpan, folded, online_shares
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.drift.views import ModelDrift
 from edgefleet_server.telemetry.rollups.model import Dimension, Step, Sums, SystemSums
 from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
 from edgefleet_server.telemetry.signals.model import Scale
 from edgefleet_server.telemetry.timelines.device_steps import message_steps, window_steps
-from edgefleet_server.telemetry.timelines.marks import DEVICE_KINDS, DRIFT_KINDS, KINDS, between, marks_of
+from edgefleet_server.telemetry.timelines.marks import (
+    DEVICE_KINDS,
+    DRIFT_KINDS,
+    KINDS,
+    between,
+    marks_of,
+    marks_of_absences,
+)
 from edgefleet_server.telemetry.timelines.model import MOST_POINTS, DriftLine, LinesBy, Mark, Scope, Timeline
 from edgefleet_server.telemetry.timelines.timeline_figures import (
     Cells,
@@ -76,6 +83,10 @@ class Presence(Protocol):
 
     def device(self, device_id: str, since: datetime, until: datetime) -> Sequence[PresenceSpan]:
         """Return how a device was."""
+        ...
+
+    def absences(self, device_id: str, since: datetime, until: datetime) -> Sequence[Absence]:
+        """Return the newest absences of a device that ended in a span of time, oldest first."""
         ...
 
 
@@ -210,7 +221,10 @@ class TimelineReader:
             # a device may say long after that it went back
             what = EventFilter(device, None, kinds, since, until if device is None else None, of)
             events += self._feed.newest_of(what, MOST_MARKS)
-        return between(marks_of(events, scope, name, step_s), since, until)
+        found = marks_of(events, scope, name, step_s)
+        if device is not None:
+            found += marks_of_absences(self._presence.absences(device, since, until), device, step_s)
+        return sorted(between(found, since, until), key=lambda one: one.at)
 
 
 def check_of(
