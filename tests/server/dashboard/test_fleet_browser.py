@@ -64,6 +64,43 @@ def test_why_a_device_failed_is_found_in_one_click_from_the_overview(visit: Visi
     tab.close()
 
 
+def test_compact_rows_are_lower_and_kept_without_a_script(visit: Visit) -> None:
+    with_browser = visit.context.browser
+    assert with_browser is not None
+    plain = with_browser.new_context(viewport={"width": 1280, "height": 900}, java_script_enabled=False)
+    plain.add_cookies([{"name": COOKIE, "value": visit.context.cookies()[0]["value"], "url": visit.url}])
+    tab = plain.new_page()
+
+    def heights() -> list[float]:
+        found = []
+        for path in ("/devices", "/models", "/profiles", "/rollouts/new"):
+            tab.goto(visit.url + path)
+            box = tab.locator("main tbody tr").first.bounding_box()
+            assert box is not None
+            found.append(box["height"])
+        return found
+
+    roomy = heights()
+    tab.goto(f"{visit.url}/settings/preferences")
+    tab.locator("select[name=density]").select_option("compact")
+    tab.locator("select[name=theme]").select_option("dark")
+    tab.get_by_role("button", name="Save").click()
+    assert [low < high for low, high in zip(heights(), roomy, strict=True)] == [True] * 4
+    tab.emulate_media(media="print", color_scheme="dark")  # on paper dark pages would be white on white
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor + getComputedStyle(document.body).color") == (
+        "rgba(0, 0, 0, 0)rgb(18, 22, 27)"
+    )
+    assert not tab.locator("header.top").is_visible()
+    tab.goto(
+        f"{visit.url}/devices/{visit.failed}"
+    )  # what asks once more opens on paper like all that is folded, above what stands there
+    hidden = tab.locator(".confirm .pop, .range").all()
+    assert hidden
+    assert not any(one.is_visible() for one in hidden)
+    assert tab.locator("h1").is_visible()
+    plain.close()
+
+
 def test_a_square_of_the_map_says_its_device_and_leads_to_it(visit: Visit) -> None:
     tab = visit.page("/")
     square = tab.locator("#map .map i.w").first
