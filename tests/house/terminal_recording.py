@@ -10,6 +10,7 @@ and where motion is not wanted it shows the last frame.
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import os
 import pty
@@ -92,18 +93,20 @@ class Recording:
         )
         os.close(theirs)
         last = time.monotonic()
+        whole = codecs.getincrementaldecoder("utf-8")("replace")  # a read may end within a character
         while True:
             select.select([ours], [], [])
             try:
-                read = os.read(ours, 65536).decode(errors="replace")
+                read = os.read(ours, 65536)
             except OSError:
                 break
             if not read:
                 break
+            text = whole.decode(read)
             moment = time.monotonic()
-            self.show(read, min(moment - last, WAIT_S))
+            self.show(text, min(moment - last, WAIT_S))
             last = moment
-            yield re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", read)
+            yield re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
         os.close(ours)
         process.wait()
 

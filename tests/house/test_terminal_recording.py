@@ -52,3 +52,8 @@ def test_the_film_begins_with_the_first_frame() -> None:
 
 def test_frames_too_short_to_see_are_left_out_but_not_the_last() -> None:
     assert [at for at, _rows in thinned([(0.0, ()), (0.01, ()), (0.5, ()), (0.51, ())])] == [0.01, 0.51]
+
+
+def test_a_character_that_two_reads_share_stays_whole(tmp_path: Path) -> None:
+    line = "import sys; sys.stdout.buffer.write(b'a' + 'é'.encode() * 9000)"
+    assert "".join(Recording()._play(tmp_path, tmp_path, [sys.executable, "-c", line])) == "a" + "é" * 9000
