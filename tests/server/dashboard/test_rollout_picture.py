@@ -248,7 +248,7 @@ def test_an_approval_is_asked_with_the_truth_about_what_was_before(fleet: Fleet)
     first, *others = view.stages
     by_word = replace(first, strata=[replace(one, strength="override") for one in first.strata])
     text = answer(replace(waits, stages=[by_word, *others]), DeviceFlow()).text
-    assert "a person let a stage pass" in text
+    assert "a person promoted a stage" in text
 
 
 def test_nothing_is_counted_of_no_devices(fleet: Fleet) -> None:

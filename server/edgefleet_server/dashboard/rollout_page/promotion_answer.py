@@ -65,7 +65,7 @@ def answer(rollout: RolloutView, flow: DeviceFlow) -> Answer:
 
 def _before_approval(rollout: RolloutView) -> str:
     is_word = any(one.strength == "override" for stage in rollout.stages for one in stage.strata)
-    how = "not all of it by its rules: a person let a stage pass" if is_word else "by its rules"
+    how = "not all of it by its rules: a person promoted a stage" if is_word else "by its rules"
     return f"Everything before it passed, {how}. An approval opens the next stage."
 
 
