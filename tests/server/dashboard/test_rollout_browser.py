@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -237,6 +238,37 @@ def test_the_answer_has_room_on_one_screen_in_the_worst_case(visited: tuple[Flee
     fleet.tick(seconds=2)
     look("It waits for an approval")
     assert problems == []
+
+
+CUT = """() => [...document.querySelectorAll('main *')].filter((one) => one.offsetParent && !one.closest('pre, svg')
+  && one.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map((one) => one.outerHTML.slice(0, 90))"""
+THIN = """() => [...document.querySelectorAll('main td')].filter((one) => one.offsetParent && one.innerText.length > 8
+  && one.getBoundingClientRect().width < 40).map((one) => one.innerText)"""
+PAPER = 702
+"""Px between the margins of A4."""
+
+
+def test_a_report_fits_on_paper_as_tables_without_what_is_only_for_a_screen(
+    visited: tuple[Fleet, str, Browser], story: tuple[Fleet, str, str]
+) -> None:
+    fleet, good, bad = story
+    with served(fleet.house.own_app()) as url:
+        page, problems = signed_in(fleet, url, visited[2])
+        page.emulate_media(media="print")
+        page.set_viewport_size({"width": PAPER, "height": 1000})
+        for rollout, most in ((good, 9), (bad, 8)):
+            page.goto(f"{url}/rollouts/{rollout}?report")
+            assert page.evaluate(CUT) == []
+            assert page.evaluate(THIN) == [], "no column is so narrow that its words stand letter below letter"
+            assert page.locator("#rollout-devices thead").evaluate("(one) => getComputedStyle(one).display") == (
+                "table-header-group"
+            )
+            for screen in ("#rollout-devices form", "#timeline", ".top", ".bottom"):
+                assert not page.locator(screen).first.is_visible(), screen
+            assert page.locator("#all-stages h3").first.is_visible()
+            pages = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4", prefer_css_page_size=True)))
+            assert 2 <= pages <= most
+        assert problems == []
 
 
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (1280, True)])
