@@ -62,10 +62,10 @@ def first_look(parts: Parts, app: FastAPI) -> FirstLook:
     overview, lists = _overview(parts, _charts(parts)), parts.fleet.lists
 
     def look() -> None:
-        overview.overview(MapQuery(), Asked())
-        lists.page(DeviceQuery(order=Order.HEALTH))
         app.openapi()
         compile_ahead("login.html", "fleet/overview.html", "fleet/list.html")
+        overview.overview(MapQuery(), Asked())
+        lists.page(DeviceQuery(order=Order.HEALTH))
 
     return FirstLook(look, parts.clock)
 
