@@ -9,20 +9,25 @@ are said to have sent: the messages are given to the server's own intake.
 from __future__ import annotations
 
 import datetime as dt
+import html
+import re
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urljoin
 
 import msgspec
 from playwright.sync_api import Browser, expect
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.gateway.broker.model import find_mosquitto
+from tests.house.page_pictures import OTHERS, Walk, kind_of, places
 from tests.journeys.fleet import ALL, PROVING, Fleet, Rolling, bundle, enrolled, nan_bundle, show_nan
 from tests.journeys.page_reader import WAYS, Reader
 from tests.journeys.road import Road
@@ -38,6 +43,7 @@ PUMPS: Final = FOUR * len(SITES)
 """Devices that only send what they see: what drifts at a site is told from chance where several devices say it."""
 FIRST: Final = 2
 HELD: Final = {"name": "canary", "size": {"count": FIRST}, "soak": "10m"}
+ALIKE: Final = 3
 FOLD: Final = 800
 """Height of the screen on which a question must be answered."""
 LOWEST = """(places) => Math.max(...places.flatMap((one) => [...document.querySelectorAll(one)])
@@ -236,6 +242,44 @@ def focus_kept(reader: Reader, world: World) -> None:
     expect(inside).to_be_focused()
     page.keyboard.press("Shift+Tab")
     assert page.evaluate("document.getElementById('roll-back').contains(document.activeElement)")
+
+
+def lost_links(reader: Reader) -> list[str]:
+    """Follow the links of the pages that the navigation leads to, and of what they lead to; return those that lead nowhere.
+
+    Of links that differ in their query alone, ALIKE are followed; a part of a page has to be on it.
+    """
+    pages: dict[str, tuple[int, str]] = {}
+    links: dict[str, str] = {}
+    alike: Counter[str] = Counter()
+
+    def shown(path: str) -> tuple[int, str]:
+        if path not in pages:
+            answer = reader.context.request.get(reader.url + path)
+            is_page = answer.headers.get("content-type", "").startswith("text/html")
+            pages[path] = (answer.status, answer.text() if is_page else "")
+        return pages[path]
+
+    walk = Walk(begin=[one for one in places() if one not in OTHERS])
+    for _name, path in walk:
+        text = shown(path)[1]
+        walk.follow(text)
+        for link in re.findall(r'href="([^"]+)"', text):
+            links.setdefault(html.unescape(urljoin(path, link)), path)
+    lost = []
+    for link, place in links.items():
+        path, _, part = link.partition("#")
+        if not path.startswith("/") or path.startswith(("/static", "/preferences", "/help/")):
+            continue
+        bare = path.partition("?")[0]
+        alike[kind_of(path) or bare] += path not in pages
+        if path not in pages and alike[kind_of(path) or bare] > ALIKE:
+            continue
+        status, text = shown(path)
+        if status >= 400 or (part and text and f'id="{html.escape(part)}"' not in text):
+            lost.append(f"{status} {link} on {place}")
+    assert len(links) > ALIKE * ALIKE
+    return lost
 
 
 STORIES: Final[Mapping[str, tuple[Story, int, int]]] = {

@@ -19,6 +19,7 @@ from tests.journeys.page_stories import (
     STORIES,
     World,
     focus_kept,
+    lost_links,
     made_on,
     readers,
     steered_without_scripts,
@@ -86,12 +87,16 @@ def test_a_question_is_answered_in_few_acts(world: World, windows: dict[str, Rea
     print(tell(story, windows[way], world))
 
 
+def test_no_link_leads_nowhere(windows: dict[str, Reader]) -> None:
+    assert lost_links(windows["mouse"]) == []
+
+
 def test_a_rollout_is_created_watched_paused_and_rolled_back(fleet: Fleet, desk: Reader) -> None:
     base = fleet.base("mouse")
     fleet.publish("mouse@1.1.0", bundle("mouse", "1.1.0"))
     page = desk.begin("/rollouts/new")
     page.get_by_role("link", name="mouse@1.1.0").click()
-    page.get_by_role("textbox", name="Selector").fill(fleet.selector)
+    page.get_by_role("combobox", name="Selector").fill(fleet.selector)
     page.get_by_role("button", name="Next: strategy").click()
     page.locator("input[name=strategy][value=canary]").check()
     page.get_by_role("button", name="Next: review").click()
@@ -124,7 +129,7 @@ def test_the_same_by_keyboard_alone(fleet: Fleet, keys: Reader) -> None:
     keys.go(page.locator("main").get_by_role("link", name="New rollout").first)
     keys.write(page.get_by_role("combobox", name="Release"), "keys@1.1.0")
     keys.go(page.get_by_role("button", name="Next: devices"))
-    keys.write(page.get_by_role("textbox", name="Selector"), fleet.selector)
+    keys.write(page.get_by_role("combobox", name="Selector"), fleet.selector)
     keys.go(page.get_by_role("button", name="Next: strategy"))
     keys.go(page.get_by_role("button", name="Next: review"))
     keys.go(page.get_by_role("button", name="Start rollout"))
