@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -36,10 +36,11 @@ from tests.server.dashboard.fleet import ORT, Fleet  # noqa: E402
 from edgefleet_protocol.ids import ModelName  # noqa: E402
 from edgefleet_protocol.sketch import LatencySketch  # noqa: E402
 from edgefleet_server.access.model import Role  # noqa: E402
+from edgefleet_server.composition.container import Parts  # noqa: E402
 from edgefleet_server.dashboard.timelines.charts import SPANS  # noqa: E402
 from edgefleet_server.process.gc_tuning import collect_seldom, settle  # noqa: E402
 from edgefleet_server.telemetry.rollups import store  # noqa: E402
-from edgefleet_server.telemetry.rollups.model import SCALES  # noqa: E402
+from edgefleet_server.telemetry.rollups.model import SCALES, Cohort  # noqa: E402
 from edgefleet_server.telemetry.rollups.rollup_writer import MODEL, NO_BUNDLE, SYSTEM  # noqa: E402
 from edgefleet_server.telemetry.rollups.step_fold import ALL  # noqa: E402
 from edgefleet_server.telemetry.rollups.tables import TelemetryCohort  # noqa: E402
@@ -144,18 +145,38 @@ def _timed(act: Callable[[], Any], rounds: int) -> dict[str, float]:
 
 def seed(fleet: Fleet, devices: int) -> int:
     """Write the roll-ups of a month; return how many rows."""
-    house = fleet.house
     for model, version in MODELS:
         fleet.release(f"{model}@{version}", ORT)
-    house.parts.fleet.groups.create("berlin", "site=site-0", "ann")
-    end = int(house.clock.now().timestamp())
-    cohorts = [(profile, site, groups) for profile in PROFILES for site in SITES for groups in GROUPS]
-    with house.parts.db.session() as session:
-        for number, (profile, site, groups) in enumerate(cohorts, 1):
-            session.add(TelemetryCohort(id=number, digest=f"{number}", profile=profile, site=site, groups=list(groups)))
+    fleet.parts.fleet.groups.create("berlin", "site=site-0", "ann")
+    spans = {scale: timedelta(days=DAYS if scale > WINDOW_S else 2) for scale in SCALES[1:]}
+    bundles = [(*one, "a" * 64) for one in MODELS]
+    return write_rollups(fleet.parts, devices, bundles, cohorts_of(PROFILES, SITES, GROUPS), spans)
+
+
+def cohorts_of(profiles: Sequence[str], sites: Sequence[str], groups: Sequence[Sequence[str]]) -> list[Cohort]:
+    """Return a cohort for each of what devices have in common."""
+    return [Cohort(profile, site, tuple(some)) for profile in profiles for site in sites for some in groups]
+
+
+def write_rollups(
+    parts: Parts,
+    devices: int,
+    bundles: Sequence[tuple[str, str, str]],
+    cohorts: Sequence[Cohort],
+    spans: Mapping[int, timedelta],
+) -> int:
+    """Write roll-ups until now; return how many rows. bundles: model, version, digest; spans: how far back, by scale."""
+    end = int(parts.clock.now().timestamp())
+    with parts.db.session() as session:
+        for number, one in enumerate(cohorts, 1):
+            session.add(
+                TelemetryCohort(
+                    id=number, digest=f"{number}", profile=one.profile, site=one.site, groups=list(one.groups)
+                )
+            )
         session.flush()
         every = (ALL, *range(1, len(cohorts) + 1))
-        keys = [(MODEL, *model, "a" * 64, "active", cohort) for model in MODELS for cohort in every]
+        keys = [(MODEL, *bundle, "active", cohort) for bundle in bundles for cohort in every]
         keys += [(SYSTEM, *NO_BUNDLE, cohort) for cohort in every]
         store.add_series(session, keys)
         session.flush()
@@ -163,16 +184,16 @@ def seed(fleet: Fleet, devices: int) -> int:
     rng = random.Random(1)
     shapes = [_sketch(rng, 4 + which) for which in range(8)]
     total = 0
-    for scale in SCALES[1:]:
-        span = (DAYS if scale > 900 else 2) * 86_400
+    for scale, span in spans.items():
+        begin = (end - int(span.total_seconds())) // scale * scale
         for key, number in numbers.items():
             share = devices if key[5] == ALL else devices // len(cohorts)
             rows = [
                 {"scale_s": scale, "series_id": number, "at": at, "sums": _row(key, share, scale, shapes, at)}
-                for at in range((end - span) // scale * scale, end, scale)
+                for at in range(begin, end, scale)
             ]
             total += len(rows)
-            with house.parts.db.session() as session:
+            with parts.db.session() as session:
                 store.set_rows(session, rows)
     return total
 

@@ -1,6 +1,7 @@
-"""The overview of a large fleet and its map in a real browser: time to the first byte, first paint, bytes, time of a frame while panning.
+"""The overview of a large fleet, its map and other pages in a real browser: first byte, first paint, bytes, a frame while panning.
 
-Prints one JSON object. The fleet, the server and the client are those of `fleet_page`. Figures, with what they are held to:
+Prints one JSON object. The fleet, the server and the client are those of `fleet_page`, what happens in it that of `_busy_fleet`. Figures,
+with what they are held to:
 - overview_ttfb_p95_ms, map_ttfb_p95_ms: from the request to the first byte, of the page and of what its script reads (50 ms);
 - first_ms: the first of each, LOOKED_AT_S after the server's start, which reads what takes long by itself;
 - cpu_ms: processor time of the server for one of each, what is left of it when the machine is busy;
@@ -9,7 +10,8 @@ Prints one JSON object. The fleet, the server and the client are those of `fleet
 - frame_p95_ms: main thread of the browser, script and paint, for one frame while the pointer drags the map, all of it in view (8 ms);
   zoomed_p95_ms: the same where squares have their shapes;
 - elements_p95_ms: the alternative in the same run, each square an element of the document, and the same drag;
-  elements_made_ms: to make these elements.
+  elements_made_ms: to make these elements;
+- NAME_ttfb_p95_ms, NAME_fcp_ms, NAME_wire_kb: the same of each of PAGES, a browser's first one (50 ms, 400 ms, 120 kB); NAME_nodes.
 
     python bench/fleet_map.py [--devices 10000] [--devices 100000] [--rounds 25] [--frames 120] [--screenshots DIR]
 """
@@ -30,20 +32,31 @@ import httpx
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench import fleet_page  # noqa: E402
-from tests.support.servers import ApiHouse  # noqa: E402
+from bench import _busy_fleet, fleet_page  # noqa: E402
+from tests.server.dashboard.fleet import Fleet  # noqa: E402
 
 from edgefleet_agent.reporting.collector import cpu_s  # noqa: E402
 from edgefleet_server.access.model import Role  # noqa: E402
 from edgefleet_server.clock import SystemClock  # noqa: E402
 from edgefleet_server.dashboard.core.login import COOKIE  # noqa: E402
 
+PATHS = {"overview": "/", "map": "/map"}
+PAGES = {
+    "models": "/models",
+    "model": "/models/digits",
+    "device": f"/devices/{fleet_page.device_id(3)}",
+    "drift": "/drift",
+    "rollouts": "/rollouts",
+    "alerts": "/alerts",
+}
+PAGE_GOALS = {"ttfb_p95_ms": 50.0, "fcp_ms": 400.0, "wire_kb": 120.0}
 GOALS = {
     "overview_ttfb_p95_ms": 50.0, "map_ttfb_p95_ms": 50.0, "fcp_ms": 400.0, "wire_kb": 120.0, "frame_p95_ms": 8.0,
     "zoomed_p95_ms": 8.0,
+    **{f"{name}_{figure}": goal for name in PAGES for figure, goal in PAGE_GOALS.items()},
 }  # fmt: skip
 LOOKED_AT_S = 15.0
-PATHS = {"overview": "/", "map": "/map"}
+NODES = "document.querySelectorAll('*').length"
 FRAME = frozenset(
     (
         "FireAnimationFrame", "UpdateLayoutTree", "Layout", "PrePaint", "Paint", "Layerize", "Commit", "EventDispatch", "HitTest",
@@ -81,21 +94,23 @@ def main() -> int:
 
 
 def _one(folder: Path, devices: int, args: argparse.Namespace) -> dict[str, Any]:
-    house = ApiHouse(folder, clock=SystemClock())
-    fleet_page.seed(house.parts, devices)
-    token = house.token(Role.OPERATOR)
-    house.close()
+    fleet = Fleet(folder, clock=SystemClock())
+    began = time.perf_counter()
+    _busy_fleet.fill(fleet, devices)
+    seeded_s = time.perf_counter() - began
+    token = fleet.house.token(Role.OPERATOR)
+    fleet.close()
     with fleet_page.server(folder) as (url, pid):
         with httpx.Client(base_url=url, headers={"accept-encoding": "gzip"}, timeout=60) as client:
             cookie = client.post("/login", data={"token": token}).cookies[COOKIE]
             figures = _first_bytes(client, args.rounds, pid)
-        return figures | _looks(url, cookie, args, devices)
+        return {"seeded_s": round(seeded_s, 1)} | figures | _looks(url, cookie, args, devices)
 
 
 def _first_bytes(client: httpx.Client, rounds: int, pid: int) -> dict[str, Any]:
     found: dict[str, Any] = {"cpu_ms": {}, "first_ms": {}}
     time.sleep(LOOKED_AT_S)
-    for name, path in PATHS.items():
+    for name, path in (PATHS | PAGES).items():
         found["first_ms"][name] = round(fleet_page.first_byte_ms(client, path), 1)
         before_s = cpu_s(pid)
         times = sorted(fleet_page.first_byte_ms(client, path) for _ in range(rounds))
@@ -110,7 +125,7 @@ def _looks(url: str, cookie: str, args: argparse.Namespace, devices: int) -> dic
         page.goto(url, wait_until="load")
         page.wait_for_selector(".atlas canvas", state="visible")
         page.wait_for_timeout(300)
-        wire, nodes = sum(sizes), page.evaluate("document.querySelectorAll('*').length")
+        wire, nodes = sum(sizes), page.evaluate(NODES)
         if args.screenshots is not None:
             args.screenshots.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=args.screenshots / f"overview-{devices}.png", full_page=True)
@@ -118,10 +133,7 @@ def _looks(url: str, cookie: str, args: argparse.Namespace, devices: int) -> dic
         for _ in range(6):
             page.click('[data-zoom="2"]')
         zoomed = _dragged(page, ".atlas canvas", args.frames)
-        paints = []
-        for _ in range(max(1, args.rounds // 3)):
-            page.goto(url, wait_until="load")
-            paints.append(fleet_page.painted(page))
+        fcp_ms = _painted_ms(page, url, args.rounds)
         letters = page.evaluate(
             "fetch('/map').then((a) => a.json()).then((m) => m.groups.map((g) => g.letters).join(''))"
         )
@@ -129,8 +141,15 @@ def _looks(url: str, cookie: str, args: argparse.Namespace, devices: int) -> dic
         page.evaluate(ELEMENTS, letters)
         made_ms = (time.perf_counter() - began) * 1000
         elements = _dragged(page, ".atlas .map", min(args.frames, 40))
-    return {
-        "fcp_ms": round(statistics.median(paints), 1),
+        pages: dict[str, float] = {}
+        for name, path in PAGES.items():
+            pages |= {
+                f"{name}_{figure}": value for figure, value in _of_page(page, url + path, sizes, args.rounds).items()
+            }
+            if args.screenshots is not None:
+                page.screenshot(path=args.screenshots / f"{name}-{devices}.png", full_page=True)
+    return pages | {
+        "fcp_ms": fcp_ms,
         "wire_kb": round(wire / 1000, 1),
         "nodes": nodes,
         "frames": [len(one) for one in (whole, zoomed, elements)],
@@ -141,6 +160,24 @@ def _looks(url: str, cookie: str, args: argparse.Namespace, devices: int) -> dic
         "elements_made_ms": round(made_ms, 1),
         "console": problems,
     }
+
+
+def _of_page(page: Any, address: str, sizes: list[int], rounds: int) -> dict[str, float]:
+    """Return first paint, and bytes of a page with all that it loads where the browser has nothing of it."""
+    page.context.new_cdp_session(page).send("Network.clearBrowserCache")
+    sizes.clear()
+    page.goto(address, wait_until="load")
+    page.wait_for_timeout(300)
+    figures = {"wire_kb": round(sum(sizes) / 1000, 1), "nodes": page.evaluate(NODES)}
+    return figures | {"fcp_ms": _painted_ms(page, address, rounds)}
+
+
+def _painted_ms(page: Any, address: str, rounds: int) -> float:
+    paints = []
+    for _ in range(max(1, rounds // 3)):
+        page.goto(address, wait_until="load")
+        paints.append(fleet_page.painted(page))
+    return round(statistics.median(paints), 1)
 
 
 def _part(times: Sequence[float], share: float) -> float:

@@ -59,6 +59,7 @@ from edgefleet_server.telemetry.tables import TelemetryBatch, TelemetryWindow  #
 
 GOALS = {"ttfb_p95_ms": 50.0, "fcp_ms": 400.0, "turn_ms": 150.0, "search_ms": 350.0, "wire_kb": 60.0, "nodes": 1500}
 PROFILES = ("raspberry-pi-5-ort", "raspberry-pi-4-litert", "generic-x86_64-ort", "generic-aarch64-ort")
+SITES = ("berlin", "hamburg", "wien", "graz")
 GROUPS = {"berlin": "site=berlin", "line-4": "line=4", "prod": "env=prod,status!=revoked", "slow": "free_mb<800"}
 LISTS = {
     "all": "/devices",
@@ -74,6 +75,7 @@ LISTS = {
     "overview": "/",
 }
 WINDOWS = 8
+NO_BUNDLE = "a" * 64
 ROWS = 5_000
 FCP = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
@@ -234,18 +236,24 @@ def _until_painted(page: Any, act: str) -> float:
     return float(page.evaluate("performance.timeOrigin")) + painted(page) - began
 
 
-def seed(parts: Parts, devices: int) -> None:
-    """Write a fleet: every fourth device has trouble of one kind or another; telemetry is WINDOWS windows of each."""
+def seed(parts: Parts, devices: int, digests: Mapping[str, str] | None = None) -> None:
+    """Write a fleet: every fourth device has trouble of one kind or another; telemetry is WINDOWS windows of each.
+
+    digests: of bundles that there are, by target.
+    """
+    known = digests or {}
     now = parts.clock.now()
     for start in range(0, devices, ROWS):
         numbers = range(start, min(devices, start + ROWS))
         with parts.db.session() as session:
             connection = session.connection()
-            connection.execute(insert(FleetDevice), [_device(n, now) for n in numbers])
-            connection.execute(insert(FleetDesired), [_desired(n, now) for n in numbers])
-            connection.execute(insert(FleetModelState), [_state(n, now) for n in numbers])
+            connection.execute(insert(FleetDevice), [_device(n, now, known) for n in numbers])
+            connection.execute(insert(FleetDesired), [_desired(n, now, known) for n in numbers])
+            connection.execute(insert(FleetModelState), [_state(n, now, known) for n in numbers])
             connection.execute(insert(TelemetryBatch), [_batch(n, now) for n in numbers])
-            connection.execute(insert(TelemetryWindow), [_window(n, k, now) for k in range(WINDOWS) for n in numbers])
+            connection.execute(
+                insert(TelemetryWindow), [_window(n, k, now, known) for k in range(WINDOWS) for n in numbers]
+            )
             connection.execute(insert(FleetEvent), [_event(n, now) for n in numbers])
     for name, selector in GROUPS.items():
         parts.fleet.groups.create(name, selector, "ann")
@@ -262,17 +270,32 @@ def _version(number: int) -> str:
     return "1.1.0" if number % 10 < 7 else "1.0.0"
 
 
-def _model(number: int, gen: int) -> dict[str, Any]:
-    profile = PROFILES[number % 4]
-    target = f"digits/{_version(number)}/{profile}.bundle"
+def site_of(number: int) -> str:
+    """Return where a device stands."""
+    return SITES[number // 7 % 4]
+
+
+def target_of(version: str, number: int) -> str:
+    """Return the target of a version's bundle for a device."""
+    return f"digits/{version}/{PROFILES[number % 4]}.bundle"
+
+
+def running_target(number: int) -> str:
+    """Return the target of the bundle that a device runs."""
+    return target_of(_version(number), number)
+
+
+def _model(number: int, gen: int, digests: Mapping[str, str]) -> dict[str, Any]:
+    target = running_target(number)
+    sha256 = digests.get(target, NO_BUNDLE)
     failed = number % 40 == 3
     return {
         "model": "digits",
         "phase": "rolled_back" if failed else "committed",
         "active_target": target,
-        "active_sha256": "a" * 64,
-        "previous_target": f"digits/1.0.0/{profile}.bundle",
-        "wanted_sha256": "a" * 64,
+        "active_sha256": sha256,
+        "previous_target": target_of("1.0.0", number),
+        "wanted_sha256": sha256,
         "gen": gen,
         "slot": "a",
         "serving": True,
@@ -282,7 +305,7 @@ def _model(number: int, gen: int) -> dict[str, Any]:
     }
 
 
-def _device(number: int, now: Any) -> dict[str, Any]:
+def _device(number: int, now: Any, digests: Mapping[str, str]) -> dict[str, Any]:
     gen = 3
     return {
         "id": device_id(number),
@@ -290,7 +313,7 @@ def _device(number: int, now: Any) -> dict[str, Any]:
         "arch": "x86_64" if number % 4 == 2 else "aarch64",
         "public_key": "-----BEGIN PUBLIC KEY-----\n" + "A" * 160,
         "labels": {
-            "site": ("berlin", "hamburg", "wien", "graz")[number // 7 % 4],
+            "site": site_of(number),
             "line": str(number // 3 % 12),
             "env": "prod" if number % 5 else "test",
             "rack": f"r{number % 977}",
@@ -311,16 +334,23 @@ def _device(number: int, now: Any) -> dict[str, Any]:
             "refused_code": "",
             "refused_reason": "",
             "agent_version": "0.1.0",
-            "models": [_model(number, gen)],
+            "models": [_model(number, gen, digests)],
             "facts": {"disk_free_bytes": 10**9, "kernel": "6.1"},
         },
         "free_mb": 700 + number % 900,
     }
 
 
-def _desired(number: int, now: Any) -> dict[str, Any]:
-    target = f"digits/{'1.1.0' if number % 10 < 8 else '1.0.0'}/{PROFILES[number % 4]}.bundle"
-    ref = {"target": target, "sha256": "a" * 64, "length": 123_456, "rollout": None, "attempt": 1, "not_before": None}
+def _desired(number: int, now: Any, digests: Mapping[str, str]) -> dict[str, Any]:
+    target = target_of("1.1.0" if number % 10 < 8 else "1.0.0", number)
+    ref = {
+        "target": target,
+        "sha256": digests.get(target, NO_BUNDLE),
+        "length": 123_456,
+        "rollout": None,
+        "attempt": 1,
+        "not_before": None,
+    }
     return {
         "device_id": device_id(number),
         "gen": 3,
@@ -337,15 +367,15 @@ def _desired(number: int, now: Any) -> dict[str, Any]:
     }
 
 
-def _state(number: int, now: Any) -> dict[str, Any]:
-    model = _model(number, 3)
+def _state(number: int, now: Any, digests: Mapping[str, str]) -> dict[str, Any]:
+    model = _model(number, 3, digests)
     failed = model["phase"] == "rolled_back"
     return {
         "device_id": device_id(number),
         "model": "digits",
         "version": _version(number),
         "active_target": model["active_target"],
-        "active_sha256": "a" * 64,
+        "active_sha256": model["active_sha256"],
         "phase": model["phase"],
         "assignment": "rolled_back" if failed else "healthy",
         "error_class": model["error_class"],
@@ -367,11 +397,12 @@ for _n in range(40):
     _SKETCHES.append((msgspec.msgpack.encode(_sketch.packed()), (_sketch.quantile_s(0.95) or 0.0) * 1000))
 
 
-def _window(number: int, which: int, now: Any) -> dict[str, Any]:
+def _window(number: int, which: int, now: Any, digests: Mapping[str, str]) -> dict[str, Any]:
     latency, p95_ms = _SKETCHES[(number + which * 7) % len(_SKETCHES)]
     at = now - timedelta(minutes=15 * (WINDOWS - which))
     return {
-        "device_id": device_id(number), "model": "digits", "lane": "active", "sha256": "a" * 64, "version": _version(number),
+        "device_id": device_id(number), "model": "digits", "lane": "active",
+        "sha256": digests.get(running_target(number), NO_BUNDLE), "version": _version(number),
         "t0": at, "length_s": 900, "received_at": at, "n": 900, "errors": number % 3, "timeouts": 0, "nonfinite": 0,
         "crashes": 0, "latency": latency, "latency_p95_ms": p95_ms, "classes": b"\x90", "worker_rss_bytes": 10**8,
         "worker_cpu_s": 1.5, "joules_per_answer": -1.0, "shadow": None,

@@ -52,7 +52,7 @@ from edgefleet_server.registry.rules import Outcome
 from edgefleet_server.registry.tables import BundleRow, ReleaseRow
 from edgefleet_server.registry.version_order import downgrade
 from edgefleet_server.registry.views import attempt_of, bundle_view, model_view, ref_of, release_view, source_view
-from edgefleet_server.registry.withdrawals import Jobs, WithdrawalBook, check_not_removed, unknown_release
+from edgefleet_server.registry.withdrawals import Jobs, WithdrawalBook, check_not_removed, known_release
 
 DEFAULT_MAX_BLOB_BYTES = 2 * 1024 * 1024 * 1024
 KEPT_ATTEMPTS: Final = 50
@@ -279,7 +279,7 @@ class RegistryService:
         Raises ReleaseUnknownError, ReleaseWithdrawnError, BlobUnknownError.
         """
         with self._db.session() as session:
-            release = _release_row(session, bundle.ref, lock=True)
+            release = known_release(session, bundle.ref, lock=True)
             if release.withdrawn_at is not None:
                 raise withdrawn_error(bundle.ref, release.withdrawn_reason)
             stored = store.blob_lengths(session, [bundle.sha256, bundle.leaves])
@@ -306,7 +306,7 @@ class RegistryService:
     def refresh_state(self, ref: ReleaseRef) -> ReleaseState:
         """Bring a release's state in line with its jobs and bundles. Joins the caller's transaction."""
         with self._db.session() as session:
-            return self._refresh_state(session, _release_row(session, ref, lock=True))
+            return self._refresh_state(session, known_release(session, ref, lock=True))
 
     def _refresh_state(self, session: Session, row: ReleaseRow) -> ReleaseState:
         assert row.id is not None
@@ -328,7 +328,12 @@ class RegistryService:
     def release(self, ref: ReleaseRef) -> ReleaseView:
         """Return a release, also by an alias, with its bundles and jobs. Raises ReleaseUnknownError."""
         with self._db.read() as session:
-            return self._view(session, [_release_row(session, self.aliases.resolve(ref))])[0]
+            return self._view(session, [known_release(session, self.aliases.resolve(ref))])[0]
+
+    def releases_of(self, refs: Sequence[ReleaseRef]) -> dict[ReleaseRef, ReleaseView]:
+        """Return those of these releases that there are, each as `release` does."""
+        with self._db.read() as session:
+            return {one.ref: one for one in self._view(session, store.find_releases(session, refs))}
 
     def keep_deployable(self, ref: ReleaseRef) -> None:
         """Let nobody withdraw or delete a release until the caller's transaction ends.
@@ -372,7 +377,7 @@ class RegistryService:
         with self._db.read() as session:
             found = store.refs_of(session, ref)
             if not found:
-                _release_row(session, ref)
+                known_release(session, ref)
             return [(ProfileName(profile), target, Sha256(sha256), n) for profile, target, sha256, n in found]
 
     def bundles_by_digest(self, digests: Sequence[str]) -> dict[Sha256, BundleView]:
@@ -419,7 +424,7 @@ class RegistryService:
     def source_of(self, ref: ReleaseRef) -> SourceView:
         """Return what a release was made of. Raises ReleaseUnknownError."""
         with self._db.read() as session:
-            return source_view(_release_row(session, ref))
+            return source_view(known_release(session, ref))
 
     def models(self, page: PageRequest) -> Page[ModelView]:
         """Return one page of models by name."""
@@ -489,10 +494,3 @@ def _refusal(outcome: Outcome, stored: ReleaseRow, wanted: ReleaseRow) -> Edgefl
         f"{ref} exists with different content (differs in: {parts})",
         next_step="publish under a new version; a version with a signed bundle never changes its content",
     )
-
-
-def _release_row(session: Session, ref: ReleaseRef, *, lock: bool = False) -> ReleaseRow:
-    row = store.find_release(session, ref, lock=lock)
-    if row is None:
-        raise unknown_release(ref)
-    return row

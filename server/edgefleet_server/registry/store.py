@@ -76,6 +76,14 @@ def find_release(session: Session, ref: ReleaseRef, *, lock: bool = False) -> Re
     return session.scalars(query).one_or_none()
 
 
+def find_releases(session: Session, refs: Sequence[ReleaseRef]) -> list[ReleaseRow]:
+    """Return the rows of those of these releases that there are."""
+    pairs = [(ref.model, ref.version) for ref in refs]
+    return list(
+        session.scalars(select(ReleaseRow).where(tuple_(col(ReleaseRow.model), col(ReleaseRow.version)).in_(pairs)))
+    )
+
+
 def ensure_release(session: Session, row: ReleaseRow) -> bool:
     """Insert a release unless its name and version exist; return whether this call inserted it."""
     return insert_new(session, ReleaseRow, row.model_dump(exclude={"id"}))

@@ -67,7 +67,7 @@ class WithdrawalBook:
     def check_deployable(self, ref: ReleaseRef) -> None:
         """Raise ReleaseUnknownError or ReleaseWithdrawnError for a release that cannot be deployed; it may be withdrawn right after."""
         with self._db.read() as session:
-            row = _known(store.find_release(session, ref), ref)
+            row = known_release(session, ref)
             if row.withdrawn_at is not None:
                 raise withdrawn_error(ref, row.withdrawn_reason)
 
@@ -85,12 +85,12 @@ class WithdrawalBook:
         """Let nobody publish, deploy or change a release until the caller's transaction ends. Raises ReleaseUnknownError."""
         with self._db.session() as session:
             store.lock_model(session, ref.model)
-            _known(store.find_release(session, ref, lock=True), ref)
+            known_release(session, ref, lock=True)
 
     def withdraw(self, ref: ReleaseRef, by: str, reason: str) -> bool:
         """Note that a release may not be deployed any more; return False when it was withdrawn before. Raises ReleaseUnknownError."""
         with self._db.session() as session:
-            row = _known(store.find_release(session, ref, lock=True), ref)
+            row = known_release(session, ref, lock=True)
             if row.withdrawn_at is not None:
                 return False
             row.withdrawn_at, row.withdrawn_by, row.withdrawn_reason = self._clock.now(), by[:80], reason
@@ -105,7 +105,7 @@ class WithdrawalBook:
         """
         with self._db.session() as session:
             store.lock_model(session, ref.model)
-            row = _known(store.find_release(session, ref, lock=True), ref)
+            row = known_release(session, ref, lock=True)
             named = store.blobs_of(session, row) | {job.report for job in self._jobs.jobs_of([ref]).get(ref, ())}
             store.lock_blobs(session, named)  # before it is asked who else names them: a publication may be about to
             self._jobs.forget(ref)
@@ -141,6 +141,11 @@ class WithdrawalBook:
 def unknown_release(ref: ReleaseRef) -> ReleaseUnknownError:
     """Return the refusal of a release that is not there."""
     return ReleaseUnknownError(f"there is no release {ref}", next_step="`edgectl release list` shows all releases")
+
+
+def known_release(session: Session, ref: ReleaseRef, *, lock: bool = False) -> ReleaseRow:
+    """Return the row of a release; `lock`: as `store.find_release`. Raises ReleaseUnknownError."""
+    return _known(store.find_release(session, ref, lock=lock), ref)
 
 
 def _known(row: ReleaseRow | None, ref: ReleaseRef) -> ReleaseRow:

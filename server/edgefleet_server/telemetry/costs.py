@@ -39,9 +39,12 @@ MAX_BUNDLES: Final = 128
 MAX_DEVICES: Final = 32
 MAX_WINDOWS: Final = 8
 MAX_PAIRS: Final = 20_000
-"""Pairs of bundle and device that are looked through."""
+MAX_NAMED: Final = 1_000
+"""Pairs of bundle and device that are looked through, and devices of one bundle: of a large fleet one would take the room of all others."""
 REACH: Final = timedelta(days=30)
 KEPT_S: Final = 15.0
+PATIENCE: Final = 50
+"""Fitting takes a fiftieth of the time at most, however many devices report."""
 
 _Examples = list[tuple[BundleView, Example]]
 
@@ -125,7 +128,7 @@ class CostService:
         now_s = self._clock.monotonic_s()
         with self._lock:
             kept = self._kept.get(profile)
-        if kept is not None and not is_fresh and now_s - kept[0] < KEPT_S:
+        if kept is not None and not is_fresh and now_s < kept[0]:
             return kept[1], kept[2]
         with self._db.read():
             bundles = self._registry.newest_bundles(profile, MAX_BUNDLES)
@@ -138,8 +141,9 @@ class CostService:
         used = distinct([example for _, example in found])
         model = fit_profile(profile, used)
         examples = [(bundle, example) for bundle, example in found if any(example is one for one in used)]
+        took_s = self._clock.monotonic_s() - now_s
         with self._lock:
-            self._kept[profile] = (now_s, model, examples)
+            self._kept[profile] = (now_s + max(KEPT_S, PATIENCE * took_s), model, examples)
         return model, examples
 
     def _observed(self, bundles: Sequence[BundleView]) -> dict[str, Observation]:
@@ -148,7 +152,12 @@ class CostService:
         since = self._clock.now() - REACH
         windows: dict[str, dict[str, list[DeviceWindow]]] = {digest: {} for digest in wanted}
         with self._db.read() as session:
-            reporting = store.reporting_devices(session, list(wanted), since, min_answers=MIN_ANSWERS, limit=MAX_PAIRS)
+            each = min(MAX_NAMED, MAX_PAIRS // max(1, len(wanted)))
+            reporting = [
+                (digest, device)
+                for digest in sorted(wanted)
+                for device in store.reporting_devices(session, digest, since, min_answers=MIN_ANSWERS, limit=each)
+            ]
             profiles = self._profiles_of(sorted({device for _, device in reporting}))
             heard = _heard(reporting, wanted, profiles)
             rows = store.loaded_windows(

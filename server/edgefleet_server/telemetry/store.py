@@ -138,19 +138,11 @@ def newest_of_bundle(session: Session, sha256: str, since: datetime, limit: int)
     return session.execute(statement).scalars().all()
 
 
-def reporting_devices(
-    session: Session, digests: Sequence[str], since: datetime, *, min_answers: int, limit: int
-) -> list[tuple[str, str]]:
-    """Return (bundle digest, device) of those that sent windows with enough answers, in order, at most so many."""
-    row = TelemetryWindow
-    statement = (
-        select(col(row.sha256), col(row.device_id))
-        .where(*_loaded(digests, since, min_answers))
-        .distinct()
-        .order_by(col(row.sha256), col(row.device_id))
-        .limit(limit)
-    )
-    return [(digest, device) for digest, device in session.execute(statement)]
+def reporting_devices(session: Session, sha256: str, since: datetime, *, min_answers: int, limit: int) -> list[str]:
+    """Return the devices that sent windows of a bundle with enough answers, in order, at most so many."""
+    device = col(TelemetryWindow.device_id)
+    statement = select(device).where(*_loaded([sha256], since, min_answers)).distinct().order_by(device).limit(limit)
+    return list(session.execute(statement).scalars())
 
 
 def devices_of_lane(session: Session, digests: Sequence[str], lane: str, since: datetime, *, limit: int) -> list[str]:

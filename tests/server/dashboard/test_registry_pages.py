@@ -76,6 +76,18 @@ def test_a_model_that_devices_run_is_never_a_failed_one(fleet: Fleet) -> None:
     assert "Not running on any device." in fleet.browser(Role.PUBLISHER).get("/models/gauge/1.1.0").text
 
 
+def test_a_revoked_device_counts_nowhere_as_running_what_it_ran(fleet: Fleet) -> None:
+    shelve(fleet, "gauge@1.0.0", ORT)
+    devices = [fleet.device(f"cam{n}") for n in range(2)]
+    for device in devices:
+        fleet.parts.fleet.deployer.deploy(ReleaseRef.parse("gauge@1.0.0"), device=device.id)
+        device.report(Phase.COMMITTED, model="gauge")
+    fleet.parts.fleet.revocation.revoke(devices[0].id)
+    assert "gauge 1 version 1.0.0 running 1 " in part_of(page(fleet, "/models"), "models")
+    assert "1 of 1 devices" in part_of(page(fleet, "/models/gauge"), "versions")
+    assert "It runs on 1 device." in part_of(page(fleet, "/models/gauge/1.0.0"), "head")
+
+
 def test_a_withdrawal_is_shown_with_its_reason_wherever_the_version_is(fleet: Fleet) -> None:
     shelve(fleet, "gauge@1.0.0", ORT)
     device = fleet.device("cam")

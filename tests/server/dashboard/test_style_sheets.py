@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 
 import pytest
 
+from edgefleet_profiles import accuracy_plot
 from tests.house.tree import ROOT
 
 PAGES = ROOT / "server/edgefleet_server/dashboard"
@@ -48,6 +50,16 @@ def test_only_the_tokens_name_colours_sizes_of_type_and_shadows() -> None:
     sheet = SHEET.read_text("utf-8")
     assert len(list(declarations(sheet))) > 200
     assert breaches(sheet) == []
+
+
+def test_what_other_packages_draw_for_pages_has_rules() -> None:
+    """No template names these classes, so nobody who looks there sees that they are used."""
+    drawn = {
+        name for word in re.findall(r'class_="([^"]+)"', inspect.getsource(accuracy_plot)) for name in word.split()
+    }
+    assert {"front-plot", "front-key", "ring"} <= drawn
+    rules = "".join((STATIC / name).read_text("utf-8") for name in SHEETS)
+    assert [name for name in sorted(drawn) if not re.search(rf"\.{name}\b(?!-)", rules)] == []
 
 
 def test_there_are_seven_sizes_of_type() -> None:

@@ -12,6 +12,7 @@ from edgefleet_protocol.messages import Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.access.model import Role
 from edgefleet_server.composition.worker_container import build_converter_parts
+from edgefleet_server.telemetry import costs
 from edgefleet_server.telemetry.costs import MAX_DEVICES, MAX_WINDOWS, REACH, subject_of
 from tests.profiles.simulated import model_work, subject, true_figures
 from tests.server.fleet.apps import Operators
@@ -155,6 +156,15 @@ def test_only_devices_that_have_the_profile_are_heard(house: House) -> None:
     assert told.observed is not None
     assert told.observed.devices == 1
     assert told.observed.latency_p50_ms == pytest.approx(trial.truth[digest][0], rel=0.011)
+
+
+def test_a_bundle_with_many_devices_leaves_room_for_the_others(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "MAX_PAIRS", 6)
+    trial = Trial(house)
+    trial.fleet(4, 2)
+    refs = [ReleaseRef.parse(f"model{number}@1.0.0") for number in range(2)]
+    told = house.costs.performance([one for ref in refs for one in house.registry.release(ref).bundles])
+    assert [one.observed.devices for one in told if one.observed is not None] == [3, 3]
 
 
 def test_a_minority_that_lies_changes_no_prediction(house: House) -> None:

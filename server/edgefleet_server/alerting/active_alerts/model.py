@@ -16,6 +16,15 @@ class AlertState(StrEnum):
     RESOLVED = "resolved"
 
 
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """From when to when an alert of a rule fired. fired_at: None while it is pending; resolved_at: None while it lasts."""
+
+    rule: str
+    fired_at: datetime | None
+    resolved_at: datetime | None
+
+
 @dataclass(frozen=True)
 class ActiveAlert:
     """One alert of one rule about one subject.

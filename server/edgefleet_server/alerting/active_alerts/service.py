@@ -9,7 +9,7 @@ from typing import Final
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.alerting.active_alerts import store
 from edgefleet_server.alerting.active_alerts.errors import AlertOverError
-from edgefleet_server.alerting.active_alerts.model import ActiveAlert, AlertCounts, AlertState, AlertView
+from edgefleet_server.alerting.active_alerts.model import ActiveAlert, AlertCounts, AlertState, AlertView, Fired
 from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
 from edgefleet_server.alerting.alert_rules.rule_table import RULES, next_step_of
 from edgefleet_server.db.database import Database
@@ -66,6 +66,11 @@ class ActiveAlerts:
         """Return the alerts that have not ended before a moment, newest first: all, or those of a rule about a subject."""
         with self._db.read() as session:
             return [view_of(one) for one in store.alerts_since(session, moment, limit, rule=rule, subject=subject)]
+
+    def fired(self, since: datetime, limit: int) -> list[Fired]:
+        """Return when the alerts fired that have not ended before a moment, newest first."""
+        with self._db.read() as session:
+            return store.fired_since(session, since, limit)
 
     def loudest(self, devices: Sequence[str]) -> dict[str, tuple[str, str]]:
         """Return (title, severity) of the worst alert that fires about each of these devices; those without one are left out."""

@@ -72,14 +72,14 @@ class SilenceBook:
         """Return silences, newest first, also those that were over for a while."""
         now = self._clock.now()
         with self._db.read() as session:
-            quiet = _quiet_counts(one.suppressed_by for one in store.open_alerts(session))
+            quiet = _quiet_counts(store.suppressors(session))
             return [self._silence_view(row, now, quiet) for row in store.silences(session)]
 
     def get_silence(self, silence_id: str) -> SilenceView:
         """Return one silence. Raises SilenceUnknownError."""
         now = self._clock.now()
         with self._db.read() as session:
-            quiet = _quiet_counts(one.suppressed_by for one in store.open_alerts(session))
+            quiet = _quiet_counts(store.suppressors(session))
             return self._silence_view(store.known_silence(session, silence_id), now, quiet)
 
     def end_silence(self, silence_id: str) -> None:

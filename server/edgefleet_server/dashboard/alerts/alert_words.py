@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from edgefleet_server.alerting.active_alerts.model import AlertCounts, AlertState, AlertView
+from edgefleet_server.alerting.active_alerts.model import AlertCounts, AlertState, AlertView, Fired
 from edgefleet_server.alerting.alert_rules.figure_text import number_text
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
 from edgefleet_server.dashboard.core.filters import SEVERITY_KINDS, duration
@@ -160,7 +160,7 @@ def limit_of(alert: AlertView) -> float | None:
     return None if found is None else round(float(found[1]) * alert.threshold, 3)
 
 
-def strips(alerts: Iterable[AlertView], now: datetime) -> dict[str, list[Stretch]]:
+def strips(alerts: Iterable[AlertView | Fired], now: datetime) -> dict[str, list[Stretch]]:
     """Return of each rule when its alerts fired in the last STRIP, oldest first."""
     begin, found = now - STRIP, dict[str, list[Stretch]]()
     for one in alerts:

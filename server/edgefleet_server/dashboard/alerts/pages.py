@@ -133,7 +133,7 @@ def _of_rows() -> dict[str, Any]:
 
 def _strips(alerts: ActiveAlerts, clock: Clock) -> dict[str, Any]:
     """Return when rules fired. is_cut: only the newest alerts are drawn."""
-    found = alerts.since(clock.now() - STRIP, MOST_DRAWN)
+    found = alerts.fired(clock.now() - STRIP, MOST_DRAWN)
     return {"strips": strips(found, clock.now()), "is_cut": len(found) == MOST_DRAWN}
 
 

@@ -18,7 +18,7 @@ from edgefleet_server.dashboard.registry.candidate_views import SearchView, accu
 from edgefleet_server.dashboard.registry.lineage import LineageLine, lineage_lines
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery
-from edgefleet_server.fleet.inventory.views import DeviceView, FleetReader, Summary
+from edgefleet_server.fleet.inventory.views import DeviceView, FleetReader
 from edgefleet_server.registry.model import BundleView, JobView, ModelView, ReleaseState, ReleaseView, SourceView
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.status.reader import RolloutReader, RolloutView
@@ -195,11 +195,13 @@ class RegistryViews:
     def models(self, after: str | None) -> ModelsPage:
         """Return one page of models by name, those that devices run first."""
         found = self._registry.models(PageRequest(PAGE_ROWS, after))
-        counts = _versions_running(self._devices.summary())
+        counts = self._devices.running()
+        latest = self._registry.releases_of([ReleaseRef.parse(one.latest) for one in found.items if one.latest])
+        last_of = {one.ref.model: one for one in latest.values()}
         lines = []
         for model in found.items:
             running = counts.get(model.name, {})
-            newest, failed = self._newest(model, running)
+            newest, failed = self._newest(last_of.get(model.name), running)
             most_first = sorted(running.items(), key=lambda one: (-one[1], one[0]))
             lines.append(ModelLine(model, newest, most_first, sum(running.values()), failed))
         lines.sort(key=lambda one: -one.devices)  # what is live first
@@ -210,7 +212,7 @@ class RegistryViews:
         parsed = parse_model_name(name)
         model = self._registry.model(parsed)
         releases = self._registry.releases(PageRequest(PAGE_ROWS, after), parsed)
-        running = _versions_running(self._devices.summary()).get(name, {})
+        running = self._devices.running().get(name, {})
         shown = {str(one.ref.version) for one in releases.items}
         rollouts, _total = self._rollouts.page(PageRequest(SHOWN_ROLLOUTS), model=name)
         return ModelPage(
@@ -227,9 +229,8 @@ class RegistryViews:
         """Return one release. Raises ReleaseUnknownError, BadIdError."""
         registry = self._registry
         release = registry.release(ReleaseRef.parse(f"{name}@{version}"))
-        summary = self._devices.summary()
         states: dict[str, int] = {}
-        for one in summary.models:
+        for one in self._devices.summary().models:
             if (one.model, one.version) == (name, version):
                 states[one.state] = states.get(one.state, 0) + one.devices
         devices = self._lists.page(DeviceQuery(f"model.{name}={version}", limit=SHOWN_DEVICES)).devices
@@ -239,7 +240,7 @@ class RegistryViews:
         bundles = self._comparisons.lines(release.bundles)
         told = [facts for digest in reports if (facts := self._report_facts(digest)) is not None]
         return ReleasePage(
-            line=self._line(release, _versions_running(summary).get(name, {})),
+            line=self._line(release, self._devices.running().get(name, {})),
             source=registry.source_of(release.ref),
             facts=told[0] if told else None,
             searches=sorted((search for facts in told for search in facts.searches), key=lambda one: one.profile),
@@ -264,7 +265,7 @@ class RegistryViews:
         if not before or not after:
             return ComparePage(model, versions, None, None, ())
         a, b = (self._registry.release(ReleaseRef.parse(f"{name}@{one}")) for one in (before, after))
-        running = _versions_running(self._devices.summary()).get(name, {})
+        running = self._devices.running().get(name, {})
         pairs = self._comparisons.pairs(a, b)
         return ComparePage(model, versions, self._line(a, running), self._line(b, running), pairs)
 
@@ -277,7 +278,7 @@ class RegistryViews:
         usable = [str(one.ref.version) for one in page.items if one.bundles and one.withdrawn is None]
         if not usable:
             return ("", "")
-        running = _versions_running(self._devices.summary()).get(name, {})
+        running = self._devices.running().get(name, {})
         known = {str(one.ref.version) for one in page.items if one.bundles}
         others = [one for one in running if one != usable[0] and one in known]
         before = max(others, key=lambda one: running[one], default=usable[1] if len(usable) > 1 else "")
@@ -289,14 +290,15 @@ class RegistryViews:
         manifest, trouble = self._registry.readable_manifest(bundle)
         return BundlePage(bundle, manifest, trouble, self._signing.target(bundle.target))
 
-    def _newest(self, model: ModelView, running: Mapping[str, int]) -> tuple[VersionLine | None, VersionLine | None]:
-        """Return the version that a model is shown by, and the one that failed since."""
-        if model.latest is None:
+    def _newest(
+        self, last: ReleaseView | None, running: Mapping[str, int]
+    ) -> tuple[VersionLine | None, VersionLine | None]:
+        """Return the version that a model is shown by, and the one that failed since. last: what was published last."""
+        if last is None:
             return None, None
-        last = self._registry.release(ReleaseRef.parse(model.latest))
         if last.bundles or last.state is ReleaseState.CONVERTING:
             return self._line(last, running), None
-        page = self._registry.releases(PageRequest(PAGE_ROWS, None), parse_model_name(model.name))
+        page = self._registry.releases(PageRequest(PAGE_ROWS, None), last.ref.model)
         usable = next((one for one in page.items if one.bundles), None)
         if usable is None:
             return self._line(last, running), None
@@ -375,13 +377,3 @@ def _text(value: object) -> str:
 
 def _count(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
-def _versions_running(summary: Summary) -> dict[str, dict[str, int]]:
-    """Return, by model, how many devices have each version active."""
-    found: dict[str, dict[str, int]] = {}
-    for one in summary.models:
-        if one.version:
-            of_model = found.setdefault(one.model, {})
-            of_model[one.version] = of_model.get(one.version, 0) + one.devices
-    return found

@@ -78,7 +78,7 @@ class TimelineViews:
         return self._timelines.read(scope, name, now - length, now, by=by, points=points)
 
     def view(self, scope: Scope, name: str = "", asked: Asked | str = "", by: LinesBy | None = None) -> TimelineView:
-        """Return the charts of what is asked for, at most `readings.KEPT_S` old. Raises BadSpanError.
+        """Return the charts of what is asked for, as old as `Readings` keeps them. Raises BadSpanError.
 
         A span that is none of SPANS: the usual one, or a shorter one that has all of its figures.
         """

@@ -10,6 +10,7 @@ from sqlalchemy import BindParameter, Row, Select, bindparam, func, select
 from sqlmodel import Session, col
 
 from edgefleet_protocol.labels import SITE_LABEL
+from edgefleet_server.fleet.store import IN_CHUNK
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetLabel, FleetModelState
 
 _IDS: Final[BindParameter[Any]] = bindparam("ids", expanding=True)
@@ -69,6 +70,16 @@ def count_by(session: Session, column: Any) -> dict[Any, int]:
     """Return how many live devices have each value of a column."""
     statement = select(column, func.count()).where(col(FleetDevice.revoked_at).is_(None)).group_by(column)
     return {value: int(n) for value, n in session.execute(statement)}
+
+
+def profiles_of(session: Session, ids: Sequence[str]) -> dict[str, str]:
+    """Return the profiles of those of these devices that are live."""
+    found: dict[str, str] = {}
+    own, profile = col(FleetDevice.id), col(FleetDevice.profile)
+    for start in range(0, len(ids), IN_CHUNK):
+        live = select(own, profile).where(own.in_(ids[start : start + IN_CHUNK]), col(FleetDevice.revoked_at).is_(None))
+        found |= {str(device): str(name) for device, name in session.execute(live)}
+    return found
 
 
 def count_model_states(session: Session) -> list[tuple[str, str, str, int]]:

@@ -257,7 +257,7 @@ class FleetReader:
     def profiles_of(self, ids: Sequence[str]) -> dict[str, str]:
         """Return the profile of each of these devices; those that are unknown or revoked are left out."""
         with self._db.read() as session:
-            return {one.id: one.profile for one in fleet_store.devices_by_id(session, ids) if one.revoked_at is None}
+            return inventory_store.profiles_of(session, ids)
 
     def crowds_of(self, ids: Sequence[str]) -> dict[str, "DeviceCrowds"]:
         """Return what these devices have in common with others; those that are unknown, revoked or suspect are left out."""
@@ -294,6 +294,14 @@ class FleetReader:
                 _release_device(row, states.get(row.id), wanted=row.id in wanted, active=row.id in active)
                 for row in fleet_store.devices_by_id(session, sorted(wanted | active))
             ]
+
+    def running(self) -> dict[str, dict[str, int]]:
+        """Return, by model, how many live devices run each version, most first."""
+        found: dict[str, dict[str, int]] = {}
+        with self._db.read() as session:
+            for model, version, n in inventory_store.count_versions(session):
+                found.setdefault(model, {})[version] = n
+        return found
 
     def summary(self) -> Summary:
         """Return the fleet in numbers."""
