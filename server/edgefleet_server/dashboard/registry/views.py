@@ -197,7 +197,7 @@ class RegistryViews:
         found = self._registry.models(PageRequest(PAGE_ROWS, after))
         counts = self._devices.running()
         latest = self._registry.releases_of([ReleaseRef.parse(one.latest) for one in found.items if one.latest])
-        last_of = {one.ref.model: one for one in latest.values()}
+        last_of = {str(one.ref.model): one for one in latest.values()}
         lines = []
         for model in found.items:
             running = counts.get(model.name, {})
