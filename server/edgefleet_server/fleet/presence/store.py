@@ -4,15 +4,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Table, and_, case, delete, func, or_, select, tuple_, update
+from sqlalchemy import Table, and_, bindparam, case, delete, func, or_, select, text, tuple_, update
 from sqlmodel import Session, col
 
 from edgefleet_server.db.bulk import insert_into
+from edgefleet_server.db.database import UtcDateTime
 from edgefleet_server.fleet.presence.model import Absence, FleetStep
 from edgefleet_server.fleet.tables import FleetAbsence, FleetDevice, FleetSample, FleetUnwatched
 
 _SAMPLE: Final[Table] = FleetSample.__table__  # type: ignore[attr-defined]
-_ABSENCE: Final[Table] = FleetAbsence.__table__  # type: ignore[attr-defined]
+_ADD_ABSENCE: Final = text(
+    "INSERT INTO fleet_absence (device_id, day, place, since, until, is_heard, times)"
+    " VALUES (:device_id, :day, :place, :since, :until, :is_heard, :times)"
+    " ON CONFLICT (device_id, day, place) DO UPDATE"
+    " SET until = excluded.until, times = fleet_absence.times + excluded.times, is_heard = TRUE"
+).bindparams(bindparam("since", type_=UtcDateTime()), bindparam("until", type_=UtcDateTime()))
+"""Made once: a restart of the broker runs it for every device."""
 _COUNTS: Final = ("samples", "online", "devices", "drifting", "drift_devices")
 
 
@@ -79,9 +86,7 @@ def add_absence(session: Session, device_id: str, day: int, place: int, absence:
         "device_id": device_id, "day": day, "place": place, "since": absence.since, "until": absence.until,
         "is_heard": absence.is_heard, "times": absence.times,
     }  # fmt: skip
-    made = insert_into(session, FleetAbsence).values(row)
-    sums = {"until": made.excluded.until, "times": _ABSENCE.c.times + made.excluded.times, "is_heard": True}
-    session.execute(made.on_conflict_do_update(index_elements=["device_id", "day", "place"], set_=sums))
+    session.execute(_ADD_ABSENCE, row)
 
 
 def absences(session: Session, device_id: str, first_day: int, since: datetime, until: datetime) -> Iterator[Absence]:
