@@ -10,8 +10,16 @@ from edgefleet_server.alerting.active_alerts.model import AlertCounts, AlertStat
 from edgefleet_server.alerting.alert_rules.fleet_facts import Facts, ModelTotals, Severity
 from edgefleet_server.alerting.alert_rules.model_fleet_rules import model_latency_up
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
-from edgefleet_server.dashboard.alerts.alert_words import ends_when, figure_of, headline, limit_of, story, strips
-from edgefleet_server.dashboard.timelines.charts import SPANS
+from edgefleet_server.dashboard.alerts.alert_words import (
+    chart_of,
+    ends_when,
+    figure_of,
+    headline,
+    limit_of,
+    story,
+    strips,
+)
+from edgefleet_server.dashboard.timelines.charts import SPANS, Chart
 from edgefleet_server.telemetry.timelines.model import Scope
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -99,3 +107,19 @@ def test_strips_show_when_each_rule_fired() -> None:
     assert last.left <= 99.4
     assert last.left + last.width <= 100.1
     assert strips([alert(fired_at=None)], NOW) == {}
+
+
+def test_the_chart_of_an_alert_is_of_its_own_model() -> None:
+    def drawn(name: str, title: str) -> Chart:
+        return Chart(name, title, "", ["p95"], [[0], [1.0]], 0, 1)
+
+    other, own = drawn("latency-0", "digits-2: latency"), drawn("latency-1", "digits: latency")
+    found = figure_of(alert(), SPANS, NOW)
+    assert found is not None
+    assert chart_of(found, [drawn("requests-0", "digits: requests"), other, own]) is own
+    assert chart_of(found, [other]) is None
+    disk, fleet = figure_of(alert("disk_full"), SPANS, NOW), figure_of(alert("model_latency_up"), SPANS, NOW)
+    assert disk is not None
+    assert fleet is not None
+    assert chart_of(disk, [own, drawn("disk", "Free disk")]) == drawn("disk", "Free disk")
+    assert chart_of(fleet, [drawn("p95", "Latency p95")]) == drawn("p95", "Latency p95")

@@ -315,6 +315,16 @@ def test_the_worst_of_one_time_is_shown() -> None:
     assert [kind for kind, _ in found["Connection"]] == ["t", "off", "t"]
 
 
+def test_an_absence_begins_when_the_device_went_not_when_its_worst_trouble_did() -> None:
+    reasons = [
+        HealthReason(Health.FAILING, "ocr does not run", NOW - 50 * MIN),
+        HealthReason(Health.OFFLINE, "It is offline", NOW - 15 * MIN),
+    ]
+    found = strips(device(status=DeviceStatus.OFFLINE, health_reasons=reasons), [], [], NOW - 60 * MIN, NOW)
+    (away,) = [one for row in found if row.name == "Connection" for one in row.segments if one.kind == "off"]
+    assert (away.x, away.width) == (75.0, 25.0)
+
+
 def test_what_was_never_heard_is_not_healthy() -> None:
     unheard = spans(NOW - 60 * MIN, NOW, NOW - 90 * MIN, [Absence(NOW - 60 * MIN, NOW, is_heard=False)], [])
     found = shown(status=DeviceStatus.UNKNOWN, presence=unheard)

@@ -10,6 +10,7 @@ from edgefleet_server.alerting.active_alerts.model import AlertCounts, AlertStat
 from edgefleet_server.alerting.alert_rules.figure_text import number_text
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
 from edgefleet_server.dashboard.core.filters import SEVERITY_KINDS, duration
+from edgefleet_server.dashboard.timelines.charts import Chart
 from edgefleet_server.telemetry.timelines.model import Scope
 
 BRIEF: Final = timedelta(seconds=5)
@@ -149,6 +150,14 @@ def figure_of(alert: AlertView, spans: Mapping[str, tuple[timedelta, int]], now:
     reach = (now - alert.since) * 1.5
     span = next((key for key, (length, _) in spans.items() if length >= max(reach, timedelta(hours=1))), "")
     return Figure(scope, name, ids, model, span) if name and span else None
+
+
+def chart_of(figure: Figure, charts: Sequence[Chart]) -> Chart | None:
+    """Return the chart that shows an alert: of a device's charts of models that of its own model, None where that has no figures."""
+    found = [one for one in charts if one.id.startswith(tuple(figure.ids))]
+    if figure.scope is Scope.DEVICE and figure.model:
+        found = [one for one in found if "-" not in one.id or one.title.startswith(f"{figure.model}: ")]
+    return found[0] if found else None
 
 
 def limit_of(alert: AlertView) -> float | None:

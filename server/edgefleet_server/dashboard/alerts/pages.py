@@ -12,7 +12,16 @@ from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.alerting.active_alerts.rule_settings import RuleBook
 from edgefleet_server.alerting.active_alerts.service import OPEN, ActiveAlerts, AlertQuery
 from edgefleet_server.alerting.active_alerts.silences import SilenceBook
-from edgefleet_server.dashboard.alerts.alert_words import STRIP, ends_when, figure_of, headline, limit_of, story, strips
+from edgefleet_server.dashboard.alerts.alert_words import (
+    STRIP,
+    chart_of,
+    ends_when,
+    figure_of,
+    headline,
+    limit_of,
+    story,
+    strips,
+)
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.line_chart import Limit
 from edgefleet_server.dashboard.timelines.charts import SPANS, Chart
@@ -143,8 +152,7 @@ def _charts_of(alert: AlertView, timelines: TimelineViews, clock: Clock) -> Sequ
     if asked is None:
         return ()
     shown = timelines.view(asked.scope, asked.name, asked.span)
-    mine = [one for one in shown.charts if one.id.startswith(tuple(asked.ids))]
-    of_model = [one for one in mine if asked.model and one.title.startswith(asked.model)]
-    limit = limit_of(alert)
-    own = [] if limit is None else [Limit("alert above", limit)]
-    return [replace(one, limits=[*one.limits, *own]) for one in (of_model or mine)[:1]]
+    chart, limit = chart_of(asked, shown.charts), limit_of(alert)
+    if chart is None:
+        return ()
+    return [chart if limit is None else replace(chart, limits=[*chart.limits, Limit("alert above", limit)])]

@@ -17,6 +17,7 @@ from edgefleet_protocol.messages import EventKind, Phase
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.dashboard.core.filters import SEVERITY_KINDS
 from edgefleet_server.events.model import EventView
+from edgefleet_server.fleet.health_state import Health
 from edgefleet_server.fleet.inventory.views import DeviceView, release_of
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.presence.model import PresenceSpan, PresenceState, coarse
@@ -114,7 +115,8 @@ def _absences(device: DeviceView, alerts: Sequence[AlertView], until: datetime) 
         if one.rule == OFFLINE_RULE and one.state is not AlertState.PENDING:
             yield _Span(one.since, one.resolved_at or until, "off", "offline")
     if device.status is DeviceStatus.OFFLINE:
-        since = next((reason.since for reason in device.health_reasons if reason.since is not None), None)
+        said = (reason.since for reason in device.health_reasons if reason.health is Health.OFFLINE)
+        since = next((one for one in said if one is not None), None)
         if since is not None:
             yield _Span(since, until, "off", "offline")
 
