@@ -46,11 +46,11 @@ def counts(suppressed: int = 0, pending: int = 0, **firing: int) -> AlertCounts:
         (counts(), [], "ok", "No alert is firing", "No rule that is switched on has found anything."),
         (counts(suppressed=2), [], "ok", "No alert is firing", "2 suppressed."),
         (counts(warning=1), [alert()], "warn", "1 alert is firing for 47 min", "1 warning; nobody has acknowledged it yet."),
-        (counts(warning=3), [alert(), alert()], "warn", "3 alerts are firing", "3 warnings; nobody has acknowledged at least 2 yet."),
+        (counts(warning=3), [alert(), alert()], "warn", "3 alerts are firing", "3 warnings; at least 2 are not acknowledged yet."),
         (counts(info=3), [alert(acked_at=NOW)], "run", "3 alerts are firing", "3 info."),
         (
             counts(critical=1, warning=1, pending=1), [alert(minutes=2), alert(acked_at=NOW)], "bad",
-            "2 alerts are firing; the oldest for 47 min", "1 critical, 1 warning; 1 pending; nobody has acknowledged 1 yet.",
+            "2 alerts are firing; the oldest for 47 min", "1 critical, 1 warning; 1 pending; 1 is not acknowledged yet.",
         ),
     ],
 )  # fmt: skip

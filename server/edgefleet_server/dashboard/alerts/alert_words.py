@@ -90,7 +90,8 @@ def headline(counts: AlertCounts, firing: Sequence[AlertView], now: datetime) ->
     severities = [f"{n} {name}{_plural(name, n)}" for name in SEVERITY_KINDS if (n := counts.firing.get(name))]
     unseen = sum(one.acked_at is None for one in firing)
     if unseen:
-        seen = f"Nobody has acknowledged {'it' if counts.open == 1 else f'at least {unseen}' if is_cut else unseen} yet"
+        some = f"{'at least ' if is_cut else ''}{unseen} {'is' if unseen == 1 else 'are'} not acknowledged yet"
+        seen = "Nobody has acknowledged it yet" if counts.open == 1 else some[:1].upper() + some[1:]
     else:
         seen = "" if is_cut else "Each is taken care of"
     return (
