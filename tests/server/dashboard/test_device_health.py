@@ -320,7 +320,7 @@ def test_an_absence_begins_when_the_device_went_not_when_its_worst_trouble_did()
         HealthReason(Health.FAILING, "ocr does not run", NOW - 50 * MIN),
         HealthReason(Health.OFFLINE, "It is offline", NOW - 15 * MIN),
     ]
-    found = strips(device(status=DeviceStatus.OFFLINE, health_reasons=reasons), [], [], NOW - 60 * MIN, NOW)
+    found = strips(device(status=DeviceStatus.OFFLINE, health_reasons=reasons), [], [], [], NOW - 60 * MIN, NOW)
     (away,) = [one for row in found if row.name == "Connection" for one in row.segments if one.kind == "off"]
     assert (away.x, away.width) == (75.0, 25.0)
 
