@@ -419,7 +419,18 @@ def test_a_deploy_says_its_version_where_there_is_room() -> None:
         Mark(BEGIN + timedelta(hours=n), MarkKind.DEPLOY, f"digits@1.{n}.0 begins", "digits") for n in (1, 2, 9, 19)
     ]
     (chart,) = charts(timeline([line("1.0.0", [5] * 20)], marks=marks))
-    assert [one.label for one in chart.marks] == ["1.1.0", "", "1.9.0", ""]
+    assert [one.label for one in chart.marks] == ["", "1.2.0", "1.9.0", ""]
+
+
+def test_no_mark_stands_on_the_version_of_a_deploy() -> None:
+    def labels(*kinds: MarkKind) -> list[str]:
+        marks = [Mark(BEGIN + timedelta(hours=1 + n), kind, "digits@1.2.0 x", "digits") for n, kind in enumerate(kinds)]
+        (chart,) = charts(timeline([line("1.0.0", [5] * 20)], marks=marks))
+        return [one.label for one in chart.marks]
+
+    assert labels(MarkKind.DEPLOY, MarkKind.DEPLOYED) == ["", "1.2.0"]
+    assert labels(MarkKind.DEPLOY, MarkKind.ROLLBACK) == ["", ""]
+    assert labels(MarkKind.DEPLOYED, MarkKind.DEPLOY) == ["", "1.2.0"]
 
 
 @pytest.mark.parametrize("span", SPANS)

@@ -11,6 +11,7 @@ Rules:
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, Final
 
 from edgefleet_protocol.device_figures import SYSTEM_FIGURES, size_unit
@@ -373,17 +374,18 @@ def _chart(
 
 
 def _marks(marks: Sequence[Mark], scope: Scope, begin: int, end: int) -> list[ChartMark]:
+    """Return marks from left to right. The label of a deploy stands right of its end where that is near; no mark stands on a label."""
+    shown = sorted((one for one in marks if begin <= _seconds(one.at) <= end), key=lambda one: one.at)
+    places = [round(100 * time_place(_seconds(one.at), begin, end), 2) for one in shown]
     found: list[ChartMark] = []
-    room = 0.0
-    for one in marks:
-        at = _seconds(one.at)
-        if begin <= at <= end:
-            place = round(100 * time_place(at, begin, end), 2)
-            label = _label(one, scope) if place >= room and place <= 100 - LABEL_ROOM else ""
-            room = place + LABEL_ROOM if label else room
-            sign, _ = SIGNS[one.kind]
-            more = f" ({one.n} times)" if one.n > 1 else ""
-            found.append(ChartMark(place, one.kind.value, sign, f"{one.title}{more}", TONES.get(one.kind, ""), label))
+    waiting = ""
+    for one, (place, following) in zip(shown, pairwise([*places, 100.0]), strict=True):
+        waiting = waiting if one.kind is MarkKind.DEPLOYED else _label(one, scope)
+        label = waiting if following - place >= LABEL_ROOM else ""
+        waiting = "" if label else waiting
+        sign, _ = SIGNS[one.kind]
+        more = f" ({one.n} times)" if one.n > 1 else ""
+        found.append(ChartMark(place, one.kind.value, sign, f"{one.title}{more}", TONES.get(one.kind, ""), label))
     return found
 
 
