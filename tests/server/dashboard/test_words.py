@@ -61,6 +61,7 @@ def test_hard_words_are_linked_to_the_glossary() -> None:
 
 def test_the_glossary_of_pages_is_that_of_the_documentation() -> None:
     assert dict(glossary()) == parse((ROOT / "docs" / "glossary.md").read_text())
+    assert [term.name for term in glossary().values() if "](" in term.plain] == []
     assert len(glossary()) > 50
     assert "KeepWaiting" not in glossary()
     assert (

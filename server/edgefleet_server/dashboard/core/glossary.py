@@ -10,11 +10,12 @@ from typing import Final
 FILE: Final = "glossary.md"
 _HEADING: Final = "## Words of the product"
 _ROW: Final = re.compile(r"\| \*\*([^*|]+)\*\* \| (.+) \|")
+_LINK: Final = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A word. anchor: its place on the page. meaning: without a capital or a full stop; what is in backticks is code."""
+    """A word. anchor: its place on the page. meaning: without a capital or a full stop; what is in backticks is code, links are their words."""
 
     name: str
     anchor: str
@@ -30,7 +31,7 @@ def parse(text: str) -> dict[str, Term]:
     """Return the words of the product by name, in the order of the page; the tables of code and packages are left out."""
     part = text.partition(f"\n{_HEADING}\n")[2].partition("\n## ")[0]
     found = (_ROW.fullmatch(line) for line in part.splitlines())
-    return {row[1]: Term(row[1], row[1].replace(" ", "-"), row[2].replace("*", "")) for row in found if row is not None}
+    return {row[1]: Term(row[1], row[1].replace(" ", "-"), _LINK.sub(r"\1", row[2]).replace("*", "")) for row in found if row is not None}
 
 
 @cache
