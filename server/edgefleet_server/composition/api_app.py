@@ -35,7 +35,7 @@ from edgefleet_server.alerting.active_alerts import routes as active_alert_route
 from edgefleet_server.alerting.contact_points import routes as contact_point_routes
 from edgefleet_server.composition import prometheus_sd
 from edgefleet_server.composition.container import Parts
-from edgefleet_server.composition.dashboard_app import dashboard_router
+from edgefleet_server.composition.dashboard_app import build_dashboard
 from edgefleet_server.composition.openapi import ApiApp
 from edgefleet_server.conversion import routes as conversion_routes
 from edgefleet_server.conversion.tool_stock import ToolStock
@@ -85,7 +85,8 @@ def create_app(parts: Parts) -> FastAPI:
     for router in api_routers(parts):
         app.include_router(router, prefix=API_PREFIX, dependencies=[Depends(authorize), Depends(throttled)])
     app.include_router(alerting_routes.build_hook_router(parts.alerts), prefix=API_PREFIX)  # has a token of its own
-    app.include_router(dashboard_router(parts))
+    app.state.dashboard = dashboard = build_dashboard(parts)
+    app.include_router(dashboard.router)
     _add_health_routes(app, parts)
     app.add_middleware(Idempotency, access=parts.access)
     app.add_middleware(AllowedMethods)

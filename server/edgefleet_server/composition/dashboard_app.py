@@ -1,6 +1,8 @@
 """The pages of the dashboard with the services that each area uses."""
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
@@ -47,31 +49,51 @@ from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.inventory.device_list import DeviceQuery, Order
 from edgefleet_server.fleet.inventory.fleet_counts import VersionPlaces
 
+MODELS_AHEAD: Final = 3
+"""Models whose page is read before a person asks for it."""
 
-def dashboard_router(parts: Parts) -> APIRouter:
-    """Return the pages, to be mounted at the root."""
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """The pages, to be mounted at the root, and what they read: charts, and the page of a model."""
+
+    router: APIRouter
+    charts: TimelineViews
+    models: ModelViews
+
+
+def build_dashboard(parts: Parts) -> Dashboard:
+    """Return the pages."""
     gate = Gate(parts.access, behind_proxy=parts.settings.behind_proxy)
     shell = Shell(gate, parts.clock, parts.fleet.names.name_of, _pickers(parts))
     stream = parts.fleet.stream
-    charts = _charts(parts)
-    return build_router(shell, [*_operating(parts, charts), *_looking_up(parts, charts)], lambda: stream.is_closing)
+    charts = TimelineViews(parts.timelines.reader, parts.clock, lambda: _limits(parts))
+    views = RegistryViews(
+        parts.registry, parts.signing, parts.fleet.reader, parts.fleet.lists, parts.rollout.reader, parts.comparisons
+    )
+    models = _models(parts, views, charts)
+    areas = [*_operating(parts, charts), *_looking_up(parts, views, charts, models)]
+    return Dashboard(build_router(shell, areas, lambda: stream.is_closing), charts, models)
 
 
 def first_look(parts: Parts, app: FastAPI) -> FirstLook:
-    """Return what keeps the overview and the list of devices ready. app: that serves them; its forms come from its own description."""
-    overview, lists = _overview(parts, _charts(parts)), parts.fleet.lists
+    """Return what keeps the overview, the list of devices and the models that most devices run ready.
+
+    app: that serves them; its forms come from its own description.
+    """
+    dashboard: Dashboard = app.state.dashboard
+    overview, lists = _overview(parts, dashboard.charts), parts.fleet.lists
 
     def look() -> None:
         app.openapi()
-        compile_ahead("login.html", "fleet/overview.html", "fleet/list.html")
+        compile_ahead("login.html", "fleet/overview.html", "fleet/list.html", "registry/model.html")
         overview.overview(MapQuery(), Asked())
         lists.page(DeviceQuery(order=Order.HEALTH))
+        running = dict.fromkeys(model for model, _, _ in lists.facets().versions)
+        for name in list(running)[:MODELS_AHEAD]:
+            dashboard.models.overview(name, None, Asked(), None)
 
     return FirstLook(look, parts.clock)
-
-
-def _charts(parts: Parts) -> TimelineViews:
-    return TimelineViews(parts.timelines.reader, parts.clock, lambda: _limits(parts))
 
 
 def _overview(parts: Parts, charts: TimelineViews) -> OverviewPages:
@@ -164,21 +186,24 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     ]
 
 
-def _looking_up(parts: Parts, charts: TimelineViews) -> list[Area]:
-    """Return the areas of models, the trail, settings and the search."""
-    fleet, registry, clock = parts.fleet, parts.registry, parts.clock
-    views = RegistryViews(registry, parts.signing, fleet.reader, fleet.lists, parts.rollout.reader, parts.comparisons)
-    keys = registry_pages.KeySources(registry, parts.signing, fleet.sampling, fleet.recovery, parts.predictions, clock)
+def _models(parts: Parts, views: RegistryViews, charts: TimelineViews) -> ModelViews:
     sources = ModelSources(
         views=views,
         timelines=charts,
-        places=VersionPlaces(parts.db, clock),
+        places=VersionPlaces(parts.db, parts.clock),
         objectives=parts.objectives,
         drift=parts.drift,
         explainer=parts.timelines.explainer,
         rollups=parts.telemetry.rollups,
-        clock=clock,
+        clock=parts.clock,
     )
+    return ModelViews(sources)
+
+
+def _looking_up(parts: Parts, views: RegistryViews, charts: TimelineViews, models: ModelViews) -> list[Area]:
+    """Return the areas of models, the trail, settings and the search."""
+    fleet, registry, clock = parts.fleet, parts.registry, parts.clock
+    keys = registry_pages.KeySources(registry, parts.signing, fleet.sampling, fleet.recovery, parts.predictions, clock)
     settings = SettingsPages(
         parts.settings, parts.db, fleet.addresses, parts.health, parts.conversion, parts.access, clock
     )
@@ -199,7 +224,7 @@ def _looking_up(parts: Parts, charts: TimelineViews) -> list[Area]:
             costs=parts.costs,
             drift=parts.drift,
             devices=fleet.reader,
-            models=ModelViews(sources),
+            models=models,
         ),
         partial(
             audit_pages.add_pages,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from edgefleet_server.composition.dashboard_app import dashboard_router
+from edgefleet_server.composition.dashboard_app import build_dashboard
 from edgefleet_server.composition.openapi import operations
 from edgefleet_server.process.openapi_file import BreakingChangeError, document, main, text_of, write
 from edgefleet_server.web.openapi_diff import breaks
@@ -109,7 +109,7 @@ def test_no_page_takes_a_whole_number_that_fits_no_column(tmp_path: Path) -> Non
     house = ApiHouse(tmp_path / "server")
     numbers = [
         (route.path, field.name, field.field_info.metadata)
-        for route in dashboard_router(house.parts).routes
+        for route in build_dashboard(house.parts).router.routes
         if isinstance(route, APIRoute)
         for field in (*route.dependant.query_params, *route.dependant.path_params)
         if field.field_info.annotation in (int, int | None)

@@ -15,7 +15,7 @@ _LINK: Final = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A word. anchor: its place on the page. meaning: without a capital or a full stop; what is in backticks is code, links are their words."""
+    """A word. anchor: its place on the page. meaning: without capital and full stop, backticks around code, links as their words."""
 
     name: str
     anchor: str
@@ -31,7 +31,11 @@ def parse(text: str) -> dict[str, Term]:
     """Return the words of the product by name, in the order of the page; the tables of code and packages are left out."""
     part = text.partition(f"\n{_HEADING}\n")[2].partition("\n## ")[0]
     found = (_ROW.fullmatch(line) for line in part.splitlines())
-    return {row[1]: Term(row[1], row[1].replace(" ", "-"), _LINK.sub(r"\1", row[2]).replace("*", "")) for row in found if row is not None}
+    return {
+        row[1]: Term(row[1], row[1].replace(" ", "-"), _LINK.sub(r"\1", row[2]).replace("*", ""))
+        for row in found
+        if row is not None
+    }
 
 
 @cache

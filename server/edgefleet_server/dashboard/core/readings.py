@@ -1,39 +1,81 @@
 """What pages read a moment ago: an open page is made again with every event, at most once a second, and not all of it is read again.
 
-What took long to read is kept longer: reading it takes one part in PATIENCE of the time at most, however large the fleet is.
+Rules:
+1. What took long to read is kept longer: reading it takes one part in PATIENCE of the time at most, however large the fleet is.
+2. What is kept for too long and took longer than QUICK_S is shown once more, for up to LATE_S, while one thread reads it again.
 """
 
+import logging
+import threading
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.errors import EdgefleetError
 
 KEPT_S: Final = 15.0
 PATIENCE: Final = 50
+QUICK_S: Final = 0.1
+LATE_S: Final = 60.0
 MOST_KEPT: Final = 256
 """The oldest goes where there are more: addresses can ask for any window of time."""
+_log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    value: Any
+    at_s: float
+    cost_s: float
+
+    @property
+    def lasts_s(self) -> float:
+        return max(KEPT_S, PATIENCE * self.cost_s)
+
+    def is_shown(self, now_s: float) -> bool:
+        """Whether a page may still show it; what was read quickly is read again instead."""
+        late_s = LATE_S if self.cost_s > QUICK_S else 0.0
+        return 0 <= now_s - self.at_s < self.lasts_s + late_s
+
+
 class Readings:
-    """Keeps them. Thread-safe: two threads may read the same at once."""
+    """Keeps them. Thread-safe: two threads may read the same at once, where nothing of it is kept."""
 
     def __init__(self, clock: Clock) -> None:
         """Keep nothing yet."""
         self._clock = clock
-        self._kept: dict[Hashable, tuple[float, float, Any]] = {}
-        """By key: when it was read, for how long it is kept, and what was read."""
+        self._kept: dict[Hashable, _Kept] = {}
+        self._busy: set[Hashable] = set()
 
     def of(self, key: Hashable, read: Callable[[], Value]) -> Value:
         """Return what was read under this key a moment ago, or read it. Raises what `read` raises, and keeps nothing then."""
         now_s = self._clock.monotonic_s()
-        kept = {name: one for name, one in self._kept.items() if 0 <= now_s - one[0] < one[1]}
-        if key not in kept:
-            kept = dict(list(kept.items())[1 - MOST_KEPT :])
-            value = read()
-            at_s = self._clock.monotonic_s()
-            kept[key] = (at_s, max(KEPT_S, PATIENCE * (at_s - now_s)), value)
-        self._kept = kept
-        found: Value = kept[key][2]
+        kept = self._kept.get(key)
+        if kept is None or not kept.is_shown(now_s):
+            return self._read(key, read)
+        if now_s - kept.at_s >= kept.lasts_s and key not in self._busy:
+            self._busy.add(key)
+            threading.Thread(target=self._read_meanwhile, args=(key, read), daemon=True, name="readings").start()
+        found: Value = kept.value
         return found
+
+    def _read_meanwhile(self, key: Hashable, read: Callable[[], Any]) -> None:
+        try:
+            self._read(key, read)
+        except (SQLAlchemyError, EdgefleetError) as error:  # the page that waits for it will say so
+            _log.info("could not be read again", extra={"error": repr(error)})
+        finally:
+            self._busy.discard(key)
+
+    def _read(self, key: Hashable, read: Callable[[], Value]) -> Value:
+        began_s = self._clock.monotonic_s()
+        value = read()
+        at_s = self._clock.monotonic_s()
+        kept = {name: one for name, one in self._kept.copy().items() if name != key and one.is_shown(at_s)}
+        self._kept = dict(list(kept.items())[1 - MOST_KEPT :]) | {key: _Kept(value, at_s, at_s - began_s)}
+        return value
