@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 
 from edgefleet_server.access.model import Role
+from edgefleet_server.alerting.active_alerts.tables import Alert
 from tests.server.alerting.watched_fleet import WatchedFleet
 
 MAIL = "mailto://127.0.0.1:9/?from=fleet@example.org&to=ops@example.org"
@@ -156,3 +158,23 @@ def test_a_rule_is_changed_narrowed_switched_off_and_brought_back(plain: Watched
     assert operator.get("/api/v1/alert-rules/none").status_code == 404
     actions = [one["action"] for one in plain.house.client(Role.ADMIN).get("/api/v1/audit").json()["items"]]
     assert actions.count("update_alert_rule") >= 4
+
+
+def test_an_old_critical_alert_comes_before_many_new_warnings(fleet: WatchedFleet) -> None:
+    now = fleet.house.clock.now()
+    row = {
+        "rule": "device_offline",
+        "state": "firing",
+        "value": 0.0,
+        "threshold": 0.0,
+        "fired_at": now,
+        "resolved_at": None,
+    }
+    row |= dict.fromkeys(("since", "seen_at"), now) | {"evidence": [], "devices": [], "labels": {}}
+    row |= dict.fromkeys(("shown", "summary", "group", "suppressed_by", "acked_by", "ack_comment", "link"), "")
+    with fleet.house.parts.db.session() as session:
+        session.execute(
+            insert(Alert),
+            [row | {"subject": f"device:{n}", "severity": "warning" if n else "critical"} for n in range(501)],
+        )
+    assert [one.subject for one in fleet.alarm.alerts.firing(2)] == ["device:0", "device:500"]

@@ -53,8 +53,8 @@ class ActiveAlerts:
 
     def firing(self, limit: int) -> list[AlertView]:
         """Return those that fire and are not suppressed, the most severe first, then the newest."""
-        found, _ = self.page(AlertQuery((AlertState.FIRING.value,), suppressed=False), before=None, limit=500)
-        return sorted(found, key=lambda one: (SEVERITIES.index(one.severity), -one.id))[:limit]
+        with self._db.read() as session:
+            return [view_of(one) for one in store.worst_firing(session, [one.value for one in SEVERITIES], limit)]
 
     def of_device(self, device: str, since: datetime) -> list[AlertView]:
         """Return the alerts about a device and its models that have not ended before `since`: the most severe first, then the newest."""

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Table, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Table, case, delete, func, or_, select, update
 from sqlmodel import Session, col
 
 from edgefleet_server.alerting.active_alerts.errors import (
@@ -139,6 +139,15 @@ def fired_since(session: Session, since: datetime, limit: int) -> list[Fired]:
 
 def _lasts(since: datetime) -> ColumnElement[bool]:
     return or_(col(Alert.resolved_at).is_(None), col(Alert.resolved_at) >= since)
+
+
+def worst_firing(session: Session, severities: Sequence[str], limit: int) -> list[ActiveAlert]:
+    """Return alerts that fire and are not suppressed: by severity in this order, then the newest first."""
+    statement = select(Alert).where(col(Alert.state) == AlertState.FIRING.value, col(Alert.suppressed_by) == "")
+    rank = case({one: place for place, one in enumerate(severities)}, value=col(Alert.severity), else_=len(severities))
+    return [
+        as_alert(row) for row in session.execute(statement.order_by(rank, col(Alert.id).desc()).limit(limit)).scalars()
+    ]
 
 
 def firing_of_links(session: Session, links: Collection[str]) -> list[tuple[str, str, str]]:

@@ -28,7 +28,8 @@ from edgefleet_server.dashboard.timelines.charts import SPANS, Chart
 from edgefleet_server.dashboard.timelines.views import TimelineViews
 
 TAB: Final = "alerts"
-SHOWN: Final = 100
+SHOWN: Final = 50
+"""Each with its forms."""
 SHOWN_ENDED: Final = 20
 SHOWN_OTHERS: Final = 5
 MOST_DRAWN: Final = 500
