@@ -13,6 +13,7 @@ from edgefleet_server.dashboard.core.login import COOKIE, SECURE_COOKIE
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.web.attempt_limits import MAX_FAILURES
 from tests.server.dashboard.fleet import Fleet
+from tests.server.dashboard.forms_of import form, send
 
 CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
@@ -107,6 +108,11 @@ def test_with_tls_the_cookie_is_secure_and_bound_to_the_host(empty_fleet: Fleet)
     assert "Path=/;" in cookie
     assert "Domain" not in cookie
     assert browser.get("/").status_code == 200
+    browser.post("/login", data={"token": empty_fleet.house.token(Role.OPERATOR)})
+    act = form(browser.get("/groups").text, "/do/create_group")
+    said = send(browser, act, {"body.name": "shop", "body.selector": "site=shop"}).headers["set-cookie"]
+    assert said.startswith("edgefleet_said=")
+    assert "; Secure" in said
 
 
 @pytest.mark.parametrize(("proto", "is_secure"), [("https", True), (None, True), ("http", False)])

@@ -108,7 +108,8 @@ def add_action_route(router: APIRouter, shell: Shell) -> None:
         if undo is not None and before is not None:  # the button may stand on a page for long
             now = await _seen(request, session.principal, shell.operations(request), operation_id, form)
             undo = _unless_changed(undo, now)
-        return said(_onward(form["next"], answer.value), sentence, undo, session.form_key)
+        text, secure = sealed(sentence[:_MAX_SAID], undo, session.form_key), shell.gate.is_secure(request)
+        return said(_onward(form["next"], answer.value), text, secure=secure)
 
 
 def _fault(one: Mapping[str, Any]) -> str:
@@ -168,11 +169,10 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def said(path: str, sentence: str, undo: Undo | None, key: str) -> Response:
-    """Return a redirect to a page that shows a sentence once, with the button that undoes what was done. key: of the session."""
+def said(path: str, text: str, *, secure: bool) -> Response:
+    """Return a redirect to a page that shows a sealed sentence once, with the button that undoes what was done."""
     answer = redirect(path)
-    text = sealed(sentence[:_MAX_SAID], undo, key)
-    answer.set_cookie(SAID_COOKIE, text, max_age=30, httponly=True, samesite="strict", path="/")
+    answer.set_cookie(SAID_COOKIE, text, max_age=30, httponly=True, samesite="strict", secure=secure, path="/")
     return answer
 
 
