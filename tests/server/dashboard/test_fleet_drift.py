@@ -47,6 +47,13 @@ def test_the_worst_comes_first() -> None:
     assert grid.models[0].rows[1].cells[1].word == "nothing"
 
 
+def test_a_large_effect_that_is_not_sure_is_not_called_as_before() -> None:
+    effects = (0.0, 0.09, 0.1, 1.86)
+    lone = (model("lone", [signal("a")]), [[SiteDrift(f"s{n}", 1, 0, psi) for n, psi in enumerate(effects)]])
+    cells = {one.site: one.word for one in fleet_grid([lone]).models[0].rows[0].cells}
+    assert cells == {"s0": "as before", "s1": "as before", "s2": "not sure", "s3": "not sure"}
+
+
 def test_what_was_not_judged_is_not_called_calm() -> None:
     unknown: Judged = (model("dumb", [], "no_reference", judged=0), [])
     assert fleet_grid([]).kind == "off"

@@ -16,6 +16,8 @@ MOST_SITES: Final = 8
 MOST_SIGNALS: Final = 6
 STEPS: Final = (0.02, 0.05, 0.1, 0.25)
 """Effects (PSI) from which on a cell is one shade stronger."""
+UNSURE: Final = 3
+"""The shade from which on nothing is called as before."""
 NO_SITE: Final = "no site"
 DRIFT: Final = "drift"
 _CALM_WORDS: Final[Mapping[str, str]] = {"few": "too few", "small": "small"}
@@ -23,7 +25,10 @@ _CALM_WORDS: Final[Mapping[str, str]] = {"few": "too few", "small": "small"}
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A signal at a site. word: drifts, as before, small, too few or nothing; step: its shade, 0 to 4."""
+    """A signal at a site. word: drifts, as before, not sure, small, too few or nothing; step: its shade, 0 to 4.
+
+    Not sure: it differs as much as drift does, but no device for sure.
+    """
 
     site: str
     word: str
@@ -171,10 +176,11 @@ def judging_order(names: Sequence[str], drifting: Sequence[str], most: int) -> l
 
 
 def _cell(signal: SignalDrift, one: SiteDrift) -> Cell:
-    word = _CALM_WORDS.get(signal.state, "as before")
+    step = sum(one.psi >= least for least in STEPS)
+    word = _CALM_WORDS.get(signal.state, "as before" if step < UNSURE else "not sure")
     if signal.state == DRIFT and one.moved:
         word = "drifts"
-    return Cell(one.site, word, one.psi, one.devices, one.moved, sum(one.psi >= least for least in STEPS))
+    return Cell(one.site, word, one.psi, one.devices, one.moved, step)
 
 
 Cells = Mapping[tuple[str, str], Mapping[str, Cell]]
