@@ -14,6 +14,7 @@ from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.rollout_page.decision_story import sentence_of
 from edgefleet_server.dashboard.rollout_page.decision_story import story as told_story
+from edgefleet_server.dashboard.rollout_page.evidence_chart import is_enough, stop_chart
 from edgefleet_server.dashboard.rollout_page.gate_panels import gate_lines, gate_panels, metric_words
 from edgefleet_server.dashboard.rollout_page.promotion_answer import answer, cost_of, state_of
 from edgefleet_server.dashboard.rollout_page.rollout_picture import MOST_SQUARES, strip_of
@@ -21,6 +22,7 @@ from edgefleet_server.dashboard.rollout_page.stage_steps import pipeline, span
 from edgefleet_server.dashboard.rollout_page.stop_curve import simulation
 from edgefleet_server.dashboard.rollouts.gauges import evidence_gauge
 from edgefleet_server.events.model import EventView
+from edgefleet_server.rollout.status.decision_views import DecisionView, Recomputed
 from edgefleet_server.rollout.status.metric_views import MetricView
 from edgefleet_server.rollout.status.reader import StratumView
 from edgefleet_server.rollout.status.whereabouts import DeviceFlow, WayBack
@@ -145,9 +147,62 @@ def test_the_story_of_a_bad_release_and_its_replay(story: tuple[Fleet, str, str]
     assert signed_out.status_code == 303
 
 
+def found_at(second: int, stratum: str, e_abort: float | None, verdict: str = "hold") -> DecisionView:
+    """Return a decision with its evidence, so many seconds after NOW."""
+    figures = {} if e_abort is None else {"e_abort": e_abort, "abort_at": 100.0}
+    again = Recomputed(verdict, "", "", figures, 2)
+    return DecisionView(
+        second,
+        NOW + timedelta(seconds=second),
+        "canary",
+        stratum,
+        verdict,
+        "",
+        "",
+        "",
+        2,
+        figures,
+        {},
+        "engine",
+        again,
+        True,
+    )
+
+
+def test_how_it_was_stopped_is_drawn_from_the_decisions() -> None:
+    decisions = [
+        found_at(9, "pi", 120.0, "roll_back"), found_at(0, "pi", 0.5), found_at(4, "pi", 12.0), found_at(4, "jetson", 0.8),
+        found_at(5, "pi", None),
+    ]  # fmt: skip
+    happened = [
+        (NOW + timedelta(seconds=9), "rollback", "stopped", " b"),
+        (NOW, "deploy", "canary opened", ""),
+        (NOW + timedelta(seconds=40), "deploy", "too late to be seen", ""),
+    ]
+    chart = stop_chart(decisions, happened, NOW + timedelta(seconds=20))
+    assert chart is not None
+    begin = int(NOW.timestamp())
+    assert list(chart.names) == ["pi", "jetson"], "the one with the most evidence first"
+    assert chart.data == [[begin, begin + 4, begin + 9, begin + 20], [0.5, 12.0, 120.0, 120.0], [None, 0.8, 0.8, 0.8]]
+    assert [(one.at, one.label) for one in chart.marks] == [(0.0, "canary opened"), (45.0, "stopped")]
+    assert [(one.name, one.value) for one in chart.limits] == [("stops at", 100.0)]
+    assert chart.drawing.is_log
+    assert is_enough(chart)
+    early = stop_chart(decisions[1:], happened, NOW)
+    assert early is not None
+    assert not is_enough(early)
+    assert stop_chart(decisions[:1], happened, NOW) is None, "one moment is no course"
+
+
 def test_what_went_back_begins_with_what_happened(story: tuple[Fleet, str, str]) -> None:
-    fleet, _good, bad = story
-    head = part_of(fleet.browser(Role.VIEWER).get(f"/rollouts/{bad}").text, "head")
+    fleet, good, bad = story
+    page = fleet.browser(Role.VIEWER).get(f"/rollouts/{bad}").text
+    head = part_of(page, "head")
+    course = part_of(page, "stopped")
+    assert "generic-x86_64-ort: latest 9.083, range 0.75 to 9.083" in course
+    assert "The evidence alone was not enough yet: another rule or a person stopped it." in course
+    assert "Never opened 1 device never got it" in part_of(page, "pipeline")
+    assert part_of(fleet.browser(Role.VIEWER).get(f"/rollouts/{good}").text, "stopped") == ""
     assert "digits@1.2.0 was stopped automatically; devices go back" in head
     assert "1 of 1 devices failed (nonfinite ×1)" in head
     assert "Devices that ever ran it 1 of" in head

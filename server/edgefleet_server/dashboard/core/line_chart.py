@@ -46,7 +46,7 @@ SMALLEST: Final = 1e-300
 """No step is smaller: floats end near it."""
 FEWEST: Final = 4
 """Of fewer values none is an outlier."""
-STEPS_S: Final = (60, 300, 900, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800)
+STEPS_S: Final = (1, 5, 15, 60, 300, 900, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800)
 
 Column = Sequence[float | int | None]
 
@@ -271,9 +271,9 @@ def value_ticks(low: float, high: float) -> list[tuple[float, str]]:
 
 
 def time_ticks(first: int, last: int) -> list[tuple[int, str]]:
-    """Return round moments (UTC) between two, each with its label: days where they are days apart, else hours and minutes."""
+    """Return round moments (UTC) between two, each with its label: days where they are days apart, seconds where less than a minute."""
     step = next((one for one in STEPS_S if (last - first) / one <= MOST_TIMES), STEPS_S[-1])
-    form = "%m-%d" if step >= 86_400 else "%H:%M"
+    form = "%m-%d" if step >= 86_400 else "%H:%M" if step >= 60 or first == last else "%H:%M:%S"
     begin = -(-first // step) * step
     return [(at, f"{datetime.fromtimestamp(at, UTC):{form}}") for at in range(begin, last + 1, step)]
 

@@ -220,7 +220,7 @@ def ending(rollout: RolloutView, flow: DeviceFlow, recovery: Recovery, stopped_a
         title = f"{rollout.release} was stopped and rolled back {who}"
     else:
         title = f"{rollout.release} was stopped {who}; devices go back"
-    kind = "off" if by and not failed else "bad"
+    kind = "off" if by and not failed else "ok" if is_over else "bad"  # all is well again where every device is back
     ran = recovery.exposed
     rest = "Every device that had it is back." if is_over else f"{recovery.back} of {ran} confirmed that they are back."
     if rollout.state == "regressed":

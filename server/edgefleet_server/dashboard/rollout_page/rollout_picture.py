@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_server.dashboard.rollout_page.decision_story import StoryEntry, story
+from edgefleet_server.dashboard.rollout_page.evidence_chart import Happened, is_enough, stop_chart
 from edgefleet_server.dashboard.rollout_page.gate_panels import GateLine, GatePanel, gate_lines, gate_panels
 from edgefleet_server.dashboard.rollout_page.promotion_answer import (
     Answer,
@@ -18,6 +19,7 @@ from edgefleet_server.dashboard.rollout_page.promotion_answer import (
 )
 from edgefleet_server.dashboard.rollout_page.stage_steps import Pipeline, pipeline
 from edgefleet_server.dashboard.rollout_page.stop_curve import Simulation, simulation
+from edgefleet_server.dashboard.timelines.charts import Chart
 from edgefleet_server.events.model import EventView
 from edgefleet_server.rollout.placement import devices_of
 from edgefleet_server.rollout.spec.model import Size
@@ -60,12 +62,15 @@ class StripPlace:
 class Picture:
     """All of it. each: devices that one square stands for; silent: the first silent devices; verdicts: every gate in a line.
 
+    stopped: how it was stopped, None where it was not; is_by_evidence: whether evidence alone was enough.
     cost: of rolling back, in words; is_free: two clicks are enough for it.
     """
 
     head: Head
     answer: Answer
     ending: Ending | None
+    stopped: Chart | None
+    is_by_evidence: bool
     pipeline: Pipeline
     strip: Sequence[StripPlace]
     each: int
@@ -99,11 +104,15 @@ def picture(
     rollout, where = reading.rollout, reading.whereabouts
     gates = gate_panels(rollout, old_version(reading), timeline)
     stopped_at = max((one.at for one in decisions if one.verdict == "roll_back"), default=None)
+    over = ending(rollout, where.flow, where.recovery, stopped_at)
+    stopped = stop_chart(decisions, turns_of(reading, stopped_at), rollout.finished_at or now) if over else None
     strip, each = strip_of(where.flow)
     return Picture(
         head=head(rollout, where.flow, where.replaced),
         answer=answer(rollout, where.flow),
-        ending=ending(rollout, where.flow, where.recovery, stopped_at),
+        ending=over,
+        stopped=stopped,
+        is_by_evidence=stopped is not None and is_enough(stopped),
         pipeline=pipeline(rollout, now),
         strip=strip,
         each=each,
@@ -118,6 +127,18 @@ def picture(
         cost=cost_of(where.way_back, rollout.release, rollout.spec["rollback_to"]),
         is_free=where.way_back.bytes == 0,
     )
+
+
+def turns_of(reading: RolloutReading, stopped_at: datetime | None) -> list[Happened]:
+    """Return what marks the chart of how a rollout was stopped. stopped_at: when that was decided."""
+    recovery = reading.whereabouts.recovery
+    opened = ((one.opened_at, "deploy", f"{one.name} opened", "") for one in reading.rollout.stages)
+    turns = (
+        (recovery.first_failed_at, "pause", "first failure", " b"),
+        (stopped_at, "rollback", "stopped", " b"),
+        (recovery.last_back_at, "deploy", "last device back", ""),
+    )
+    return [(at, kind, words, tone) for at, kind, words, tone in (*opened, *turns) if at is not None]
 
 
 def strip_of(flow: DeviceFlow) -> tuple[list[StripPlace], int]:

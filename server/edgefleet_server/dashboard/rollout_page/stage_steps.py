@@ -49,7 +49,7 @@ class Tally:
     """Devices of a lane. have: they took it up, and have not failed or gone back; silent: they did not accept in time, and are no
     evidence; back: sent back.
 
-    more: those that a stage to come takes in.
+    more: those that a stage to come takes in, or would have where the rollout is over.
     """
 
     members: int
@@ -59,6 +59,7 @@ class Tally:
     silent: int
     more: int
     back: int
+    is_over: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +144,10 @@ def _to_come(rollout: RolloutView) -> More:
 
 def _step(rollout: RolloutView, stage: StageView, strata: Sequence[str], now: datetime, to_come: More) -> Step:
     kind = _kind(stage.state, is_person=bool(stage.stopped_by) and stage.counts.failed == 0)
+    is_over = rollout.state in _OVER
     cells = {one.stratum: one for one in stage.strata}
     lanes = [
-        _lane(cells[name], to_come.get((stage.idx, name), 0))
+        _lane(cells[name], to_come.get((stage.idx, name), 0), is_over=is_over)
         if name in cells
         else Lane(name, StepKind.NEVER, "", "no devices")
         for name in strata
@@ -160,7 +162,7 @@ def _step(rollout: RolloutView, stage: StageView, strata: Sequence[str], now: da
         at=at,
         more=more,
         soaked=_soaked(stage, now) if stage.state == "soaking" else None,
-        together=_together(stage, sum(to_come.get((stage.idx, name), 0) for name in cells)),
+        together=_together(stage, sum(to_come.get((stage.idx, name), 0) for name in cells), is_over=is_over),
         lanes=lanes,
     )
 
@@ -225,16 +227,24 @@ def _soaked(stage: StageView, now: datetime) -> float | None:
     return round(100 * min(1.0, max(0.0, 1 - (ends - now).total_seconds() / stage.soak_s)), 1)
 
 
-def _lane(one: StratumView, more: int) -> Lane:
+def _lane(one: StratumView, more: int, *, is_over: bool) -> Lane:
     counts = one.counts
-    have = counts.healthy + counts.pending
-    tally = Tally(one.members, have, counts.healthy, counts.failed, counts.unreachable, more, counts.rolled_back)
+    tally = Tally(
+        members=one.members,
+        have=counts.healthy + counts.pending,
+        healthy=counts.healthy,
+        failed=counts.failed,
+        silent=counts.unreachable,
+        more=more,
+        back=counts.rolled_back,
+        is_over=is_over,
+    )
     return _lane_of(
         one.stratum, _kind(one.state, is_person=bool(one.stopped_by) and not counts.failed), one.state, tally
     )
 
 
-def _together(stage: StageView, more: int) -> Lane:
+def _together(stage: StageView, more: int, *, is_over: bool) -> Lane:
     tally = Tally(
         members=sum(one.members for one in stage.strata),
         have=sum(one.counts.healthy + one.counts.pending for one in stage.strata),
@@ -243,13 +253,14 @@ def _together(stage: StageView, more: int) -> Lane:
         silent=sum(one.counts.unreachable for one in stage.strata),
         more=more,
         back=sum(one.counts.rolled_back for one in stage.strata),
+        is_over=is_over,
     )
     return _lane_of("", _kind(stage.state, is_person=bool(stage.stopped_by) and not tally.failed), stage.state, tally)
 
 
 def _lane_of(stratum: str, kind: StepKind, state: str, tally: Tally) -> Lane:
     if kind is StepKind.NEVER or not tally.members:
-        words = "skipped" if state == "skipped" else "no devices" if kind is StepKind.DONE else _yet_to_come(tally.more)
+        words = "skipped" if state == "skipped" else "no devices" if kind is StepKind.DONE else _not_opened(tally)
         return Lane(stratum, kind, "", words)
     of, healthy, failed = tally.members - tally.silent, tally.healthy, tally.failed
     if not of:
@@ -266,8 +277,11 @@ def _lane_of(stratum: str, kind: StepKind, state: str, tally: Tally) -> Lane:
     )
 
 
-def _yet_to_come(more: int) -> str:
-    return f"{more} more device{'' if more == 1 else 's'}" if more else "not open yet"
+def _not_opened(tally: Tally) -> str:
+    if not tally.more:
+        return "never opened" if tally.is_over else "not open yet"
+    devices = f"device{'' if tally.more == 1 else 's'}"
+    return f"{tally.more} {devices} never got it" if tally.is_over else f"{tally.more} more {devices}"
 
 
 def _share(part: int, whole: int) -> float:
