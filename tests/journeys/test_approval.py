@@ -84,6 +84,7 @@ def test_fifty_are_let_in_from_the_page_with_a_token_made_there(road: Road, tmp_
         page.get_by_role("link", name="Enrolment", exact=True).click()
         page.get_by_label("Number of devices").fill("50")
         page.get_by_label("Require approval").select_option("yes")
+        page.get_by_text("Other labels, names").click()
         page.get_by_label("Labels, one key=value per line").fill("site=paged")
         page.get_by_role("button", name="Create token").click()
         line = page.locator("pre code").inner_text()
