@@ -11,6 +11,7 @@ from edgefleet_protocol.ids import ProfileName, ReleaseRef, target_path
 from edgefleet_protocol.messages import Phase, Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.conversion.model import JobState
+from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.registry.model import BundleView, Publication, SourceFile
 from tests.server.dashboard.fleet import LITERT, ORT, Device, Fleet
 from tests.support.samples import MANIFEST
@@ -138,3 +139,5 @@ def stocked(fleet: Fleet) -> None:
         device.report(Phase.COMMITTED)
         measured(fleet, device, ref, p50_ms=4.0 if number == 0 else 3.0, errors=8 if number == 0 else 0)
     fleet.house.clock.turn(minutes=1)  # what was learnt when they were published is not kept longer
+    presence = {str(one.id): fleet.parts.fleet.reader.device(one.id).status for one in devices}
+    assert set(presence.values()) == {DeviceStatus.ONLINE}, presence

@@ -141,7 +141,8 @@ def test_an_empty_registry_names_the_next_command(empty_fleet: Fleet) -> None:
 def test_a_model_shows_each_versions_share_of_the_devices(shop: Fleet) -> None:
     text = page(shop, "/models/digits")
     told = part_of(text, "versions")
-    assert re.search(r"1\.1\.0 \S.* ago running .*1\.0\.0 \S.* ago running", told), told
+    there = [(one, shop.parts.fleet.reader.device(one).status) for one in shop.by_id]
+    assert re.search(r"1\.1\.0 \S.* ago running .*1\.0\.0 \S.* ago running", told), (told, there)
     assert "2 of 3 devices" in told
     assert "1 of 3 devices" in told
     assert "generic-x86_64-litert: refused, top1 fell by 0.0412" in told
