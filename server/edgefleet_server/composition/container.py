@@ -20,7 +20,7 @@ from edgefleet_server.conversion.sandbox import Converter, converter_command
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.dashboard.story.today import TodayReader
 from edgefleet_server.db.database import Database
-from edgefleet_server.fleet.inventory.fleet_counts import FleetCounter
+from edgefleet_server.fleet.inventory.fleet_counts import FleetCounter, VersionPlaces
 from edgefleet_server.fleet.presence.fleet_samples import FleetSampler
 from edgefleet_server.objectives.service import ObjectiveBook
 from edgefleet_server.observability.health import Health
@@ -69,6 +69,7 @@ class Parts:
     prover: ReleaseProver
     fleet: Fleet
     sampler: FleetSampler
+    places: VersionPlaces
     telemetry: TelemetryService
     costs: CostService
     drift: DriftService
@@ -127,6 +128,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         prover=build_prover(settings, registry, signing, clock),
         fleet=fleet,
         sampler=FleetSampler(db, shared, KEPT, FRESH, drift.is_measured),
+        places=VersionPlaces(db, clock),
         telemetry=telemetry,
         costs=costs,
         drift=drift,

@@ -47,7 +47,6 @@ from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.dashboard.timelines.views import TimelineViews
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.inventory.device_list import DeviceQuery, Order
-from edgefleet_server.fleet.inventory.fleet_counts import VersionPlaces
 
 MODELS_AHEAD: Final = 3
 """Models whose page is read before a person asks for it."""
@@ -190,7 +189,7 @@ def _models(parts: Parts, views: RegistryViews, charts: TimelineViews) -> ModelV
     sources = ModelSources(
         views=views,
         timelines=charts,
-        places=VersionPlaces(parts.db, parts.clock),
+        places=parts.places,
         objectives=parts.objectives,
         drift=parts.drift,
         explainer=parts.timelines.explainer,
