@@ -13,6 +13,7 @@ from edgefleet_server.composition.container import Parts, build_prediction_logs,
 from edgefleet_server.composition.objective_container import build_objectives
 from edgefleet_server.composition.timeline_container import build_timelines
 from edgefleet_server.dashboard.story.today import TodayReader
+from edgefleet_server.fleet.inventory.fleet_counts import VersionPlaces
 from edgefleet_server.fleet.presence.fleet_samples import FleetSampler
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
@@ -48,6 +49,7 @@ def parts_of(house: House) -> Parts:
         prover=build_prover(house.settings, house.registry, house.signing, house.clock),
         fleet=house.fleet,
         sampler=FleetSampler(house.db, house.clock, KEPT, FRESH, house.drift.is_measured),
+        places=VersionPlaces(house.db, house.clock),
         rollout=rollout,
         retirement=ReleaseRetirement(
             house.db, house.registry, house.signing, cast("Any", house.jobs), rollout, house.fleet
