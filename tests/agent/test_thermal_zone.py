@@ -34,11 +34,13 @@ def test_the_lowest_trip_of_its_kind_counts(tmp_path: Path) -> None:
     assert found.limits() == {THROTTLES_AT: 83.0, CRITICAL_AT: 105.0}
 
 
-@pytest.mark.parametrize("at", ["0", "-274000", "", "hot", "250000", "\u0663\u0660"])
+@pytest.mark.parametrize("at", ["0", "-274000", "", "hot", "250000", "\u0663\u0660", "9" * 1_000])
 def test_a_trip_that_nobody_set_is_no_limit(tmp_path: Path, at: str) -> None:
     folder = tmp_path / "class" / "thermal" / "thermal_zone0"
     found = zone(tmp_path, "rubbish", (PASSIVE, "1"), (CRITICAL, "99000"))
     (folder / "trip_point_0_temp").write_bytes(at.encode())
+    assert found.celsius() == -1
+    (folder / "temp").write_bytes(b"9" * 1_000)
     assert found.celsius() == -1
     assert found.limits() == {CRITICAL_AT: 99.0}
     (folder / "trip_point_1_temp").unlink()

@@ -43,7 +43,7 @@ class ThermalZone:
 
 
 def _celsius(path: Path) -> float | None:
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         return int(_text(path)) / 1000
     return None
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
@@ -161,10 +161,14 @@ def count_devices(session: Session, *conditions: ColumnElement[bool], most: int 
 
 
 def forget_presence(session: Session, now: datetime) -> None:
-    """Mark every device unheard of, those that were there as away from now; locked in order of id, as all writers of documents do."""
+    """Mark every device unheard of, those that were there as away from now; locked in order of id, as all writers of documents do.
+
+    So are those that went away later than now: a clock was ahead.
+    """
     heard_of = col(FleetDevice.is_online).is_not(None)
     session.execute(select(col(FleetDevice.id)).where(heard_of).order_by(col(FleetDevice.id)).with_for_update())
-    session.execute(update(FleetDevice).where(col(FleetDevice.is_online).is_(True)).values(offline_since=now))
+    goes = or_(col(FleetDevice.is_online).is_(True), col(FleetDevice.offline_since) > now)
+    session.execute(update(FleetDevice).where(goes).values(offline_since=now))
     session.execute(update(FleetDevice).where(heard_of).values(is_online=None))
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import event, text
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import Presence, State
+from edgefleet_server.fleet.presence import history
 from edgefleet_server.fleet.presence.fleet_samples import SETTLING, FleetSampler
 from edgefleet_server.fleet.presence.model import (
     MOST_A_DAY,
@@ -61,6 +62,8 @@ def plain(found: list[PresenceSpan] | Any) -> list[tuple[float, float, PresenceS
         (0, [away(30, 33, is_heard=False)], [(20, 30)], [(0, 20, ON), (20, 33, UNKNOWN), (33, 60, ON)]),
         # it had gone before the server went
         (0, [away(10, 33, is_heard=False)], [(20, 30)], [(0, 10, ON), (10, 20, OFF), (20, 33, UNKNOWN), (33, 60, ON)]),
+        # a server started twice, and did not hear of it in between
+        (0, [away(10, 40, is_heard=False)], [(5, 10), (25, 30)], [(0, 5, ON), (5, 40, UNKNOWN), (40, 60, ON)]),
         # never heard of since it was enrolled
         (0, [away(0, 60, is_heard=False)], [], [(0, 60, UNKNOWN)]),
         (0, [away(10, 40, times=9)], [], [(0, 10, ON), (10, 40, FLAPPING), (40, 60, ON)]),
@@ -163,6 +166,99 @@ def test_the_time_without_a_server_is_unknown(any_house: House) -> None:
     assert pulse.story() == [(0, 10, ON), (10, 32, UNKNOWN), (32, 33, ON)]
     with any_house.db.read() as session:
         assert session.execute(text("SELECT count(*) FROM fleet_unwatched")).scalar_one() == 2
+
+
+def test_a_revoked_device_was_there_until_it_was_revoked(any_house: House) -> None:
+    any_house.fleet.receiver.forget_presence()
+    there, gone, never = Pulse(any_house), Pulse(any_house), Pulse(any_house)
+    there.says(on=True)
+    gone.says(on=True)
+    gone.says(on=False, after=600)
+    any_house.clock.turn(minutes=10)
+    for pulse in (there, gone, never):
+        any_house.fleet.revocation.revoke(pulse.id)
+    any_house.clock.turn(minutes=10)
+    assert there.story() == [(0, 20, ON)]
+    assert gone.story() == [(0, 10, ON), (10, 20, OFF)]
+    assert [state for _, _, state in never.story()] != [ON]
+
+
+def test_more_starts_than_are_read_are_unknown(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MOST_STARTS", 2)
+    sampler = Sampled(house).sampler
+    house.fleet.receiver.forget_presence()
+    pulse = Pulse(house)
+    for _ in range(4):  # a server that starts again and again
+        pulse.says(on=True)
+        house.clock.turn(minutes=5)
+        assert sampler.tick()
+        house.clock.turn(minutes=5)
+        house.fleet.receiver.forget_presence()
+    pulse.says(on=True)
+    assert pulse.story() == [(0, 30, UNKNOWN), (30, 35, ON), (35, 40, UNKNOWN)]
+
+
+def test_a_clock_that_was_ahead_stops_no_samples_and_hides_no_time_without_a_server(any_house: House) -> None:
+    sampler = Sampled(any_house).sampler
+    any_house.fleet.receiver.forget_presence()
+    pulse = Pulse(any_house)
+    pulse.says(on=True)
+    any_house.clock.turn(minutes=10)
+    assert sampler.tick()
+    for _ in range(2):  # it starts with a wrong clock, twice
+        any_house.clock.turn(days=400)
+        any_house.fleet.receiver.forget_presence()
+        any_house.clock.turn(minutes=5)
+        assert sampler.tick()
+    any_house.clock.turn(days=-800, minutes=10)
+    assert sampler.tick()  # the clock is set while it runs
+    any_house.clock.turn(minutes=20)
+    any_house.fleet.receiver.forget_presence()
+    any_house.clock.turn(minutes=1)
+    assert not sampler.tick()
+    any_house.clock.turn(minutes=1)
+    assert sampler.tick()
+    assert pulse.story() == [(0, 30, ON), (30, 52, UNKNOWN)]
+
+
+def test_a_clock_that_goes_back_turns_no_absence_around(any_house: House) -> None:
+    any_house.fleet.receiver.forget_presence()
+    pulse = Pulse(any_house)
+    for _ in range(MOST_A_DAY + 1):
+        pulse.says(on=True, after=10)
+        pulse.says(on=False, after=10)
+    pulse.says(on=True, after=10)
+    any_house.clock.turn(hours=-2)
+    pulse.says(on=False)
+    pulse.says(on=True, after=10)
+    any_house.clock.turn(hours=3)
+    kept = any_house.fleet.presence.absences(pulse.id, T0 - timedelta(days=1), any_house.clock.now())
+    assert all(one.since <= one.until for one in kept)
+    assert kept[-1].until > T0
+
+
+def test_the_time_without_a_broker_is_unknown(any_house: House) -> None:
+    sampler, hears = Sampled(any_house).sampler, [False]
+    sampler.is_listening = lambda: hears[0]
+    any_house.fleet.receiver.forget_presence()
+    pulse = Pulse(any_house)
+    pulse.says(on=True)
+    assert not sampler.tick()  # the server is not yet connected: nothing that was heard before is lost
+    hears[0] = True
+    assert not sampler.tick()
+    any_house.clock.turn(minutes=10)
+    assert sampler.tick()
+    hears[0] = False
+    any_house.clock.turn(seconds=30)
+    assert not sampler.tick()
+    any_house.clock.turn(minutes=20)
+    assert not sampler.tick()
+    hears[0] = True
+    any_house.clock.turn(seconds=30)
+    assert not sampler.tick()  # devices are on their way back
+    any_house.clock.turn(seconds=SETTLING.total_seconds())
+    assert sampler.tick()
+    assert pulse.story() == [(0, 10, ON), (10, 31, UNKNOWN), (31, 33, ON)]
 
 
 def test_a_flapping_device_fills_nothing(house: House) -> None:

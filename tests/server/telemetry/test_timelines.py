@@ -15,6 +15,7 @@ import pytest
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.access.model import Role
 from edgefleet_server.events.model import EventView, NewEvent
+from edgefleet_server.fleet.presence.model import FleetStep
 from edgefleet_server.telemetry.rollups.model import FigureSums, Step, Sums, SystemSums
 from edgefleet_server.telemetry.timelines.marks import marks_of
 from edgefleet_server.telemetry.timelines.model import MOST_CLASSES, MOST_POINTS, LinesBy, MarkKind, Scope, Timeline
@@ -112,6 +113,31 @@ def test_a_month_has_no_more_points_than_asked_for(sending: SendingFleet) -> Non
         found = sending.parts.timelines.reader.read(Scope.FLEET, "", now - timedelta(days=31), now, points=points)
         assert len(found.at) <= points
         assert sum(filter(None, found.lines[0].requests)) == 900 * 72
+
+
+class Counted(list[FleetStep]):
+    """Steps that count how often somebody went through them."""
+
+    reads = 0
+
+    def __iter__(self) -> Iterator[FleetStep]:
+        self.reads += 1
+        return super().__iter__()
+
+
+def test_the_steps_of_the_fleet_are_added_up_once(sending: SendingFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = sending.fleet.house.clock.now()
+    begin = int(now.timestamp()) // 60 * 60 - 86_400
+    kept = Counted(FleetStep(begin + n * 60, 1, n % 3, 3, 0, 0) for n in range(1_440))
+    monkeypatch.setattr(sending.parts.fleet.presence, "fleet", lambda *_: kept)
+    found = sending.parts.timelines.reader.read(Scope.FLEET, "", now - timedelta(days=1), now)
+    assert found.system["online_ratio"][:4] == [
+        0.0,
+        pytest.approx(1 / 3, abs=1e-5),
+        pytest.approx(2 / 3, abs=1e-5),
+        0.0,
+    ]
+    assert kept.reads == 1
 
 
 def test_rollouts_alerts_and_drift_are_marks(sending: SendingFleet) -> None:

@@ -4,6 +4,7 @@ Rules:
 1. The engine of every process asks; of several the first that comes takes the minute. A process whose gateway has no connection to the
    broker takes none: what it has heard is old.
 2. None is taken in the first minutes after a server began to listen (SETTLING): devices are on their way back, and nobody knows of them.
+   A gateway that has its connection again, and for longer than that nobody sampled, begins to listen as a server that starts does.
 3. A sample is added to a step of every length at once, so that old minutes are already in coarser steps when they are dropped.
 Source: docs/adr/0112-presence-history.md.
 """
@@ -16,9 +17,8 @@ from typing import Final
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.presence import store
-from edgefleet_server.fleet.presence.model import FleetStep
+from edgefleet_server.fleet.presence.model import MINUTE_S, FleetStep
 
-MINUTE_S: Final = 60
 SETTLING: Final = timedelta(minutes=2)
 
 
@@ -43,6 +43,7 @@ class FleetSampler:
         self._drift_fresh = drift_fresh
         self._measures_drift = measures_drift
         self._taken = 0
+        self._was_deaf = False
         self.is_listening: Callable[[], bool] = _unasked
         """Whether the gateway of this process hears devices. A process without one believes what the others wrote down."""
 
@@ -50,11 +51,19 @@ class FleetSampler:
         """Take the sample of this minute unless it was taken; return whether it was ours. For the engine tick."""
         now = self._clock.now()
         minute = int(now.timestamp()) // MINUTE_S * MINUTE_S
-        if minute == self._taken or not self.is_listening():
+        if not self.is_listening():
+            self._was_deaf = True
+            return False
+        if self._was_deaf:
+            with self._db.session() as session:
+                store.note_unwatched(session, now, SETTLING)
+            self._was_deaf = False
+        if minute == self._taken:
             return False
         with self._db.read() as session:
             watched = store.watched_since(session)
-            if watched is not None and now < watched[1] + SETTLING:
+            # one of the future stops none: a clock was ahead
+            if watched is not None and abs(now - watched[1]) < SETTLING:
                 return False
             if store.has_step(session, MINUTE_S, minute):
                 self._taken = minute

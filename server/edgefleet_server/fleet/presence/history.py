@@ -12,7 +12,7 @@ from edgefleet_server.fleet.presence.model import DAY_S, Absence, FleetStep, Pre
 
 MOST_ABSENCES: Final = 100
 MOST_STARTS: Final = 2_000
-"""Times without a server that are read for one answer: the newest."""
+"""Times without a server that are read for one answer: the newest. What was before them is unknown where there are more."""
 
 
 class PresenceHistory:
@@ -35,16 +35,20 @@ class PresenceHistory:
             found = store.presence_of(session, device_id)
             if found is None:
                 return []
-            is_online, offline_since, enrolled_at, revoked_at = found
+            is_online, offline_since, enrolled_at, revoked_at, last_seen = found
             begin, end = max(since, enrolled_at), min(until, now, revoked_at or now)
             if begin >= end:
                 return []
             absences = list(store.absences(session, device_id, int(begin.timestamp()) // DAY_S, begin, end))
             if is_online is not True:
-                absences.append(Absence(offline_since or enrolled_at, now, is_heard=is_online is False))
+                # who was there when it was revoked has not gone before
+                gone_since = offline_since or (enrolled_at if last_seen is None else revoked_at or enrolled_at)
+                absences.append(Absence(gone_since, now, is_heard=is_online is False))
             starts = store.unwatched(session, min([begin, *(one.since for one in absences)]), MOST_STARTS)
             watched = store.watched_since(session)
         known_since = None if watched is None else max(watched[0], now - KEPT)
+        if known_since is not None and len(starts) >= MOST_STARTS:
+            known_since = max(known_since, starts[0][0])
         return spans(begin, end, known_since, absences, starts)
 
     def absences(self, device_id: str, since: datetime, until: datetime) -> Sequence[Absence]:

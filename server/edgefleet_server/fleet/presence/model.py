@@ -5,7 +5,8 @@ Rules:
 2. An absence is written down when it ends. Until then the row of the device says since when it is away.
 3. Of the absences of a day each of the first MOST_A_DAY - 1 has a place of its own; the last place is all others together, from the
    beginning of the first until the end of the newest: the device is flapping.
-4. A device that the server has not heard of since it started is unknown since that start. Before it the device was as it was last seen.
+4. A device that the server has not heard of since it started is unknown since that start, or since the first of several. Before it the
+   device was as it was last seen.
 Source: docs/adr/0112-presence-history.md.
 """
 
@@ -19,6 +20,7 @@ from typing import Final
 from edgefleet_protocol.device_figures import span_text
 
 MOST_A_DAY: Final = 20
+MINUTE_S: Final = 60
 DAY_S: Final = 86_400
 FEW: Final = 3
 """So many spans that are too short to be seen, one after another, are shown as one."""
@@ -143,7 +145,7 @@ def _claims(one: Absence, starts: Sequence[datetime]) -> Iterator[PresenceSpan]:
     if one.is_heard:
         yield PresenceSpan(one.since, one.until, state, one.times)
         return
-    start = max((at for at in starts if one.since <= at <= one.until), default=one.since)
+    start = next((at for at in starts if one.since <= at <= one.until), one.since)
     yield PresenceSpan(one.since, start, state, one.times)
     yield PresenceSpan(start, one.until, PresenceState.UNKNOWN)
 

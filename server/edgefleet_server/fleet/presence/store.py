@@ -1,7 +1,7 @@
 """SQL of presence over time. Every function works in the caller's session and never commits."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Table, and_, bindparam, case, delete, func, or_, select, text, tuple_, update
@@ -9,7 +9,7 @@ from sqlmodel import Session, col
 
 from edgefleet_server.db.bulk import insert_into
 from edgefleet_server.db.database import UtcDateTime
-from edgefleet_server.fleet.presence.model import Absence, FleetStep
+from edgefleet_server.fleet.presence.model import MINUTE_S, Absence, FleetStep
 from edgefleet_server.fleet.tables import FleetAbsence, FleetDevice, FleetSample, FleetUnwatched
 
 _SAMPLE: Final[Table] = FleetSample.__table__  # type: ignore[attr-defined]
@@ -17,9 +17,11 @@ _ADD_ABSENCE: Final = text(
     "INSERT INTO fleet_absence (device_id, day, place, since, until, is_heard, times)"
     " VALUES (:device_id, :day, :place, :since, :until, :is_heard, :times)"
     " ON CONFLICT (device_id, day, place) DO UPDATE"
-    " SET until = excluded.until, times = fleet_absence.times + excluded.times, is_heard = TRUE"
+    " SET since = CASE WHEN excluded.since < fleet_absence.since THEN excluded.since ELSE fleet_absence.since END,"
+    " until = CASE WHEN excluded.until > fleet_absence.until THEN excluded.until ELSE fleet_absence.until END,"
+    " times = fleet_absence.times + excluded.times, is_heard = TRUE"
 ).bindparams(bindparam("since", type_=UtcDateTime()), bindparam("until", type_=UtcDateTime()))
-"""Made once: a restart of the broker runs it for every device."""
+"""Made once: a restart of the broker runs it for every device. A clock that went back makes no absence that ends before it begins."""
 _COUNTS: Final = ("samples", "online", "devices", "drifting", "drift_devices")
 
 
@@ -65,12 +67,12 @@ def fleet_steps(session: Session, scale_s: int, since: int, until: int) -> list[
     return [FleetStep(*map(int, found)) for found in session.execute(statement.order_by(col(row.at)))]
 
 
-def newest_step(session: Session, scale_s: int) -> int | None:
-    """Return when the newest step of a scale began, None without one."""
+def _newest_sample(session: Session, until: datetime) -> datetime | None:
+    """Return when the newest minute with a sample began, None without one."""
     row = FleetSample
-    statement = select(col(row.at)).where(col(row.scale_s) == scale_s).order_by(col(row.at).desc()).limit(1)
+    statement = select(func.max(col(row.at))).where(col(row.scale_s) == MINUTE_S, col(row.at) <= int(until.timestamp()))
     found = session.execute(statement).scalar()
-    return None if found is None else int(found)
+    return None if found is None else datetime.fromtimestamp(found, UTC)
 
 
 def prune_steps(session: Session, before: Mapping[int, int]) -> int:
@@ -125,14 +127,21 @@ def watched_since(session: Session) -> tuple[datetime, datetime] | None:
     return None if first is None else (first, last)
 
 
-def note_unwatched(session: Session, since: datetime, until: datetime) -> None:
-    """Write down that no server listened. What began before and ended later than `since` goes on."""
+def note_unwatched(session: Session, now: datetime, least: timedelta = timedelta(0)) -> None:
+    """Write down that no server listened since the newest sample of the fleet, or since the last such time if that is newer: it goes on.
+
+    Nothing if that is shorter than `least`. What is of the future a clock wrote that was ahead: such times are removed.
+    """
     row = FleetUnwatched
-    last = select(func.max(col(row.until))).scalar_subquery()
-    longer = update(row).where(col(row.until) == last, col(row.until) >= since, col(row.since) < col(row.until))
-    if _count(session.execute(longer.values(until=until))):
+    session.execute(delete(row).where(col(row.until) > now, col(row.since) < col(row.until)))
+    last: datetime | None = session.execute(select(func.max(col(row.until))).where(col(row.until) <= now)).scalar()
+    since = max((one for one in (last, _newest_sample(session, now)) if one is not None), default=now)
+    if now - since < least:
         return
-    values = {"since": since, "until": until}
+    longer = update(row).where(col(row.until) == last, col(row.since) < col(row.until)).values(until=now)
+    if since == last and _count(session.execute(longer)):
+        return
+    values = {"since": since, "until": now}
     session.execute(insert_into(session, row).values(values).on_conflict_do_nothing())
 
 
@@ -147,7 +156,8 @@ def _count(done: Any) -> int:
 
 
 def presence_of(session: Session, device_id: str) -> Sequence[Any] | None:
-    """Return is_online, offline_since, enrolled_at and revoked_at of a device; None where it is not known."""
+    """Return is_online, offline_since, enrolled_at, revoked_at and last_seen of a device; None where it is not known."""
     row = FleetDevice
-    columns = (col(row.is_online), col(row.offline_since), col(row.enrolled_at), col(row.revoked_at))
+    names = ("is_online", "offline_since", "enrolled_at", "revoked_at", "last_seen")
+    columns = [col(getattr(row, name)) for name in names]
     return session.execute(select(*columns).where(col(row.id) == device_id)).first()

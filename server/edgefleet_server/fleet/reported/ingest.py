@@ -28,7 +28,6 @@ from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet.desired import store as desired_store
 from edgefleet_server.fleet.presence import store as presence_store
-from edgefleet_server.fleet.presence.fleet_samples import MINUTE_S
 from edgefleet_server.fleet.presence.model import MOST_A_DAY, Absence, place_of
 from edgefleet_server.fleet.reported import absence
 from edgefleet_server.fleet.reported import store as reported_store
@@ -119,10 +118,7 @@ class ReportBook:
         with self._db.session() as session:
             now = self._clock.now()
             store.forget_presence(session, now)
-            watched, sampled = presence_store.watched_since(session), presence_store.newest_step(session, MINUTE_S)
-            seen = [] if watched is None else [watched[1]]
-            seen += [] if sampled is None else [datetime.fromtimestamp(sampled, UTC)]
-            presence_store.note_unwatched(session, min(max(seen, default=now), now), now)
+            presence_store.note_unwatched(session, now)
 
     def take_events(self, events: Sequence[Event]) -> int:
         """Store events, each once; return how many were new."""

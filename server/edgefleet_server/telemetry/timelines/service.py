@@ -187,8 +187,8 @@ class TimelineReader:
         begin, end = (datetime.fromtimestamp(one, UTC) for one in (at[0], at[-1] + step_s))
         found: dict[str, list[float | None]] = {}
         if scope is Scope.FLEET:
-            kept = self._presence.fleet(scale_of(step_s, now_s - at[0]), begin, end)
-            steps = [folded(kept, step_s).get(one) for one in at]
+            kept = folded(self._presence.fleet(scale_of(step_s, now_s - at[0]), begin, end), step_s)
+            steps = [kept.get(one) for one in at]
             found["online_ratio"] = [None if one is None else one.online_ratio for one in steps]
             found["drifting_ratio"] = [None if one is None else one.drifting_ratio for one in steps]
         elif scope is Scope.DEVICE:
