@@ -284,10 +284,10 @@ def lost_links(reader: Reader) -> list[str]:
 
 
 STORIES: Final[Mapping[str, tuple[Story, int, int]]] = {
-    "why a device failed": (why_a_device_failed, 2, 24),
-    "why latency rose": (why_latency_rose, 3, 60),
-    "whether it is safe to promote": (whether_it_is_safe_to_promote, 1, 40),
-    "roll back now": (back_now, 2, 24),
+    "why a device failed": (why_a_device_failed, 2, 20),
+    "why latency rose": (why_latency_rose, 3, 24),
+    "whether it is safe to promote": (whether_it_is_safe_to_promote, 1, 17),
+    "roll back now": (back_now, 2, 19),
     "which sites drift": (which_sites_drift, 2, 2),
 }
 """Each story with the most clicks or touches that it takes, and the most presses of keys."""
