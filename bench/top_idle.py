@@ -15,6 +15,7 @@ import os
 import platform
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -77,9 +78,9 @@ class OnTerminal:
         return own_ns / 1e9 + (int(fields[13]) + int(fields[14])) / _TICKS
 
     def end(self) -> None:
-        """End it."""
+        """End it, with what it started."""
         self._over.set()
-        self._process.kill()
+        os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         self._reading.join()
         os.close(self._ours)

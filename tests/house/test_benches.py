@@ -6,10 +6,15 @@ Those of rollouts have tests of their own beside the engine's.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from bench import (
     cli,
@@ -120,6 +125,23 @@ def test_what_the_live_screen_costs(printed: Bench) -> None:
     assert all(is_figure(one[name]) for one in figures.values() for name in ("cpu_share", "rss_bytes", "written_bytes"))
     assert all(one["rss_bytes"] > 5_000_000 for one in figures.values()), figures
     assert told["ok"] == all(one is not None and one <= told["goal_cpu_ratio"] for one in told["cpu_ratio_to"].values())
+
+
+def test_what_a_command_on_a_terminal_started_ends_with_it(tmp_path: Path) -> None:
+    noted = tmp_path / "pid"
+    line = f"sleep 300 & echo $! > {noted}.new; mv {noted}.new {noted}; wait"
+    one = top_idle.OnTerminal(["/bin/sh", "-c", line], dict(os.environ))
+    deadline_s = time.monotonic() + 60
+    while not noted.exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    child = psutil.Process(int(noted.read_text()))
+    one.end()
+    try:
+        assert psutil.wait_procs([child], timeout=5)[1] == []
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 @NEEDS_BROWSER
