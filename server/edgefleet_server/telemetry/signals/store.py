@@ -122,17 +122,6 @@ def buckets_of(
     yield from session.execute(statement.execution_options(yield_per=1000))
 
 
-def digests_of_device(session: Session, device: str, scale_s: int, since: datetime) -> list[str]:
-    """Return the digests of bundles of which a device counted signals since a moment."""
-    row = DriftBucket
-    statement = (
-        select(col(row.sha256))
-        .where(col(row.device_id) == device, col(row.scale_s) == scale_s, col(row.at) >= since)
-        .distinct()
-    )
-    return sorted(session.execute(statement).scalars())
-
-
 def delete_before(session: Session, scale_s: int, moment: datetime) -> int:
     """Delete steps of a scale that began before a moment; return how many."""
     statement = delete(DriftBucket).where(col(DriftBucket.scale_s) == scale_s, col(DriftBucket.at) < moment)
