@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from edgefleet_cli.core.clock import SystemClock
+from tests.broker.pki import Authority
 
 Json = dict[str, Any]
 
@@ -405,3 +408,16 @@ class SteppedClock(SystemClock):
     def sleep(self, seconds: float) -> None:
         self.elapsed_s += seconds
         self._at_sleep(self.elapsed_s)
+
+
+@contextmanager
+def unknown_server(folder: Path) -> Iterator[str]:
+    """Yield the address of a server that shows a certificate which nobody trusts."""
+    identity = Authority(folder).server()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.cert_file, identity.key_file)
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"https://127.0.0.1:{server.server_port}"
+        server.shutdown()

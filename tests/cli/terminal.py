@@ -14,9 +14,9 @@ from tests.cli.fleet_stub import Stub
 class Terminal:
     """One command on a terminal of 80 columns and `rows` lines."""
 
-    def __init__(self, fleet: Stub, *arguments: str, rows: int = 40) -> None:
+    def __init__(self, fleet: Stub, *arguments: str, rows: int = 40, kind: str = "xterm") -> None:
         self._ours, theirs = pty.openpty()
-        environment = {**os.environ, "EDGECTL_SERVER": fleet.url, "TERM": "xterm", "COLUMNS": "80", "LINES": str(rows)}
+        environment = {**os.environ, "EDGECTL_SERVER": fleet.url, "TERM": kind, "COLUMNS": "80", "LINES": str(rows)}
         command = [sys.executable, "-m", "edgefleet_cli.main", *arguments]
         self.process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
@@ -29,6 +29,11 @@ class Terminal:
     def shown(self) -> str:
         """What the terminal has shown so far, without colours and movements."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._raw.decode(errors="replace")).replace("\r", "")
+
+    @property
+    def has_escapes(self) -> bool:
+        """Tell whether it was sent colours or movements."""
+        return b"\x1b" in self._raw
 
     @property
     def lines(self) -> list[str]:

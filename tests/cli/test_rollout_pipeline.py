@@ -10,6 +10,7 @@ from rich.console import Console
 
 from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.transport.reply import struct_of
+from edgefleet_cli.render.width import cut_runs
 from edgefleet_cli.rollout.stage_pipeline import gauge, pipeline_text
 from tests.cli.fleet_stub import NOON, cell, counts, rollout, stage
 
@@ -55,6 +56,19 @@ def test_a_narrow_terminal_gets_a_line_a_stage() -> None:
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
 def test_it_fits(width: int) -> None:
     assert max(map(len, drawn(width, waits=[SOAK]).splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_a_long_name_gives_way_to_the_state_and_the_counts(width: int) -> None:
+    head = drawn(width, release=f"{'m' * 63}@1.0.0").splitlines()[0]
+    assert head.startswith("mmmmmm")
+    assert "…  running" in head
+    assert ("2 of 2 have it, none failed" in head) == (width >= 80)
+
+
+def test_what_is_left_out_behind_a_full_row_is_said() -> None:
+    assert cut_runs([("abc", ""), ("d", "")], 3) == [("ab…", "")]
+    assert cut_runs([("abc", ""), ("  ", "")], 3) == [("abc", "")]
 
 
 def test_a_paused_rollout_says_what_can_be_done() -> None:

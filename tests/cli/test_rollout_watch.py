@@ -7,13 +7,14 @@ import io
 import json
 import re
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from edgefleet_cli.core.api.rollout import Rollout
-from edgefleet_cli.core.errors import ServerUnreachableError
+from edgefleet_cli.core.errors import ServerUnreachableError, UntrustedServerError
 from edgefleet_cli.core.options import Format
 from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import Reply, struct_of
@@ -21,7 +22,17 @@ from edgefleet_cli.render.output import Output
 from edgefleet_cli.rollout.client import AWAY_S, POLL_S, Rollouts
 from edgefleet_cli.rollout.render import exit_code
 from tests.cli.conftest import Edgectl
-from tests.cli.fleet_stub import SteppedClock, Stub, counts, device, page, plan, problem, rollout
+from tests.cli.fleet_stub import (
+    SteppedClock,
+    Stub,
+    counts,
+    device,
+    page,
+    plan,
+    problem,
+    rollout,
+    unknown_server,
+)
 from tests.cli.terminal import Terminal
 
 _ID = "r-7f3a9c"
@@ -214,6 +225,31 @@ def test_ctrl_c_leaves_the_rollout_alone_and_exits_130(fleet: Stub) -> None:
     assert terminal.end() == 130
     assert "the rollout continues" in terminal.shown
     assert "Traceback" not in terminal.shown
+
+
+def test_a_terminal_that_moves_no_cursor_gets_a_line_at_each_change(fleet: Stub) -> None:
+    fleet.says(f"GET {_AT}", rollout(), _DONE)
+    terminal = Terminal(fleet, "rollout", "watch", _ID, kind="dumb")
+    assert terminal.end() == 0
+    assert [f"digits@1.1.0 {state}" in terminal.shown for state in ("running", "finished")] == [True, True]
+    assert not terminal.has_escapes
+
+
+def test_a_certificate_that_is_not_trusted_is_not_waited_for(tmp_path: Path) -> None:
+    clock = SteppedClock()
+    with unknown_server(tmp_path) as url, ApiClient(url, "edg_test") as api, pytest.raises(UntrustedServerError) as met:
+        Rollouts(api, Output(Format.JSON), clock).watch(Reply(rollout(), Rollout))
+    assert clock.elapsed_s <= POLL_S
+    assert "certificate" in met.value.message
+    assert "--ca" in met.value.next_step
+
+
+def test_an_error_on_a_terminal_that_has_no_colours_has_none(fleet: Stub) -> None:
+    fleet.says(f"GET {_AT}", problem(404, "rollout.unknown", "no such rollout"))
+    terminal = Terminal(fleet, "rollout", "watch", _ID, kind="dumb")
+    assert terminal.end() != 0
+    assert "code: rollout.unknown" in terminal.shown
+    assert not terminal.has_escapes
 
 
 def test_abort_asks_on_a_terminal(fleet: Stub) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from textual.widgets import ListItem, Static
 from edgefleet_cli.core.api.alert import Alert
 from edgefleet_cli.core.api.device import Device, Timeline
 from edgefleet_cli.core.api.rollout import Counts, Rollout
-from edgefleet_cli.core.errors import ApiError
+from edgefleet_cli.core.errors import ApiError, UntrustedServerError
 from edgefleet_cli.core.options import GlobalOptions
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import struct_of
@@ -29,7 +30,7 @@ from edgefleet_cli.top.rollout_actions import actions_of
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from tests.cli.conftest import Edgectl
-from tests.cli.fleet_stub import NOON, Stub, page, problem, rollout, told
+from tests.cli.fleet_stub import NOON, Stub, page, problem, rollout, told, unknown_server
 from tests.cli.terminal import Terminal
 from tests.cli.test_timelines import STEPS, line, timeline
 from tests.server.dashboard.fleet import ORT, Fleet
@@ -303,6 +304,13 @@ def test_a_token_that_is_not_valid_ends_it_with_the_error(fleet: Stub) -> None:
     assert isinstance(app.return_value, ApiError)
 
 
+def test_a_certificate_that_is_not_trusted_ends_it_with_the_error(tmp_path: Path) -> None:
+    with unknown_server(tmp_path) as url:
+        app = Dashboard(Session(GlobalOptions(server=url, token="t")))
+        asyncio.run(asyncio.wait_for(app.run_async(headless=True), 60))
+    assert isinstance(app.return_value, UntrustedServerError)
+
+
 def test_on_a_terminal_and_without_textual(fleet: Stub, edgectl: Edgectl, monkeypatch: pytest.MonkeyPatch) -> None:
     says(fleet)
     terminal = Terminal(fleet, "top", "--timeout", "2s")
@@ -325,6 +333,15 @@ def test_a_terminal_without_utf_8_gets_tables(fleet: Stub, monkeypatch: pytest.M
     drawn = Terminal(fleet, "fleet", "metrics", "--chart")
     assert drawn.end() == 0
     assert "Requests" in drawn.shown
+
+
+@pytest.mark.parametrize("more", [(), ("--plain",)], ids=["top", "plain"])
+def test_a_terminal_that_moves_no_cursor_gets_tables_once(fleet: Stub, more: tuple[str, ...]) -> None:
+    says(fleet)
+    terminal = Terminal(fleet, "top", *more, kind="dumb")
+    assert terminal.end() == 0
+    assert "1 device: 1 online" in terminal.shown
+    assert not terminal.has_escapes
 
 
 def view(alerts: int = 0, waiting: int = 0, back: int = 0, **counts: int) -> FleetView:

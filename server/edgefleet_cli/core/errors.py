@@ -108,6 +108,10 @@ class ServerUnreachableError(CliError):
     code = "cli.server_unreachable"
 
 
+class UntrustedServerError(ServerUnreachableError):
+    """The server's certificate is not one that is trusted: waiting does not mend that."""
+
+
 class BadAnswerError(CliError):
     """The answer is not from an edgefleet server."""
 

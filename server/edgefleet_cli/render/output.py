@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from edgefleet_cli.core.options import Color, Format
 from edgefleet_cli.core.transport.reply import Document, Page, Reply
-from edgefleet_cli.render.width import GAP, console_width, cut, is_bounded, shares, table_width
+from edgefleet_cli.render.width import GAP, console_width, cut, is_bounded, moves_cursor, shares, table_width
 from edgefleet_protocol.errors import EdgefleetError, error_lines
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Output:
     @property
     def is_live(self) -> bool:
         """Tell whether stdout is a terminal on which what is shown for eyes can be redrawn."""
-        return self.is_for_eyes and sys.stdout.isatty()
+        return self.is_for_eyes and moves_cursor(sys.stdout)
 
     def record(self, reply: Reply[T], sheet: Sheet[T], *, is_first: bool = False) -> None:
         """Write one object of a stream at once: a line of text or of JSON, a YAML document, a row of CSV or a name."""
@@ -313,7 +313,7 @@ def write_error(error: Exception, *, debug: bool = False) -> None:
         next_step=visible(getattr(error, "next_step", "") or "run again with --debug to see more"),
         code=visible(getattr(error, "foreign_code", "") or getattr(error, "code", "internal")),
     )
-    is_dim = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    is_dim = moves_cursor(sys.stderr) and not os.environ.get("NO_COLOR")
     sys.stderr.write("\n".join([*lines, f"\x1b[2m{code}\x1b[0m" if is_dim else code]) + "\n")
     request_id = getattr(error, "request_id", "")
     if debug and request_id:

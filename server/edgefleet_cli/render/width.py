@@ -21,11 +21,17 @@ UNBOUNDED = 10_000
 GAP = 2
 """Spaces between two columns."""
 ELLIPSIS = "…"
+_WITHOUT_CURSOR = frozenset({"dumb", "unknown"})
 
 
 def is_bounded(stream: TextIO) -> bool:
     """Tell whether lines longer than a screen would be broken: on a terminal, or where `COLUMNS` says how wide it is."""
     return stream.isatty() or "COLUMNS" in os.environ
+
+
+def moves_cursor(stream: TextIO) -> bool:
+    """Tell whether what was written can be drawn over: not on a terminal that calls itself `dumb`, as those within editors do."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in _WITHOUT_CURSOR
 
 
 def console_width(stream: TextIO) -> int | None:
@@ -58,9 +64,12 @@ def cut_runs(row: Sequence[tuple[str, str]], width: int) -> list[tuple[str, str]
     from rich.cells import cell_len
 
     kept, left = [], width
+    is_longer = cell_len("".join(text for text, _ in row).rstrip()) > width
     for text, style in row:
-        kept.append((cut(text, left), style))
-        left -= cell_len(text)
+        needed = cell_len(text)
+        # a run that just fits has to end in `…` where another one follows
+        kept.append((cut(f"{text} " if is_longer and needed == left else text, left), style))
+        left -= needed
         if left <= 0:
             break
     return kept

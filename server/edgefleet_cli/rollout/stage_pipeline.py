@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 LEAST_CELL, MOST_CELL = 17, 32
+LEAST_NAME: Final = 8
 GAUGE: Final = 20
 _GAUGE_BEGINS_AT: Final = 0.1
 _MOST_PROFILES, _MOST_WAITS = 6, 4
@@ -48,13 +49,9 @@ def pipeline_text(rollout: api.rollout.Rollout, now: datetime, width: int) -> Te
 def pipeline_rows(rollout: api.rollout.Rollout, now: datetime, width: int) -> list[list[Run]]:
     """Return the rows of a pipeline: none is wider than `width`, but sentences, which may fold."""
     style = STYLES.get(rollout.state, _STATE_STYLES.get(rollout.state, "bold"))
-    head = [
-        (text(rollout.release), "bold"),
-        ("  ", ""),
-        (state_text(rollout).replace("_", " "), style),
-        ("  ", ""),
-        (tally(rollout), ""),
-    ]
+    state, counts = state_text(rollout).replace("_", " "), tally(rollout)
+    room = max(LEAST_NAME, width - len(state) - len(counts) - 2 * GAP)  # a long name gives way to how it stands
+    head = [(cut(text(rollout.release), room), "bold"), (" " * GAP, ""), (state, style), (" " * GAP, ""), (counts, "")]
     rows = [cut_runs(head, width)]
     if rollout.stages:
         is_wide = len(rollout.stages) * LEAST_CELL <= width

@@ -8,7 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgefleet_cli.core.errors import ApiError, BadAnswerError, NotLoggedInError, ServerUnreachableError
+from edgefleet_cli.core.errors import (
+    ApiError,
+    BadAnswerError,
+    NotLoggedInError,
+    ServerUnreachableError,
+    UntrustedServerError,
+)
 from edgefleet_cli.core.transport.reply import Page, Reply
 from edgefleet_cli.core.transport.request import PAGE_SIZE
 
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
     from edgefleet_cli.core.structs import Body
 
 API = "/api/v1"
+_NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"
 UPLOAD_CHUNK_BYTES = 256 * 1024
 DOWNLOAD_CHUNK_BYTES = 256 * 1024
 DEFAULT_TIMEOUT_S = 30.0
@@ -214,6 +221,12 @@ class ApiClient:
                 f"no answer from {self.server}",
                 why=f"it took longer than {self._http.timeout.read:g} s",
                 next_step="check the server's log, or raise --timeout",
+            )
+        if _NOT_TRUSTED in str(error):
+            return UntrustedServerError(
+                f"the certificate of {self.server} is not trusted",
+                why=str(error),
+                next_step="if the server has a new one, log in again with its CA: `edgectl login URL --ca FILE`",
             )
         return ServerUnreachableError(
             f"cannot reach the server at {self.server}",

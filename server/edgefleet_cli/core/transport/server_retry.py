@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from edgefleet_cli.core.clock import SystemClock
-from edgefleet_cli.core.errors import ApiError, BadAnswerError, ServerUnreachableError
+from edgefleet_cli.core.errors import ApiError, BadAnswerError, ServerUnreachableError, UntrustedServerError
 from edgefleet_cli.render.output import one_line
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ def is_passing(error: Exception) -> bool:
     """Tell whether the server may answer later; other errors say that the question itself is wrong."""
     if isinstance(error, ApiError):
         return error.status >= 500 or error.status == _BUSY
-    return isinstance(error, ServerUnreachableError | BadAnswerError)
+    return isinstance(error, ServerUnreachableError | BadAnswerError) and not isinstance(error, UntrustedServerError)
 
 
 class ServerRetry:
