@@ -120,6 +120,12 @@ class PortTakenError(EdgefleetError):
     default_next_step = "stop what listens there, or choose another port: EDGEFLEET_AGENT_INFER_PORT (0 = any free one)"
 
 
+class SocketError(EdgefleetError):
+    """A unix socket of the agent or of a worker cannot be made."""
+
+    code = "agent.socket"
+
+
 class UnknownModelError(EdgefleetError):
     """No such model serves on this device."""
 

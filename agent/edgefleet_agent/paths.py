@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_SOCKET_PATH_BYTES = 100
-"""Linux holds 107 bytes in `sun_path`; the rest is for the temporary name a listener is made under."""
+"""Linux takes 107 bytes. The temporary name that a listener is made under is shorter than this of a worker (`listen_unix`)."""
 
 MAX_SOCKET_STEM = 16
 """Characters of a model name in the name of its worker's socket."""

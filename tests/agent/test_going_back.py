@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.serving.supervisor import BACKOFF_S
 from edgefleet_protocol.desired import Ref
 from edgefleet_protocol.sketch import LatencySketch
@@ -301,7 +302,7 @@ def test_a_stop_with_figures_that_cannot_be_written_ends_well(site: Site, agent:
     agent.infer()
     (agent.state / "models" / "digits" / ".current.msgpack.tmp").mkdir()
     assert agent.stop() == 0
-    assert not list((agent.state / "run").glob("*.sock"))
+    assert not list(StatePaths(agent.state).sockets().glob("*.sock"))
 
 
 # ---- by hand

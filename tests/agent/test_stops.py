@@ -11,6 +11,7 @@ import pytest
 
 from edgefleet_agent import errors
 from edgefleet_agent.cli import daemonize
+from edgefleet_agent.paths import StatePaths
 from tests.agent.field import Agent, deploy, eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.gateway.conftest import Site
@@ -54,7 +55,7 @@ def test_sigterm_lets_a_request_in_flight_finish(site: Site, agent: Agent) -> No
     assert b'"model_version":"1.0.0"' in answer.replace(b" ", b"")
     assert agent.process.wait(timeout=20) == 0
     assert not Path(f"/proc/{worker}").exists()
-    assert not list((agent.state / "run").glob("*.sock"))
+    assert not list(StatePaths(agent.state).sockets().glob("*.sock"))
 
 
 def test_a_request_that_never_ends_does_not_hold_up_a_stop(site: Site, agent: Agent) -> None:

@@ -4,8 +4,10 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
+import tempfile
+from collections.abc import Callable, Iterator
+
+import pytest
 
 from edgefleet_agent.core.systemd import Watchdog, given_sockets, notify, watchdog_s
 
@@ -13,6 +15,8 @@ ACTIVATED = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+import pytest
+
 from edgefleet_agent.core.systemd import given_sockets
 (one,) = given_sockets()
 print(one.getsockname()[1], one.getblocking(), os.get_inheritable(3), "LISTEN_FDS" in os.environ)
@@ -29,11 +33,18 @@ def heard(channel: socket.socket) -> list[str]:
             return found
 
 
-def test_a_notification_reaches_a_path_and_an_abstract_name(tmp_path: Path) -> None:
-    for address in (str(tmp_path / "notify"), f"@edgefleet-test-{os.getpid()}"):
+@pytest.fixture
+def address() -> Iterator[str]:
+    """A path short enough for a socket, wherever the folders of tests lie."""
+    with tempfile.TemporaryDirectory(prefix="ef-") as name:
+        yield f"{name}/notify"
+
+
+def test_a_notification_reaches_a_path_and_an_abstract_name(address: str) -> None:
+    for place in (address, f"@edgefleet-test-{os.getpid()}"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.bind("\0" + address[1:] if address[0] == "@" else address)
-            assert notify("READY=1", "STATUS=x", environment={"NOTIFY_SOCKET": address})
+            channel.bind("\0" + place[1:] if place[0] == "@" else place)
+            assert notify("READY=1", "STATUS=x", environment={"NOTIFY_SOCKET": place})
             assert heard(channel) == ["READY=1\nSTATUS=x"]
 
 
@@ -49,8 +60,7 @@ def test_the_watchdog_is_told_three_times_in_its_limit_and_only_its_own_process(
     assert watchdog_s({}) == 0
 
 
-def test_the_watchdog_is_fed_only_while_all_is_live(tmp_path: Path) -> None:
-    address = str(tmp_path / "notify")
+def test_the_watchdog_is_fed_only_while_all_is_live(address: str) -> None:
     os.environ.update(NOTIFY_SOCKET=address, WATCHDOG_USEC="30000000")
     later: list[Callable[[], None]] = []
     answers = iter([True, False, True])

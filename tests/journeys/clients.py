@@ -112,7 +112,7 @@ def main(n: int, seed: int) -> Mapping[str, Any]:
             device = Traveller(road, "device")
             road.release("digits@1.0.0", bundle_bytes(classifier_onnx()))
             device.served("digits")
-            url, socket = str(device.status()["infer_url"]), device.state / "run" / "infer.sock"
+            url, socket = str(device.status()["infer_url"]), Path(str(device.status()["infer_socket"]))
             programs: dict[str, Callable[[], dict[str, Any]]] = {
                 "curl": lambda: by_curl(socket, url, n),
                 "promtool": lambda: by_promtool(road, folder),

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -44,10 +45,13 @@ class InstalledTraveller(Traveller):
 
 
 @pytest.fixture
-def systemd(tmp_path: Path) -> Iterator[socket.socket]:
+def systemd() -> Iterator[socket.socket]:
     """What systemd listens on: the agent's `NOTIFY_SOCKET`."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.bind(str(tmp_path / "notify"))
+    with (
+        tempfile.TemporaryDirectory(prefix="ef-") as name,  # `tmp_path` may be too long for a socket
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel,
+    ):
+        channel.bind(f"{name}/notify")
         channel.setblocking(False)
         yield channel
 

@@ -252,7 +252,7 @@ PORT_WAIT_S = 5.0
 
 
 def public_listeners(settings: AgentSettings, unix_path: Path, clock: Clock) -> list[socket.socket]:
-    """Return the TCP listener and the unix one, in this order. Raises PortTakenError, OSError."""
+    """Return the TCP listener and the unix one, in this order. Raises PortTakenError, SocketError, OSError."""
     given = [one for one in given_sockets() if one.family != socket.AF_UNIX]
     tcp = given[0] if given else _own_tcp(settings.infer_host, settings.infer_port, clock)
     return [tcp, listen_unix(unix_path)]

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from edgefleet_agent.composition.agent_parts import prepare_folders, remove_run_files
+from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.worker.control.launch import WorkerLink, listen_tcp, listen_unix, start_worker
 from edgefleet_agent.worker.control.protocol import Drain, Failed, Ready, Serve, Serving, Start, ToAgentd
 from edgefleet_protocol.digest import sha256_hex
@@ -74,7 +76,10 @@ class Rig:
         self.folder = folder
         self.tcp = listen_tcp("127.0.0.1", 0)
         self.port: int = self.tcp.getsockname()[1]
-        self.socket_path = folder / "infer.sock"
+        self._paths = StatePaths(folder)
+        prepare_folders(self._paths)
+        self.sockets = self._paths.sockets()  # `folder` may have a long path
+        self.socket_path = self.sockets / "infer.sock"
         self.unix = listen_unix(self.socket_path)
         self.routes_path = folder / "routes.json"
         self.workers: list[RunningWorker] = []
@@ -93,7 +98,7 @@ class Rig:
             "digest": digest or sha256_hex(bundle),
             "lane": "active",
             "slot": "A",
-            "own_socket_path": str(self.folder / f"w{self._count}.sock"),
+            "own_socket_path": str(self.sockets / f"w{self._count}.sock"),
             "routes_path": str(self.routes_path),
             "listener_fds": (self.tcp.fileno(), self.unix.fileno()) if public else (),
         }
@@ -144,6 +149,7 @@ class Rig:
             worker.link.process.wait(WAIT_S)
         self.tcp.close()
         self.unix.close()
+        remove_run_files(self._paths)
 
 
 @pytest.fixture

@@ -10,14 +10,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.composition.agent_parts import prepare_folders, remove_run_files
 from edgefleet_agent.core.loop import Loop
 from edgefleet_agent.install.records import SlotRef
 from edgefleet_agent.install.slots import BUNDLE_FILE, Slots
+from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.serving.worker_process import WorkerOptions
 from edgefleet_agent.worker.control.launch import listen_tcp
@@ -32,16 +35,16 @@ class House:
     """Workers of some models on one port. What happens is put into `happened` as (what, model, detail)."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
-        self.slots = Slots(folder / "models")
+        self._paths = StatePaths(folder)
+        prepare_folders(self._paths)
+        self.slots = Slots(self._paths.models)
         self.listener = listen_tcp("127.0.0.1", 0)
         self.port: int = self.listener.getsockname()[1]
         self.loop = Loop(SystemClock())
-        sockets = folder / "run"
-        sockets.mkdir()
         fields: dict[str, Any] = {
             "listener_fds": (self.listener.fileno(),),
-            "routes": sockets / "routes.json",
-            "sockets": sockets,
+            "routes": self._paths.routes,
+            "sockets": self._paths.sockets(),
             "threads": 1,
             "memory_bytes": 0,
             "body_bytes": 1 << 25,
@@ -50,6 +53,7 @@ class House:
         self.serving = Supervisor(
             self.loop, WorkerOptions(**{**fields, **options}), self.slots, "test", SystemClock().monotonic_s
         )
+        self.wait_s = WAIT_S
         self.refs: dict[str, SlotRef] = {}
         self.happened: queue.SimpleQueue[tuple[str, str, str]] = queue.SimpleQueue()
         self._todo: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -86,11 +90,18 @@ class House:
         return value  # type: ignore[return-value]
 
     def wait_for(self, what: str, model: str) -> str:
-        """Return the detail of the next event of that kind; other events are dropped."""
+        """Return the detail of the next event of that kind within `self.wait_s`; others are dropped, and named when it does not come."""
+        until = time.monotonic() + self.wait_s
+        others: Counter[str] = Counter()
         while True:
-            kind, name, detail = self.happened.get(timeout=WAIT_S)
+            try:
+                kind, name, detail = self.happened.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                seen = [f"{n} x {event}" for event, n in others.most_common()] or "nothing"
+                raise AssertionError(f"no {what!r} of {model} within {self.wait_s:g} s; instead: {seen}") from None
             if (kind, name) == (what, model):
                 return detail
+            others[f"{kind} {name} {detail}".strip()] += 1
 
     def serve(self, model: str, ref: SlotRef) -> None:
         """Make a model serve and wait for it."""
@@ -119,6 +130,7 @@ class House:
         self._thread.join(WAIT_S)
         self.loop.close()
         self.listener.close()
+        remove_run_files(self._paths)
 
     def _work(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -141,7 +153,7 @@ class House:
         return
 
     def on_active_exit(self, model: str, how: str, failed: Failed | None) -> bool:
-        self.happened.put(("exit", model, how))
+        self.happened.put(("exit", model, f"{how} {failed.reason}" if failed is not None else how))
         return True
 
     def active_ref(self, model: str) -> SlotRef | None:

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from edgefleet_agent.client import InferenceError, InferenceUnreachableError, Model
+from edgefleet_agent.composition.agent_parts import prepare_folders, remove_run_files
 from edgefleet_agent.links.http_link import HttpLink
 from edgefleet_agent.links.memory_link import MemoryLink
 from edgefleet_agent.links.tensors import RequestPlans
+from edgefleet_agent.paths import StatePaths
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 
@@ -39,8 +41,11 @@ Step = Callable[[socket.socket], None]
 
 
 @contextmanager
-def _device(path: Path, *connections: list[Step]) -> Iterator[str]:
-    """Listen, and do the steps of each connection in turn; each is closed after its last one."""
+def _device(state: Path, *connections: list[Step]) -> Iterator[str]:
+    """Listen where the agent of a state folder would, and do the steps of each connection in turn; each is closed after its last one."""
+    paths = StatePaths(state)
+    prepare_folders(paths)
+    path = paths.sockets() / "infer.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -57,6 +62,7 @@ def _device(path: Path, *connections: list[Step]) -> Iterator[str]:
         yield str(path)
         thread.join(10)
         assert not thread.is_alive()
+    remove_run_files(paths)
 
 
 def _says(*pieces: bytes) -> Step:

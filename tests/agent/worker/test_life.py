@@ -56,6 +56,18 @@ def test_sigterm_drains_too(rig: Rig) -> None:
     assert worker.exit_status() == 0
 
 
+def test_a_worker_whose_socket_cannot_be_made_says_so(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
+    long = "/" + "d" * 120 + "/w.sock"
+    for field in ("own_socket_path", "mirror_path"):
+        worker = rig.start(bundle_bytes(classifier_onnx()), public=False, **{field: long})
+        failed = worker.until(Failed)
+        assert failed.error_class == "disk"  # of the device: the bundle is not blamed
+        assert failed.reason.startswith(f"the unix socket {long} cannot be made: its path has 128 bytes")
+        assert "TMPDIR" in failed.reason
+        assert worker.exit_status() == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_worker_ends_when_agentd_is_gone(rig: Rig) -> None:
     worker = rig.start(bundle_bytes(classifier_onnx()))
     worker.serve()

@@ -47,7 +47,7 @@ def _pair(rig: Rig, new: bytes, old: bytes | None = None, **fields: Any) -> tupl
         slot="B",
         public=False,
         background=True,
-        mirror_path=str(rig.folder / "mirror.sock"),
+        mirror_path=str(rig.sockets / "mirror.sock"),
         kept_path=str(rig.folder / "kept.msgpack"),
         **fields,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.serving import supervisor
 from tests.agent.field import eventually
 from tests.agent.worker import kills, swaps
@@ -76,6 +77,31 @@ def test_what_a_version_answered_before_a_swap_is_told_too(tmp_path: Path) -> No
         assert eventually(all_told), (told, given)
     finally:
         house.close()
+
+
+def test_a_wait_ends_at_its_time_whatever_else_happens_and_says_what_did(tmp_path: Path) -> None:
+    house = House(tmp_path, command=(sys.executable, "-c", "import sys; sys.exit(7)"))
+    try:
+        house.wait_s = 3.0
+        began = time.monotonic()
+        with pytest.raises(
+            AssertionError, match=r"no 'serving' of digits within 3 s; instead: .* x exit digits exit status 7"
+        ):
+            house.serve("digits", house.put("digits", "A", "1", b"no bundle"))
+        assert time.monotonic() - began < 2 * house.wait_s
+    finally:
+        house.close()
+
+
+def test_workers_serve_from_a_folder_with_a_long_path_and_leave_nothing(tmp_path: Path) -> None:
+    house = House(tmp_path / ("d" * 100))
+    sockets = StatePaths(tmp_path / ("d" * 100)).sockets()
+    try:
+        house.serve("digits", house.put("digits", "A", "1", bundle_bytes(classifier_onnx(), version="1")))
+        assert list(sockets.glob("*.sock"))
+    finally:
+        house.close()
+    assert not sockets.exists()
 
 
 def interpreter(folder: Path, before: str) -> tuple[str, ...]:

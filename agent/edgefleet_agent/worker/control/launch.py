@@ -4,6 +4,7 @@
 2. The returned socket is non-blocking for agentd's selector; end of file on it means the worker is gone.
 """
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgefleet_agent.errors import SocketError
 from edgefleet_agent.worker.control.protocol import (
     MAX_CONTROL_BYTES,
     Start,
@@ -24,6 +26,8 @@ from edgefleet_agent.worker.control.protocol import (
 from edgefleet_agent.worker.control.start_priority import FLAG
 
 LISTEN_BACKLOG = 128
+SUN_PATH_BYTES = 107
+"""What Linux takes as the path of a unix socket."""
 
 
 class WorkerLink:
@@ -118,19 +122,30 @@ def listen_tcp(host: str, port: int) -> socket.socket:
 
 
 def listen_unix(path: Path) -> socket.socket:
-    """Return a listening unix socket of mode 0660; a stale file of that name is replaced. Raises OSError."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
+    """Return a listening unix socket of mode 0660; a stale file of that name is replaced. Raises SocketError, OSError."""
+    taken = len(os.fsencode(path))
+    if taken > SUN_PATH_BYTES:
+        raise SocketError(
+            f"the unix socket {path} cannot be made: its path has {taken} bytes, and Linux takes {SUN_PATH_BYTES}",
+            next_step="use a state folder with a shorter path, or set TMPDIR to a short folder like /tmp",
+        )
+    # no longer than the names of the agent's sockets, or a path that fits would not be usable
+    temporary = path.with_name(f".{os.getpid()}.tmp")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        temporary.unlink(missing_ok=True)
         listener.bind(str(temporary))
         temporary.chmod(0o660)
         listener.listen(LISTEN_BACKLOG)
         listener.setblocking(False)
         # renamed only when it listens: nobody can connect to a dead or half-made socket of this name
         temporary.replace(path)
-    except OSError:
+    except OSError as error:
         listener.close()
-        temporary.unlink(missing_ok=True)
-        raise
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise SocketError(
+            f"the unix socket {path} cannot be made: {error.strerror or error}",
+            next_step=f"make sure that {path.parent} is there, has room, and that the agent's user may write to it",
+        ) from error
     return listener

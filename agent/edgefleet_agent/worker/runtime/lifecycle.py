@@ -21,6 +21,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.errors import SocketError
 from edgefleet_agent.worker.control.launch import listen_unix
 from edgefleet_agent.worker.control.protocol import (
     MAX_CONTROL_BYTES,
@@ -92,11 +93,11 @@ def run_worker(control: socket.socket, priority: str) -> int:
         if start.replay_path or start.measure_s > 0:
             _brief(served, control)
             return EXIT_OK
+        return asyncio.run(_Worker(served, golden, control).run())
     except StartError as e:
         _log.error("worker cannot serve: error_class=%s reason=%s", e.error_class, e.reason)
         _send(control, Failed(error_class=e.error_class.value, reason=e.reason[:2000]))
         return EXIT_FAILED
-    return asyncio.run(_Worker(served, golden, control).run())
 
 
 def _receive_start(control: socket.socket) -> Start | None:
@@ -218,7 +219,7 @@ class _Worker:
         self._is_drifting = False
 
     async def run(self) -> int:
-        """Serve until drained."""
+        """Serve until drained. Raises StartError."""
         loop = self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[int] = loop.create_future()
         self._engine = Engine(loop)
@@ -239,6 +240,20 @@ class _Worker:
         self._control.setblocking(False)
         loop.add_reader(self._control.fileno(), self._read_control)
         loop.add_signal_handler(signal.SIGTERM, self._terminated)
+        try:
+            self._open_sockets(start)
+        except SocketError as e:  # of the device, not of the bundle: tried again, and the bundle is not blamed
+            raise StartError(ErrorClass.DISK, f"{e.message}; {e.next_step}") from e
+        _send(self._control, Ready())
+        status = await self._done
+        if self._shadow is not None:
+            self._shadow.close()
+        api.close()
+        self._forwarder.close()
+        self._engine.stop()
+        return status
+
+    def _open_sockets(self, start: Start) -> None:
         if start.own_socket_path:
             path = Path(start.own_socket_path)
             listener = listen_unix(path)
@@ -248,14 +263,6 @@ class _Worker:
             self._shadow = ShadowListener(
                 Path(start.mirror_path), self._served, self._figures, self._engine, capture=self._answer_log.keep
             )
-        _send(self._control, Ready())
-        status = await self._done
-        if self._shadow is not None:
-            self._shadow.close()
-        api.close()
-        self._forwarder.close()
-        self._engine.stop()
-        return status
 
     # ---- control
 

@@ -216,7 +216,7 @@ class ShadowListener:
     def __init__(
         self, path: Path, served: ServedModel, figures: WorkerStats, engine: Engine, capture: Keep | None = None
     ) -> None:
-        """Listen at `path`. capture: see `Comparer`."""
+        """Listen at `path`. capture: see `Comparer`. Raises SocketError."""
         self._path = path
         self._engine = engine
         self._comparer = Comparer(served, figures, capture)
