@@ -180,7 +180,22 @@ def test_a_revoked_device_was_there_until_it_was_revoked(any_house: House) -> No
     any_house.clock.turn(minutes=10)
     assert there.story() == [(0, 20, ON)]
     assert gone.story() == [(0, 10, ON), (10, 20, OFF)]
-    assert [state for _, _, state in never.story()] != [ON]
+    assert never.story() == [(0, 20, UNKNOWN)]
+
+
+def test_a_device_that_never_came_is_unknown_also_after_a_start(any_house: House) -> None:
+    any_house.fleet.receiver.forget_presence()
+    any_house.clock.turn(minutes=1)
+    pulse = Pulse(any_house)
+    any_house.clock.turn(minutes=4)
+    assert Sampled(any_house).sampler.tick()
+    any_house.clock.turn(minutes=5)
+    any_house.fleet.receiver.forget_presence()
+    any_house.clock.turn(minutes=10)
+    assert pulse.story() == [(1, 20, UNKNOWN)]
+    pulse.says(on=True)
+    any_house.clock.turn(minutes=10)
+    assert pulse.story() == [(1, 20, UNKNOWN), (20, 30, ON)]
 
 
 def test_more_starts_than_are_read_are_unknown(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

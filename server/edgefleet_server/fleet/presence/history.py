@@ -43,13 +43,15 @@ class PresenceHistory:
             if is_online is not True:
                 # who was there when it was revoked has not gone before
                 gone_since = offline_since or (enrolled_at if last_seen is None else revoked_at or enrolled_at)
-                absences.append(Absence(gone_since, now, is_heard=is_online is False))
+                absences.append(Absence(gone_since, now, is_heard=is_online is False and last_seen is not None))
             starts = store.unwatched(session, min([begin, *(one.since for one in absences)]), MOST_STARTS)
             watched = store.watched_since(session)
         known_since = None if watched is None else max(watched[0], now - KEPT)
         if known_since is not None and len(starts) >= MOST_STARTS:
             known_since = max(known_since, starts[0][0])
-        return spans(begin, end, known_since, absences, starts)
+        before_first_word = [one for one in absences if one.since == enrolled_at and not one.is_heard]
+        unseen = [*starts, *((one.since, one.until) for one in before_first_word)]
+        return spans(begin, end, known_since, [one for one in absences if one not in before_first_word], unseen)
 
     def absences(self, device_id: str, since: datetime, until: datetime) -> Sequence[Absence]:
         """Return the newest MOST_ABSENCES absences of a device that ended in a span of time, oldest first.
