@@ -39,11 +39,17 @@ NOON = 1_764_072_000
         ([[4.0, 900.0, 4.0, 4.0]], 4.0),
         ([[0, 0, 0, 0, 0, 0, 0, 7]], 7.0),  # a first error is not cut off
         ([[None, 3.0, None]], 3.0),
-        ([[-4.0, -2.0]], -2.0),
     ],
 )
 def test_one_outlier_does_not_flatten_a_chart(columns: list[Column], end: float) -> None:
-    assert scale(columns)[1] == pytest.approx(end * HEADROOM if end > 0 else -3.0)
+    assert scale(columns)[1] == pytest.approx(end * HEADROOM)
+
+
+@pytest.mark.parametrize("frost", [[-4.0, -2.0], [-24.0, -18.5, -21.0, -5.0, -22.0], [-3.0, 0.0], [-1e18, -1.0]])
+def test_figures_below_0_are_all_within_the_scale(frost: list[float]) -> None:
+    made = drawn([NOON + n for n in range(len(frost))], [frost], (NOON, NOON + len(frost) - 1))
+    assert scale([frost]) == (min(frost), 0.0)
+    assert made.arrows == []
 
 
 @pytest.mark.parametrize(("columns", "begin"), [([STEADY], 0.0), ([[-8.0, 3.0]], -8.0), ([], 0.0), ([[None]], 0.0)])

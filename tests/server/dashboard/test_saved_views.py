@@ -43,7 +43,7 @@ def test_no_view_leads_elsewhere(empty_fleet: Fleet) -> None:
     browser = empty_fleet.browser(Role.VIEWER)
     assert save(browser, name="evil", path="https://example.org/") == "/"
     assert "example.org" not in browser.get("/views").text
-    for text in (b"not JSON", b"[" * 3000):
+    for text in (b"not JSON", b"[" * 3000, rb'[["half \ud800", "/devices"]]'):
         browser.cookies.set(COOKIE, base64.urlsafe_b64encode(text).decode())
         assert "No saved views yet" in browser.get("/views").text
 

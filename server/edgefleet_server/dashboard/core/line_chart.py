@@ -2,8 +2,9 @@
 
 Rules:
 1. The scale begins at 0, or at the least value where that is negative.
-2. It ends at the largest value. An outlier does not stretch it: when the largest value of a series is more than OUTLIER times what nine
-   tenths of the series keep within, the scale of that series ends at the latter. A chart ends where the largest of its series does.
+2. It ends at the largest value, or at 0 where all are below. An outlier does not stretch it: when the largest value of a series is more
+   than OUTLIER times what nine tenths of the series keep within, the scale of that series ends at the latter. A chart ends where the
+   largest of its series does.
 3. A point above the scale is drawn at its upper edge, with an arrow that says its value. Neighbours share one arrow.
 4. A line goes on over gaps that are at most GAP times as long as usual, for steps may be shorter than the time between two reports. Over
    longer ones it breaks. A value between two breaks is a dot. What is sampled in every step breaks at each step without a sample.
@@ -195,7 +196,9 @@ def scale(columns: Sequence[Column], limits: Sequence[Limit] = ()) -> tuple[floa
     low, high = min([0.0, *known]), max((_usual_end(column) for column in columns), default=0.0)
     near = [one.value for one in limits if one.value > 0 and (one.value <= NEAR * high or not any(known))]
     high = max([high, *near])
-    return low, (high * HEADROOM if high > 0 else low + 1.0)
+    if high > 0:
+        return low, high * HEADROOM
+    return (low, 0.0) if low <= -LEAST else (0.0, 1.0)
 
 
 def log_scale(columns: Sequence[Column], limits: Sequence[Limit] = ()) -> tuple[float, float]:

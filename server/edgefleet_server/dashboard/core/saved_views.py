@@ -82,5 +82,10 @@ def _read(text: str) -> Sequence[SavedView]:
     return [
         SavedView(one[0][:MAX_NAME], own_page(one[1]))
         for one in pairs
-        if isinstance(one, list) and len(one) == 2 and all(isinstance(part, str) for part in one) and one[0].strip()
+        if isinstance(one, list) and len(one) == 2 and all(_is_text(part) for part in one) and one[0].strip()
     ]
+
+
+def _is_text(part: object) -> bool:
+    """Whether a page can show it: JSON may have half of a letter."""
+    return isinstance(part, str) and not any("\ud800" <= letter <= "\udfff" for letter in part)
