@@ -291,7 +291,7 @@ def test_deliveries_of_a_webhook_shut_nobody_out(busy: BusyHouse) -> None:
         expect(page.locator("#delivery")).to_contain_text("The receiver accepted it.")
         page.goto(windows.url + delivery)
         page.get_by_role("button", name="Resend").click()
-        expect(page.locator(".said")).to_contain_text("Sent again.")
+        expect(page.locator(".said")).to_contain_text("On its way again: this page shows what the receiver answers.")
         sent(fleet)
         expect(page.locator("#delivery")).to_contain_text("The receiver accepted it.")
     for path in (own, delivery):

@@ -15,6 +15,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.preferences import THEME_COOKIE, ZONE_COOKIE
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.process.lifecycle import build_webhook_sender
+from tests.server.alerting.post_office import post_office
 from tests.server.dashboard.fleet import Fleet
 from tests.server.dashboard.test_acting import do
 from tests.server.dashboard.test_login_pages import assert_headers
@@ -159,6 +160,89 @@ def test_a_webhook_is_made_tested_sent_again_rotated_and_deleted_by_forms(callin
     assert gone.status_code == 303  # type: ignore[attr-defined]
     assert parts.webhooks.webhooks() == []
     assert browser.get(own).status_code == 404
+
+
+def test_a_webhook_says_the_same_of_itself_whichever_deliveries_are_listed(calling: Fleet) -> None:
+    browser = calling.browser(Role.ADMIN)
+    with receiving() as receiver:
+        receiver.answer = lambda _got: 500
+        do(browser, "create_webhook", body__url=receiver.url, body__name="ops", next="/settings/webhooks")
+        [webhook] = calling.parts.webhooks.webhooks()
+        own = f"/settings/webhooks/{webhook.id}"
+        for state in ("", "?state=dead", "?state=delivered"):
+            assert "Nothing was sent yet" in part_of(page(browser, own + state), "head")
+        assert "not tried" in part_of(page(browser, "/settings/webhooks"), "webhooks")
+        do(browser, "ping_webhook", path__webhook_id=webhook.id, next=own)
+        sent(calling)
+        calling.house.clock.turn(minutes=5)
+        for state in ("", "?state=dead", "?state=delivered"):
+            assert "has not accepted 1 of them yet" in part_of(page(browser, own + state), "head")
+        assert "failing" in part_of(page(browser, "/settings/webhooks"), "webhooks")
+
+
+def test_a_contact_point_is_made_tested_while_its_service_fails_and_tested_again(calling: Fleet) -> None:
+    browser = calling.browser(Role.ADMIN)
+    with post_office() as office:
+        made = do(
+            browser, "create_contact_point", body__name="on call", body__url=office.url, body__severity="warning",
+            next=field_of(page(browser, "/settings/contacts"), "create_contact_point", "next"),
+        )  # fmt: skip
+        own = made.headers["location"]  # type: ignore[attr-defined]
+        assert re.fullmatch("/settings/contacts/cp-[a-z0-9]+", own), own
+        assert "not tried" in part_of(page(browser, own), "head")
+        assert "ready" not in part_of(page(browser, "/settings/contacts"), "contacts")
+        office.refuses = True
+        assert "on its way" in field_of(page(browser, own), "test_contact_point", "said")
+        test = {"path__contact_id": own.rpartition("/")[2], "next": own}
+        do(browser, "test_contact_point", **test)
+        assert "not tried" in part_of(page(browser, own), "head")
+        sent(calling)
+        assert "on hold" in part_of(page(browser, own), "head")
+        calling.house.clock.turn(minutes=5)
+        for path, place in ((own, "head"), ("/settings/contacts", "contacts")):
+            assert "failing" in part_of(page(browser, path), place)
+        office.refuses = False
+        do(browser, "test_contact_point", **test)
+        sent(calling)
+        assert office.subjects[-1] == "[test] Contact point on call"
+        for path, place in ((own, "head"), ("/settings/contacts", "contacts")):
+            assert "ready" in part_of(page(browser, path), place)
+
+
+def test_a_contact_point_whose_test_was_given_up_is_not_ready(calling: Fleet) -> None:
+    browser = calling.browser(Role.ADMIN)
+    with post_office() as office:
+        do(browser, "create_contact_point", body__name="on call", body__url=office.url, next="/settings/contacts")
+        office.refuses = True
+        [contact] = calling.parts.alarm.contacts.contacts()
+        do(browser, "test_contact_point", path__contact_id=contact.id, next="/settings/contacts")
+        for _ in range(2):
+            calling.house.clock.turn(days=2)
+            sent(calling)
+        calling.house.clock.turn(days=2)
+        own = page(calling.browser(Role.ADMIN), f"/settings/contacts/{contact.id}")
+        assert "0 pending, 1 dead" in text_of(own)
+        assert "given up" in part_of(own, "head")
+        assert "ready" not in part_of(own, "head")
+
+
+def test_a_refused_contact_point_keeps_its_form_and_shows_no_secret(calling: Fleet) -> None:
+    browser = calling.browser(Role.ADMIN)
+    answer = do(
+        browser, "create_contact_point", body__name="night watch", body__url="nonsense://ann:s3cret@host",
+        back="/settings/contacts", next="/settings/contacts",
+    )  # fmt: skip
+    assert answer.status_code == 422  # type: ignore[attr-defined]
+    assert "s3cret" not in answer.text  # type: ignore[attr-defined]
+
+
+def field_of(text: str, operation: str, name: str) -> str:
+    """Return the value of a hidden field in the form of an operation."""
+    form = re.search(rf'<form class="act" method="post" action="/do/{operation}".*?</form>', text, re.DOTALL)
+    assert form is not None
+    found = re.search(rf'name="{name}" value="([^"]*)"', form[0])
+    assert found is not None
+    return html.unescape(found[1])
 
 
 def sent(fleet: Fleet) -> None:

@@ -7,11 +7,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from edgefleet_server.access.model import Role
+from edgefleet_server.alerting.contact_points.model import ContactView
 from edgefleet_server.alerting.contact_points.service import ContactBook
 from edgefleet_server.alerting.model import AlertAction
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import own_page, redirect
+from edgefleet_server.dashboard.settings.receiver_standing import Standing, contact_standing
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.registry.service import RegistryService
 
@@ -34,9 +36,12 @@ def _add_contacts(router: APIRouter, shell: Shell, contacts: ContactBook) -> Non
     @router.get("/settings/contacts", operation_id="show_contacts")
     def show_contacts(request: Request) -> Response:
         """Show contact points, and make one."""
-        return shell.shown(
-            request, "settings/contacts.html", lambda: {"contacts": contacts.contacts()}, tab=TAB, role=Role.OPERATOR
-        )
+
+        def build() -> dict[str, Any]:
+            found = contacts.contacts()
+            return {"contacts": found, "standings": {one.id: _standing(contacts, one) for one in found}}
+
+        return shell.shown(request, "settings/contacts.html", build, tab=TAB, role=Role.OPERATOR)
 
     @router.get("/settings/contacts/{contact_id}", operation_id="show_contact")
     def show_contact(request: Request, contact_id: str) -> Response:
@@ -44,9 +49,15 @@ def _add_contacts(router: APIRouter, shell: Shell, contacts: ContactBook) -> Non
 
         def build() -> dict[str, Any]:
             messages, total = contacts.deliveries(contact_id, before=None, limit=SHOWN_MESSAGES)
-            return {"contact": contacts.contact(contact_id), "messages": messages, "total": total}
+            contact = contacts.contact(contact_id)
+            standing = contact_standing(contact, messages)
+            return {"contact": contact, "standing": standing, "messages": messages, "total": total}
 
         return shell.shown(request, "settings/contact.html", build, tab=TAB, role=Role.OPERATOR)
+
+
+def _standing(contacts: ContactBook, contact: ContactView) -> Standing:
+    return contact_standing(contact, contacts.deliveries(contact.id, before=None, limit=SHOWN_MESSAGES)[0])
 
 
 def _add_receivers(router: APIRouter, shell: Shell, alerts: AlertService, registry: RegistryService) -> None:
