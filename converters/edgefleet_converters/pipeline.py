@@ -66,8 +66,8 @@ from edgefleet_converters.search_budget import STOP_NAME
 from edgefleet_converters.sidefiles import read_side_files
 from edgefleet_converters.source import FoundSource
 from edgefleet_converters.tflite.quantize.candidate_recipe import own_recipe, tflite_recipe
+from edgefleet_profiles.number_format import size
 from edgefleet_profiles.profile import HardwareProfile
-from edgefleet_protocol.device_figures import size_text
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, Version, target_path
 from edgefleet_protocol.manifest import TensorSpec
@@ -322,7 +322,7 @@ class _Conversion:
     ) -> BundleRow:  # fmt: skip
         """Write the bundle file and return its row."""
         request = self._request
-        self._say(profile.name, "bundle", f"{chosen.spec.precision}, {size_text(chosen.file.bytes)}")
+        self._say(profile.name, "bundle", f"{chosen.spec.precision}, {size(chosen.file.bytes)}")
         with self._workshop.stage("bundle"):
             work = self._workshop.work(chosen.file, kind, prepared.evaluation.samples, chosen.passed.answers.inputs)
             data = build_bundle(

@@ -3,7 +3,7 @@
 import math
 from typing import Any, Final
 
-from edgefleet_protocol.device_figures import size_text
+from edgefleet_terms.device_figures import size_text
 
 NONE: Final = "–"
 MAX_TEXT: Final = 400

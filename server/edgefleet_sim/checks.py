@@ -21,7 +21,6 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.analysis import decide, metrics, plain_rules, stage_gates
 from edgefleet_server.rollout.analysis.model import Advance, Rule
 from edgefleet_server.rollout.effects import (
@@ -69,6 +68,7 @@ from edgefleet_server.rollout.state_machines import (
 from edgefleet_sim.confirmers import about_words
 from edgefleet_sim.device import SimDevice
 from edgefleet_sim.memory_database import SimDatabase
+from edgefleet_terms.rollout_states import ROLLOUT_FINAL
 
 INITIAL: Final = {"rollout": "running", "stage": "pending", "assignment": "eligible"}
 EDGES: Final[Mapping[str, frozenset[tuple[str, str]]]] = {

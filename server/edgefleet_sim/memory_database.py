@@ -16,7 +16,6 @@ from typing import Final
 import msgspec
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
-from edgefleet_protocol.labels import SITE_LABEL, TZ_LABEL
 from edgefleet_server.fleet.desired.candidate import salt_of
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.selectors.grammar import Selector, parse_selector
@@ -62,6 +61,7 @@ from edgefleet_server.rollout.store.rollouts import LEASE
 from edgefleet_sim.candidate import Candidate
 from edgefleet_sim.device import Document, Hold, Said
 from edgefleet_sim.leases import ThrottleRows
+from edgefleet_terms.reserved_labels import SITE_LABEL, TZ_LABEL
 
 ROLLOUT: Final = RolloutId("r-sim")
 NO_HOLD: Final = Hold()

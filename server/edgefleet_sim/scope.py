@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.labels import SITE_LABEL, TZ_LABEL
 from edgefleet_server.fleet.selectors.grammar import parse_selector
 from edgefleet_server.rollout.preparation.membership import labels_in
 from edgefleet_server.rollout.spec.maintenance_windows import TZ_DEVICE
 from edgefleet_server.rollout.spec.model import Membership, Mode, Spec
 from edgefleet_sim.scenario import Scenario
+from edgefleet_terms.reserved_labels import SITE_LABEL, TZ_LABEL
 
 
 class NotSimulatedError(EdgefleetError):

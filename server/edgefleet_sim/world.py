@@ -21,9 +21,7 @@ from typing import Final
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_protocol.messages import Phase
-from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.analysis.doubt import doubt
 from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.effects import Plan
@@ -41,6 +39,8 @@ from edgefleet_sim.device import Document, Said, SimDevice, silent
 from edgefleet_sim.memory_database import SimDatabase
 from edgefleet_sim.scenario import Result, Scenario, spec_of
 from edgefleet_sim.scope import check_scope
+from edgefleet_terms.reserved_labels import PIN_LABEL
+from edgefleet_terms.rollout_states import ROLLOUT_FINAL
 
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
 TICK_S: Final = 2.0

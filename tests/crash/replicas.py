@@ -30,9 +30,9 @@ from sqlmodel import col
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import Phase
-from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.rollout.store.tables import Rollout
+from edgefleet_terms.rollout_states import ROLLOUT_FINAL
 from tests.server.fleet.house import House
 from tests.server.rollout import lease_audit
 from tests.server.rollout.fleet_sim import INSTALL, MODEL, Habit, World, stages

@@ -25,11 +25,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edgefleet_protocol.ids import TenantId
 from edgefleet_protocol.messages import Phase, Presence, encode
-from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_protocol.topics import Topics
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.status.reader import RolloutView
+from edgefleet_terms.rollout_states import ROLLOUT_FINAL
 from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice
 from tests.server.rollout.fleet_sim import MODEL, Habit, SimDevice, spec_of
 from tests.server.rollout.fleet_sim_audit import audit

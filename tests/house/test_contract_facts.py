@@ -1,4 +1,4 @@
-"""What both sides of the wire must know alike is written once, in `edgefleet_protocol`."""
+"""Facts that several parts must know alike are written once: in `edgefleet_protocol`, or in `edgefleet_terms` if no device reads them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
+from edgefleet_terms.rollout_states import ROLLOUT_FINAL
 from tests.house.tree import ROOT, python_sources
 
-PROTOCOL = Path("agent/edgefleet_protocol")
+SHARED = (Path("agent/edgefleet_protocol"), Path("server/edgefleet_terms"))
 _DEVICE_CODE = re.compile(r"(install|trial|candidate|verify)\.(?!sh$)[a-z_]+")
 """What a device reports as the reason for a phase."""
 
@@ -27,15 +27,19 @@ def product() -> list[tuple[Path, ast.Module]]:
     ]
 
 
+def is_shared(path: Path) -> bool:
+    return any(path.is_relative_to(folder) for folder in SHARED)
+
+
 def strings(tree: ast.AST) -> set[str]:
     return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
 def constants() -> dict[str, Path]:
-    """Return the text constants of the protocol that could not be an ordinary word: those with a dot or a slash."""
+    """Return the text constants of the shared packages that could not be an ordinary word: those with a dot or a slash."""
     found = {}
     for path, tree in product():
-        if not path.is_relative_to(PROTOCOL):
+        if not is_shared(path):
             continue
         for node in tree.body:
             if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
@@ -43,7 +47,7 @@ def constants() -> dict[str, Path]:
     return found
 
 
-def test_a_constant_of_the_protocol_is_written_nowhere_else() -> None:
+def test_a_constant_of_a_shared_package_is_written_nowhere_else() -> None:
     known = constants()
     assert {"install.held", "install.spread", "install.child_died", "trial.over_declared", "edgefleet/pinned"} <= set(
         known
@@ -79,18 +83,19 @@ def test_no_other_module_lists_the_final_states_of_a_rollout() -> None:
     assert lists == []
 
 
-def test_no_other_module_has_an_enumeration_of_the_protocol() -> None:
+def test_no_other_module_has_an_enumeration_of_a_shared_package() -> None:
     ours = {
         frozenset(str(one.value) for one in kind): kind.__qualname__
-        for path in (ROOT / PROTOCOL).glob("*.py")
-        for kind in vars(import_module(f"edgefleet_protocol.{path.stem}")).values()
+        for folder in SHARED
+        for path in (ROOT / folder).glob("*.py")
+        for kind in vars(import_module(f"{folder.name}.{path.stem}")).values()
         if isinstance(kind, type) and issubclass(kind, Enum) and len(kind) > 1
     }
     assert "RolloutState" in ours.values()
     assert "ErrorClass" in ours.values()
     twice = []
     for path, tree in product():
-        if path.is_relative_to(PROTOCOL):
+        if is_shared(path):
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):

@@ -21,6 +21,7 @@ TEMPLATES = ROOT / "server" / "edgefleet_server" / "dashboard" / "templates"
 CODE = (
     "server/edgefleet_cli",
     "server/edgefleet_server",
+    "server/edgefleet_terms",
     "agent/edgefleet_agent",
     "agent/edgefleet_protocol",
     "converters/edgefleet_converters",

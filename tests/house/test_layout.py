@@ -137,7 +137,7 @@ def _is_named(module: str, pattern: str) -> bool:
 
 
 def test_what_says_that_it_is_pure_is_held_to_it() -> None:
-    held = contracts()["pure"]["source_modules"] + contracts()["protocol-pure"]["source_modules"]
+    held = [module for one in ("pure", "protocol-pure", "terms-pure") for module in contracts()[one]["source_modules"]]
     loose, claims = [], 0
     for path in python_sources():
         said = ast.get_docstring(ast.parse((ROOT / path).read_text())) or ""
@@ -149,6 +149,13 @@ def test_what_says_that_it_is_pure_is_held_to_it() -> None:
             loose.append(module)
     assert loose == []
     assert claims > 100
+
+
+def test_terms_imports_only_the_protocol_and_what_python_has() -> None:
+    known = sys.stdlib_module_names | {"edgefleet_terms", "edgefleet_protocol"}
+    for path in (path for path in python_sources() if path.parts[1] == "edgefleet_terms"):
+        used = {module.partition(".")[0] for module, _ in _imported(ast.parse((ROOT / path).read_text())).values()}
+        assert used <= known, path
 
 
 def test_a_new_module_falls_under_a_contract_by_being_where_it_is() -> None:

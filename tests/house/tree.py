@@ -14,6 +14,7 @@ PACKAGES = (
     "server/edgefleet_server",
     "server/edgefleet_cli",
     "server/edgefleet_sim",
+    "server/edgefleet_terms",
     "converters/edgefleet_converters",
     "firmware-profiles/edgefleet_profiles",
 )

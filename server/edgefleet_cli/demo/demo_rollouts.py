@@ -12,7 +12,7 @@ from edgefleet_cli.demo.processes import ProcessGroup
 from edgefleet_cli.rollout.client import Rollouts
 from edgefleet_cli.rollout.render import counts_text, is_final
 from edgefleet_cli.rollout.spec import document
-from edgefleet_protocol.rollout_states import shown_state
+from edgefleet_terms.rollout_states import shown_state
 
 SOAK_S = 2
 """Long enough for a camera's 20 images: the devices of the demo are on probation for 3 s anyway."""

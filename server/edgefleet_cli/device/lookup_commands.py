@@ -19,7 +19,7 @@ from edgefleet_cli.device.device_filters import DeviceListFilter
 from edgefleet_cli.device.render import WHY, device_sheet
 from edgefleet_cli.render.format import pairs, text
 from edgefleet_cli.render.live_list import watch_list
-from edgefleet_protocol.labels import PIN_LABEL
+from edgefleet_terms.reserved_labels import PIN_LABEL
 
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 

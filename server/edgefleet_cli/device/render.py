@@ -12,7 +12,7 @@ from edgefleet_cli.core import api
 from edgefleet_cli.core.selection import NO_DEVICES
 from edgefleet_cli.render.format import age, error_text, milliseconds, pairs, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet
-from edgefleet_protocol.device_figures import SYSTEM_FIGURES, figure_text
+from edgefleet_terms.device_figures import SYSTEM_FIGURES, figure_text
 
 
 def device_sheet(now: datetime) -> Sheet[api.device.Device]:

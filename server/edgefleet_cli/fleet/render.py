@@ -10,7 +10,7 @@ from edgefleet_cli.core.structs import UNSET, Struct
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.render.format import moment, pairs, text
 from edgefleet_cli.render.output import Column, Sheet
-from edgefleet_protocol.rollout_states import shown_state
+from edgefleet_terms.rollout_states import shown_state
 
 _TRANSITIONS = frozenset({"rollout", "stage", "confirmation", "assignment"})
 

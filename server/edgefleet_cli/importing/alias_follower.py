@@ -50,7 +50,7 @@ from edgefleet_cli.release.render import failures, is_over
 from edgefleet_cli.rollout.client import Rollouts
 from edgefleet_cli.rollout.render import is_final
 from edgefleet_cli.rollout.spec import RolloutFlags, from_flags
-from edgefleet_protocol.rollout_states import shown_state
+from edgefleet_terms.rollout_states import shown_state
 
 LONGEST_PAUSE_S: Final = 300.0
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from edgefleet_protocol.device_figures import milliseconds_text, size_text
+from edgefleet_terms.device_figures import milliseconds_text, size_text
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SAME = 1e-6

@@ -32,7 +32,7 @@ from edgefleet_cli.rollout.simulation.power_command import simulate
 from edgefleet_cli.rollout.spec import OnFail, Promote, RolloutFlags, from_flags, read_document
 from edgefleet_cli.rollout.start import dry_run, rollouts_of, settle, start, write_plan
 from edgefleet_cli.rollout.start import watch as watch_on
-from edgefleet_protocol.rollout_states import RolloutState, shown_state
+from edgefleet_terms.rollout_states import RolloutState, shown_state
 
 app = typer.Typer(help="Manage rollouts: a release in stages, judged at each.", no_args_is_help=True)
 if TYPE_CHECKING:

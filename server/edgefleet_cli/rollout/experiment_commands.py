@@ -11,7 +11,7 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import counted, milliseconds, moment, text
 from edgefleet_cli.render.output import Column, Output, Sheet
-from edgefleet_protocol.rollout_states import shown_state
+from edgefleet_terms.rollout_states import shown_state
 
 app = typer.Typer(help="Show experiments: rollouts with a shadow or split stage.", no_args_is_help=True)
 

@@ -11,7 +11,7 @@ from edgefleet_cli.core.errors import EXIT_OK, EXIT_ROLLOUT_FAILED, EXIT_TIMEOUT
 from edgefleet_cli.render.format import age, counted, duration, moment, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 from edgefleet_cli.rollout.simulation.power_table import show_power
-from edgefleet_protocol.rollout_states import ROLLOUT_FINAL, shown_state
+from edgefleet_terms.rollout_states import ROLLOUT_FINAL, shown_state
 
 REGRESSED = "regressed"
 """Finished well, and bad afterwards; where the spec says `on_fail: pause` it waits for a person so."""

@@ -10,8 +10,8 @@ from typing import Final
 from edgefleet_cli.core import api
 from edgefleet_cli.render.braille_chart import Chart, Limit, Line, Sign, time_ticks
 from edgefleet_cli.timelines.timeline_table import FIGURES, MARKS, SYSTEM, Values, line_name
-from edgefleet_protocol.device_figures import figure_name, figure_text
 from edgefleet_protocol.heat_limits import WORDS
+from edgefleet_terms.device_figures import figure_name, figure_text
 
 MOST_LINES: Final = 5
 P95: Final = "p95_ms"

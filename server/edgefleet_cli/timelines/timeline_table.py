@@ -11,7 +11,7 @@ from edgefleet_cli.core import api
 from edgefleet_cli.render.format import counted, duration, milliseconds, moment, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 from edgefleet_cli.render.sparkline import spark, thinned
-from edgefleet_protocol.device_figures import MODEL_FIGURES, figure_name, figure_text
+from edgefleet_terms.device_figures import MODEL_FIGURES, figure_name, figure_text
 
 WIDTH: Final = 24
 MOST_MARKS: Final = 12

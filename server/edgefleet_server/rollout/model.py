@@ -18,7 +18,6 @@ import msgspec
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_protocol.rollout_states import RolloutState
 from edgefleet_server.rollout.spec.budget_gate import BudgetLeft
 from edgefleet_server.rollout.spec.model import (
     DeviceTerms,
@@ -31,6 +30,7 @@ from edgefleet_server.rollout.spec.model import (
     Spec,
     StageSpec,
 )
+from edgefleet_terms.rollout_states import RolloutState
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, RolloutId, parse_model_name
-from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.access.model import Principal
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.selectors import grammar
@@ -67,6 +66,7 @@ from edgefleet_server.rollout.store import assignments
 from edgefleet_server.rollout.store import rollouts as store_rollouts
 from edgefleet_server.rollout.store.tables import Rollout
 from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_terms.reserved_labels import PIN_LABEL
 
 SALT_BYTES: Final = 16
 

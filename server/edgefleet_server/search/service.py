@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote
 
-from edgefleet_protocol.rollout_states import shown_state
 from edgefleet_server.fleet.inventory.search import InventorySearch
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.search.model import Hit, HitKind
+from edgefleet_terms.rollout_states import shown_state
 
 EACH: Final = 10
 """So many hits of one kind at most."""

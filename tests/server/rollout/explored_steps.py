@@ -8,7 +8,6 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState, CandidatePhase, Phase
-from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.analysis.confirmation import ALIVE
 from edgefleet_server.rollout.analysis.model import Advance, KeepWaiting
 from edgefleet_server.rollout.effects import (
@@ -53,6 +52,7 @@ from edgefleet_server.rollout.state_machines import (
     is_failure,
 )
 from edgefleet_sim.confirmers import about_words
+from edgefleet_terms.rollout_states import ROLLOUT_FINAL
 from tests.server.rollout.explored import Document, Ground, Node
 
 _S = AssignmentState

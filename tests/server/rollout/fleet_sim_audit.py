@@ -14,7 +14,6 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.tables import FleetEvent
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice
@@ -40,6 +39,7 @@ from edgefleet_server.rollout.store import assignments as store_assignments
 from edgefleet_server.rollout.store import confirmation_rows, rollouts
 from edgefleet_server.rollout.store.tables import Rollout
 from edgefleet_sim.checks import EDGES
+from edgefleet_terms.rollout_states import ROLLOUT_FINAL
 
 INITIAL: Final = {"rollout": "draft", "stage": "pending", "assignment": "eligible"}
 BY_FAILURES: Final = frozenset(

@@ -11,7 +11,6 @@ import pytest
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, Phase
-from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.effects import (
     AssignmentTransitioned,
     ConfirmationUpdated,
@@ -32,6 +31,7 @@ from edgefleet_server.rollout.model import (
     Verdict,
     VerdictKind,
 )
+from edgefleet_terms.rollout_states import ROLLOUT_FINAL
 from tests.server.rollout import explored_keys
 from tests.server.rollout.explored import Document, Fleet, Node
 from tests.server.rollout.explored_fleets import BY_NAME, FLEETS, WITH_NOBODY_BETWEEN

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.messages import AssignmentState, assignment_of
 from edgefleet_protocol.messages import Phase as DevicePhase
-from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.model import RolloutState, StageState
 from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,
@@ -36,6 +35,7 @@ from edgefleet_server.rollout.state_machines import (
     step_rollout,
     step_stage,
 )
+from edgefleet_terms.rollout_states import ROLLOUT_FINAL
 
 Table = Mapping[tuple[Any, Any], Any]
 MACHINES: list[tuple[Table, Callable[..., Any], type[StrEnum], type[StrEnum], StrEnum]] = [

@@ -9,10 +9,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from edgefleet_protocol.desired import DESIRED_TYPE, decode_desired
-from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_protocol.verify import verify_envelope
 from edgefleet_server.access.model import Role
 from edgefleet_server.rollout.spec.strategies import STRATEGIES
+from edgefleet_terms.reserved_labels import PIN_LABEL
 from tests.server.fleet.apps import Operators
 from tests.server.rollout.fleet_sim import MODEL, SimDevice, World, spec_of, stages
 from tests.server.rollout.shadowing_devices import can_shadow

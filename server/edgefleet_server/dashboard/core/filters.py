@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from edgefleet_protocol.device_figures import figure_text, size_text
 from edgefleet_server.rollout.model import Verdict
 from edgefleet_server.rollout.status.devices import RolloutDevice
 from edgefleet_server.rollout.status.model import of_device
+from edgefleet_terms.device_figures import figure_text, size_text
 
 NOTHING: Final = "–"
 

@@ -18,12 +18,12 @@ from markupsafe import Markup
 
 from edgefleet_profiles.accuracy_plot import keys as plot_keys
 from edgefleet_protocol.manifest import RANDOM_DATA
-from edgefleet_protocol.rollout_states import shown_state
 from edgefleet_server.dashboard.core import filters
 from edgefleet_server.dashboard.core.glossary import glossary
 from edgefleet_server.dashboard.core.qr_code import qr
 from edgefleet_server.dashboard.operations.form_state import FormState
 from edgefleet_server.web.security_headers import SECURITY_HEADERS
+from edgefleet_terms.rollout_states import shown_state
 
 HEADERS: Final = {
     **SECURITY_HEADERS,

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from edgefleet_protocol.rollout_states import shown_state
 from edgefleet_server.events.model import EventView
 from edgefleet_server.fleet.inventory.views import DeviceView, Refusal, ReportedModel, probation_text, release_of
 from edgefleet_server.rollout.model import StageState
 from edgefleet_server.rollout.status.outlook import OutlookView
 from edgefleet_server.rollout.status.reader import RolloutView, StageView, StratumView
 from edgefleet_server.rollout.status.summary import CountsView
+from edgefleet_terms.rollout_states import shown_state
 
 PAGE_DEVICES: Final = 50
 PAGE_ROLLOUTS: Final = 20

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from edgefleet_protocol.device_figures import figure_text, size_text
 from edgefleet_protocol.heat_limits import CRITICAL_AT, THROTTLES_AT, heat_limits
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.dashboard.core.filters import SEVERITY_KINDS
@@ -20,6 +19,7 @@ from edgefleet_server.fleet.health_state import Health
 from edgefleet_server.fleet.inventory.views import DeviceView
 from edgefleet_server.telemetry.latency.views import LatencyCause, LatencyExplanation
 from edgefleet_server.telemetry_views import Latest, WindowView
+from edgefleet_terms.device_figures import figure_text, size_text
 
 KINDS: Final = {
     Health.FAILING: "bad",

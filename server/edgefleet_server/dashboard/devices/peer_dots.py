@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from edgefleet_protocol.device_figures import figure_text
+from edgefleet_terms.device_figures import figure_text
 
 FEWEST: Final = 2
 """Others: a median of one is another device, no comparison."""

@@ -7,10 +7,8 @@ from itertools import chain
 from typing import Final
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.device_figures import SYSTEM_FIGURES, figure_name, figure_text
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ModelName, ReleaseRef, parse_target_path
-from edgefleet_protocol.labels import PIN_LABEL, SITE_LABEL
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
 from edgefleet_server.dashboard.core.rows import DeviceLine, device_line
@@ -46,6 +44,8 @@ from edgefleet_server.telemetry.model import PredictionsView
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.timelines.model import Scope
 from edgefleet_server.telemetry_views import Latest
+from edgefleet_terms.device_figures import SYSTEM_FIGURES, figure_name, figure_text
+from edgefleet_terms.reserved_labels import PIN_LABEL, SITE_LABEL
 
 PAGE_EVENTS: Final = 60
 

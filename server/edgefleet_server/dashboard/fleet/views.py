@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from edgefleet_protocol.labels import SITE_LABEL
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
 from edgefleet_server.dashboard.core.filters import SEVERITY_KINDS
 from edgefleet_server.dashboard.core.rows import DeviceLine, device_line
@@ -25,6 +24,7 @@ from edgefleet_server.fleet.selectors.grammar import HEALTH, SUSPECT
 from edgefleet_server.telemetry.series import Trend
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.timelines.model import LinesBy, Scope
+from edgefleet_terms.reserved_labels import SITE_LABEL
 
 PAGE_DEVICES: Final = 50
 PAGE_GROUPS: Final = 50

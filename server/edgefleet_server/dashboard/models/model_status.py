@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from edgefleet_protocol.rollout_states import RolloutState
 from edgefleet_server.dashboard.core.filters import number
+from edgefleet_terms.rollout_states import RolloutState
 
 MOST_NAMED: Final = 3
 _NUMBERS: Final = ("", "", "", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from edgefleet_protocol.rollout_states import RolloutState
 from edgefleet_server.dashboard.core.filters import label, number, sentence
 from edgefleet_server.dashboard.core.rows import RolloutLine, StageLine
 from edgefleet_server.rollout.model import StageState
+from edgefleet_terms.rollout_states import RolloutState
 
 _S: Final = RolloutState
 WORDS: Final[Mapping[str, tuple[str, str]]] = {

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from edgefleet_protocol.device_figures import size_unit
 from edgefleet_protocol.drift.detector import FLEET_FLOOR
 from edgefleet_protocol.heat_limits import WORDS
 from edgefleet_server.dashboard.core.line_chart import Limit
 from edgefleet_server.objectives.model import Indicator, Slo
 from edgefleet_server.telemetry.timelines.model import LinesBy, Scope, Timeline
+from edgefleet_terms.device_figures import size_unit
 
 MOST: Final = 3
 MIB: Final = 1024 * 1024

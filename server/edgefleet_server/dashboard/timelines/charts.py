@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final
 
-from edgefleet_protocol.device_figures import SYSTEM_FIGURES, size_unit
 from edgefleet_server.dashboard.core.line_chart import (
     HEIGHT,
     Band,
@@ -37,6 +36,7 @@ from edgefleet_server.telemetry.timelines.model import (
     Timeline,
     line_name,
 )
+from edgefleet_terms.device_figures import SYSTEM_FIGURES, size_unit
 
 DEVICES: Final = ("memory", "temperature", "cpu", "throttled", "disk", "network")
 """Charts of the devices themselves: nothing says which of them run a model."""

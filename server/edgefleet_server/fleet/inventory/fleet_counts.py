@@ -9,12 +9,12 @@ from sqlalchemy import Select, and_, case, func, select
 from sqlmodel import col
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.labels import SITE_LABEL
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.inventory import store
 from edgefleet_server.fleet.inventory.device_health import DeviceDrift, DeviceHealthReader, GroupPresence
 from edgefleet_server.fleet.selectors import sql
 from edgefleet_server.fleet.tables import FleetDevice, FleetLabel, FleetModelState
+from edgefleet_terms.reserved_labels import SITE_LABEL
 
 KEPT_S: Final = 15.0
 PATIENCE: Final = 50

@@ -9,9 +9,9 @@ from typing import Any, Final
 from sqlalchemy import BindParameter, Row, Select, bindparam, func, select
 from sqlmodel import Session, col
 
-from edgefleet_protocol.labels import SITE_LABEL
 from edgefleet_server.fleet.store import IN_CHUNK
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetLabel, FleetModelState
+from edgefleet_terms.reserved_labels import SITE_LABEL
 
 _IDS: Final[BindParameter[Any]] = bindparam("ids", expanding=True)
 _DEVICES: Final = (

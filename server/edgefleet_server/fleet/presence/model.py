@@ -17,7 +17,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Final
 
-from edgefleet_protocol.device_figures import span_text
+from edgefleet_terms.device_figures import span_text
 
 MOST_A_DAY: Final = 20
 MINUTE_S: Final = 60

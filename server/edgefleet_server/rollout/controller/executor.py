@@ -23,7 +23,6 @@ from sqlmodel import Session
 from edgefleet_protocol.desired import Deadlines, Ref, TelemetryRequest
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ModelName
-from edgefleet_protocol.rollout_states import is_final
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet.desired.candidate import salt_of
 from edgefleet_server.fleet.desired.model import CandidateOrder, ModelChange, TaskOrder
@@ -69,6 +68,7 @@ from edgefleet_server.rollout.state_machines import EXPOSED_STATES
 from edgefleet_server.rollout.store import assignments as store_assignments
 from edgefleet_server.rollout.store import confirmation_rows, rollouts, throttle, webhook_gates
 from edgefleet_server.rollout.store.tables import Rollout, RolloutDecision
+from edgefleet_terms.rollout_states import is_final
 
 CHECK_LIFE: Final = timedelta(hours=1)
 """How long a drawn device may begin its check."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef
-from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.rollout.analysis.confirmation import MOST_DRAWN
 from edgefleet_server.rollout.analysis.facts import devices_needed, rule_for, rule_in
 from edgefleet_server.rollout.analysis.model import Rule
@@ -28,6 +27,7 @@ from edgefleet_server.rollout.model import Bundle, Member
 from edgefleet_server.rollout.placement import PlacedStratum, place
 from edgefleet_server.rollout.spec.model import InstallGate, OnFail, Promote, Spec, StageSpec, profile_of
 from edgefleet_server.rollout.spec.parser import dump_spec, stage_text
+from edgefleet_terms.reserved_labels import PIN_LABEL
 
 MAX_DEVICES_SHOWN: Final = 50
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from edgefleet_protocol.labels import SITE_LABEL, TZ_LABEL
 from edgefleet_server.fleet.model import DeviceFacts
 from edgefleet_server.rollout import admission
 from edgefleet_server.rollout.admission import window_text
@@ -17,6 +16,7 @@ from edgefleet_server.rollout.spec import maintenance_windows
 from edgefleet_server.rollout.spec.maintenance_windows import TZ_DEVICE
 from edgefleet_server.rollout.spec.model import Rate, Spec
 from edgefleet_server.rollout.spec.parts import duration_text
+from edgefleet_terms.reserved_labels import SITE_LABEL, TZ_LABEL
 
 NO_TIME_ZONE: Final = "no_time_zone"
 NO_SITE: Final = "no_site"

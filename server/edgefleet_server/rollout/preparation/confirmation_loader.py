@@ -8,7 +8,6 @@ from typing import Final
 from sqlmodel import Session
 
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_protocol.labels import SITE_LABEL
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.fleet.desired.model import TaskView
 from edgefleet_server.rollout.analysis.confirmation import ALIVE
@@ -16,6 +15,7 @@ from edgefleet_server.rollout.analysis.plain_rules import MAX_LOST
 from edgefleet_server.rollout.model import Assignment, CheckEnd, Confirmation, Snapshot
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.store import confirmation_rows
+from edgefleet_terms.reserved_labels import SITE_LABEL
 
 SEED_BYTES: Final = 16
 

@@ -12,12 +12,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef
-from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.fleet.model import DeviceFacts
 from edgefleet_server.rollout.model import Assignment, Bundle, Member, Report
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.spec.fields import PROFILE, RUNTIME
 from edgefleet_server.rollout.spec.model import NO_VALUE, Mode, Spec, profile_of
+from edgefleet_terms.reserved_labels import PIN_LABEL
 
 _NOWHERE: Final[frozenset[int]] = frozenset()
 

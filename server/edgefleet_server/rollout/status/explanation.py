@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_protocol.messages import CHILD_DIED_CODE, SPREAD_CODE
 from edgefleet_server.fleet.inventory.views import DesiredModel, DeviceView, ReportedModel, probation_text
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.rollout.status.devices import RolloutDevice
 from edgefleet_server.rollout.status.model import of_device
+from edgefleet_terms.reserved_labels import PIN_LABEL
 
 _COMMITTED: Final = "committed"
 _UNDER_WAY: Final[Mapping[str, str]] = {

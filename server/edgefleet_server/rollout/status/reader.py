@@ -15,7 +15,6 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_protocol.rollout_states import RolloutState
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.rollout.analysis.facts import facts_of_lots
@@ -49,6 +48,7 @@ from edgefleet_server.rollout.status.summary import CountsView, RolloutSummary, 
 from edgefleet_server.rollout.status.whereabouts import Whereabouts
 from edgefleet_server.rollout.store import device_counts, rollouts
 from edgefleet_server.rollout.store.tables import Rollout
+from edgefleet_terms.rollout_states import RolloutState
 
 MAX_STAGE_DEVICES: Final = 100
 

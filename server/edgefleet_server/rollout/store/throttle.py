@@ -13,12 +13,12 @@ from sqlalchemy import Table, delete, func, select, update
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId, RolloutId
-from edgefleet_protocol.labels import SITE_LABEL, TZ_LABEL
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
 from edgefleet_server.rollout.effects import BandwidthBooked, LeaseEnded, LeaseTaken, PaceEffect, RampWindowUpdated
 from edgefleet_server.rollout.model import WAITING, Assignment, Lease, PaceFacts, RampWindow, Whereabouts
 from edgefleet_server.rollout.spec.model import Spec
 from edgefleet_server.rollout.store.tables import DownloadLease, DownloadLine, RolloutMinute
+from edgefleet_terms.reserved_labels import SITE_LABEL, TZ_LABEL
 
 _LINE: Final = 1
 _LEASE: Final[Table] = DownloadLease.__table__  # type: ignore[attr-defined]

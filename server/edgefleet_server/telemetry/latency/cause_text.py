@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from edgefleet_protocol.device_figures import size_text
 from edgefleet_server.telemetry.latency.indicators import HEAT
 from edgefleet_server.telemetry.latency.latency_rise import FEWEST, LEAST_RATIO
 from edgefleet_server.telemetry.latency.model import (
@@ -17,6 +16,7 @@ from edgefleet_server.telemetry.latency.model import (
     Spread,
 )
 from edgefleet_server.telemetry.latency.views import LatencyCause, LatencyExplanation, LatencyRise
+from edgefleet_terms.device_figures import size_text
 
 TITLES: Final[Mapping[CauseKind, str]] = {
     CauseKind.RELEASE: "Another version",

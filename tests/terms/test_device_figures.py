@@ -4,7 +4,10 @@ import pytest
 
 from edgefleet_cli.render import format as cli_format
 from edgefleet_profiles import number_format
-from edgefleet_protocol.device_figures import (
+from edgefleet_protocol.messages import SystemFigures
+from edgefleet_server.dashboard.core import filters
+from edgefleet_server.telemetry.rollups.totals import FIGURES
+from edgefleet_terms.device_figures import (
     MODEL_FIGURES,
     SYSTEM_FIGURES,
     figure_name,
@@ -13,9 +16,6 @@ from edgefleet_protocol.device_figures import (
     size_unit,
     span_text,
 )
-from edgefleet_protocol.messages import SystemFigures
-from edgefleet_server.dashboard.core import filters
-from edgefleet_server.telemetry.rollups.totals import FIGURES
 
 
 def test_every_figure_that_a_device_reports_or_the_server_keeps_has_a_name() -> None:
