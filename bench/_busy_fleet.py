@@ -2,7 +2,8 @@
 
 The model `digits` has three versions with bundles for each profile; devices run the first two (`fleet_page`), a rollout brings the
 third to the first of them. Its figures of two days are roll-ups as the real writer makes them; each device counted signals by the
-reference of its bundle in the last hours, those of one site moved. MODELS more models are published and run nowhere.
+reference of its bundle in the last hours, those of one site moved. MODELS more models are published and run nowhere. How many devices
+were online was sampled all that time.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from edgefleet_protocol.drift.reference import MEMBER, basis_of, write_reference
 from edgefleet_server.alerting.active_alerts.model import AlertState  # noqa: E402
 from edgefleet_server.alerting.active_alerts.tables import Alert  # noqa: E402
 from edgefleet_server.alerting.alert_rules.fleet_facts import Severity  # noqa: E402
+from edgefleet_server.fleet.tables import FleetSample  # noqa: E402
 from edgefleet_server.telemetry.signals.model import Scale  # noqa: E402
 from edgefleet_server.telemetry.signals.tables import DriftBucket  # noqa: E402
 
@@ -36,6 +38,7 @@ MODELS = 40
 ALERTS = 400
 HOURS = 3
 SHAPES = 64
+DAYS = 2
 STAGES = [
     {"name": "canary", "size": {"count": 100}, "soak": "1h"},
     {"name": "half", "size": {"percent": 50}, "soak": "1h"},
@@ -58,7 +61,7 @@ def fill(fleet: Fleet, devices: int) -> str:
         devices,
         [("digits", version, sha256) for version, sha256 in bundles.items()],
         charts.cohorts_of(fleet_page.PROFILES, fleet_page.SITES, [("prod",)]),
-        {scale: timedelta(days=2) for scale in (900, 3_600, 86_400)},
+        {scale: timedelta(days=DAYS) for scale in (900, 3_600, 86_400)},
     )
     samples = [counted(made, 150, seed) for seed in range(SHAPES)]
     moved = [counted(made, 150, seed, shift={"temperature": 1.0}) for seed in range(SHAPES)]
@@ -69,6 +72,7 @@ def fill(fleet: Fleet, devices: int) -> str:
         for start in range(0, devices, fleet_page.ROWS):
             numbers = range(start, min(devices, start + fleet_page.ROWS))
             connection.execute(insert(DriftBucket), list(_buckets(fleet.digests, numbers, packed, basis, now)))
+        connection.execute(insert(FleetSample), list(_samples(devices, now)))
         connection.execute(insert(Alert), [_alert(number, now) for number in range(min(ALERTS, devices))])
     rollout = str(parts.rollout.create({"release": "digits@1.2.0", "selector": "", "stages": STAGES}, "ann"))
     for _ in range(3):
@@ -93,6 +97,19 @@ def _buckets(
                 "covered_s": length_s,
                 "signals": packed[(number + hour) % SHAPES + SHAPES * is_moved],
             }
+
+
+def _samples(devices: int, now: datetime) -> Iterator[dict[str, int]]:
+    """Yield the steps of a minute and of 15 in which the fleet was sampled once a minute; now and then fewer devices were online."""
+    for length_s in (60, 900):
+        newest = int(now.timestamp()) // length_s
+        for step in range(newest - DAYS * 86_400 // length_s, newest):
+            samples = length_s // 60
+            online = devices * (90 + step % 7) // 100
+            yield {
+                "scale_s": length_s, "at": step * length_s, "samples": samples, "online": samples * online,
+                "devices": samples * devices, "drifting": samples * (online // 50), "drift_devices": samples * online,
+            }  # fmt: skip
 
 
 def _alert(number: int, now: datetime) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from bench import (
+    _busy_fleet,
     cli,
     fleet_drift,
     fleet_map,
@@ -29,7 +30,10 @@ from bench import (
     top_idle,
 )
 
+from edgefleet_server.access.model import Role
+from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway.broker.model import find_mosquitto
+from tests.server.dashboard.fleet import Fleet
 from tests.support.browsers import binary
 
 Bench = Callable[..., Any]
@@ -153,6 +157,19 @@ def test_the_list_of_devices_in_a_browser(printed: Bench) -> None:
     assert size["ttfb_ms"].keys() == size["cpu_ms"].keys() == fleet_page.LISTS.keys()
     check_within(size, told["goals"], size["within"])
     assert told["ok"] == all(size["within"].values())
+
+
+def test_the_pages_of_a_busy_fleet_are_full(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, clock=SystemClock())
+    rollout = _busy_fleet.fill(fleet, 120)
+    client = fleet.browser(Role.OPERATOR)
+    texts = {path: client.get(path).text for path in ("/", "/drift", "/alerts", "/rollouts")}
+    fleet.close()
+    assert "107 of 119 devices now" in texts["/"]
+    assert "no history yet" not in texts["/"]
+    assert "90 alerts" in texts["/alerts"]
+    assert f"at site {fleet_page.SITES[0]}" in texts["/drift"]
+    assert rollout in texts["/rollouts"]
 
 
 @NEEDS_BROWSER
