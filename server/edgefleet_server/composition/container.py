@@ -18,6 +18,7 @@ from edgefleet_server.composition.worker_container import ConverterParts, build_
 from edgefleet_server.conversion.release_proof import ReleaseProver
 from edgefleet_server.conversion.sandbox import Converter, converter_command
 from edgefleet_server.conversion.service import ConversionService
+from edgefleet_server.dashboard.core.readings import Readings
 from edgefleet_server.dashboard.story.today import TodayReader
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.inventory.fleet_counts import FleetCounter, VersionPlaces
@@ -89,6 +90,8 @@ class Parts:
     alarm: Alarm
     search: SearchService
     today: TodayReader
+    readings: Readings
+    """What pages read a moment ago."""
     metrics: Metrics
     health: Health
 
@@ -148,6 +151,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         alarm=alarm,
         search=SearchService(fleet.finder, registry, rollout),
         today=TodayReader(fleet.feed, fleet.health, registry, shared),
+        readings=Readings(clock),
         metrics=metrics,
         health=Health(),
     )

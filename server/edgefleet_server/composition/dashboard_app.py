@@ -43,6 +43,7 @@ from edgefleet_server.dashboard.settings import pages as settings_pages
 from edgefleet_server.dashboard.settings.views import SettingsPages
 from edgefleet_server.dashboard.timelines import pages as timelines_pages
 from edgefleet_server.dashboard.timelines.chart_limits import Limits
+from edgefleet_server.dashboard.timelines.explanations import Explanations
 from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.dashboard.timelines.views import TimelineViews
 from edgefleet_server.db.keyset import PageRequest
@@ -66,12 +67,13 @@ def build_dashboard(parts: Parts) -> Dashboard:
     gate = Gate(parts.access, behind_proxy=parts.settings.behind_proxy)
     shell = Shell(gate, parts.clock, parts.fleet.names.name_of, _pickers(parts))
     stream = parts.fleet.stream
-    charts = TimelineViews(parts.timelines.reader, parts.clock, lambda: _limits(parts))
+    charts = TimelineViews(parts.timelines.reader, parts.readings, parts.clock, lambda: _limits(parts))
+    explanations = Explanations(parts.timelines.explainer, parts.readings)
     views = RegistryViews(
         parts.registry, parts.signing, parts.fleet.reader, parts.fleet.lists, parts.rollout.reader, parts.comparisons
     )
-    models = _models(parts, views, charts)
-    areas = [*_operating(parts, charts), *_looking_up(parts, views, charts, models)]
+    models = _models(parts, views, charts, explanations)
+    areas = [*_operating(parts, charts), *_looking_up(parts, views, charts, models, explanations)]
     return Dashboard(build_router(shell, areas, lambda: stream.is_closing), charts, models)
 
 
@@ -136,9 +138,10 @@ def _limits(parts: Parts) -> Limits:
 def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     """Return the areas of devices and rollouts."""
     fleet, rollouts, registry, clock = parts.fleet, parts.rollout, parts.registry, parts.clock
-    shown = RolloutPages(rollouts, fleet.feed, GateTimelines(parts.timelines.reader, clock), clock)
+    gates = GateTimelines(parts.timelines.reader, parts.readings, clock)
+    shown = RolloutPages(rollouts, fleet.feed, gates, clock)
     lists = FleetPages(fleet.lists, fleet.map, fleet.groups, parts.telemetry, parts.alarm.alerts, charts)
-    sources = Sources(parts.alarm.alerts, parts.timelines.explainer, fleet.presence)
+    sources = Sources(parts.alarm.alerts, parts.timelines.explainer, fleet.presence, parts.readings)
     device = DevicePages(
         fleet.reader,
         fleet.feed,
@@ -185,21 +188,24 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     ]
 
 
-def _models(parts: Parts, views: RegistryViews, charts: TimelineViews) -> ModelViews:
+def _models(parts: Parts, views: RegistryViews, charts: TimelineViews, explanations: Explanations) -> ModelViews:
     sources = ModelSources(
         views=views,
         timelines=charts,
         places=parts.places,
         objectives=parts.objectives,
         drift=parts.drift,
-        explainer=parts.timelines.explainer,
+        explanations=explanations,
         rollups=parts.telemetry.rollups,
+        readings=parts.readings,
         clock=parts.clock,
     )
     return ModelViews(sources)
 
 
-def _looking_up(parts: Parts, views: RegistryViews, charts: TimelineViews, models: ModelViews) -> list[Area]:
+def _looking_up(
+    parts: Parts, views: RegistryViews, charts: TimelineViews, models: ModelViews, explanations: Explanations
+) -> list[Area]:
     """Return the areas of models, the trail, settings and the search."""
     fleet, registry, clock = parts.fleet, parts.registry, parts.clock
     keys = registry_pages.KeySources(registry, parts.signing, fleet.sampling, fleet.recovery, parts.predictions, clock)
@@ -208,7 +214,7 @@ def _looking_up(parts: Parts, views: RegistryViews, charts: TimelineViews, model
     )
     return [
         partial(publish_page.add_pages, registry=registry),
-        partial(timelines_pages.add_pages, views=charts, explainer=parts.timelines.explainer, clock=clock),
+        partial(timelines_pages.add_pages, views=charts, explanations=explanations, clock=clock),
         partial(
             accuracy_pages.add_pages,
             accuracy=parts.truth.accuracy,

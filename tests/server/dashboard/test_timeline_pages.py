@@ -17,6 +17,7 @@ import pytest
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.filters import evidence
 from edgefleet_server.dashboard.core.line_chart import Band, Limit, ScaleKind
+from edgefleet_server.dashboard.core.readings import Readings
 from edgefleet_server.dashboard.core.render import environment
 from edgefleet_server.dashboard.devices.chart_worth import SHOWN, by_worth
 from edgefleet_server.dashboard.timelines.chart_limits import Limits
@@ -265,7 +266,8 @@ def test_a_window_that_begins_now_leaves_the_usual_span(empty_fleet: Fleet) -> N
             length = asked[3] - asked[2]
             return timeline([line("1.0.0", [*[None] * 23, *[5 if length == timedelta(days=1) else None]])])
 
-    view = TimelineViews(Reader(), empty_fleet.house.clock).view(Scope.FLEET)  # type: ignore[arg-type]
+    clock = empty_fleet.house.clock
+    view = TimelineViews(Reader(), Readings(clock), clock).view(Scope.FLEET)  # type: ignore[arg-type]
     assert (view.span, [one.id for one in view.charts]) == ("24h", ["p95"])
 
 
@@ -346,7 +348,8 @@ def test_a_scale_is_offered_only_where_a_chart_can_have_it(empty_fleet: Fleet, s
             return timeline([self.line])
 
     def offered(p95: float) -> bool:
-        views = TimelineViews(Reader(p95), empty_fleet.house.clock)  # type: ignore[arg-type]
+        clock = empty_fleet.house.clock
+        views = TimelineViews(Reader(p95), Readings(clock), clock)  # type: ignore[arg-type]
         return views.view(Scope.MODEL, "digits", Asked("24h", scale=scale)).range.may_be_wide
 
     assert offered(20.0)

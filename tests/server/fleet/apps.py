@@ -12,6 +12,7 @@ from edgefleet_server.composition.alarm_container import Watched, build_alarm
 from edgefleet_server.composition.container import Parts, build_prediction_logs, build_prover
 from edgefleet_server.composition.objective_container import build_objectives
 from edgefleet_server.composition.timeline_container import build_timelines
+from edgefleet_server.dashboard.core.readings import Readings
 from edgefleet_server.dashboard.story.today import TodayReader
 from edgefleet_server.fleet.inventory.fleet_counts import VersionPlaces
 from edgefleet_server.fleet.presence.fleet_samples import FleetSampler
@@ -64,6 +65,7 @@ def parts_of(house: House) -> Parts:
         predictions=predictions,
         erasures=Erasures(house.db, house.clock, house.fleet.logging, predictions, house.fleet.feed),
         today=TodayReader(house.fleet.feed, house.fleet.health, cast("Any", house.registry), house.clock),
+        readings=Readings(house.clock),
         poster=house.poster,
         webhooks=house.webhooks,
         alerts=AlertService(house.db, rollout, house.clock),

@@ -11,6 +11,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ModelName, ReleaseRef, parse_target_path
 from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
+from edgefleet_server.dashboard.core.readings import Readings
 from edgefleet_server.dashboard.core.rows import DeviceLine, device_line
 from edgefleet_server.dashboard.devices.chart_worth import SHOWN, by_worth
 from edgefleet_server.dashboard.devices.health_panel import FRESH, HealthPanel, answering, health_panel
@@ -43,7 +44,7 @@ from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.model import PredictionsView
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.timelines.model import Scope
-from edgefleet_server.telemetry_views import Latest
+from edgefleet_server.telemetry_views import Latest, WindowView
 from edgefleet_terms.device_figures import SYSTEM_FIGURES, figure_name, figure_text
 from edgefleet_terms.reserved_labels import PIN_LABEL, SITE_LABEL
 
@@ -59,7 +60,6 @@ PAST_EVENTS: Final = 400
 """Reports that strips are made of."""
 
 PLACE_LABELS: Final = (SITE_LABEL, "place")
-COMPARED_S: Final = 30.0
 MOST_COMPARED: Final = 3
 RISE_SPAN: Final = timedelta(days=1)
 PEER_SPAN: Final = timedelta(hours=2)
@@ -112,11 +112,12 @@ def _absence(device: DeviceView, site: str, one: Absence) -> Happening:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What is asked why a device is as it is: its alerts, why its latency rose, and when it was there."""
+    """What is asked why a device is as it is: its alerts, why its latency rose, and when it was there. readings: keeps what takes long."""
 
     alerts: ActiveAlerts
     latency: LatencyExplainer
     presence: PresenceHistory
+    readings: Readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,6 @@ class DevicePages:
         self._registry = registry
         self._sources = sources
         self._clock = clock
-        self._kept: dict[tuple[str, str], tuple[float, LatencyExplanation | None, PeerDots | None]] = {}
 
     def device(self, device_id: str, asked: Asked, before: int | None, *, may_act: bool) -> DevicePage:
         """Return one device; what only an operator may see or choose is left out for others. Raises DeviceUnknownError, BadSpanError."""
@@ -267,20 +267,20 @@ class DevicePages:
     def _compared(
         self, device: DeviceView, latest: Latest | None, now: datetime
     ) -> tuple[list[LatencyExplanation], list[PeerDots]]:
-        """Return why its latency rose and how it compares, of each model that answered lately; at most COMPARED_S old."""
+        """Return why its latency rose and how it compares, of each model that answered lately; as old as `Readings` keeps it."""
         if latest is None or now - latest.received_at > FRESH or device.status is DeviceStatus.REVOKED:
             return [], []
-        now_s = self._clock.monotonic_s()
-        kept = {key: one for key, one in self._kept.items() if 0 <= now_s - one[0] < COMPARED_S}
-        asked = [(one.model, one.sha256, one.latency_p95_ms) for one in answering(latest, now)]
-        for model, sha256, own_ms in asked[:MOST_COMPARED]:
-            if (device.id, model) not in kept:
-                others = self._telemetry.series.peers(device.id, model, [sha256], now - PEER_SPAN, now)
-                kept[device.id, model] = (now_s, self._rise(device.id, model, now), peer_dots(model, own_ms, others))
-        self._kept = kept
-        found = [kept[device.id, model] for model, _, _ in asked[:MOST_COMPARED]]
-        rises = [rise for _, rise, _ in found if rise is not None]
-        return rises, [dots for _, _, dots in found if dots is not None]
+        found = [self._compared_of(device.id, one, now) for one in answering(latest, now)[:MOST_COMPARED]]
+        return [rise for rise, _ in found if rise is not None], [dots for _, dots in found if dots is not None]
+
+    def _compared_of(
+        self, device_id: str, one: WindowView, now: datetime
+    ) -> tuple[LatencyExplanation | None, PeerDots | None]:
+        def read() -> tuple[LatencyExplanation | None, PeerDots | None]:
+            others = self._telemetry.series.peers(device_id, one.model, [one.sha256], now - PEER_SPAN, now)
+            return self._rise(device_id, one.model, now), peer_dots(one.model, one.latency_p95_ms, others)
+
+        return self._sources.readings.of("devices", (device_id, one.model, one.sha256), read)
 
     def _rise(self, device_id: str, model: str, now: datetime) -> LatencyExplanation | None:
         """Return why the latency of a model rose; None where the model is not known here: a device may answer with what it likes."""

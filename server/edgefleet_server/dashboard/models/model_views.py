@@ -3,7 +3,7 @@
 A page that is looked at is made again every second; its table and its head are always of now.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -12,7 +12,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ModelName, parse_model_name
 from edgefleet_server.dashboard.core.filters import moment
-from edgefleet_server.dashboard.core.readings import Readings
+from edgefleet_server.dashboard.core.readings import Readings, Value
 from edgefleet_server.dashboard.models.model_status import (
     OPEN_ROLLOUTS,
     RiseStanding,
@@ -33,6 +33,7 @@ from edgefleet_server.dashboard.registry.views import (
     ReleasePage,
     VersionLine,
 )
+from edgefleet_server.dashboard.timelines.explanations import Explanations
 from edgefleet_server.dashboard.timelines.time_range import DAY, Asked
 from edgefleet_server.dashboard.timelines.views import TimelineView, TimelineViews
 from edgefleet_server.fleet.inventory.fleet_counts import VersionPlace, VersionPlaces
@@ -40,7 +41,6 @@ from edgefleet_server.objectives.model import SloView
 from edgefleet_server.objectives.service import ObjectiveBook
 from edgefleet_server.telemetry.drift.service import DriftService
 from edgefleet_server.telemetry.drift.views import ModelDrift
-from edgefleet_server.telemetry.latency.service import LatencyExplainer
 from edgefleet_server.telemetry.latency.views import LatencyExplanation
 from edgefleet_server.telemetry.release_comparison import Change
 from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
@@ -108,8 +108,9 @@ class ModelSources:
     places: VersionPlaces
     objectives: ObjectiveBook
     drift: DriftService
-    explainer: LatencyExplainer
+    explanations: Explanations
     rollups: RollupReader
+    readings: Readings
     clock: Clock
 
 
@@ -119,7 +120,6 @@ class ModelViews:
     def __init__(self, sources: ModelSources) -> None:
         """Wire the parts."""
         self._of = sources
-        self._readings = Readings(sources.clock)
 
     def overview(self, name: str, after: str | None, asked: Asked, by: LinesBy | None) -> ModelOverview:
         """Return the page. Raises ModelUnknownError, BadIdError."""
@@ -127,14 +127,14 @@ class ModelViews:
         page = of.views.model(name, after)
         timeline = of.timelines.view(Scope.MODEL, name, asked, by)
         places = of.places.of_model(name)
-        objectives = self._readings.of(("objectives", name), lambda: of.objectives.slos(name))
+        objectives = self._kept(("objectives", name), lambda: of.objectives.slos(name))
         is_by_version = timeline.by == LinesBy.VERSION.value
         published = [str(one.release.ref.version) for one in page.versions]
         live = {one.version for one in places}
         order = order_of(published, sorted(live), _seen(timeline) if is_by_version else ())[:MOST_VERSIONS]
         drift = {one: found for one in order if (found := self._drift(model, one)) is not None} if is_by_version else {}
         charts = model_charts(timeline.charts, order if is_by_version else (), drift)
-        latency = self._explained(model, timeline)
+        latency = of.explanations.of(model, timeline.since, timeline.until)
         standing = _standing(page, places, objectives, latency)
         shown = next((one for one in page.versions if one.release.bundles), None)
         card = None if shown is None else self._release(name, str(shown.release.ref.version))
@@ -158,34 +158,32 @@ class ModelViews:
             latency=latency,
         )
 
+    def _kept(self, key: Hashable, read: Callable[[], Value]) -> Value:
+        return self._of.readings.of("models", key, read)
+
     def _drift(self, model: ModelName, version: str) -> ModelDrift | None:
         try:
-            return self._readings.of(("drift", model, version), lambda: self._of.drift.of_model(model, version))
+            return self._kept(("drift", model, version), lambda: self._of.drift.of_model(model, version))
         except EdgefleetError:  # of a version that is deleted meanwhile
             return None
 
-    def _explained(self, model: ModelName, shown: TimelineView) -> LatencyExplanation:
-        """Return why latency rose in the span that is shown, or that it did not."""
-        asked = (model, shown.since, shown.until)
-        return self._readings.of(("rise", *asked), lambda: self._of.explainer.explain(*asked))
-
     def _totals(self, model: str, shown: TimelineView) -> Mapping[str, AnswerTotals]:
         asked = (model, shown.since, shown.until)
-        return self._readings.of(("totals", *asked), lambda: by_version(self._of.rollups, *asked))
+        return self._kept(("totals", *asked), lambda: by_version(self._of.rollups, *asked))
 
     def latencies(self) -> Mapping[str, AnswerTotals]:
         """Return what each model answered in the last day."""
         now = self._of.clock.now()
-        return self._readings.of("models", lambda: by_model(self._of.rollups, now - DAY, now))
+        return self._kept("models", lambda: by_model(self._of.rollups, now - DAY, now))
 
     def _release(self, name: str, version: str) -> ReleasePage:
-        return self._readings.of(("release", name, version), lambda: self._of.views.release(name, version))
+        return self._kept(("release", name, version), lambda: self._of.views.release(name, version))
 
     def _compare(self, name: str) -> ShortCompare | None:
-        before, after = self._readings.of(("pair", name), lambda: self._of.views.pair_of(name))
+        before, after = self._kept(("pair", name), lambda: self._of.views.pair_of(name))
         if not before or not after:
             return None
-        found = self._readings.of(("compare", name, before, after), lambda: self._of.views.compare(name, before, after))
+        found = self._kept(("compare", name, before, after), lambda: self._of.views.compare(name, before, after))
         rows = [
             (pair.profile, change)
             for figure in _FIGURES

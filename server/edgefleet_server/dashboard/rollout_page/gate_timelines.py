@@ -19,18 +19,18 @@ LONGEST: Final = timedelta(days=30)
 class GateTimelines:
     """Reads them. Thread-safe; calls block."""
 
-    def __init__(self, timelines: TimelineReader, clock: Clock) -> None:
+    def __init__(self, timelines: TimelineReader, readings: Readings, clock: Clock) -> None:
         """Wire the parts."""
         self._timelines = timelines
         self._clock = clock
-        self._readings = Readings(clock)
+        self._readings = readings
 
     def of(self, rollout: RolloutView) -> Timeline | None:
         """Return the figures of the rollout's model by version, None before it starts and where there are none."""
         started_at = rollout.started_at
         if started_at is None:
             return None
-        return self._readings.of(rollout.id, lambda: self._read(rollout, started_at))
+        return self._readings.of("gates", rollout.id, lambda: self._read(rollout, started_at))
 
     def _read(self, rollout: RolloutView, started_at: datetime) -> Timeline | None:
         now = self._clock.now()

@@ -12,10 +12,9 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core import render
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import to_login
-from edgefleet_server.dashboard.core.readings import Readings
+from edgefleet_server.dashboard.timelines.explanations import Explanations
 from edgefleet_server.dashboard.timelines.time_range import AskedQuery
 from edgefleet_server.dashboard.timelines.views import TimelineViews
-from edgefleet_server.telemetry.latency.service import LatencyExplainer
 from edgefleet_server.telemetry.timelines.csv_table import csv_lines
 from edgefleet_server.telemetry.timelines.model import LinesBy, Scope
 
@@ -31,9 +30,8 @@ Name = Annotated[str, Query(max_length=63)]
 ByQuery = Annotated[LinesBy | None, Query()]
 
 
-def add_pages(router: APIRouter, shell: Shell, views: TimelineViews, explainer: LatencyExplainer, clock: Clock) -> None:
+def add_pages(router: APIRouter, shell: Shell, views: TimelineViews, explanations: Explanations, clock: Clock) -> None:
     """Add the pages."""
-    explained = Readings(clock)
 
     @router.get("/fleet", operation_id="show_fleet_metrics")
     def show_fleet_metrics(request: Request, asked: AskedQuery, by: ByQuery = None) -> Response:
@@ -62,8 +60,7 @@ def add_pages(router: APIRouter, shell: Shell, views: TimelineViews, explainer: 
         def build() -> dict[str, Any]:
             model = parse_model_name(name)
             timeline = views.view(*((Scope.DEVICE, device) if device else (Scope.MODEL, model)), asked)
-            asked_of = (model, timeline.since, timeline.until, device)
-            page = explained.of(asked_of, lambda: explainer.explain(*asked_of))
+            page = explanations.of(model, timeline.since, timeline.until, device)
             kept = replace(timeline.range, other=(("device", device),))
             return {"page": page, "timeline": replace(timeline, range=kept), "tones": TONES}
 

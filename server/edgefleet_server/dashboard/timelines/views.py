@@ -61,12 +61,12 @@ class TimelineView:
 class TimelineViews:
     """Builds them. Thread-safe; calls block."""
 
-    def __init__(self, timelines: TimelineReader, clock: Clock, limits: Known = Limits) -> None:
+    def __init__(self, timelines: TimelineReader, readings: Readings, clock: Clock, limits: Known = Limits) -> None:
         """Wire the parts. limits: what is known of limits now."""
         self._timelines = timelines
         self._clock = clock
         self._limits = limits
-        self._readings = Readings(clock)
+        self._readings = readings
 
     def read(self, scope: Scope, name: str, asked: Asked, by: LinesBy | None = None) -> Timeline:
         """Return the figures of a window, or of one of SPANS. Raises BadSpanError."""
@@ -83,7 +83,7 @@ class TimelineViews:
         A span that is none of SPANS: the usual one, or a shorter one that has all of its figures.
         """
         wanted = Asked(asked) if isinstance(asked, str) else asked
-        return self._readings.of((scope, name, wanted, by), lambda: self._made(scope, name, wanted, by))
+        return self._readings.of("timelines", (scope, name, wanted, by), lambda: self._made(scope, name, wanted, by))
 
     def _made(self, scope: Scope, name: str, asked: Asked, by: LinesBy | None) -> TimelineView:
         timeline, limits = self.read(scope, name, asked, by), self._limits()
