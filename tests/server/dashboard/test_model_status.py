@@ -92,6 +92,8 @@ def test_a_rise_of_latency_stands_in_the_lead() -> None:
     rise = RiseStanding(41.8, 63.21, datetime(2026, 1, 1, tzinfo=UTC))
     said = standing_of([OLD], [], [], rise).lead[-1]
     assert (said.text, said.kind, said.to) == ("Latency p95 rose from 41.8 to 63.2 ms.", "warn", "latency")
+    long = standing_of([OLD], [], [], RiseStanding(999.7, 12_345.6, datetime(2026, 1, 1, tzinfo=UTC))).lead[-1]
+    assert long.text == "Latency p95 rose from 1\N{NARROW NO-BREAK SPACE}000 to 12\N{NARROW NO-BREAK SPACE}346 ms."
 
 
 def test_a_version_without_a_bundle_is_refused_and_not_red() -> None:

@@ -8,9 +8,11 @@ import pytest
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.access.model import Role
+from tests.house.tree import ROOT
 from tests.server.dashboard.fleet import LITERT, NONFINITE, ORT, STAGES, Fleet, follow
 from tests.server.dashboard.test_login_pages import assert_headers
 
+TEMPLATES = ROOT / "server/edgefleet_server/dashboard/templates"
 HOSTILE = "</td><script>window.hostile = 1</script><img src=x onerror=window.hostile=1>\"'&{{ 7 * 7 }}"
 
 
@@ -254,3 +256,11 @@ def test_reading_the_pages_is_not_audited_and_changes_nothing(empty_fleet: Fleet
     for path in ("/", "/login", "/devices/x", "/rollouts/x", "/static/components.css"):
         browser.get(path)
     assert empty_fleet.parts.access.audit(PageRequest()).total == before
+
+
+def test_no_link_that_a_template_names_leads_nowhere(empty_fleet: Fleet) -> None:
+    sources = "\n".join(one.read_text("utf-8") for one in sorted(TEMPLATES.rglob("*.html")))
+    named = set(re.findall(r'href="/([a-z.-]+)', sources))
+    assert len(named) > 10
+    browser = empty_fleet.browser(Role.ADMIN)
+    assert [one for one in sorted(named) if browser.get(f"/{one}").status_code == 404] == []

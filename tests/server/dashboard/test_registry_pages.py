@@ -147,6 +147,8 @@ def test_a_model_shows_each_versions_share_of_the_devices(shop: Fleet) -> None:
     assert "98.5 % top1 60.0 KiB 4.84 ms" in told
     assert 'width="66.67%"' in text
     assert "/models/digits/compare" in text
+    assert "1.1.0 1 bundle, " in told
+    assert f'title="for {ORT}; by ' in text
 
 
 def test_a_version_shows_what_was_measured_predicted_and_seen(shop: Fleet) -> None:

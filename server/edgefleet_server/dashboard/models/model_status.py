@@ -99,7 +99,7 @@ def standing_of(
     kind, words = _state(versions, running, rollout)
     lead = [*_running(running), *_objectives(objectives)]
     if rise is not None:
-        text = f"Latency p95 rose from {rise.before_ms:.3g} to {rise.after_ms:.3g} ms."
+        text = f"Latency p95 rose from {_three_digits(rise.before_ms)} to {_three_digits(rise.after_ms)} ms."
         lead.append(Sentence(text, "warn", "latency"))
     return Standing(kind, words, lead, rollout)
 
@@ -195,3 +195,8 @@ def _objectives(objectives: Sequence[tuple[str, str]]) -> list[Sentence]:
 
 def _count(devices: int, is_whole: bool) -> str:
     return number(devices) + (f" device{'' if devices == 1 else 's'}" if is_whole else "")
+
+
+def _three_digits(value: float) -> str:
+    """Return a number in three digits, a large one in all of its whole ones: `:.3g` alone would write it with an exponent."""
+    return f"{value:.3g}" if value < 999.5 else number(value)

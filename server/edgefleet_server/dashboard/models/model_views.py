@@ -70,7 +70,6 @@ class ShortCompare:
     before: str
     after: str
     changes: Sequence[tuple[str, Change]]
-    is_more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +190,7 @@ class ModelViews:
             for change in pair.changes
             if change.figure == figure
         ]
-        return ShortCompare(before, after, rows[:MOST_CHANGES], len(rows) > MOST_CHANGES)
+        return ShortCompare(before, after, rows[:MOST_CHANGES])
 
 
 def _seen(timeline: TimelineView) -> list[str]:
