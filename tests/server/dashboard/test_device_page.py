@@ -68,6 +68,17 @@ def test_labels_pins_and_profile_are_changed_by_forms(fleet: Fleet) -> None:
     assert (view.labels, view.profile) == ({"site": "yard", "line": "4"}, LITERT)
 
 
+def test_too_many_labels_are_refused_with_what_to_do_next_and_none_is_set(fleet: Fleet) -> None:
+    device = fleet.device("one", ORT, {"site": "hall"})
+    browser = fleet.browser(Role.OPERATOR)
+    form = form_of(browser.get(f"/devices/{device.id}").text, "update_device", "Set labels")
+    many = "\n".join(f"k{n}=v" for n in range(10_000))
+    answer = send(browser, "update_device", form | {"body.labels": many})
+    assert answer.status_code == 422
+    assert "10001 labels are more than the 64 that a device can have Leave some of them out" in text_of(answer.text)
+    assert fleet.parts.fleet.reader.device(device.id).labels == {"site": "hall"}
+
+
 def test_a_suspect_device_is_shown_with_its_reason_and_cleared_by_a_form(fleet: Fleet) -> None:
     device, path = fleet.device("one"), "/devices?selector=suspect"
     fleet.device("two")

@@ -13,9 +13,11 @@ from fastapi.testclient import TestClient
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.actions.outcomes import outcome
 from edgefleet_server.dashboard.core.qr_code import MAX_CHARS, qr
+from edgefleet_server.dashboard.enrolment.views import token_choices
 from edgefleet_server.fleet.enrolment.approval import Choice
 from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError
-from tests.server.dashboard.fleet import Fleet
+from edgefleet_server.fleet.inventory.device_list import Facets
+from tests.server.dashboard.fleet import ORT, Fleet
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.test_acting import key_of, signed_in
 from tests.server.dashboard.test_login_pages import assert_headers, code_of, link_of
@@ -85,6 +87,12 @@ def test_labels_of_a_new_token_are_picked_from_those_of_the_fleet(fleet: Fleet) 
     assert "pinned" not in shown.partition('action="/do/create_enrollments"')[2].partition("</form>")[0]
     send(page, "create_enrollments", {"body.uses": "1", "body.labels": ["site=hall", "", "row=2"]})
     assert "row=2, site=hall" in text_of(page.get("/enrolment").text)
+
+
+def test_counts_of_a_choice_are_written_as_everywhere() -> None:
+    found = token_choices(Facets({}, {ORT: 12_345}, (), (), 12_345, 0, [("site", "hall", 1_234)]), [ORT])
+    assert found.labels == {"site": [("site=hall", "hall (1\N{NARROW NO-BREAK SPACE}234 devices)")]}
+    assert found.profiles == [(ORT, f"{ORT} (12\N{NARROW NO-BREAK SPACE}345 devices)")]
 
 
 def test_ticked_ones_are_let_in_and_others_wait_on(fleet: Fleet) -> None:

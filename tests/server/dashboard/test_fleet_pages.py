@@ -10,14 +10,19 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx import Response
 
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.access.model import Role
+from edgefleet_server.alerting.active_alerts.tables import Alert
 from edgefleet_server.alerting.model import AlertAction
+from edgefleet_server.dashboard.fleet.device_query import MAX_IDS
 from edgefleet_server.dashboard.fleet.views import FACET_OPTIONS, PAGE_DEVICES, narrowing_labels
 from edgefleet_server.dashboard.operations.catalog import Operations
 from edgefleet_server.fleet.inventory.device_list import Facets
 from tests.server.dashboard.fleet import LITERT, NONFINITE, ORT, Fleet, staged
 from tests.server.dashboard.live_elements import live_elements
 from tests.server.dashboard.test_pages import text_of
+from tests.server.fleet.house import FACTS, KeyedDevice
 
 Story = tuple[Fleet, str, str]
 
@@ -235,8 +240,6 @@ def test_columns_sort_by_links_that_keep_the_search(story: Story) -> None:
 
 
 def test_devices_come_in_pages_of_fifty_both_ways(fleet: Fleet) -> None:
-    from tests.server.fleet.house import FACTS, KeyedDevice
-
     claim = fleet.parts.fleet.enrolment.create_claims(
         uses=120, profile=ORT, name_prefix="d", labels={"row": "a"}, created_by="test"
     )
@@ -336,3 +339,70 @@ def test_many_are_labelled_by_one_form(fleet: Fleet) -> None:
     assert done.status_code == 303, done.text
     assert fleet.parts.fleet.reader.device(inside.id).labels == {"site": "hall", "line": "4"}
     assert fleet.parts.fleet.reader.device(outside.id).labels == {"site": "yard"}
+
+
+def test_more_devices_than_a_selector_can_name_are_not_listed_one_by_one(fleet: Fleet) -> None:
+    claim = fleet.parts.fleet.enrolment.create_claims(
+        uses=MAX_IDS, profile=ORT, name_prefix="c" * 32, created_by="test"
+    )
+    for _ in range(90):
+        fleet.parts.fleet.enrolment.enroll(claim[0].token, KeyedDevice().csr(), FACTS)
+    answer = fleet.browser(Role.OPERATOR).get("/fleet/bulk", params={"do": "restart", "text": "ccc", "all": 90})
+    assert answer.status_code == 200
+    assert "90 devices match this text, too many to list one by one." in text_of(answer.text)
+    assert "/do/create_tasks" not in answer.text
+
+
+def fire(fleet: Fleet, device: str, severity: str = "critical") -> None:
+    """Let an alert fire about a device."""
+    now = fleet.parts.clock.now()
+    known = {
+        "rule": "disk_full",
+        "subject": device,
+        "shown": device,
+        "state": "firing",
+        "severity": severity,
+        "group": "",
+    }
+    texts = {
+        "summary": "has little disk left",
+        "suppressed_by": "",
+        "acked_by": "",
+        "ack_comment": "",
+        "link": f"/devices/{device}",
+    }
+    figures = {"value": 1.0, "threshold": 2.0, "since": now, "seen_at": now, "fired_at": now}
+    with fleet.parts.db.session() as session:
+        session.add(Alert(**known, **texts, **figures, evidence=[], devices=[device], labels={}))
+
+
+def test_no_list_calls_a_device_well_about_which_an_alert_fires(fleet: Fleet) -> None:
+    devices = [fleet.device(f"cam{n}", ORT, {"site": "hall"}) for n in range(3)]
+    for one in devices:
+        one.say(0, [])
+    fleet.parts.fleet.groups.create("hall", "site=hall", "ann")
+    fleet.parts.fleet.groups.create("yard", "site=yard", "ann")
+    browser = fleet.browser(Role.VIEWER)
+    assert part_of(browser.get("/devices").text, "lead") == "All 3 are as they should be."
+    assert "All 3 devices are as they should be." in part_of(browser.get("/groups/hall").text, "summary")
+    fire(fleet, devices[2].id)
+    page = browser.get("/devices").text
+    assert part_of(page, "lead") == "An alert fires about 1 of 3 devices."
+    assert any("Alert" in line for line in rows_of(page))
+    group = browser.get("/groups/hall").text
+    assert "An alert fires about 1 of 3 devices." in part_of(group, "summary")
+    assert "k-bad" in group
+    assert "alert fires" not in part_of(browser.get("/groups/yard").text, "summary")
+    devices[0].connect(on=False)
+    fleet.parts.fleet.lists.forget()
+    assert "1 of 3 needs a look" in part_of(browser.get("/devices").text, "lead")
+
+
+def test_a_device_that_went_away_still_says_what_was_wrong_with_it(fleet: Fleet) -> None:
+    fleet.release("digits@1.0.0", ORT)
+    device = fleet.device("cam")
+    fleet.parts.fleet.deployer.deploy(ReleaseRef.parse("digits@1.0.0"), device=device.id, by="ann")
+    device.report(Phase.FAILED, error_class=ErrorClass.NONFINITE, reason=NONFINITE)
+    device.connect(on=False)
+    [row] = rows_of(fleet.browser(Role.VIEWER).get("/devices").text)
+    assert f"Offline digits does not run: {NONFINITE} " in row

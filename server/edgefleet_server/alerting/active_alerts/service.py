@@ -16,6 +16,8 @@ from edgefleet_server.db.database import Database
 
 SHOWN_DEVICES: Final = 200
 SEVERITIES: Final = tuple(Severity)
+DEVICES: Final = "/devices/"
+"""Where the page of a device begins, to which alerts about it lead."""
 OPEN: Final = (AlertState.PENDING.value, AlertState.FIRING.value)
 
 
@@ -59,7 +61,7 @@ class ActiveAlerts:
     def of_device(self, device: str, since: datetime) -> list[AlertView]:
         """Return the alerts about a device and its models that have not ended before `since`: the most severe first, then the newest."""
         with self._db.read() as session:
-            found = store.alerts_since(session, since, SHOWN_DEVICES, link=f"/devices/{device}")
+            found = store.alerts_since(session, since, SHOWN_DEVICES, link=f"{DEVICES}{device}")
         return sorted(map(view_of, found), key=lambda one: (SEVERITIES.index(one.severity), -one.id))
 
     def since(self, moment: datetime, limit: int, *, rule: str = "", subject: str = "") -> list[AlertView]:
@@ -74,13 +76,18 @@ class ActiveAlerts:
 
     def loudest(self, devices: Sequence[str]) -> dict[str, tuple[str, str]]:
         """Return (title, severity) of the worst alert that fires about each of these devices; those without one are left out."""
-        links = {f"/devices/{one}": one for one in devices}
+        links = {f"{DEVICES}{one}": one for one in devices}
         with self._db.read() as session:
             rows = store.firing_of_links(session, links)
         worst_last = sorted(rows, key=lambda row: SEVERITIES.index(Severity(row[2])), reverse=True)
         return {
             links[link]: (RULES[rule].title if rule in RULES else rule, severity) for link, rule, severity in worst_last
         }
+
+    def loud_devices(self) -> list[str]:
+        """Return the devices about which an alert fires that is not suppressed, by id."""
+        with self._db.read() as session:
+            return [link.removeprefix(DEVICES) for link in store.loud_pages(session, DEVICES)]
 
     def counts(self) -> AlertCounts:
         """Return how many alerts there are."""

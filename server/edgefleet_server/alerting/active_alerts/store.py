@@ -160,6 +160,15 @@ def firing_of_links(session: Session, links: Collection[str]) -> list[tuple[str,
     ]
 
 
+def loud_pages(session: Session, begin: str) -> list[str]:
+    """Return the pages whose address begins so and to which alerts lead that fire and are not suppressed, in order."""
+    link = col(Alert.link)
+    statement = select(link).where(
+        col(Alert.state) == AlertState.FIRING.value, col(Alert.suppressed_by) == "", link.startswith(begin)
+    )
+    return list(session.execute(statement.distinct().order_by(link)).scalars())
+
+
 def alerts_page(
     session: Session,
     *,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from edgefleet_server.dashboard.core.filters import number
 from edgefleet_server.db.keyset import PageRequest, cut_page
 from edgefleet_server.fleet.enrolment.approval import ApprovalBook, PendingView, place_of
 from edgefleet_server.fleet.enrolment.enrolment import Enroller
@@ -118,7 +119,7 @@ def token_choices(facets: Facets, profiles: Collection[str]) -> TokenChoices:
 
 
 def _having(name: str, devices: int) -> str:
-    return f"{name} ({devices:,} device{'' if devices == 1 else 's'})" if devices else name
+    return f"{name} ({number(devices)} device{'' if devices == 1 else 's'})" if devices else name
 
 
 def _row(one: PendingView, now: datetime) -> WaitingRow:

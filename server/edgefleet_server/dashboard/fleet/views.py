@@ -20,7 +20,7 @@ from edgefleet_server.fleet.inventory.fleet_map import FleetMapper
 from edgefleet_server.fleet.inventory.groups import GroupBook
 from edgefleet_server.fleet.inventory.views import DeviceView
 from edgefleet_server.fleet.model import Group
-from edgefleet_server.fleet.selectors.grammar import HEALTH, SUSPECT
+from edgefleet_server.fleet.selectors.grammar import HEALTH, MAX_SELECTOR_CHARS, SUSPECT
 from edgefleet_server.telemetry.series import Trend
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.timelines.model import LinesBy, Scope
@@ -30,6 +30,8 @@ PAGE_DEVICES: Final = 50
 PAGE_GROUPS: Final = 50
 SHOWN_IN_BULK: Final = 20
 FACET_OPTIONS: Final = 12
+IDS_AT_ONCE: Final = 50
+"""So many ids fit into a selector, however long they are."""
 ALERT: Final = "alert"
 """The word of a device that is well but for an alert."""
 
@@ -38,7 +40,7 @@ ALERT: Final = "alert"
 class Row:
     """One row of the list of devices. trend: of the model that answers most slowly, None where nothing was measured.
 
-    kind: of the state that `word` says; reason: the worst one, "" where it is healthy; more: how many others there are.
+    kind: of the state that `word` says; reason: the worst one that the word does not say, "" without; more: how many others there are.
     """
 
     line: DeviceLine
@@ -59,7 +61,6 @@ class Option:
     count: int | None
     address: str
     is_on: bool
-    is_state: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class SortLink:
 class FleetPage:
     """A page of devices; addresses are empty where there is nothing on that side. fleet: live devices and revoked ones in all.
 
-    live: those that are not revoked; ill: how many of them need a look.
+    live: those that are not revoked; ill: how many of them need a look; alerts: where none does, about how many an alert fires.
     """
 
     search: Search
@@ -97,6 +98,7 @@ class FleetPage:
     fleet: int
     live: int
     ill: int
+    alerts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ class GroupsPage:
 class GroupPage:
     """A group with its first live devices, the worst first. ill: how many of all need a look; kind: of the worst one.
 
-    alerts: how many of those that are shown are well but for an alert that fires.
+    alerts: where none does, about how many of all an alert fires.
     """
 
     group: Group
@@ -181,7 +183,7 @@ class FleetPages:
             limit=PAGE_DEVICES,
         )
         found, facets, health = lists.page(query), lists.facets(), self._map.health()
-        fleet = sum(facets.status.values())
+        fleet, ill = sum(facets.status.values()), sum(health.get(one, 0) for one in ATTENTION)
         return FleetPage(
             search=search,
             rows=self._rows(found.devices),
@@ -194,13 +196,14 @@ class FleetPages:
             sorts={order.value: _sort_link(search, order) for order in Order},
             fleet=fleet,
             live=sum(health.values()),
-            ill=sum(health.get(one, 0) for one in ATTENTION),
+            ill=ill,
+            alerts=0 if ill else self._loud(),
         )
 
     def bulk(self, search: Search, ids: Sequence[str] | None) -> Bulk:
         """Return the live devices of these ids; None: all that match. Raises BadSelectorError.
 
-        A search by text is written down as ids, because selectors cannot say it; more than MAX_IDS are not taken.
+        A search by text is written down as ids, because selectors cannot say it; more than MAX_IDS, or than fit into one, are not taken.
         """
         lists = self._lists
         if ids is not None:
@@ -208,11 +211,11 @@ class FleetPages:
         elif search.text:
             found = lists.page(DeviceQuery(selector=search.selector, text=search.text, limit=MAX_IDS + 1)).devices
             selector = ids_selector([one.id for one in found]) if 0 < len(found) <= MAX_IDS else ""
-            if not selector:
+            if not selector or len(_live(selector)) > MAX_SELECTOR_CHARS:
                 return Bulk("", lists.count(search.selector, search.text), ())
         else:
             selector = search.selector
-        live = f"{selector},status!=revoked" if selector else "status!=revoked"
+        live = _live(selector)
         shown = lists.page(DeviceQuery(selector=live, limit=SHOWN_IN_BULK)).devices
         return Bulk(live, lists.count(live), [device_line(one) for one in shown])
 
@@ -240,9 +243,17 @@ class FleetPages:
         group, members = self._groups.get(name), self._groups.members_selector(name)
         rows = self._rows(self._lists.page(DeviceQuery(members, order=Order.HEALTH, limit=PAGE_DEVICES)).devices)
         ill = self._lists.count(f"{members},{HEALTH} in ({','.join(ATTENTION)})")
-        alerts = sum(one.word == ALERT for one in rows)
-        kind = "off" if not rows else "ok" if not ill + alerts else "bad" if rows[0].kind == "bad" else "warn"
+        alerts = 0 if ill else self._loud(members)
+        is_bad = any(one.kind == "bad" for one in rows)
+        kind = "off" if not rows else "ok" if not ill + alerts else "bad" if is_bad else "warn"
         return GroupPage(group, rows, ill, alerts, kind)
+
+    def _loud(self, selector: str = "") -> int:
+        """Return how many devices that a selector finds are well but for an alert that fires about them."""
+        ids, count = self._alerts.loud_devices(), self._lists.count
+        asked = [*([selector] if selector else []), f"{HEALTH} in ({Health.HEALTHY},{Health.UPDATING})"]
+        parts = [ids[at : at + IDS_AT_ONCE] for at in range(0, len(ids), IDS_AT_ONCE)]
+        return sum(count(",".join([ids_selector(part), *asked])) for part in parts)
 
     def _rows(self, devices: Sequence[DeviceView]) -> list[Row]:
         ids = [one.id for one in devices]
@@ -259,8 +270,14 @@ def _row(device: DeviceView, alert: tuple[str, str] | None, trend: Trend | None)
         reasons = [*reasons, title] if reasons else [title]
         if device.health in {Health.HEALTHY, Health.UPDATING}:
             kind, word, reasons = SEVERITY_KINDS[severity], ALERT, [title, *reasons[:-1]]
+    if device.health is Health.OFFLINE:  # its word says it; what was wrong before it went away is still to be mended
+        reasons = [one.text for one in device.health_reasons if one.health in {Health.FAILING, Health.DEGRADED}]
     reason = reasons[0] if reasons else ""
     return Row(device_line(device), kind, word, reason, max(0, len(reasons) - 1), device.arch, device.groups, trend)
+
+
+def _live(selector: str) -> str:
+    return f"{selector},status!=revoked" if selector else "status!=revoked"
 
 
 def _place(cursor: str | None) -> Place | None:
@@ -324,4 +341,4 @@ def _option(
     search: Search, to: Callable[[Search], str], key: str, value: str | None, count: int | None, label: str = ""
 ) -> Option:
     address = to(search.toggled(key, value))
-    return Option(label or value or key, count, address, search.has(key, value), key in {"status", HEALTH})
+    return Option(label or value or key, count, address, search.has(key, value))

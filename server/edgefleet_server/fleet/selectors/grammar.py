@@ -192,7 +192,10 @@ def is_label_key(key: str) -> bool:
 def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
     """Return the labels when every key and value is allowed. Raises BadLabelError."""
     if len(labels) > MAX_LABELS:
-        raise BadLabelError(f"{len(labels)} labels are more than the {MAX_LABELS} that a device can have")
+        raise BadLabelError(
+            f"{len(labels)} labels are more than the {MAX_LABELS} that a device can have",
+            next_step="leave some of them out, or remove others first (key-)",
+        )
     for key, value in labels.items():
         if not _KEY.fullmatch(key):
             raise BadLabelError(f"{key!r} is not a label key", next_step="use letters, digits, '.', '_' and '-'")
