@@ -356,7 +356,7 @@ def test_more_devices_than_a_selector_can_name_are_not_listed_one_by_one(fleet: 
 def fire(fleet: Fleet, device: str, severity: str = "critical") -> None:
     """Let an alert fire about a device."""
     now = fleet.parts.clock.now()
-    known = {
+    texts = {
         "rule": "disk_full",
         "subject": device,
         "shown": device,
@@ -364,16 +364,12 @@ def fire(fleet: Fleet, device: str, severity: str = "critical") -> None:
         "severity": severity,
         "group": "",
     }
-    texts = {
-        "summary": "has little disk left",
-        "suppressed_by": "",
-        "acked_by": "",
-        "ack_comment": "",
-        "link": f"/devices/{device}",
-    }
+    said = {"summary": "has little disk left", "suppressed_by": "", "acked_by": "", "ack_comment": ""}
     figures = {"value": 1.0, "threshold": 2.0, "since": now, "seen_at": now, "fired_at": now}
+    lists = {"link": f"/devices/{device}", "evidence": [], "devices": [device], "labels": {}}
+    fields: dict[str, Any] = {**texts, **said, **figures, **lists}
     with fleet.parts.db.session() as session:
-        session.add(Alert(**known, **texts, **figures, evidence=[], devices=[device], labels={}))
+        session.add(Alert(**fields))
 
 
 def test_no_list_calls_a_device_well_about_which_an_alert_fires(fleet: Fleet) -> None:
