@@ -13,7 +13,7 @@ from edgefleet_server.alerting.model import AlertAction
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import own_page, redirect
-from edgefleet_server.dashboard.settings.receiver_standing import Standing, contact_standing
+from edgefleet_server.dashboard.settings.receiver_state import Standing, contact_standing
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.registry.service import RegistryService
 

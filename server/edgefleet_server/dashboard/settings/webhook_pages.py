@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.layout import Shell
-from edgefleet_server.dashboard.settings.receiver_standing import Standing, failing_of, webhook_standing
+from edgefleet_server.dashboard.settings.receiver_state import Standing, failing_of, webhook_standing
 from edgefleet_server.dashboard.settings.views import PAGE_ROWS
 from edgefleet_server.db.keyset import Page, PageRequest, cut_page, decode_cursor
 from edgefleet_server.events.types import all_types
