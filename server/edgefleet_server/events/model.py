@@ -35,7 +35,10 @@ class NewEvent:
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Which events: all that are given must hold; `kinds` empty means any. since, until: when it was received; but_of: of none of these."""
+    """Which events: all that are given must hold; `kinds` and `ids` empty mean any.
+
+    since, until: when it was received; but_of: of none of these devices.
+    """
 
     device: str | None = None
     rollout: str | None = None
@@ -44,3 +47,4 @@ class EventFilter:
     until: datetime | None = None
     model: str | None = None
     but_of: Collection[str] = ()
+    ids: Collection[int] = ()

@@ -107,6 +107,8 @@ def _chosen(
         conditions.append(col(FleetEvent.model) == what.model)
     if what.but_of:
         conditions.append(col(FleetEvent.device_id).not_in(what.but_of))
+    if what.ids:
+        conditions.append(col(FleetEvent.id).in_(what.ids))
     if after_id is not None:
         conditions.append(col(FleetEvent.id) > after_id)
     if until is not None:

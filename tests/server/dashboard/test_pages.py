@@ -52,7 +52,8 @@ def test_the_story_of_today_says_what_happened_and_why(story: tuple[Fleet, str, 
     assert f"digits@1.2.0 is going back automatically {ORT}: 1 of 1 devices failed" in told
     assert "digits@1.2.0 failed on cam" in told
     assert "ann started the rollout of digits@1.2.0" in told
-    assert f'href="/events?rollout={bad}"' in page
+    assert f'href="/rollouts/{bad}"' in page
+    assert re.search(r'href="/events\?ids=[0-9.-]+">\d+ events<', page), "the events of a line, and no others"
 
 
 def test_a_rollout_shows_its_stages_by_stratum_with_rule_strength_bound_and_reason(

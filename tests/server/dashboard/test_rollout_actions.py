@@ -212,8 +212,8 @@ def test_a_denial_needs_a_reason_and_takes_back(fleet: Fleet) -> None:
     assert {one.is_back for one in fleet.parts.rollout.reader.devices(rollout)} == {False}
     head = part_of(approver.get(path).text, "head")
     assert "Rolling back: 2 not confirmed yet" in head
-    assert "No device has it, none failed." in head, "what is told to go back is not counted as having it"
-    assert "2 devices were told to go back, not confirmed yet" in part_of(approver.get(path).text, "waits")
+    assert "No device has it, none failed." in head, "what was sent back is not counted as having it"
+    assert "2 devices were sent back, not confirmed yet" in part_of(approver.get(path).text, "waits")
 
 
 def test_an_undo_is_shown_before_it_is_done(fleet: Fleet) -> None:

@@ -26,7 +26,7 @@ def test_the_list_says_where_each_stands_and_what_would_move_it(story: tuple[Fle
     assert told.startswith("2 rollouts, newest first")
     assert told.index(bad) < told.index(good)
     assert (
-        "1 device was told to go back, not confirmed yet. Next: its confirmation, or it is listed as not back at 2026-"
+        "1 device was sent back, not confirmed yet. Next: its confirmation, or it is listed as not back at 2026-"
         in told
     )
     assert "New rollout" not in browser.get("/rollouts").text

@@ -209,6 +209,19 @@ def test_what_went_back_begins_with_what_happened(story: tuple[Fleet, str, str])
     assert "First failed device to the decision" in head
 
 
+def test_a_device_that_never_took_it_up_is_not_counted_as_back(fleet: Fleet) -> None:
+    devices = small(fleet)
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES[-1:])
+    one, *_rest = fleet.offered(rollout, devices)
+    one.report(Phase.PROBATION)
+    fleet.tick(seconds=2)
+    fleet.parts.rollout.abort(rollout, "ann", "lunch", rollback=True)
+    fleet.tick(seconds=2)
+    page = fleet.browser(Role.VIEWER).get(f"/rollouts/{rollout}").text
+    assert "1 device was sent back, not confirmed yet" in part_of(page, "waits")
+    assert "0 of 1 confirmed that they are back." in part_of(page, "head")
+
+
 def test_failed_leads_to_what_failed_and_not_to_what_was_sent_back(story: tuple[Fleet, str, str]) -> None:
     fleet, _good, bad = story
     page = fleet.browser(Role.VIEWER).get(f"/rollouts/{bad}").text

@@ -1,5 +1,6 @@
 """Events as a story: what is folded into one line, what each line says, and that no event is lost."""
 
+import html
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,10 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.story.event_fold import folded, happening_of, threads
+from edgefleet_server.dashboard.story.event_ids import MAX_CHARS, MOST_IDS, packed, unpacked
 from edgefleet_server.dashboard.story.model import Happening, Story, Tone
 from edgefleet_server.events.types import DEVICE, SERVER
 from tests.server.dashboard.fleet import Fleet, staged
+from tests.server.dashboard.test_pages import part_of, text_of
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -36,10 +40,11 @@ def install(n: int, seconds: float, to: str = "healthy", **more: str) -> Happeni
 def test_installs_of_a_stage_are_one_line() -> None:
     events = [install(n, n / 2, "offered") for n in range(8)] + [install(n, 1 + n / 2) for n in range(8)]
     events.append(at(2, "phase", "cam0", release="ocr@1.0.0", to="committed"))
+    events = [replace(one, event=n) for n, one in enumerate(events, start=40)]
     assert texts(*events) == [("ok", "8 devices installed ocr@1.0.0 in 4 s", "Stage canary.")]
     (line,) = folded(events).lines
     assert line.events == 17
-    assert line.address == "/events?rollout=r-1"
+    assert line.address == "/events?ids=40-16"
     assert [one.href for one in line.what] == ["", "", "/rollouts/r-1", ""]
 
 
@@ -161,6 +166,24 @@ def test_the_numbers_in_words() -> None:
     assert Story((), 1200, more=1, is_cut=True).counts == "the newest 1\N{NARROW NO-BREAK SPACE}200 events in 1 line"
 
 
+@given(st.sets(st.integers(1, 2**63 - 1), min_size=1, max_size=40) | st.sets(st.integers(1, 60), min_size=1))
+def test_ids_in_an_address_come_out_as_they_went_in(ids: set[int]) -> None:
+    assert unpacked(packed(ids)) == sorted(ids)
+
+
+def test_ids_of_all_events_of_a_story_are_short_enough_for_an_address() -> None:
+    every_other = range(10**15, 10**15 + 2 * MOST_IDS, 2)
+    assert unpacked(packed(every_other)) == list(every_other)
+    assert len(packed(every_other)) < MAX_CHARS
+    assert packed([131, 120, *range(121, 128)]) == "120-7.4"
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.", "1-0", "1.1", "a", "1-1000", "9" * 5000, "1-", "01", "1_0", str(2**63)])
+def test_what_is_no_list_of_ids_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\A"):
+        unpacked(text)
+
+
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     fleet = Fleet(Path(tmp_path_factory.mktemp("story")))
@@ -181,3 +204,25 @@ def test_what_a_real_fleet_wrote_down_is_a_story(fleet: Fleet) -> None:
     assert (Tone.OK, "9 devices installed digits@1.0.0 in 27 s") in said
     assert (Tone.MUTED, "10 devices enrolled") in said
     assert story.lines[1].text.startswith("digits@1.2.0 failed on cam")
+
+
+def counts_with_links(page: str) -> list[tuple[int, str]]:
+    """Return how many events each line of a story says that it has, and where that leads."""
+    found = re.findall(r'<a href="([^"]+)">([\d\N{NARROW NO-BREAK SPACE}]+) events</a>', page)
+    return [(int(n.replace("\N{NARROW NO-BREAK SPACE}", "")), html.unescape(address)) for address, n in found]
+
+
+@pytest.mark.parametrize("path", ["/", "/events", "device"])
+def test_the_link_behind_a_count_shows_just_as_many_events(fleet: Fleet, path: str) -> None:
+    browser = fleet.browser(Role.VIEWER)
+    device = next(iter(fleet.by_id))
+    links = counts_with_links(browser.get(path.replace("device", f"/devices/{device}")).text)
+    assert len(links) > 1
+    for n, address in links:
+        feed = part_of(browser.get(address).text, "feed")
+        assert feed.startswith(f"Every event {n} event"), address
+
+
+def test_a_link_that_was_cut_off_says_so_and_shows_everything(fleet: Fleet) -> None:
+    page = fleet.browser(Role.VIEWER).get("/events?ids=12-").text
+    assert "'12-' are no ids of events: follow the link of a story again. Showing everything." in html.unescape(text_of(page))

@@ -18,7 +18,9 @@ from edgefleet_server.dashboard.audit.event_chips import (
 from edgefleet_server.dashboard.audit.views import BadTimeError, moment_in
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.rows import event_line
+from edgefleet_server.dashboard.operations.catalog import BadFieldError
 from edgefleet_server.dashboard.story.event_fold import folded, happening_of
+from edgefleet_server.dashboard.story.event_ids import MAX_CHARS, unpacked
 from edgefleet_server.db.keyset import PageRequest, cut_page, decode_cursor
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import EventView
@@ -39,7 +41,10 @@ Text = Annotated[str, Query(max_length=255)]
 
 @dataclass(frozen=True, slots=True)
 class EventQuery:
-    """A filter of events as it was typed. view: all = the list, story = the story, "" = what suits the rest."""
+    """A filter of events as it was typed. view: all = the list, story = the story, "" = what suits the rest.
+
+    ids: of the events of a line of a story, as `story.event_ids` packs them.
+    """
 
     device: str = ""
     model: str = ""
@@ -48,13 +53,14 @@ class EventQuery:
     severity: str = ""
     since: str = ""
     view: str = ""
+    ids: str = ""
 
     @property
     def fields(self) -> dict[str, str]:
         """Return it as fields of an address, those that are filled in, without the view."""
         fields = {
             "device": self.device, "model": self.model, "rollout": self.rollout, "kind": self.kind, "severity": self.severity,
-            "since": self.since,
+            "since": self.since, "ids": self.ids,
         }  # fmt: skip
         return {name: text for name, text in fields.items() if text}
 
@@ -72,6 +78,7 @@ def _event_query(
     severity: Text = "",
     since: Text = "",
     view: Text = "",
+    ids: Annotated[str, Query(max_length=MAX_CHARS)] = "",
 ) -> EventQuery:
     return EventQuery(
         device.strip(),
@@ -81,6 +88,7 @@ def _event_query(
         severity if severity in SEVERITIES else "",
         since,
         view,
+        ids,
     )
 
 
@@ -97,7 +105,8 @@ def add_event_pages(router: APIRouter, shell: Shell, feed: EventLog, models: Cal
             chosen, wrong = query, None
             try:
                 moment_in(query.since)
-            except BadTimeError as error:
+                _ids_in(query.ids)
+            except (BadTimeError, BadFieldError) as error:
                 chosen, wrong = EventQuery(view=query.view), error
             is_story = chosen.is_story and cursor is None
             shown = _told(feed, chosen) if is_story else _listed(feed, chosen, None if wrong is not None else cursor)
@@ -161,7 +170,18 @@ def _read(feed: EventLog, query: EventQuery, limit: int, before: int | None = No
         model=query.model or None,
         kinds=[query.kind] if query.kind else (),
         since=moment_in(query.since),
+        ids=_ids_in(query.ids),
         before=before,
         limit=limit,
     )
     return found, total
+
+
+def _ids_in(text: str) -> Sequence[int]:
+    """Return the ids of an address, none without any. Raises BadFieldError."""
+    try:
+        return unpacked(text) if text else ()
+    except ValueError as error:
+        raise BadFieldError(
+            f"{text[:40]!r} are no ids of events", next_step="follow the link of a story again"
+        ) from error

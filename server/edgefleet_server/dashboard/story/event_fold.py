@@ -2,8 +2,7 @@
 
 Rules:
 1. What devices and the server write down of one stage of a rollout is one line, however long it took, and so is what a device says of
-   its own failure there; each turn of the rollout itself
-   (started, paused, rolled back, finished, stopped) is a line of its own.
+   its own failure there; each turn of the rollout itself (started, paused, rolled back, finished, stopped) is a line of its own.
 2. Everything else is one line with what is like it and follows within GAP of the last one of it.
 3. Nothing is left out: every event is in exactly one line, and the numbers of events add up.
 """
@@ -72,6 +71,7 @@ def happening_of(event: EventView, site: str = "") -> Happening:
         reason=text("reason"),
         title=text("title") or text("task_kind") or text("rule"),
         about=f"{text('rule')} {text('group')}".strip() if event.kind == "alert" else "",
+        event=event.id,
     )
 
 

@@ -22,8 +22,7 @@ class Happening:
     """One thing that happened, whatever wrote it down. `to`: the state that was reached; by: a person, "" when nobody acted.
 
     name: what people call the device; site: where it is, "" when unknown. about: of an alert, what stays the same of its messages.
-    is_event: there is an event of it. times: how often, where only
-    that is kept.
+    is_event: there is an event of it; event: its id. times: how often, where only that is kept.
     """
 
     at: datetime
@@ -42,6 +41,7 @@ class Happening:
     title: str = ""
     about: str = ""
     is_event: bool = True
+    event: int = 0
     times: int = 1
 
 

@@ -6,6 +6,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from edgefleet_server.dashboard.core.filters import duration, label, number, sentence
+from edgefleet_server.dashboard.story.event_ids import packed
 from edgefleet_server.dashboard.story.model import Happening, Piece, StoryLine, Thread, Tone
 from edgefleet_server.telemetry.timelines.marks import without_severity
 
@@ -30,18 +31,8 @@ def line_of(thread: Thread) -> StoryLine:
 
 
 def _address(thread: Thread) -> str:
-    first = thread.first
-    since = f"{first.at:%Y-%m-%dT%H:%M:%S}"
-    rollout = next((one.rollout for one in thread.happenings if one.rollout), "")
-    devices = thread.devices()
-    if rollout:
-        fields = {"rollout": rollout}
-    elif len(devices) == 1:
-        fields = {"device": next(iter(devices)), "since": since}
-    else:
-        kinds = {one.kind for one in thread.happenings}
-        fields = {"kind": kinds.pop() if len(kinds) == 1 else "", "since": since}
-    return "/events?" + urlencode({name: text for name, text in fields.items() if text})
+    """Return the page of exactly these events: no other filter says which they are, for what a device reports names no rollout."""
+    return "/events?" + urlencode({"ids": packed(one.event for one in thread.happenings if one.is_event)})
 
 
 def _installs(thread: Thread) -> Told:

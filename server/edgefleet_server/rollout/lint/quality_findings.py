@@ -103,7 +103,7 @@ def _about_drift(gate: QualityGate) -> Iterator[Flaw]:
         unit = timedelta(hours=1) if most >= timedelta(hours=1) else timedelta(minutes=1)
         limit = "" if known == gate.before else f", of which {duration_text(RETENTION)} less `after` are kept"
         message = (
-            f"drift is told from {MIN_BLOCKS} periods of {duration_text(gate.after)} (gates.quality.after) before the switch, and "
+            f"drift is judged from {MIN_BLOCKS} periods of {duration_text(gate.after)} (gates.quality.after) before the switch, and "
             f"before is {duration_text(gate.before)}{limit}: no device would ever have a value"
         )
         advice = (
@@ -115,7 +115,7 @@ def _about_drift(gate: QualityGate) -> Iterator[Flaw]:
         yield "error", DRIFT_OUT_OF_REACH, message, advice + shorter
     elif gate.before < MIN_BLOCKS * WINDOW:
         message = (
-            f"drift is told from {MIN_BLOCKS} periods, and before is {duration_text(gate.before)}: devices that send a window each "
+            f"drift is judged from {MIN_BLOCKS} periods, and before is {duration_text(gate.before)}: devices that send a window each "
             f"{duration_text(WINDOW)}, as they usually do, have fewer"
         )
         yield "warning", FEW_WINDOWS, message, f"write before: {duration_text(MIN_BLOCKS * WINDOW)} or more"

@@ -68,16 +68,16 @@ def of_rollout(plan: PlanBuilder, lots: Iterable[Lot]) -> list[Blocked]:
             moves = f"the rollouts before it end; or `edgectl rollout abort {snapshot.id}`"
             return [Blocked(Wait(QUEUE, snapshot.reason or "it is about to begin", moves))]
         case RolloutState.PAUSED:
-            moves = f"`edgectl rollout resume {snapshot.id}` goes on, `abort --rollback` takes the release back"
+            moves = f"`edgectl rollout resume {snapshot.id}` goes on, `abort --rollback` rolls it back"
             return [Blocked(Wait(PERSON, snapshot.reason, moves))]
         case RolloutState.AWAITING_APPROVAL:
             return [_asked_for(snapshot, awaiting_approval(snapshot.cells), snapshot.reason)]
         case RolloutState.REGRESSED:
-            moves = f"`edgectl rollout abort {snapshot.id} --rollback` takes the release back; without a word it stays"
+            moves = f"`edgectl rollout abort {snapshot.id} --rollback` rolls it back; without that it stays"
             return [Blocked(Wait(PERSON, snapshot.reason, moves))]
         case RolloutState.ROLLBACK_INCOMPLETE:
             missing = sum(n for a, n in lots if completion.owes_confirmation(a))
-            moves = "each is told as soon as it is there; else a person looks at it"
+            moves = "each goes back as soon as it is online; else a person looks at it"
             return [Blocked(Wait(completion.CONFIRM, snapshot.reason, moves), count=max(1, missing))]
         case RolloutState.RUNNING | RolloutState.ROLLING_BACK:
             verdicts = [_verdict_of(snapshot, run) for run in snapshot.cells if run.state in _UNJUDGED]

@@ -94,7 +94,7 @@ def confirmation(snapshot: Snapshot, a: Assignment) -> Wait:
     """Return that the rollback of such a device waits for it, and until when."""
     until = None if a.back_at is None else a.back_at + snapshot.spec.device.ack
     return Wait(
-        CONFIRM, "was told to go back, not confirmed yet", "its confirmation, or it is listed as not back", until
+        CONFIRM, "was sent back, not confirmed yet", "its confirmation, or it is listed as not back", until
     )
 
 

@@ -82,7 +82,7 @@ def _counts(phase: str, figures: Mapping[str, int], of: int) -> str:
 
 
 def _between_stages(cells: Sequence[StageRun], *, owed: int) -> OutlookView:
-    """Return what a rollout does in which no stage is open. owed: devices that were told to go back and have not confirmed it."""
+    """Return what a rollout does in which no stage is open. owed: devices that were sent back and have not confirmed it."""
     if owed:
         return OutlookView("rolling_back", f"Rolling back: {owed} not confirmed yet")
     failed = {run.stratum for run in cells if run.state is StageState.FAILED}

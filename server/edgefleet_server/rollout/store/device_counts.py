@@ -101,11 +101,15 @@ def looked_at(session: Session, rollout_id: str, now: datetime, soak: timedelta,
 
 
 def recovery(session: Session, rollout_id: str) -> tuple[int, datetime | None, int, datetime | None]:
-    """Return how many devices ever took the release up, when the first failed, how many went back, and when the last did."""
+    """Return how many devices ever took the release up, when the first failed, how many of them went back, and when the last did.
+
+    A device whose offer was withdrawn before it took it up is done at once, but never went back.
+    """
     failed = case((_ROW.error_class != "", _ROW.ended_at), else_=None)
-    statement = select(
-        func.count(_ROW.exposed_at), func.min(failed), func.count(_ROW.back_done_at), func.max(_ROW.back_done_at)
-    ).where(_ROW.rollout_id == rollout_id)
+    back = case((_ROW.exposed_at.is_not(None), _ROW.back_done_at), else_=None)
+    statement = select(func.count(_ROW.exposed_at), func.min(failed), func.count(back), func.max(back)).where(
+        _ROW.rollout_id == rollout_id
+    )
     exposed, first, back, last = session.execute(statement).one()
     return int(exposed), first, int(back), last
 
