@@ -20,6 +20,7 @@ from edgefleet_server.dashboard.rollout_page.promotion_answer import answer, cos
 from edgefleet_server.dashboard.rollout_page.rollout_picture import MOST_SQUARES, strip_of
 from edgefleet_server.dashboard.rollout_page.stage_steps import pipeline, span
 from edgefleet_server.dashboard.rollout_page.stop_curve import simulation
+from edgefleet_server.dashboard.rollout_page.turn_marks import Turn, turn_marks
 from edgefleet_server.dashboard.rollouts.gauges import evidence_gauge
 from edgefleet_server.events.model import EventView
 from edgefleet_server.rollout.status.decision_views import DecisionView, Recomputed
@@ -175,9 +176,9 @@ def test_how_it_was_stopped_is_drawn_from_the_decisions() -> None:
         found_at(5, "pi", None),
     ]  # fmt: skip
     happened = [
-        (NOW + timedelta(seconds=9), "rollback", "stopped", " b"),
-        (NOW, "deploy", "canary opened", ""),
-        (NOW + timedelta(seconds=40), "deploy", "too late to be seen", ""),
+        Turn(NOW + timedelta(seconds=9), "rollback", "stopped", " b"),
+        Turn(NOW, "deploy", "canary opened"),
+        Turn(NOW + timedelta(seconds=40), "deploy", "too late to be seen"),
     ]
     chart = stop_chart(decisions, happened, NOW + timedelta(seconds=20))
     assert chart is not None
@@ -192,6 +193,17 @@ def test_how_it_was_stopped_is_drawn_from_the_decisions() -> None:
     assert early is not None
     assert not is_enough(early)
     assert stop_chart(decisions[:1], happened, NOW) is None, "one moment is no course"
+
+
+def test_a_label_stands_only_where_it_has_room() -> None:
+    turns = [Turn(NOW + timedelta(seconds=at), "deploy", f"{name} opened", label=name) for at, name in ((6, "b"), (5, "canary"))]
+    begin = int(NOW.timestamp())
+    marks = turn_marks([*turns, Turn(NOW, "rollback", "stopped", " b")], begin, begin + 10, 2.0)
+    assert [(one.at, one.sign, one.title, one.label) for one in marks] == [
+        (0.0, "▼", "stopped", "stopped"),
+        (50.0, "◆", "canary opened", ""),
+        (60.0, "◆", "b opened", "b"),
+    ]
 
 
 def test_what_went_back_begins_with_what_happened(story: tuple[Fleet, str, str]) -> None:

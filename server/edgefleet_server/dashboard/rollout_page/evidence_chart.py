@@ -2,23 +2,19 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import pairwise
 from typing import Final
 
-from edgefleet_server.dashboard.core.line_chart import Column, Limit, ScaleKind, time_place
-from edgefleet_server.dashboard.timelines.charts import Chart, ChartMark
+from edgefleet_server.dashboard.core.line_chart import Column, Limit, ScaleKind
+from edgefleet_server.dashboard.rollout_page.turn_marks import Turn, turn_marks
+from edgefleet_server.dashboard.timelines.charts import Chart
 from edgefleet_server.rollout.status.decision_views import DecisionView
 
 MOST_STRATA: Final = 6
 LETTER: Final = 0.9
 """Percents of the width that a letter takes, on a phone two and a half times as much."""
-Happened = tuple[datetime, str, str, str]
-"""When, the kind of its mark, its words, and their tone."""
-
-SIGNS: Final = {"deploy": "◆", "rollback": "▼", "pause": "○"}
 
 
-def stop_chart(decisions: Sequence[DecisionView], happened: Sequence[Happened], until: datetime) -> Chart | None:
+def stop_chart(decisions: Sequence[DecisionView], turns: Sequence[Turn], until: datetime) -> Chart | None:
     """Return the chart, a line a stratum, the one with the most evidence first; None with fewer than two moments of evidence.
 
     decisions: in any order; what was found holds until the next decision about the stratum. until: the end of the rollout.
@@ -38,7 +34,7 @@ def stop_chart(decisions: Sequence[DecisionView], happened: Sequence[Happened], 
     strata = sorted(found, key=lambda name: (-max(found[name].values()), name))[:MOST_STRATA]
     times = [*moments, last] if last > moments[-1] else moments
     columns: list[Column] = [_held(found[name], times) for name in strata]
-    marks = _marks(happened, first, last)
+    marks = turn_marks(turns, first, last, LETTER)
     limits = (Limit("stops at", at_most),)
     return Chart(
         "stop", "Evidence that the release is worse", "", strata, [times, *columns], first, last, marks,
@@ -58,14 +54,3 @@ def _held(known: dict[int, float], times: Sequence[int]) -> list[float | None]:
         held = known.get(at, held)
         column.append(held)
     return column
-
-
-def _marks(happened: Sequence[Happened], first: int, last: int) -> list[ChartMark]:
-    """Return the marks within the axis; words where there is room before the next mark."""
-    shown = sorted((one for one in happened if first <= int(one[0].timestamp()) <= last), key=lambda one: one[0])
-    places = [round(100 * time_place(int(one[0].timestamp()), first, last), 2) for one in shown]
-    marks = []
-    for (_, kind, words, tone), (place, following) in zip(shown, pairwise([*places, 100.0]), strict=True):
-        label = words if following - place > LETTER * len(words) else ""
-        marks.append(ChartMark(place, kind, SIGNS[kind], words, tone, label))
-    return marks

@@ -5,14 +5,14 @@
 - Evidence of failures is that of the stratum in which it is strongest, among those of the open stage.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final
 
 from edgefleet_server.dashboard.core.line_chart import Band, Column, Limit
+from edgefleet_server.dashboard.rollout_page.turn_marks import Turn, turn_marks
 from edgefleet_server.dashboard.rollouts.gauges import EvidenceGauge, evidence_gauge
-from edgefleet_server.dashboard.timelines.charts import Chart, ChartMark
+from edgefleet_server.dashboard.timelines.charts import Chart
 from edgefleet_server.rollout.status.metric_views import MetricView
 from edgefleet_server.rollout.status.reader import RolloutView, StageView, StratumView
 from edgefleet_server.telemetry.timelines.model import MetricLine, Timeline
@@ -21,9 +21,8 @@ LATENCY: Final = "latency_p95_ms"
 ERRORS: Final = "inference_error_rate"
 RELATIVE: Final = "non_inferior_rel"
 ABSOLUTE: Final = "non_inferior_abs"
-LABELS_END: Final = 100.0
 LETTER: Final = 2.2
-"""Percents of the width that a letter of a mark's text takes, and that all of them have."""
+"""Percents of the width that a letter of a mark's label takes."""
 _TITLES: Final = {ERRORS: "Error rate"}
 Reader = Callable[[MetricLine], Column]
 _STARTED: Final = ("exposing", "soaking", "judging", "held", "failed")
@@ -230,29 +229,17 @@ def _chart(
     kept = [at for at in range(len(moments)) if any(column[at] is not None for column in known.values())]
     every: list[Column] = [moments, *known.values()]
     data: list[Column] = [[column[at] for at in kept] for column in every]
-    return Chart(f"gate-{chart_id}", title, unit, list(known), data, *axis, _marks(rollout, *axis), is_compared=True)
+    marks = turn_marks(_turns(rollout), *axis, LETTER)
+    return Chart(f"gate-{chart_id}", title, unit, list(known), data, *axis, marks, is_compared=True)
 
 
-def _marks(rollout: RolloutView, begin: int, end: int) -> list[ChartMark]:
-    """Return when stages opened, and when the rollout stopped; a label only where it has room before the next mark."""
-    found = []
+def _turns(rollout: RolloutView) -> Iterator[Turn]:
+    """Yield when stages opened, and when the rollout stopped."""
     for stage in rollout.stages:
-        if (at := _place(stage.opened_at, begin, end)) is not None:
-            found.append(ChartMark(at, "deploy", "◆", f"{stage.name} opened", label=stage.name))
-        if stage.state == "failed" and (at := _place(stage.ended_at, begin, end)) is not None:
-            found.append(ChartMark(at, "rollback", "▼", f"{stage.name} stopped", tone=" b", label="stopped"))
-    found.sort(key=lambda one: one.at)
-    nexts = [one.at for one in found[1:]] + [LABELS_END]
-    return [
-        one if one.at + LETTER * len(one.label) < room else replace(one, label="")
-        for one, room in zip(found, nexts, strict=False)
-    ]
-
-
-def _place(at: datetime | None, begin: int, end: int) -> float | None:
-    if at is None or not begin <= at.timestamp() <= end or end <= begin:
-        return None
-    return round(100 * (at.timestamp() - begin) / (end - begin), 2)
+        if stage.opened_at is not None:
+            yield Turn(stage.opened_at, "deploy", f"{stage.name} opened", label=stage.name)
+        if stage.state == "failed" and stage.ended_at is not None:
+            yield Turn(stage.ended_at, "rollback", f"{stage.name} stopped", " b", "stopped")
 
 
 def _with_limit(chart: Chart, metric: MetricView, scale: float = 1.0) -> Chart:

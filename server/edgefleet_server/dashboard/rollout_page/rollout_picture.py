@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_server.dashboard.rollout_page.decision_story import StoryEntry, story
-from edgefleet_server.dashboard.rollout_page.evidence_chart import Happened, is_enough, stop_chart
+from edgefleet_server.dashboard.rollout_page.evidence_chart import is_enough, stop_chart
 from edgefleet_server.dashboard.rollout_page.gate_panels import GateLine, GatePanel, gate_lines, gate_panels
 from edgefleet_server.dashboard.rollout_page.promotion_answer import (
     Answer,
@@ -19,6 +19,7 @@ from edgefleet_server.dashboard.rollout_page.promotion_answer import (
 )
 from edgefleet_server.dashboard.rollout_page.stage_steps import Pipeline, pipeline
 from edgefleet_server.dashboard.rollout_page.stop_curve import Simulation, simulation
+from edgefleet_server.dashboard.rollout_page.turn_marks import Turn
 from edgefleet_server.dashboard.timelines.charts import Chart
 from edgefleet_server.events.model import EventView
 from edgefleet_server.rollout.placement import devices_of
@@ -129,7 +130,7 @@ def picture(
     )
 
 
-def turns_of(reading: RolloutReading, stopped_at: datetime | None) -> list[Happened]:
+def turns_of(reading: RolloutReading, stopped_at: datetime | None) -> list[Turn]:
     """Return what marks the chart of how a rollout was stopped. stopped_at: when that was decided."""
     recovery = reading.whereabouts.recovery
     opened = ((one.opened_at, "deploy", f"{one.name} opened", "") for one in reading.rollout.stages)
@@ -138,7 +139,7 @@ def turns_of(reading: RolloutReading, stopped_at: datetime | None) -> list[Happe
         (stopped_at, "rollback", "stopped", " b"),
         (recovery.last_back_at, "deploy", "last device back", ""),
     )
-    return [(at, kind, words, tone) for at, kind, words, tone in (*opened, *turns) if at is not None]
+    return [Turn(at, kind, words, tone) for at, kind, words, tone in (*opened, *turns) if at is not None]
 
 
 def strip_of(flow: DeviceFlow) -> tuple[list[StripPlace], int]:
