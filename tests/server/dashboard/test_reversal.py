@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -82,6 +83,17 @@ def read(fleet: Fleet, path: str) -> Any:
     return known
 
 
+def check_that_each_is_undone(fleet: Fleet, cases: Sequence[tuple[str, dict[str, str], str]]) -> None:
+    """Do each operation with its fields, and see that its button brings back what the API shows at its path."""
+    browser = fleet.browser(Role.ADMIN)
+    for operation, fields, path in cases:
+        before = read(fleet, path)
+        do(browser, operation, **fields)
+        assert read(fleet, path) != before, operation
+        undone(browser)
+        assert read(fleet, path) == before, operation
+
+
 def test_everything_is_as_it_was(fleet: Fleet) -> None:
     device = fleet.device("cam", labels={"site": "hall", "line": "4"}).id
     admin = fleet.house.client(Role.ADMIN)
@@ -90,8 +102,7 @@ def test_everything_is_as_it_was(fleet: Fleet) -> None:
     slo = {"body": json.dumps(share("success") | {"metadata": {"name": "ok"}})}
     contact = admin.post("/api/v1/contact-points", json={"name": "on call", "url": "ntfy://edgefleet"}).json()["id"]
     admin.put("/api/v1/prediction-logs/digits", json={"ratio": 0.5})
-    browser = fleet.browser(Role.ADMIN)
-    cases: list[tuple[str, dict[str, str], str]] = [
+    cases = [
         ("update_device", {"path__device_id": device, "body__display_name": "Press 7"}, f"/devices/{device}"),
         ("update_device", {"path__device_id": device, "body__labels": "site=yard\nnew=1"}, f"/devices/{device}"),
         ("create_group", {"body__name": "yard", "body__selector": "site=yard"}, "/groups"),
@@ -108,12 +119,7 @@ def test_everything_is_as_it_was(fleet: Fleet) -> None:
         ("update_contact_point", {"path__contact_id": contact, "body__name": "day"}, f"/contact-points/{contact}"),
         ("stop_prediction_log", {"path__model": "digits"}, "/prediction-logs/digits"),
     ]
-    for operation, fields, path in cases:
-        before = read(fleet, path)
-        do(browser, operation, **fields)
-        assert read(fleet, path) != before, operation
-        undone(browser)
-        assert read(fleet, path) == before, operation
+    check_that_each_is_undone(fleet, cases)
 
 
 def test_what_was_removed_comes_back(fleet: Fleet) -> None:
@@ -125,19 +131,14 @@ def test_what_was_removed_comes_back(fleet: Fleet) -> None:
     nightly = admin.post("/api/v1/maintenance-windows", json=window).json()["id"]
     admin.put("/api/v1/models/digits/aliases/stable", json={"version": "1.0.0"})
     admin.put("/api/v1/slos/ok", json=share("success") | {"metadata": {"name": "ok"}})
-    browser = fleet.browser(Role.ADMIN)
     alias = {"path__name": "digits", "path__alias": "stable"}
     cases = [
         ("delete_maintenance_window", {"path__window_id": nightly}, "/maintenance-windows"),
         ("remove_alias", alias, "/models/digits/aliases"),
         ("delete_slo", {"path__name": "ok"}, "/slos"),
     ]
-    for operation, fields, path in cases:
-        before = read(fleet, path)
-        do(browser, operation, **fields)
-        assert read(fleet, path) != before, operation
-        undone(browser)
-        assert read(fleet, path) == before, operation
+    check_that_each_is_undone(fleet, cases)
+    browser = fleet.browser(Role.ADMIN)
     until = read(fleet, f"/alert-silences/{made}")["until"]
     do(browser, "end_alert_silence", path__silence_id=made)
     undone(browser)
@@ -181,6 +182,60 @@ def test_what_changed_since_is_not_overwritten(fleet: Fleet) -> None:
     assert answer.status_code == 412
     assert "nothing was undone" in answer.text
     assert read(fleet, f"/devices/{device}")["display_name"] == "Press 8"
+
+
+def test_what_was_made_again_since_is_not_overwritten(fleet: Fleet) -> None:
+    for ref in ("digits@1.0.0", "digits@1.1.0"):
+        fleet.release(ref, ORT)
+    admin, path = fleet.house.client(Role.ADMIN), "/api/v1/models/digits/aliases/stable"
+    admin.put(path, json={"version": "1.0.0"})
+    browser = fleet.browser(Role.ADMIN)
+    do(browser, "remove_alias", path__name="digits", path__alias="stable")
+    action, fields = fields_of(toast(browser))
+    admin.put(path, json={"version": "1.1.0"})
+    answer = browser.post(action, data=fields)
+    assert answer.status_code == 412
+    assert "nothing was undone" in answer.text
+    assert admin.get(path).json()["version"] == "1.1.0"
+
+
+def test_a_second_click_says_that_it_may_be_undone_already(fleet: Fleet) -> None:
+    device = fleet.device("cam").id
+    browser = fleet.browser(Role.ADMIN)
+    do(browser, "update_device", path__device_id=device, body__display_name="Press 7")
+    action, fields = fields_of(toast(browser))
+    assert browser.post(action, data=fields).status_code == 303
+    second = browser.post(action, data=fields)
+    assert second.status_code == 412
+    assert "It was changed since then, or is undone already: nothing was undone now" in second.text
+
+
+def test_a_rollout_that_is_paused_again_keeps_the_reason(fleet: Fleet) -> None:
+    for ref in ("digits@1.0.0", "digits@1.1.0"):
+        fleet.release(ref, ORT)
+    fleet.device("cam")
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES)
+    fleet.parts.rollout.pause(rollout, "ann", "the cameras are cleaned")
+    browser = fleet.browser(Role.OPERATOR)
+    do(browser, "resume_rollout", path__rollout_id=rollout)
+    undone(browser)
+    now = read(fleet, f"/rollouts/{rollout}")
+    assert now["state"] == "paused"
+    assert "paused by ann: the cameras are cleaned" in now["reason"]
+
+
+def test_a_pause_of_a_rollout_that_ended_meanwhile_is_not_undone(fleet: Fleet) -> None:
+    for ref in ("digits@1.0.0", "digits@1.1.0"):
+        fleet.release(ref, ORT)
+    fleet.device("cam")
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES)
+    browser = fleet.browser(Role.OPERATOR)
+    do(browser, "pause_rollout", path__rollout_id=rollout)
+    action, fields = fields_of(toast(browser))
+    fleet.parts.rollout.abort(rollout, "ann", "wrong model", rollback=False)
+    assert browser.post(action, data=fields).status_code == 412
+    assert browser.post(action, data=fields | {"form_key": "of another page"}).status_code == 403
+    assert read(fleet, f"/rollouts/{rollout}")["state"] == "cancelled"
 
 
 def test_nothing_is_offered_where_nobody_knows_what_was_there() -> None:

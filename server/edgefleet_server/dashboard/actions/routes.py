@@ -23,7 +23,7 @@ from edgefleet_server.dashboard.core.login import own_page, redirect, to_login
 from edgefleet_server.dashboard.operations import internal_client
 from edgefleet_server.dashboard.operations.catalog import Call, Operations
 from edgefleet_server.dashboard.operations.internal_client import Answer
-from edgefleet_server.dashboard.operations.reversal import BEFORE, Done, Undo, sealed, standing, undo_of
+from edgefleet_server.dashboard.operations.reversal import BEFORE, GONE, Done, Undo, sealed, standing, undo_of
 
 SHOWN_ONCE: Final = frozenset(
     {
@@ -41,7 +41,7 @@ _MAX_SAID: Final = 300
 _NOTHING_THERE: Final = 404
 _CHANGED: Final = 412
 _CHANGED_SINCE: Final = {
-    "detail": "it was changed again since, so nothing was undone",
+    "detail": "it was changed since then, or is undone already: nothing was undone now",
     "next": "look at it as it is now, and change it there",
     "code": "request.precondition_failed",
 }
@@ -146,15 +146,15 @@ def offer_of(done: Done, before: Answer | None) -> Undo | None:
 
 
 def _unless_changed(undo: Undo, now: Answer | None) -> Undo:
-    """Return what undoes it only while nobody changed it again. now: what is there after it was done."""
-    if now is None or not now.is_ok:
+    """Return what undoes it only while nobody changed it again, or made it again. now: what is there after it was done."""
+    if now is None or not (now.is_ok or now.status == _NOTHING_THERE):
         return undo
     known = {"if_match": now.headers.get("etag", ""), "standing": _standing(undo.operation, now)}
     return Undo(undo.operation, {**undo.fields, **{name: text for name, text in known.items() if text}})
 
 
 def _standing(operation_id: str, seen: Answer) -> str:
-    return standing(operation_id, _mapping(seen.value))
+    return GONE if seen.status == _NOTHING_THERE else standing(operation_id, _mapping(seen.value))
 
 
 def _path_of(form: Form) -> dict[str, str]:

@@ -35,6 +35,9 @@ BEFORE: Final[Mapping[str, str]] = {
 """What is read before an operation, with the same path, so that it can be put back."""
 STANDING: Final[Mapping[str, tuple[str, ...]]] = {"resume_rollout": ("state", "code", "reason")}
 """What has to be as it was for an operation that takes no ETag to undo another one: what a gate has paused since stays paused."""
+GONE: Final = "gone"
+"""How something stands that was removed: an ETag cannot say that nothing was made again in its place."""
+MAX_REASON: Final = 500
 MAX_CHARS: Final = 3_000
 """A browser keeps cookies of 4,096 bytes; what is longer is not offered."""
 
@@ -77,6 +80,13 @@ def standing(operation: str, seen: Mapping[str, Any]) -> str:
 
 def _same_path(operation: str) -> Callable[[Done], Undo]:
     return lambda done: _undo(operation, done.path)
+
+
+def _paused_again(done: Done) -> Undo | None:
+    """Pause with the reason of before; None where it is not known."""
+    if done.before is None:
+        return None
+    return _undo("pause_rollout", done.path, {"reason": str(done.before.get("reason") or "")[:MAX_REASON]})
 
 
 def _undo(operation: str, path: Mapping[str, str], body: Mapping[str, Any] | None = None) -> Undo:
@@ -153,7 +163,7 @@ _LOG: Final = _put(
 )
 _MAKERS: Final[Mapping[str, Callable[[Done], Undo | None]]] = {
     "pause_rollout": _same_path("resume_rollout"),
-    "resume_rollout": _same_path("pause_rollout"),
+    "resume_rollout": _paused_again,
     "update_device": _patched,
     "update_group": _patched,
     "update_alert_rule": _rule_patched,
