@@ -196,7 +196,10 @@ def test_how_it_was_stopped_is_drawn_from_the_decisions() -> None:
 
 
 def test_a_label_stands_only_where_it_has_room() -> None:
-    turns = [Turn(NOW + timedelta(seconds=at), "deploy", f"{name} opened", label=name) for at, name in ((6, "b"), (5, "canary"))]
+    turns = [
+        Turn(NOW + timedelta(seconds=at), "deploy", f"{name} opened", label=name)
+        for at, name in ((6, "b"), (5, "canary"))
+    ]
     begin = int(NOW.timestamp())
     marks = turn_marks([*turns, Turn(NOW, "rollback", "stopped", " b")], begin, begin + 10, 2.0)
     assert [(one.at, one.sign, one.title, one.label) for one in marks] == [

@@ -178,7 +178,9 @@ def test_ids_of_all_events_of_a_story_are_short_enough_for_an_address() -> None:
     assert packed([131, 120, *range(121, 128)]) == "120-7.4"
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "1.", "1-0", "1.1", "a", "1-1000", "9" * 5000, "1-", "01", "1_0", str(2**63)])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "1.", "1-0", "1.1", "a", "1-1000", "9" * 5000, "1-", "01", "1_0", str(2**63)]
+)
 def test_what_is_no_list_of_ids_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\A"):
         unpacked(text)
@@ -225,4 +227,6 @@ def test_the_link_behind_a_count_shows_just_as_many_events(fleet: Fleet, path: s
 
 def test_a_link_that_was_cut_off_says_so_and_shows_everything(fleet: Fleet) -> None:
     page = fleet.browser(Role.VIEWER).get("/events?ids=12-").text
-    assert "'12-' are no ids of events: follow the link of a story again. Showing everything." in html.unescape(text_of(page))
+    assert "'12-' are no ids of events: follow the link of a story again. Showing everything." in html.unescape(
+        text_of(page)
+    )

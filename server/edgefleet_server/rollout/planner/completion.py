@@ -93,9 +93,7 @@ def owes_confirmation(a: Assignment) -> bool:
 def confirmation(snapshot: Snapshot, a: Assignment) -> Wait:
     """Return that the rollback of such a device waits for it, and until when."""
     until = None if a.back_at is None else a.back_at + snapshot.spec.device.ack
-    return Wait(
-        CONFIRM, "was sent back, not confirmed yet", "its confirmation, or it is listed as not back", until
-    )
+    return Wait(CONFIRM, "was sent back, not confirmed yet", "its confirmation, or it is listed as not back", until)
 
 
 def batch_of(plan: PlanBuilder) -> int:
