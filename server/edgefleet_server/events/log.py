@@ -8,7 +8,7 @@ behind the gap is SETTLED old: by then what took the missing id has committed or
 must not last longer. SQLite has one writer at a time: there ids are seen in order and nothing waits.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final
@@ -124,10 +124,12 @@ class EventLog:
         rollout: str | None = None,
         kinds: Sequence[str] = (),
         model: str | None = None,
-        ids: Collection[int] = (),
     ) -> tuple[list[EventView], int]:
         """Return up to `limit` + 1 events before an id, newest first, and how many there are."""
-        what = EventFilter(device_id, rollout, kinds, since, model=model, ids=ids)
+        return self.page_of(EventFilter(device_id, rollout, kinds, since, model=model), limit, before)
+
+    def page_of(self, what: EventFilter, limit: int, before: int | None = None) -> tuple[list[EventView], int]:
+        """Return up to `limit` + 1 events before an id, newest first, and how many there are, as `page`."""
         with self._db.read() as session:
             rows = feed_store.events_page(session, what, before, limit + 1)
             return [self._view(row) for row in rows], feed_store.count_events(session, what)

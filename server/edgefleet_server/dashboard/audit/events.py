@@ -23,7 +23,7 @@ from edgefleet_server.dashboard.story.event_fold import folded, happening_of
 from edgefleet_server.dashboard.story.event_ids import MAX_CHARS, unpacked
 from edgefleet_server.db.keyset import PageRequest, cut_page, decode_cursor
 from edgefleet_server.events.log import EventLog
-from edgefleet_server.events.model import EventView
+from edgefleet_server.events.model import EventFilter, EventView
 from edgefleet_server.events.types import DEVICE
 
 PAGE_EVENTS: Final = 50
@@ -78,7 +78,6 @@ def _event_query(
     severity: Text = "",
     since: Text = "",
     view: Text = "",
-    ids: Annotated[str, Query(max_length=MAX_CHARS)] = "",
 ) -> EventQuery:
     return EventQuery(
         device.strip(),
@@ -88,7 +87,6 @@ def _event_query(
         severity if severity in SEVERITIES else "",
         since,
         view,
-        ids,
     )
 
 
@@ -97,9 +95,13 @@ def add_event_pages(router: APIRouter, shell: Shell, feed: EventLog, models: Cal
 
     @router.get("/events", operation_id="show_events")
     def show_events(
-        request: Request, query: Annotated[EventQuery, Depends(_event_query)], cursor: Cursor = None
+        request: Request,
+        typed: Annotated[EventQuery, Depends(_event_query)],
+        cursor: Cursor = None,
+        ids: Annotated[str, Query(max_length=MAX_CHARS)] = "",
     ) -> Response:
         """Show what happened in the fleet, newest first, as a story or event by event."""
+        query = replace(typed, ids=ids)
 
         def build() -> dict[str, Any]:
             chosen, wrong = query, None
@@ -164,17 +166,15 @@ def _listed(feed: EventLog, query: EventQuery, cursor: str | None) -> dict[str, 
 
 
 def _read(feed: EventLog, query: EventQuery, limit: int, before: int | None = None) -> tuple[list[EventView], int]:
-    found, total = feed.page(
-        device_id=query.device or None,
+    what = EventFilter(
+        device=query.device or None,
         rollout=query.rollout or None,
         model=query.model or None,
         kinds=[query.kind] if query.kind else (),
         since=moment_in(query.since),
         ids=_ids_in(query.ids),
-        before=before,
-        limit=limit,
     )
-    return found, total
+    return feed.page_of(what, limit, before)
 
 
 def _ids_in(text: str) -> Sequence[int]:
