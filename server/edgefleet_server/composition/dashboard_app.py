@@ -1,5 +1,6 @@
 """The pages of the dashboard with the services that each area uses."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -48,6 +49,7 @@ from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.dashboard.timelines.views import TimelineViews
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.inventory.device_list import DeviceQuery, Order
+from edgefleet_server.registry.errors import ModelUnknownError
 
 MODELS_AHEAD: Final = 3
 """Models whose page is read before a person asks for it."""
@@ -92,7 +94,8 @@ def first_look(parts: Parts, app: FastAPI) -> FirstLook:
         lists.page(DeviceQuery(order=Order.HEALTH))
         running = dict.fromkeys(model for model, _, _ in lists.facets().versions)
         for name in list(running)[:MODELS_AHEAD]:
-            dashboard.models.overview(name, None, Asked(), None)
+            with suppress(ModelUnknownError):  # devices may run what was never published here
+                dashboard.models.overview(name, None, Asked(), None)
 
     return FirstLook(look, parts.clock)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgefleet_server.alerting.active_alerts.model import AlertCounts, AlertState, AlertView
+from edgefleet_server.alerting.active_alerts.model import AlertCare, AlertCounts, AlertState, AlertView
 from edgefleet_server.alerting.alert_rules.fleet_facts import Facts, ModelTotals, Severity
 from edgefleet_server.alerting.alert_rules.model_fleet_rules import model_latency_up
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
@@ -36,28 +36,32 @@ def alert(rule: str = "latency_up", minutes: float = 48, **more: Any) -> AlertVi
     return replace(made, **more)
 
 
+def ago(minutes: float) -> datetime:
+    return NOW - timedelta(minutes=minutes)
+
+
 def counts(suppressed: int = 0, pending: int = 0, **firing: int) -> AlertCounts:
     return AlertCounts(firing, suppressed, pending)
 
 
 @pytest.mark.parametrize(
-    ("of", "firing", "kind", "title", "lead"),
+    ("of", "care", "kind", "title", "lead"),
     [
-        (counts(), [], "ok", "No alert is firing", "No rule that is switched on has found anything."),
-        (counts(suppressed=2), [], "ok", "No alert is firing", "2 suppressed."),
-        (counts(warning=1), [alert()], "warn", "1 alert is firing for 47 min", "1 warning; nobody has acknowledged it yet."),
-        (counts(warning=3), [alert(), alert()], "warn", "3 alerts are firing", "3 warnings; at least 2 are not acknowledged yet."),
-        (counts(info=3), [alert(acked_at=NOW)], "run", "3 alerts are firing", "3 info."),
+        (counts(), AlertCare(None, 0), "ok", "No alert is firing", "No rule that is switched on has found anything."),
+        (counts(suppressed=2), AlertCare(None, 0), "ok", "No alert is firing", "2 suppressed."),
+        (counts(warning=1), AlertCare(ago(47), 1), "warn", "1 alert is firing for 47 min", "1 warning; nobody has acknowledged it yet."),
+        (counts(warning=3), AlertCare(NOW, 2), "warn", "3 alerts are firing", "3 warnings; 2 are not acknowledged yet."),
+        (counts(info=3), AlertCare(ago(1), 0), "run", "3 alerts are firing; the oldest for 1 min", "3 info; each is taken care of."),
         (
-            counts(critical=1, warning=1, pending=1), [alert(minutes=2), alert(acked_at=NOW)], "bad",
+            counts(critical=1, warning=1, pending=1), AlertCare(ago(47), 1), "bad",
             "2 alerts are firing; the oldest for 47 min", "1 critical, 1 warning; 1 pending; 1 is not acknowledged yet.",
         ),
     ],
 )  # fmt: skip
 def test_the_page_begins_with_a_sentence(
-    of: AlertCounts, firing: list[AlertView], kind: str, title: str, lead: str
+    of: AlertCounts, care: AlertCare, kind: str, title: str, lead: str
 ) -> None:
-    assert headline(of, firing, NOW) == (kind, title, lead)
+    assert headline(of, care, NOW) == (kind, title, lead)
 
 
 def test_each_rule_says_what_ends_its_alerts() -> None:

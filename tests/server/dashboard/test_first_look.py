@@ -6,17 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from sqlalchemy import event
+from sqlalchemy import delete, event, select
 from sqlalchemy.exc import OperationalError
+from sqlmodel import col
 
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.composition.api_app import create_app
 from edgefleet_server.composition.dashboard_app import first_look
 from edgefleet_server.dashboard.overview.first_look import AFTER_S, EVERY_S, FirstLook
 from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.db.read_cache import STALE_S
+from edgefleet_server.registry.tables import AliasRow, BundleRow, ModelRow, ReleaseRow
 from tests.server.dashboard.fleet import Fleet
-from tests.server.dashboard.shelf import stocked
+from tests.server.dashboard.shelf import ORT, shelve, stocked
 from tests.support.servers import HandClock
 
 START = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -78,6 +82,30 @@ def test_the_page_of_a_model_that_runs_is_read_ahead(fleet: Fleet) -> None:
         models.overview("digits", None, Asked(), None)
     ahead = [one for one in set(by_look) - set(by_person) if "telemetry" in one]
     assert ahead, "the person's page read what it shows of telemetry itself"
+
+
+def test_a_model_that_is_not_known_here_keeps_no_other_from_being_read_ahead(fleet: Fleet) -> None:
+    stocked(fleet)
+    shelve(fleet, "words@1.0.0", ORT)
+    device = fleet.device("roof")
+    fleet.parts.fleet.deployer.deploy(ReleaseRef.parse("words@1.0.0"), device=device.id)
+    device.report(Phase.COMMITTED, model="words")
+    with fleet.parts.db.session() as session:  # a server that was restored knows less than its devices run
+        of_digits = select(col(ReleaseRow.id)).where(col(ReleaseRow.model) == "digits")
+        session.execute(delete(BundleRow).where(col(BundleRow.release_id).in_(of_digits)))
+        session.execute(delete(AliasRow).where(col(AliasRow.model) == "digits"))
+        session.execute(delete(ReleaseRow).where(col(ReleaseRow.model) == "digits"))
+        session.execute(delete(ModelRow).where(col(ModelRow.name) == "digits"))
+    fleet.house.clock.turn(minutes=10)
+    running = [model for model, _, _ in fleet.parts.fleet.lists.facets().versions]
+    app = create_app(fleet.parts)
+    look = first_look(fleet.parts, app)
+    fleet.house.clock.turn(seconds=AFTER_S)
+    look.renew()
+    with _statements(fleet) as by_person:
+        app.state.dashboard.models.overview("words", None, Asked(), None)
+    assert running.index("digits") < running.index("words")
+    assert not [one for one in by_person if "telemetry" in one]
 
 
 @contextmanager

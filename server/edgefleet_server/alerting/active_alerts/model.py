@@ -178,3 +178,11 @@ class AlertCounts:
     def open(self) -> int:
         """Those that fire and are not suppressed."""
         return sum(self.firing.values())
+
+
+@dataclass(frozen=True)
+class AlertCare:
+    """Who takes care of what fires and is not suppressed. oldest: since when the first has fired; unseen: those that nobody acknowledged."""
+
+    oldest: datetime | None
+    unseen: int

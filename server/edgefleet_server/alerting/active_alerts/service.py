@@ -9,7 +9,7 @@ from typing import Final
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.alerting.active_alerts import store
 from edgefleet_server.alerting.active_alerts.errors import AlertOverError
-from edgefleet_server.alerting.active_alerts.model import ActiveAlert, AlertCounts, AlertState, AlertView, Fired
+from edgefleet_server.alerting.active_alerts.model import ActiveAlert, AlertCare, AlertCounts, AlertState, AlertView, Fired
 from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
 from edgefleet_server.alerting.alert_rules.rule_table import RULES, next_step_of
 from edgefleet_server.db.database import Database
@@ -99,6 +99,11 @@ class ActiveAlerts:
             else:
                 others[status] += n
         return AlertCounts(dict(firing), others["suppressed"], others[AlertState.PENDING])
+
+    def care(self) -> AlertCare:
+        """Return who takes care of what fires and is not suppressed."""
+        with self._db.read() as session:
+            return store.care(session)
 
     def counts_by_rule(self) -> dict[tuple[str, str, str], int]:
         """Return how many open alerts there are by (rule, severity, status): pending, firing or suppressed."""

@@ -13,7 +13,7 @@ from edgefleet_server.alerting.active_alerts.errors import (
     SilenceUnknownError,
     WindowUnknownError,
 )
-from edgefleet_server.alerting.active_alerts.model import ActiveAlert, AlertState, Fired
+from edgefleet_server.alerting.active_alerts.model import ActiveAlert, AlertCare, AlertState, Fired
 from edgefleet_server.alerting.active_alerts.notices import NoticeGroup
 from edgefleet_server.alerting.active_alerts.tables import (
     Alert,
@@ -148,6 +148,16 @@ def worst_firing(session: Session, severities: Sequence[str], limit: int) -> lis
     return [
         as_alert(row) for row in session.execute(statement.order_by(rank, col(Alert.id).desc()).limit(limit)).scalars()
     ]
+
+
+def care(session: Session) -> AlertCare:
+    """Return who takes care of what fires and is not suppressed."""
+    unseen = func.sum(case((col(Alert.acked_at).is_(None), 1), else_=0))
+    statement = select(func.min(col(Alert.fired_at)), unseen).where(
+        col(Alert.state) == AlertState.FIRING.value, col(Alert.suppressed_by) == ""
+    )
+    oldest, n = session.execute(statement).one()
+    return AlertCare(oldest, int(n or 0))
 
 
 def firing_of_links(session: Session, links: Collection[str]) -> list[tuple[str, str, str]]:

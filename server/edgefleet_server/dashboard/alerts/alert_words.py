@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from edgefleet_server.alerting.active_alerts.model import AlertCounts, AlertState, AlertView, Fired
+from edgefleet_server.alerting.active_alerts.model import AlertCare, AlertCounts, AlertState, AlertView, Fired
 from edgefleet_server.alerting.alert_rules.figure_text import number_text
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
 from edgefleet_server.dashboard.core.filters import SEVERITY_KINDS, duration
@@ -71,8 +71,8 @@ class Stretch:
     width: float
 
 
-def headline(counts: AlertCounts, firing: Sequence[AlertView], now: datetime) -> tuple[str, str, str]:
-    """Return colour, sentence, and what stands below it. firing: those that fire and are not suppressed, or as many as were read."""
+def headline(counts: AlertCounts, care: AlertCare, now: datetime) -> tuple[str, str, str]:
+    """Return colour, sentence, and what stands below it."""
     quiet = _quiet(counts)
     if not counts.open:
         return (
@@ -81,24 +81,19 @@ def headline(counts: AlertCounts, firing: Sequence[AlertView], now: datetime) ->
             f"{quiet}." if quiet else "No rule that is switched on has found anything.",
         )
     title = f"{_alerts(counts.open)} {'is' if counts.open == 1 else 'are'} firing"
-    is_cut = len(firing) < counts.open
-    oldest = None if is_cut else min((one.fired_at for one in firing if one.fired_at is not None), default=None)
-    if oldest is not None and now - oldest >= BRIEF:
-        age = duration((now - oldest).total_seconds())
+    if care.oldest is not None and now - care.oldest >= BRIEF:
+        age = duration((now - care.oldest).total_seconds())
         title += f" for {age}" if counts.open == 1 else f"; the oldest for {age}"
     kind = next((SEVERITY_KINDS[name] for name in SEVERITY_KINDS if counts.firing.get(name)), "run")
     severities = [f"{n} {name}{_plural(name, n)}" for name in SEVERITY_KINDS if (n := counts.firing.get(name))]
-    unseen = sum(one.acked_at is None for one in firing)
-    if unseen:
-        some = f"{'at least ' if is_cut else ''}{unseen} {'is' if unseen == 1 else 'are'} not acknowledged yet"
-        seen = "Nobody has acknowledged it yet" if counts.open == 1 else some[:1].upper() + some[1:]
+    if not care.unseen:
+        seen = "Each is taken care of"
+    elif counts.open == 1:
+        seen = "Nobody has acknowledged it yet"
     else:
-        seen = "" if is_cut else "Each is taken care of"
-    return (
-        kind,
-        title,
-        "; ".join(one for one in (", ".join(severities), quiet, seen.lower() if severities else seen) if one) + ".",
-    )
+        seen = f"{care.unseen} {'is' if care.unseen == 1 else 'are'} not acknowledged yet"
+    parts = [", ".join(severities), quiet, seen.lower() if severities else seen]
+    return kind, title, "; ".join(one for one in parts if one) + "."
 
 
 def _plural(severity: str, n: int) -> str:

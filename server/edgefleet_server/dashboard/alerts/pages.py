@@ -85,11 +85,11 @@ def _add_list(
                 0
             ]
             ended, _ = alerts.page(AlertQuery((AlertState.RESOLVED.value,)), before=None, limit=SHOWN_ENDED)
-            counts, firing = alerts.counts(), alerts.firing(MOST_DRAWN)
+            counts = alerts.counts()
             return {
-                "head": headline(counts, firing, clock.now()),
+                "head": headline(counts, alerts.care(), clock.now()),
                 "open": counts.open,
-                "firing": firing[:SHOWN],
+                "firing": alerts.firing(SHOWN),
                 "quiet": [*quiet, *pending],
                 "held": counts.suppressed + counts.pending,
                 "ended": ended,
