@@ -58,9 +58,7 @@ def counts(suppressed: int = 0, pending: int = 0, **firing: int) -> AlertCounts:
         ),
     ],
 )  # fmt: skip
-def test_the_page_begins_with_a_sentence(
-    of: AlertCounts, care: AlertCare, kind: str, title: str, lead: str
-) -> None:
+def test_the_page_begins_with_a_sentence(of: AlertCounts, care: AlertCare, kind: str, title: str, lead: str) -> None:
     assert headline(of, care, NOW) == (kind, title, lead)
 
 

@@ -9,7 +9,14 @@ from typing import Final
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.alerting.active_alerts import store
 from edgefleet_server.alerting.active_alerts.errors import AlertOverError
-from edgefleet_server.alerting.active_alerts.model import ActiveAlert, AlertCare, AlertCounts, AlertState, AlertView, Fired
+from edgefleet_server.alerting.active_alerts.model import (
+    ActiveAlert,
+    AlertCare,
+    AlertCounts,
+    AlertState,
+    AlertView,
+    Fired,
+)
 from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
 from edgefleet_server.alerting.alert_rules.rule_table import RULES, next_step_of
 from edgefleet_server.db.database import Database
