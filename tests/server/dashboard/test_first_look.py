@@ -19,8 +19,8 @@ from edgefleet_server.dashboard.overview.first_look import AFTER_S, EVERY_S, Fir
 from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.db.read_cache import STALE_S
 from edgefleet_server.registry.tables import AliasRow, BundleRow, ModelRow, ReleaseRow
-from tests.server.dashboard.fleet import Fleet
-from tests.server.dashboard.shelf import ORT, shelve, stocked
+from tests.server.dashboard.fleet import ORT, Fleet
+from tests.server.dashboard.shelf import shelve, stocked
 from tests.support.servers import HandClock
 
 START = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -182,7 +182,7 @@ class AlertCounts:
 
 @dataclass(frozen=True)
 class AlertCare:
-    """Who takes care of what fires and is not suppressed. oldest: since when the first has fired; unseen: those that nobody acknowledged."""
+    """Who takes care of what fires and is not suppressed. oldest: since when the first has fired; unseen: nobody acknowledged these."""
 
     oldest: datetime | None
     unseen: int
