@@ -53,7 +53,7 @@ SUMMARIES: Final = {
     "webhook": "Send events to other programs as signed CloudEvents.",
     "alert-receiver": "Let Alertmanager pause or roll back rollouts.",
     "fleet": "Show the fleet as a whole.",
-    "audit": "Show who changed what, and when.",
+    "audit": "Show who changed what, and prove that nothing of it was changed.",
     "config": "Show the settings of edgectl.",
     "import": "Import models from an MLflow registry.",
 }

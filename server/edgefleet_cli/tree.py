@@ -42,7 +42,7 @@ _GROUPS: Final = {
     "alert": "alerts.commands",
     "webhook": "admin.webhook_commands",
     "alert-receiver": "admin.alert_receiver_commands",
-    "audit": "fleet.audit_commands",
+    "audit": "audit.commands",
     "context": "admin.access.context_commands",
     "config": "admin.access.config_commands",
 }

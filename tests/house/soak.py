@@ -104,6 +104,12 @@ SOAKS: dict[str, Soak] = {
         20,
         "a second in which one device sends events of 30 KB as fast as the broker takes them",
     ),
+    "audit-mutations": Soak(
+        "tests.server.access.audit_mutations",
+        1_000,
+        "a change, removal, swap, addition or cut in the rows of an audit trail, with and without new hashes",
+        20,
+    ),
     "revocation": Soak("tests.hostile.revocation", 50, "a connected device that is revoked, on each broker", 1),
     "server-kill": Soak(
         "tests.crash.server_kill", 10, "kill -9 of a server at a random moment of a rollout, on each kind of database"

@@ -1,1 +1,1 @@
-"""`edgectl fleet | events | group | audit | search | top`: the fleet as a whole, what happened in it, and how to find things."""
+"""`edgectl fleet | events | group | search | top`: the fleet as a whole, what happened in it, and how to find things."""

@@ -74,6 +74,19 @@ def download_bar(out: Output, name: str, total_bytes: int) -> Iterator[Callable[
 
 
 @contextmanager
+def count_bar(out: Output, verb: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show one bar for `total` things that are done one after the other; call what it yields with each count done."""
+    if out.quiet or total == 0 or not out.remarks.is_terminal:
+        yield lambda _count: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(verb), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out.remarks, transient=True) as live:
+        yield partial(live.advance, live.add_task(verb, total=total))
+
+
+@contextmanager
 def _bar(out: Output, verb: str, what: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
     if out.quiet or total_bytes == 0 or not out.remarks.is_terminal:
         if total_bytes:

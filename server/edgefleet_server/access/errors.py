@@ -39,6 +39,18 @@ class UnknownTokenError(AccessError):
     code = "access.token_unknown"
 
 
+class UnknownEntryError(AccessError):
+    """The audit trail has no such entry, or no such head."""
+
+    code = "access.audit_unknown"
+
+
+class BrokenTrailError(AccessError):
+    """The audit trail is not whole: an entry does not follow the one before it."""
+
+    code = "access.audit_broken"
+
+
 class BadTokenRequestError(AccessError):
     """The request for a new token is not valid."""
 

@@ -114,7 +114,7 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One row of the audit trail. `object` is what the action was done to."""
+    """One row of the audit trail. `object` is what the action was done to. n, hash: in the chain, None until it is chained."""
 
     id: int
     at: datetime
@@ -123,6 +123,8 @@ class AuditEntry:
     object: str
     status: int
     request_id: str
+    n: int | None = None
+    hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from edgefleet_server.access.dependency import Admin, Viewer
+from edgefleet_server.access.dependency import Admin, Auditor, Viewer
 from edgefleet_server.access.model import AuditFilter
 from edgefleet_server.access.schemas import AuditOut, LoginLinkOut, NewTokenOut, TokenIn, TokenOut, WhoAmIOut
 from edgefleet_server.access.service import AccessService
@@ -72,7 +72,7 @@ def build_router(access: AccessService, db: Database, tenant: str) -> APIRouter:
         return LoginLinkOut.of(access.logins.create_link(caller))
 
     @router.get("/audit", operation_id="list_audit")
-    def list_audit(page: EitherWay, what: AuditFilterQuery, _caller: Admin) -> ListOf[AuditOut]:
+    def list_audit(page: EitherWay, what: AuditFilterQuery, _caller: Auditor) -> ListOf[AuditOut]:
         """List who changed what, newest first unless `sort` says otherwise. `actor` and `object` say how theirs begin."""
         return ListOf.of(access.audit(page, what), AuditOut.of)
 

@@ -73,7 +73,7 @@ class LoginLinkOut(BaseModel):
 
 
 class AuditOut(BaseModel):
-    """One row of the audit trail."""
+    """One row of the audit trail. n, hash: its place in the chain, and the hash that covers it and all before it."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -84,6 +84,8 @@ class AuditOut(BaseModel):
     object: str
     status: int
     request_id: str
+    n: int | None
+    hash: str | None
 
     @classmethod
     def of(cls, entry: AuditEntry) -> "AuditOut":

@@ -18,6 +18,8 @@ from sqlmodel import Session
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access import rules, store
+from edgefleet_server.access.audit_chain.chain_book import AuditChain
+from edgefleet_server.access.audit_chain.chain_model import NewEntry
 from edgefleet_server.access.errors import (
     BadTokenError,
     BadTokenRequestError,
@@ -53,6 +55,7 @@ class AccessService:
         self._used: dict[str, datetime] = {}
         self.logins = LoginBook(db, clock)
         self.attempts = AttemptLimiter(clock, self._accounts)
+        self.chain = AuditChain(db, clock)
         self.refusals = RefusalBook(clock, self.record)
 
     def create_token(
@@ -138,23 +141,18 @@ class AccessService:
             return _view(row)
 
     def record(self, actor: str, action: str, target: str, status: int, request_id: str) -> None:
-        """Append one audit row. Joins the caller's transaction."""
-        values = {
-            "at": self._clock.now(),
-            "actor": actor[:120],
-            "action": action[:120],
-            "object": target[:255],
-            "status": status,
-            "request_id": request_id[:64],
-        }
-        with self._db.session() as session:
-            store.add_audit(session, values)
+        """Append one audit row. Joins the caller's transaction, at whose end it is written."""
+        row = NewEntry(self._clock.now(), actor[:120], action[:120], target[:255], status, request_id[:64])
+        self.chain.append(row)
 
     def audit(self, page: PageRequest, what: AuditFilter = AuditFilter()) -> Page[AuditEntry]:  # noqa: B008 - a frozen value
         """Return one page of the audit trail, newest first as usual; of all of it, or of what a filter chooses."""
         with self._db.read() as session:
             rows = store.list_audit(session, page, what)
-        entries = [AuditEntry(r.id or 0, r.at, r.actor, r.action, r.object, r.status, r.request_id) for r in rows.items]
+        entries = [
+            AuditEntry(r.id or 0, r.at, r.actor, r.action, r.object, r.status, r.request_id, r.n, r.hash)
+            for r in rows.items
+        ]
         return rows.of(entries)
 
     def _note_use(self, token_id: str, stored: datetime | None, now: datetime) -> None:

@@ -1,10 +1,9 @@
 """The only place with SQL of the access feature."""
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, update
 from sqlmodel import Session, col
 
 from edgefleet_server.access.model import AuditFilter, SignedIn
@@ -88,11 +87,6 @@ def keep_newest(session: Session, table: type[LoginLinkRow] | type[SessionRow], 
     old = session.scalars(mine.order_by(col(table.created_at).desc(), col(table.id)).offset(keep)).all()
     if old:
         session.execute(delete(table).where(col(table.id).in_(old)))
-
-
-def add_audit(session: Session, values: Mapping[str, Any]) -> None:
-    """Append one audit row."""
-    session.execute(insert(AuditRow).values(**values))
 
 
 def list_audit(session: Session, page: PageRequest, what: AuditFilter) -> Page[AuditRow]:

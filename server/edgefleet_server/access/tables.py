@@ -49,10 +49,13 @@ class SessionRow(SQLModel, table=True):
 
 
 class AuditRow(SQLModel, table=True):
-    """One attempt to change something: who, what, when, with which answer. Rows are only ever added."""
+    """One attempt to change something: who, what, when, with which answer. Rows are only ever added.
+
+    n, hash: place and hash in the chain. A server of before the chain writes rows without them; they get both later.
+    """
 
     __tablename__ = "audit"
-    __table_args__ = (Index("ix_audit_at", "at"),)
+    __table_args__ = (Index("ix_audit_at", "at"), Index("ix_audit_n", "n", unique=True))
 
     id: int | None = Field(
         default=None, sa_column=Column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
@@ -63,6 +66,54 @@ class AuditRow(SQLModel, table=True):
     object: str = Field(max_length=255)
     status: int
     request_id: str = Field(max_length=64)
+    n: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    hash: str | None = Field(default=None, max_length=64, nullable=True)
+
+
+class AuditTailRow(SQLModel, table=True):
+    """The single row with the last place and hash of the chain. Who appends locks it, as the last thing of a transaction."""
+
+    __tablename__ = "audit_tail"
+
+    id: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    n: int = Field(sa_column=Column(BigInteger, nullable=False))
+    hash: str = Field(max_length=64)
+
+
+class AuditHeadRow(SQLModel, table=True):
+    """A head: the tree over the first `size` entries. Never changed, never deleted."""
+
+    __tablename__ = "audit_head"
+
+    size: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    at: datetime = Field(sa_type=UtcDateTime)
+    chain: str = Field(max_length=64)
+    root: str = Field(max_length=64)
+
+
+class AuditNodeRow(SQLModel, table=True):
+    """A whole subtree of 2^level entries, levels 8, 16, 24 …: what proofs and heads need so that no tree is built from its leaves."""
+
+    __tablename__ = "audit_node"
+
+    level: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    place: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    hash: str = Field(max_length=64)
+
+
+class AuditCheckRow(SQLModel, table=True):
+    """The single row with how far the server has read its own trail again. broken_n: entry that does not follow, 0 = none.
+
+    n, hash: the last entry of this round that holds; whole_at: when a round last reached the end.
+    """
+
+    __tablename__ = "audit_check"
+
+    id: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    n: int = Field(sa_column=Column(BigInteger, nullable=False))
+    hash: str = Field(max_length=64)
+    whole_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    broken_n: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
 class RepeatRow(SQLModel, table=True):

@@ -23,6 +23,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access import routes as access_routes
 from edgefleet_server.access.allowed_methods import AllowedMethods
+from edgefleet_server.access.audit_chain.chain_routes import build_chain_router
 from edgefleet_server.access.dependency import authorize, throttled, viewer_if_named
 from edgefleet_server.access.idempotency.middleware import Idempotency
 from edgefleet_server.access.model import Principal
@@ -104,6 +105,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
     """Return the routers of all features that take operator tokens, in the order of the API's description."""
     return [
         access_routes.build_router(parts.access, parts.db, parts.settings.tenant),
+        build_chain_router(parts.access.chain),
         registry_routes.build_router(parts.registry, parts.signing, parts.db),
         signing_routes.build_router(parts.signing),
         conversion_routes.build_router(

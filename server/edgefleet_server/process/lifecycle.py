@@ -47,6 +47,7 @@ from edgefleet_server.rollout.controller.proof_caller import ProofCaller
 from edgefleet_server.settings import ServerRole, ServerSettings, SettingsError
 from edgefleet_server.web.connection_budget import NO_CAP, Budget
 from edgefleet_server.webhook.engine import Draw, WebhookSender
+from edgefleet_terms.audit_chain.audit_head import head_bytes
 
 if TYPE_CHECKING:
     from edgefleet_server.gateway.broker.model import BrokerEndpoint
@@ -407,6 +408,7 @@ def build_engine(parts: Parts) -> EngineThread:
             ("evaluate the rules of alerts", parts.alarm.engine.tick),
             ("pack prediction logs", parts.predictions.tick),
             ("send labels to devices", parts.truth.uploads.advance),
+            ("publish the head of the audit trail", lambda _now: publish_audit_head(parts)),
         ),
         hourly=(
             ("prune telemetry", parts.telemetry.prune),
@@ -418,12 +420,20 @@ def build_engine(parts: Parts) -> EngineThread:
             ("prune samples of objectives", parts.objectives.prune),
             ("prune presence", lambda now: (parts.sampler.prune(now), fleet.presence.prune(now))),
             ("prune alerts", lambda now: (parts.alerts.prune(), parts.alarm.engine.prune(now))),
+            ("read the audit trail again", lambda _now: parts.access.chain.read_again()),
             ("prune kept answers", lambda _now: parts.access.repeats.prune()),
             ("remove bytes of deleted releases", lambda _now: parts.registry.withdrawals.drop_left()),
         ),
     )
     news = (fleet.receiver.news.subscribe, parts.rollout.on_change)
     return EngineThread(rollouts, work, news, parts.metrics.ticks, parts.clock, parts.settings.engine_tick_s)
+
+
+def publish_audit_head(parts: Parts) -> None:
+    """Make a head of the audit trail when one is due, and let TUF name it. Raises BrokenTrailError, KeysMissingError."""
+    head = parts.access.chain.make_head() if parts.access.chain.is_due() else None
+    if head is not None:
+        parts.signing.publish_audit_head(head_bytes(head), head.size)
 
 
 def build_webhook_sender(parts: Parts, owner: str, *, draw: Draw = random.random) -> WebhookSender:

@@ -78,6 +78,12 @@ class FileSigner:
         for role in ONLINE_ROLES:
             write_private(self._folder / f"{role}.pem", _new_pem(serialization.NoEncryption()))
 
+    def ensure(self, role: str) -> None:
+        """Make the key of a role that came after this server was, unless it is there. Blocks on fsync."""
+        path = self._folder / f"{role}.pem"
+        if not path.is_file():
+            write_private(path, _new_pem(serialization.NoEncryption()))
+
     def exists(self) -> bool:
         """Return whether the online keys are all there."""
         return all((self._folder / f"{role}.pem").is_file() for role in ONLINE_ROLES)

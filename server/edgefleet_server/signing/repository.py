@@ -2,14 +2,14 @@
 
 It is the shell around python-tuf; `store` has the SQL, `service` the transactions.
 
-Shape: `targets` delegates `director` (`director/*`) and `releases` (`*/*/*`); `releases` delegates `m.<model>`
-(`<model>/*/*`). All delegations are terminating, so a name has one owner. Consistent snapshots.
+Shape: `targets` delegates `director` (`director/*`), `releases` (`*/*/*`) and, from the first head of the audit trail on, `audit`
+(`audit/*`); `releases` delegates `m.<model>` (`<model>/*/*`). All delegations are terminating, so a name has one owner. Consistent snapshots.
 
 Rules:
 - Root counts by one. Every other version is max(last + 1, unix seconds), so that a server restored from an old backup
   still moves forward; what clients have seen of the lost one is outrun once they agree on it (`fast_forward_recovery`).
 - A changed role, the snapshot that names it and the timestamp that names that snapshot are one transaction.
-- A target path that is signed never changes its bytes. One that was removed is not signed again: the registry sees to that.
+- A target path that is signed never changes its bytes, but for the newest head of the audit trail. One that was removed is not signed again: the registry sees to that.
 - A role whose last target was removed stays, since clients refuse a snapshot that names fewer roles. It is marked as emptied here:
   without the mark it is one that devices knew before this server was restored.
 - Source: TUF specification 1.0.31, sections 4 and 5.
@@ -36,7 +36,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.signing import store
-from edgefleet_server.signing.errors import RepositoryMissingError, TargetExistsError
+from edgefleet_server.signing.errors import KeysMissingError, RepositoryMissingError, TargetExistsError
 from edgefleet_server.signing.fast_forward_recovery import (
     ResignPlan,
     SignedVersions,
@@ -45,12 +45,14 @@ from edgefleet_server.signing.fast_forward_recovery import (
     resign_plan,
 )
 from edgefleet_server.signing.trust import MODEL_PREFIX
+from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET
 
 LIFE: Final[Mapping[str, timedelta]] = {
     "root": timedelta(days=365),
     "targets": timedelta(days=180),
     "releases": timedelta(days=90),
     "director": timedelta(days=90),
+    "audit": timedelta(days=90),
     "snapshot": timedelta(days=7),
     "timestamp": timedelta(hours=24),
 }
@@ -69,6 +71,9 @@ class Signers(Protocol):
 
     def root_signer(self) -> CryptoSigner:
         """Return the signer of root."""
+
+    def ensure(self, role: str) -> None:
+        """Make the key of a role that came later, unless it is there."""
 
 
 class TufRepository:
@@ -150,6 +155,33 @@ class TufRepository:
         if changed:
             self._publish(session, changed, now)
         return removed
+
+    def publish_audit_head(self, session: Session, head: bytes, size: int, now: datetime) -> bool:
+        """Let TUF name a head of the audit trail, over `size` entries, in place of the one before; return False when it does already.
+
+        The first one makes the role and its key. Raises KeysMissingError.
+        """
+        store.take_turn(session)
+        targets, changed = self._load(session, "targets"), dict[str, Targets]()
+        delegated = (targets.delegations.roles or {}).get(AUDIT_ROLE) if targets.delegations is not None else None
+        if delegated is None:
+            self._signers.ensure(AUDIT_ROLE)
+            _delegate(targets, self._signers, AUDIT_ROLE, AUDIT_ROLE, [f"{AUDIT_ROLE}/*"])
+            changed["targets"], signed = targets, Targets(version=1)
+        else:
+            if self._signers.signer(AUDIT_ROLE).public_key.keyid not in delegated.keyids:
+                raise KeysMissingError(
+                    f"{AUDIT_ROLE}.pem in the key folder is not the key that signs heads of the audit trail",
+                    next_step="restore the key folder from its backup, or copy it from the other server",
+                )
+            signed = self._load(session, AUDIT_ROLE)
+        known, digest = signed.targets.get(HEAD_TARGET), sha256_hex(head)
+        if known is not None and known.hashes.get("sha256") == digest:
+            return False
+        custom = {"custom": {"size": size}}
+        signed.targets = {HEAD_TARGET: TargetFile(len(head), {"sha256": digest}, HEAD_TARGET, unrecognized_fields=custom)}
+        self._publish(session, {**changed, AUDIT_ROLE: signed}, now)
+        return True
 
     def resigning(self, session: Session, seen: VersionsSeen, now: datetime) -> ResignPlan | None:
         """Return what must be signed again so that this counts as seen; None when nothing. Signs nothing."""

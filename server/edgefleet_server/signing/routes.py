@@ -1,14 +1,21 @@
 """Routes of keys and certificates. They only translate, and read: keys are made and changed where they lie."""
 
-from fastapi import APIRouter
+from typing import Any, Final
+
+from fastapi import APIRouter, Response
 
 from edgefleet_server.access.dependency import Viewer
 from edgefleet_server.db.keyset import rest_of
+from edgefleet_server.signing.errors import RoleUnknownError
 from edgefleet_server.signing.schemas import TrustOut
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.signing.trust import RoleView
 from edgefleet_server.web.pagination import ByName, ListOf
 from edgefleet_server.web.sparse_fields import ListRoute
+
+_METADATA: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "a signed TUF file", "content": {"application/json": {"schema": {"type": "object"}}}}
+}
 
 
 def build_router(signing: SigningService) -> APIRouter:
@@ -31,5 +38,15 @@ def build_router(signing: SigningService) -> APIRouter:
         """Return the CA of the devices, the certificates that it issued, and whether the root key lies on this server."""
         found = signing.trust()
         return TrustOut(found.authority, found.certificates, found.is_root_here)
+
+    @router.get(
+        "/trust/metadata/{file}", operation_id="get_metadata_file", response_class=Response, responses=_METADATA
+    )
+    def get_metadata_file(file: str, _caller: Viewer) -> Response:
+        """Return a TUF file by the name that clients ask for, exactly as it was signed: `timestamp.json`, `7.snapshot.json`."""
+        data = signing.metadata_file(file)
+        if data is None:
+            raise RoleUnknownError(f"there is no TUF file {file[:80]!r}")
+        return Response(data, media_type="application/json")
 
     return router

@@ -148,6 +148,11 @@ class SigningService:
         with self._db.session() as session:
             return self._repository.remove_targets(session, paths, self._clock.now())
 
+    def publish_audit_head(self, head: bytes, size: int) -> bool:
+        """Let TUF name a head of the audit trail, over `size` entries; return False when it does already. Raises KeysMissingError."""
+        with self._db.session() as session:
+            return self._repository.publish_audit_head(session, head, size, self._clock.now())
+
     def is_outrun(self, seen: VersionsSeen) -> bool:
         """Return whether this is more of the repository than is here. Writes nothing, reads one file."""
         return resign_plan(self.versions(), seen, self._clock.now()) is not None

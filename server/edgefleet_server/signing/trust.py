@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-ORDER: Final = ("root", "targets", "releases", "director", "snapshot", "timestamp")
+ORDER: Final = ("root", "targets", "releases", "director", "audit", "snapshot", "timestamp")
 MODEL_PREFIX: Final = "m."
 PURPOSES: Final = {
     "root": "which keys the other roles have",
     "targets": "which roles sign releases and what devices should run",
     "releases": "which role signs the bundles of which model",
     "director": "what each device should run",
+    "audit": "the newest head of the audit trail",
     "snapshot": "which versions of these belong together",
     "timestamp": "which snapshot is the latest",
 }

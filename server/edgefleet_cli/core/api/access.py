@@ -7,10 +7,23 @@ class Audit(Struct, frozen=True):
     action: str = ""
     actor: str = ""
     at: str = ""
+    hash: str | None = None
     id: int = 0
+    n: int | None = None
     object: str = ""
     request_id: str = ""
     status: int = 0
+
+
+class AuditChain(Struct, frozen=True):
+    entries: int = 0
+
+
+class AuditHead(Struct, frozen=True):
+    at: str = ""
+    chain: str = ""
+    root: str = ""
+    size: int = 0
 
 
 class LoginLink(Struct, frozen=True):

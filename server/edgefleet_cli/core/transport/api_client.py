@@ -125,6 +125,11 @@ class ApiClient:
         with self._streamed(f"/blobs/{sha256}", "application/octet-stream") as response:
             yield from response.iter_bytes(DOWNLOAD_CHUNK_BYTES)
 
+    def download(self, path: str, accept: str, /, **params: Any) -> Iterator[bytes]:
+        """Yield what is at `path` as it comes, in pieces. accept: its media type. Raises ServerUnreachableError, ApiError."""
+        with self._streamed(path, accept, params=_present(params)) as response:
+            yield from response.iter_bytes(DOWNLOAD_CHUNK_BYTES)
+
     @contextmanager
     def _streamed(self, path: str, accept: str, **request: Any) -> Iterator[httpx.Response]:
         headers = {"authorization": f"Bearer {self._given_token()}", "accept": accept}

@@ -1,6 +1,7 @@
 """Pages of the audit trail: who changed what, filtered, and the same as a file."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
@@ -65,6 +66,8 @@ def _add_audit(router: APIRouter, shell: Shell, access: AccessService) -> None:
             changing = [one.id for one in shell.operations(request) if one.is_changing]
             return {
                 "page": found,
+                "chain": (chain := access.chain.state()),
+                "head_at": None if chain.head is None else datetime.fromisoformat(chain.head.at),
                 "device_in": device_in,
                 "query": query,
                 "wrong": wrong,
@@ -75,7 +78,7 @@ def _add_audit(router: APIRouter, shell: Shell, access: AccessService) -> None:
                 "api_fields": {f"query.{name}": text for name, text in chosen.api_query().items()},
             }
 
-        return shell.shown(request, "audit/list.html", build, tab="audit", role=Role.ADMIN)
+        return shell.shown(request, "audit/list.html", build, tab="audit", role=Role.AUDITOR)
 
 
 def _add_export(router: APIRouter, shell: Shell, access: AccessService, clock: Clock) -> None:
@@ -89,7 +92,7 @@ def _add_export(router: APIRouter, shell: Shell, access: AccessService, clock: C
         session = shell.gate.session_of(request)
         if session is None:
             return to_login(request)
-        shell.check_role(session, Role.ADMIN)
+        shell.check_role(session, Role.AUDITOR)
         ending, kind = ("csv", "text/csv") if form == "csv" else ("jsonl", "application/x-ndjson")
         named = f'attachment; filename="audit-{clock.now():%Y-%m-%d}.{ending}"'
         headers = {**pages.HEADERS, "content-disposition": named}

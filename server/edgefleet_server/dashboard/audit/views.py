@@ -17,7 +17,7 @@ from edgefleet_server.db.keyset import Page, PageRequest
 PAGE_ROWS: Final = 50
 EXPORT_ROWS: Final = 500
 """Read at once; an export is as long as what it chooses."""
-COLUMNS: Final = ("id", "at", "actor", "action", "object", "status", "request_id")
+COLUMNS: Final = ("id", "at", "actor", "action", "object", "status", "request_id", "n", "hash")
 _DEVICE: Final = re.compile(r"/api/v1/devices/([a-z0-9-]+)")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 

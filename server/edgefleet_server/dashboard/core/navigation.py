@@ -86,7 +86,7 @@ ADMIN: Final = Section(
     "gear",
     (
         Place("/settings", "Settings", words="server readiness preferences", tab="settings", key="s"),
-        Place("/audit", "Audit", Role.ADMIN, "trail who changed export", "audit", key="t"),
+        Place("/audit", "Audit", Role.AUDITOR, "trail who changed export", "audit", key="t"),
     ),
 )
 """What stands in the corner."""
