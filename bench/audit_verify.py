@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 from edgefleet_cli.audit.entry_files import read_entries  # noqa: E402
 from edgefleet_terms.audit_chain.audit_head import AuditHead  # noqa: E402
 from edgefleet_terms.audit_chain.chain_check import check  # noqa: E402
-from edgefleet_terms.audit_chain.hash_chain import GENESIS, AuditRecord, chained, line_of, time_text  # noqa: E402
+from edgefleet_terms.audit_chain.hash_chain import GENESIS, AuditRecord, chained, time_text  # noqa: E402
 from edgefleet_terms.audit_chain.merkle_tree import Frontier  # noqa: E402
 
 GOAL_S = 10.0
@@ -65,9 +65,9 @@ def write_trail(path: Path, count: int) -> dict[int, AuditHead]:
             )
             before = bytes.fromhex(entry.hash)
             tree.add(before)
-            sink.write(line_of(entry))
+            sink.write(entry.line())
             if n % HEADS_EVERY == 0 or n == count:
-                heads[n] = AuditHead(at=entry.at, chain=entry.hash, root=tree.root().hex(), size=n)
+                heads[n] = AuditHead(at=time_text(BEGIN), chain=entry.hash, root=tree.root().hex(), size=n)
     return heads
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from edgefleet_cli.audit.audit_state import state_of
+from edgefleet_cli.core.files import write_private
 from edgefleet_server.access.model import Role
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.process.lifecycle import publish_audit_head
+from edgefleet_terms.audit_chain.audit_head import head_bytes
 from tests.cli.conftest import Edgectl
 from tests.server.dashboard.serving import served
 from tests.support.servers import ApiHouse
@@ -128,16 +131,11 @@ def test_what_was_done_is_said(edgectl: Edgectl, spoiled: ApiHouse, statement: s
 def test_a_head_that_this_machine_saw_is_held_against_a_new_history(
     edgectl: Edgectl, house: ApiHouse, site: tuple[ApiHouse, str]
 ) -> None:
-    import msgspec
-
-    from edgefleet_cli.core.files import write_private
-    from edgefleet_terms.audit_chain.audit_head import head_bytes
-
     assert edgectl("audit", "verify").code == 0
     state = state_of(site[1])
     head = state.head()
     assert head is not None
-    forged = msgspec.structs.replace(head, size=20, root="0" * 64)
+    forged = replace(head, size=20, root="0" * 64)
     write_private(state.folder / "head.json", head_bytes(forged))
     ran = edgectl("audit", "verify")
     assert ran.code == 1
@@ -145,11 +143,11 @@ def test_a_head_that_this_machine_saw_is_held_against_a_new_history(
     proof = edgectl("audit", "prove", "3", "--out", state.folder / "p.json")
     assert (proof.code, proof.error_code) == (1, "cli.audit_not_proven")
     assert "is not a beginning of it" in proof.err
-    write_private(state.folder / "head.json", head_bytes(msgspec.structs.replace(head, root="0" * 64)))
+    write_private(state.folder / "head.json", head_bytes(replace(head, root="0" * 64)))
     two = edgectl("audit", "verify")
     assert (two.code, two.error_code) == (1, "cli.audit_not_proven")
     assert "there are two heads over 30 entries" in two.err
-    write_private(state.folder / "head.json", head_bytes(msgspec.structs.replace(head, size=99)))
+    write_private(state.folder / "head.json", head_bytes(replace(head, size=99)))
     assert "cut off the end" in edgectl("audit", "verify").out
 
 

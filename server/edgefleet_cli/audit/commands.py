@@ -39,7 +39,8 @@ HEADS: Sheet[api.access.AuditHead] = Sheet(
     [
         Column("entries", lambda h: text(h.size), right=True),
         Column("at", lambda h: moment(h.at), keep=True),
-        Column("root", lambda h: text(h.root)),
+        Column("root", lambda h: text(h.root[:16])),
+        Column("whole root", lambda h: text(h.root), wide=True),
         Column("chain", lambda h: text(h.chain), wide=True),
     ],
     lambda h: text(h.size),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from edgefleet_cli.audit.errors import TrailNotProvenError
 from edgefleet_cli.core.errors import UnreadableFileError, UsageError
-from edgefleet_terms.audit_chain.hash_chain import BadLineError, ChainedRecord, entry_of
+from edgefleet_terms.audit_chain.hash_chain import BadLineError, ChainedEntry, entry_of
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.transport.api_client import ApiClient
@@ -32,12 +32,23 @@ def fetch_entries(api: ApiClient, sink: BinaryIO, after: int, advance: Callable[
                 sink.write(whole)
                 lines = whole.count(b"\n")
                 count, left = count + lines, piece[end:]
-                after = entry_of(whole[whole.rfind(b"\n", 0, -1) + 1 :]).n
+                after = _number_of(whole[whole.rfind(b"\n", 0, -1) + 1 :], after + lines)
                 advance(lines)
             else:
                 left += piece
         if count < AT_ONCE:
             return after
+
+
+def _number_of(line: bytes, about: int) -> int:
+    try:
+        return entry_of(line).n
+    except BadLineError as error:
+        raise TrailNotProvenError(
+            f"what the server has as entry {about} or so is none",
+            why=str(error),
+            next_step="it was changed in the database: an export of before says what stood there",
+        ) from error
 
 
 def last_number(file: Path) -> int:
@@ -64,7 +75,7 @@ def last_number(file: Path) -> int:
         raise _not_an_export(file, str(error)) from error
 
 
-def read_entries(file: Path, place: int = 0) -> Iterator[ChainedRecord]:
+def read_entries(file: Path, place: int = 0) -> Iterator[ChainedEntry]:
     """Yield the entries of an export from a place on (0 = the first). Raises UnreadableFileError, TrailNotProvenError."""
     number = place
     try:

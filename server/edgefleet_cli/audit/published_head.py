@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from edgefleet_cli.audit.audit_state import AuditState
+from edgefleet_cli.audit.entry_proof import SignedFiles
 from edgefleet_cli.audit.errors import TrailNotProvenError
 from edgefleet_cli.core.errors import ApiError, CliError, UnreadableFileError
 from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET, AuditHead, head_bytes
-from edgefleet_terms.audit_chain.entry_proof import SignedFiles
 
 if TYPE_CHECKING:
     from tuf.api.metadata import TargetFile

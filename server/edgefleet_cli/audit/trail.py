@@ -10,6 +10,14 @@ from pathlib import Path
 
 from edgefleet_cli.audit.audit_state import roots_seen, state_of
 from edgefleet_cli.audit.entry_files import fetch_entries, last_number, read_entries
+from edgefleet_cli.audit.entry_proof import (
+    BadProofError,
+    EntryProof,
+    ProvenEntry,
+    proof_bytes,
+    proof_of,
+    what_fails,
+)
 from edgefleet_cli.audit.errors import NoHeadYetError, TrailNotProvenError
 from edgefleet_cli.audit.published_head import Published, check_signed, fetch_published
 from edgefleet_cli.core import api
@@ -21,14 +29,7 @@ from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.progress import count_bar
 from edgefleet_terms.audit_chain.audit_head import AuditHead
 from edgefleet_terms.audit_chain.chain_check import Check, check
-from edgefleet_terms.audit_chain.entry_proof import (
-    BadProofError,
-    EntryProof,
-    proof_bytes,
-    proof_of,
-    what_fails,
-)
-from edgefleet_terms.audit_chain.hash_chain import ChainedRecord, hash_of
+from edgefleet_terms.audit_chain.hash_chain import hash_of
 from edgefleet_terms.audit_chain.merkle_tree import is_consistent
 
 _DIGEST_CHARS = 64
@@ -38,7 +39,7 @@ class ProofAnswer(Struct, frozen=True, kw_only=True):
     """What the server answers: an entry with its way to a head, and the way from an older head."""
 
     before: str
-    entry: ChainedRecord
+    entry: ProvenEntry
     head: AuditHead
     path: tuple[str, ...]
     since: tuple[str, ...]
@@ -135,7 +136,7 @@ def _agree(seen: AuditHead | None, published: Published | None) -> None:
             why=f"this machine saw one over {seen.size} entries, of {moment(seen.at)}",
             next_step="ask the server's owner whether it was restored from a backup",
         )
-    if published.head.size == seen.size and published.head != seen and published.head.root != seen.root:
+    if published.head.size == seen.size and published.head.root != seen.root:
         raise TrailNotProvenError(
             f"there are two heads over {seen.size} entries",
             why=f"this machine saw the root {seen.root[:16]}…, TUF has {published.head.root[:16]}… now",

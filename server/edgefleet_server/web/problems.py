@@ -32,6 +32,8 @@ STATUS: Final[Mapping[str, int]] = {
     "access.token_expired": 401,
     "access.forbidden": 403,
     "access.token_unknown": 404,
+    "access.audit_unknown": 404,
+    "access.audit_broken": 500,
     "access.bad_token_request": 422,
     "access.too_many_logins": 429,
     "signing.repository_unsound": 503,

@@ -8,10 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-import msgspec
-
 from edgefleet_terms.audit_chain.audit_head import AuditHead
-from edgefleet_terms.audit_chain.hash_chain import GENESIS, ChainedRecord, entry_hash, hash_of
+from edgefleet_terms.audit_chain.hash_chain import GENESIS, ChainedEntry, entry_hash, hash_of
 from edgefleet_terms.audit_chain.merkle_tree import Frontier
 
 
@@ -122,10 +120,10 @@ class _Heads:
 
 
 def check(
-    entries: Iterable[ChainedRecord],
+    entries: Iterable[ChainedEntry],
     heads: Mapping[int, AuditHead],
     sworn: Collection[int],
-    again: Callable[[int], Iterator[ChainedRecord]],
+    again: Callable[[int], Iterator[ChainedEntry]],
     advance: Callable[[int], None] = lambda _count: None,
 ) -> Check:
     """Check chain and tree from the first entry on, and that each head is that of its entries.
@@ -136,7 +134,7 @@ def check(
     tree, before, met = Frontier(), GENESIS, _Heads(heads, sworn)
     for entry in entries:
         n = tree.size + 1
-        if entry.n != n or entry_hash(before, entry.record).hex() != entry.hash:
+        if entry.n != n or entry_hash(before, entry.body(n)).hex() != entry.hash:
             return Check(tree.size, before, tree.root(), _around(_damage(before, n, entry, again), met.held, heads))
         before = bytes.fromhex(entry.hash)
         tree.add(before)
@@ -154,7 +152,7 @@ def _around(finding: Finding, held: int, heads: Mapping[int, AuditHead]) -> Find
 
 
 def _damage(
-    before: bytes, n: int, entry: ChainedRecord, again: Callable[[int], Iterator[ChainedRecord]]
+    before: bytes, n: int, entry: ChainedEntry, again: Callable[[int], Iterator[ChainedEntry]]
 ) -> Finding:
     """Return what was done at the first entry that does not follow. before: the hash that it should follow."""
     if entry.n > n:
@@ -171,12 +169,14 @@ def _damage(
     if second is not None and stored is not None and not _follows(stored, n + 1, second):
         if _follows(stored, n + 2, second):  # it is the next one, renumbered
             return Finding(Damage.REMOVED, n)
+        if _follows(stored, n, second):  # it is the one before, renumbered
+            return Finding(Damage.ADDED, n - 1)
         for place, other in enumerate(following, n + 2):
             if _follows(before, n, other):
                 return Finding(Damage.SWAPPED, n, place)
     return Finding(Damage.CHANGED, n)
 
 
-def _follows(before: bytes, n: int, entry: ChainedRecord) -> bool:
+def _follows(before: bytes, n: int, entry: ChainedEntry) -> bool:
     """Tell whether an entry was number `n`, after the one with this hash."""
-    return entry_hash(before, msgspec.structs.replace(entry.record, n=n)).hex() == entry.hash
+    return entry_hash(before, entry.body(n)).hex() == entry.hash

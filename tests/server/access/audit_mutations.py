@@ -21,7 +21,7 @@ from edgefleet_server.access.audit_chain.chain_book import AuditChain, lines
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_terms.audit_chain.audit_head import AuditHead
 from edgefleet_terms.audit_chain.chain_check import Damage, check
-from edgefleet_terms.audit_chain.hash_chain import GENESIS, ChainedRecord, chained
+from edgefleet_terms.audit_chain.hash_chain import GENESIS, ChainedEntry, chained
 from edgefleet_terms.audit_chain.merkle_tree import Frontier
 from tests.support.servers import ApiHouse
 
@@ -88,7 +88,7 @@ def damage(chain: AuditChain, published: AuditHead) -> Damage | None:
     entries = list(lines(chain, 0, 10 * ENTRIES))
     heads = {head.size: head for head in chain.heads(PageRequest(500)).items if head.size <= published.size}
 
-    def again(place: int) -> Iterator[ChainedRecord]:
+    def again(place: int) -> Iterator[ChainedEntry]:
         return iter(entries[place:])
 
     finding = check(iter(entries), heads | {published.size: published}, {published.size}, again).finding
@@ -158,7 +158,7 @@ def _swap(session: Session, draw: random.Random, size: int) -> set[Damage]:
     one, two = draw.sample(range(1, size + 1), 2)
     for old, new in ((one, -1), (two, one), (-1, two)):
         session.execute(text("UPDATE audit SET n = :new WHERE n = :old"), {"new": new, "old": old})
-    return {Damage.SWAPPED, Damage.CHANGED} if max(one, two) == size else {Damage.SWAPPED}
+    return {Damage.SWAPPED}
 
 
 def _add(session: Session, draw: random.Random, size: int) -> set[Damage]:
@@ -215,7 +215,7 @@ def _chain_again(session: Session, first: int, last: int) -> None:
 
     before = GENESIS if first == 1 else chain_store.hashes(session, first - 2, first - 1)[0]
     for entry in chain_store.entries(session, first - 1, last - first + 1):
-        made = chained(before, entry.record)
+        made = chained(before, entry.record())
         before = bytes.fromhex(made.hash)
         session.execute(text("UPDATE audit SET hash = :hash WHERE n = :n"), {"hash": made.hash, "n": entry.n})
     session.execute(text("UPDATE audit_tail SET n = :n, hash = :hash WHERE n <= :n"), {"n": last, "hash": before.hex()})

@@ -64,11 +64,11 @@ def test_entries_are_numbered_and_chained_in_the_order_of_their_transactions(any
         access.record("bo", "create_rollout", "/b", 201, "r3")
         access.record("bo", "create_rollout", "/c", 201, "r4")
     found = chain.entries(0, 10)
-    assert [(one.n, one.object) for one in found] == [(1, "/a"), (2, "/b"), (3, "/c")]
+    assert [(one.n, one.record().object) for one in found] == [(1, "/a"), (2, "/b"), (3, "/c")]
     assert whole(chain) is None
     rows = any_house.client(Role.AUDITOR).get(f"{API}/audit").json()["items"]
     assert [(row["n"], row["hash"]) for row in rows] == [(one.n, one.hash) for one in reversed(found)]
-    assert datetime.fromisoformat(found[0].at) == datetime.fromisoformat(rows[-1]["at"])
+    assert datetime.fromisoformat(found[0].record().at) == datetime.fromisoformat(rows[-1]["at"])
 
 
 def test_an_entry_waits_for_no_transaction_that_is_still_open(any_house: ApiHouse) -> None:
@@ -87,10 +87,10 @@ def test_an_entry_waits_for_no_transaction_that_is_still_open(any_house: ApiHous
     other.start()
     assert is_open.wait(20)
     access.record("quick", "create_rollout", "/quick", 201, "r")
-    assert [one.actor for one in access.chain.entries(0, 10)] == ["quick"]
+    assert [one.record().actor for one in access.chain.entries(0, 10)] == ["quick"]
     may_end.set()
     other.join(20)
-    assert [one.actor for one in access.chain.entries(0, 10)] == ["quick", "slow"]
+    assert [one.record().actor for one in access.chain.entries(0, 10)] == ["quick", "slow"]
 
 
 def test_many_writers_make_one_chain(any_house: ApiHouse) -> None:
@@ -272,7 +272,7 @@ def test_rows_of_a_server_of_before_the_chain_are_chained_with_the_next_head(any
     assert len(any_house.client(Role.AUDITOR).get(f"{API}/audit").json()["items"]) == 3
     head = chain.make_head()
     assert head is not None
-    assert [one.actor for one in chain.entries(0, 10)] == ["ann", "ann", "old"]
+    assert [one.record().actor for one in chain.entries(0, 10)] == ["ann", "ann", "old"]
     assert (head.size, whole(chain)) == (3, None)
 
 
@@ -290,8 +290,8 @@ def test_the_step_chains_what_is_there(empty_database_url: str) -> None:
         migrations.upgrade(db)
         chain = AuditChain(db, _NoClock())
         found = chain.entries(0, 10)
-        assert [(one.n, one.actor) for one in found] == [(n, f"ann {n - 1}") for n in range(1, 8)]
-        assert found[3].at == "2026-01-01T00:00:03.000017Z"
+        assert [(one.n, one.record().actor) for one in found] == [(n, f"ann {n - 1}") for n in range(1, 8)]
+        assert found[3].record().at == "2026-01-01T00:00:03.000017Z"
         assert whole(chain) is None
         assert chain.state().entries == 7
     finally:

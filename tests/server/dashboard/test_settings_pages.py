@@ -6,11 +6,14 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import text as sql
 
+from edgefleet_server.access.errors import BrokenTrailError
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.preferences import THEME_COOKIE, ZONE_COOKIE
 from edgefleet_server.events.model import NewEvent
@@ -103,8 +106,8 @@ def test_a_token_is_made_shown_once_and_revoked_by_forms(fleet: Fleet) -> None:
     ("path", "role"),
     [
         ("/settings/tokens", "admin"),
-        ("/audit", "admin"),
-        ("/audit/export?form=csv", "admin"),
+        ("/audit", "auditor"),
+        ("/audit/export?form=csv", "auditor"),
         ("/settings/webhooks", "operator"),
     ],
 )
@@ -313,6 +316,24 @@ def test_the_audit_trail_can_be_taken_along_whole_or_filtered(busy: Fleet) -> No
     lines = [json.loads(line) for line in browser.get("/audit/export?form=json&action=create_group").text.splitlines()]
     assert {one["action"] for one in lines} == {"create_group"}
     assert len(lines) == 81
+
+
+def test_the_audit_page_says_whether_the_chain_holds_and_shows_the_newest_head(busy: Fleet) -> None:
+    chain, browser = busy.parts.access.chain, busy.browser(Role.AUDITOR)
+    assert "No head yet" in page(browser, "/audit")
+    head = chain.make_head()
+    chain.read_again()
+    assert head is not None
+    shown = page(browser, "/audit")
+    assert "Chain holds" in shown
+    assert head.root[:16] in shown
+    actor = chain.entries(2, 1)[0].record().actor
+    for named in ("mallory", actor):
+        with busy.parts.db.session() as session:
+            session.execute(sql("UPDATE audit SET actor = :actor WHERE n = 3"), {"actor": named})
+        with suppress(BrokenTrailError):
+            chain.read_again()
+        assert ("Chain broken at entry 3" in page(browser, "/audit")) is (named == "mallory")
 
 
 def test_no_cell_of_the_export_is_a_formula(busy: Fleet) -> None:

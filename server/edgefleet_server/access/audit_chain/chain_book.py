@@ -19,7 +19,7 @@ from edgefleet_server.access.tables import AuditHeadRow
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import Page, PageRequest
 from edgefleet_terms.audit_chain.audit_head import AuditHead
-from edgefleet_terms.audit_chain.hash_chain import GENESIS, ChainedRecord, entry_hash
+from edgefleet_terms.audit_chain.hash_chain import GENESIS, ChainedEntry, entry_hash
 from edgefleet_terms.audit_chain.merkle_tree import consistency_ranges, inclusion_ranges
 
 _WAITING: Final = "edgefleet_audit_entries"
@@ -50,7 +50,7 @@ class AuditChain:
                 event.listen(session, "before_commit", _write, once=True)
             waiting.append(entry)
 
-    def entries(self, after: int, limit: int) -> list[ChainedRecord]:
+    def entries(self, after: int, limit: int) -> list[ChainedEntry]:
         """Return entries behind a place, in their order."""
         with self._db.read() as session:
             return store.entries(session, after, limit)
@@ -153,7 +153,7 @@ class AuditChain:
         with self._db.read() as session:
             for piece in store.pieces(session, begin.n, until, PIECE):
                 for entry in piece:
-                    if entry.n != held.n + 1 or entry_hash(held.hash, entry.record).hex() != entry.hash:
+                    if entry.n != held.n + 1 or entry_hash(held.hash, entry.body(entry.n)).hex() != entry.hash:
                         return held
                     held = Tail(entry.n, bytes.fromhex(entry.hash))
         return held
@@ -205,7 +205,7 @@ def _known_head(session: Session, size: int) -> AuditHead:
     return found
 
 
-def lines(chain: AuditChain, after: int, limit: int) -> Iterator[ChainedRecord]:
+def lines(chain: AuditChain, after: int, limit: int) -> Iterator[ChainedEntry]:
     """Yield up to `limit` entries behind a place, read in pieces."""
     while limit > 0:
         found = chain.entries(after, min(limit, PIECE))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from edgefleet_terms.audit_chain.audit_head import AuditHead
-from edgefleet_terms.audit_chain.hash_chain import AuditRecord, ChainedRecord, time_text
+from edgefleet_terms.audit_chain.hash_chain import AuditRecord, ChainedEntry, time_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class ProvenEntry:
     """An entry with its way to the root of a head. since: the way from an older head to this one, none where none was asked for."""
 
     before: bytes
-    entry: ChainedRecord
+    entry: ChainedEntry
     head: AuditHead
     path: Sequence[bytes]
     since: Sequence[bytes]

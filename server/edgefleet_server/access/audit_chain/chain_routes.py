@@ -12,7 +12,7 @@ from edgefleet_server.access.dependency import Auditor
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.web.pagination import ListOf, paged
 from edgefleet_server.web.sparse_fields import ListRoute
-from edgefleet_terms.audit_chain.hash_chain import ChainedRecord, line_of
+from edgefleet_terms.audit_chain.hash_chain import ChainedEntry
 
 NDJSON: Final = "application/x-ndjson"
 MOST_ENTRIES: Final = 50_000
@@ -69,10 +69,10 @@ def build_chain_router(chain: AuditChain) -> APIRouter:
     return router
 
 
-def _pieces(found: Iterator[ChainedRecord]) -> Iterator[bytes]:
+def _pieces(found: Iterator[ChainedEntry]) -> Iterator[bytes]:
     piece = bytearray()
     for entry in found:
-        piece += line_of(entry)
+        piece += entry.line()
         if len(piece) >= 64 * 1024:
             yield bytes(piece)
             piece.clear()

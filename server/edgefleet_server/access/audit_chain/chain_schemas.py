@@ -1,12 +1,13 @@
 """Bodies of the routes of the chain. Times are text, as the hashes cover them."""
 
+from dataclasses import asdict
 from datetime import datetime
 
 from pydantic import BaseModel
 
 from edgefleet_server.access.audit_chain.chain_model import ChainState, ProvenEntry
 from edgefleet_terms.audit_chain.audit_head import AuditHead
-from edgefleet_terms.audit_chain.hash_chain import ChainedRecord
+from edgefleet_terms.audit_chain.hash_chain import ChainedEntry
 
 
 class AuditHeadOut(BaseModel):
@@ -20,7 +21,7 @@ class AuditHeadOut(BaseModel):
     @classmethod
     def of(cls, head: AuditHead) -> "AuditHeadOut":
         """Return the body of a head."""
-        return cls(at=head.at, chain=head.chain, root=head.root, size=head.size)
+        return cls(**asdict(head))
 
 
 class AuditChainOut(BaseModel):
@@ -57,18 +58,9 @@ class ChainedEntryOut(BaseModel):
     status: int
 
     @classmethod
-    def of(cls, entry: ChainedRecord) -> "ChainedEntryOut":
+    def of(cls, entry: ChainedEntry) -> "ChainedEntryOut":
         """Return the body of an entry."""
-        return cls(
-            action=entry.action,
-            actor=entry.actor,
-            at=entry.at,
-            hash=entry.hash,
-            n=entry.n,
-            object=entry.object,
-            request_id=entry.request_id,
-            status=entry.status,
-        )
+        return cls(hash=entry.hash, **asdict(entry.record()))
 
 
 class AuditProofOut(BaseModel):

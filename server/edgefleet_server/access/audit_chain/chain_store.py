@@ -10,7 +10,7 @@ from edgefleet_server.access.audit_chain.chain_model import NewEntry, OwnCheck, 
 from edgefleet_server.access.tables import AuditCheckRow, AuditHeadRow, AuditNodeRow, AuditRow, AuditTailRow
 from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
 from edgefleet_terms.audit_chain.audit_head import AuditHead
-from edgefleet_terms.audit_chain.hash_chain import GENESIS, ChainedRecord, chained, time_text
+from edgefleet_terms.audit_chain.hash_chain import GENESIS, AuditRecord, ChainedEntry, chained, time_text, with_hash
 
 _ROW: Final = 1
 _ENTRY: Final = (
@@ -69,14 +69,16 @@ def _move_tail(session: Session, n: int, last: bytes) -> None:
         session.execute(insert(AuditTailRow).values(id=_ROW, **values))
 
 
-def entries(session: Session, after: int, limit: int) -> list[ChainedRecord]:
+def entries(session: Session, after: int, limit: int) -> list[ChainedEntry]:
     """Return entries behind a place, in the order of the chain."""
     number = col(AuditRow.n)
     found = session.execute(select(*_ENTRY).where(number > after).order_by(number).limit(limit))
     return [
-        ChainedRecord(
-            action=action, actor=actor, at=time_text(at), hash=own or "", n=int(n), object=target, request_id=request_id,
-            status=status,
+        with_hash(
+            AuditRecord(
+                action=action, actor=actor, at=time_text(at), n=int(n), object=target, request_id=request_id, status=status
+            ),
+            own or "",
         )
         for n, own, at, actor, action, target, status, request_id in found
     ]  # fmt: skip
@@ -153,7 +155,7 @@ def put_check(session: Session, check: OwnCheck) -> None:
         session.execute(insert(AuditCheckRow).values(id=_ROW, **values))
 
 
-def pieces(session: Session, after: int, until: int, size: int) -> Iterator[list[ChainedRecord]]:
+def pieces(session: Session, after: int, until: int, size: int) -> Iterator[list[ChainedEntry]]:
     """Yield the entries behind one place up to another in pieces, the last of which may be short or the trail's end."""
     while after < until:
         found = entries(session, after, min(size, until - after))

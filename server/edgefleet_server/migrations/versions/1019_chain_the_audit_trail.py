@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from edgefleet_terms.audit_chain.hash_chain import GENESIS, AuditRecord, entry_hash, time_text
+from edgefleet_terms.audit_chain.hash_chain import GENESIS, AuditRecord, chained, time_text
 
 revision = "1019"
 down_revision = "1018"
@@ -92,8 +92,9 @@ def _chain_rows(connection: sa.Connection) -> tuple[int, bytes]:
         changes = []
         for one in found:
             n += 1
-            last = entry_hash(last, _record(one, n))
-            changes.append({"row": one["id"], "place": n, "own": last.hex()})
+            made = chained(last, _record(one, n))
+            last = bytes.fromhex(made.hash)
+            changes.append({"row": one["id"], "place": n, "own": made.hash})
         connection.execute(chain, changes)
         after = found[-1]["id"]
 

@@ -1,18 +1,32 @@
 """The proof that one entry is in the audit trail as a head has it: a file that is checked without a server."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
+from edgefleet_cli.core.structs import Struct
 from edgefleet_terms.audit_chain.audit_head import AuditHead
-from edgefleet_terms.audit_chain.hash_chain import ChainedRecord, entry_hash, hash_of
+from edgefleet_terms.audit_chain.hash_chain import AuditRecord, entry_hash, hash_of, with_hash
 from edgefleet_terms.audit_chain.merkle_tree import is_included, leaf_hash
 
 FORMAT: Final = 1
 
 
-class SignedFiles(msgspec.Struct, frozen=True, kw_only=True):
+class ProvenEntry(Struct, frozen=True, kw_only=True):
+    """An entry and its hash."""
+
+    action: str
+    actor: str
+    at: str
+    hash: str
+    n: int
+    object: str
+    request_id: str
+    status: int
+
+
+class SignedFiles(Struct, frozen=True, kw_only=True):
     """The TUF files that vouch for a head, as they are: every root from the first on, `targets` and `audit`."""
 
     audit: str
@@ -20,11 +34,11 @@ class SignedFiles(msgspec.Struct, frozen=True, kw_only=True):
     targets: str
 
 
-class EntryProof(msgspec.Struct, frozen=True, kw_only=True):
+class EntryProof(Struct, frozen=True, kw_only=True):
     """An entry, the hash before it, the way from its leaf to the root of the head, and what signs the head."""
 
     before: str
-    entry: ChainedRecord
+    entry: ProvenEntry
     head: AuditHead
     path: tuple[str, ...]
     signed: SignedFiles
@@ -37,11 +51,15 @@ class BadProofError(ValueError):
 
 def proof_bytes(proof: EntryProof) -> bytes:
     """Return the bytes of a proof, readable as text."""
+    import msgspec
+
     return msgspec.json.format(msgspec.json.encode(proof), indent=2) + b"\n"
 
 
 def proof_of(data: bytes) -> EntryProof:
     """Return the proof of a file. Raises BadProofError."""
+    import msgspec
+
     try:
         found = msgspec.json.decode(data, type=EntryProof)
     except msgspec.MsgspecError as error:
@@ -53,15 +71,24 @@ def proof_of(data: bytes) -> EntryProof:
 
 def what_fails(proof: EntryProof) -> str:
     """Return why an entry is not proven to be under the head of its proof, "" when it is. Says nothing of who signed the head."""
-    before, path = hash_of(proof.before), _hashes(proof.path)
-    if before is None or path is None or hash_of(proof.head.root) is None:
+    entry, before, path = proof.entry, hash_of(proof.before), _hashes(proof.path)
+    root = hash_of(proof.head.root)
+    if before is None or path is None or root is None:
         return "one of its hashes is none"
-    own = entry_hash(before, proof.entry.record)
-    if own.hex() != proof.entry.hash:
-        return f"entry {proof.entry.n} is not what its hash says: it was changed"
-    size, root = proof.head.size, bytes.fromhex(proof.head.root)
-    if not is_included(leaf_hash(own), proof.entry.n - 1, size, path, root):
-        return f"entry {proof.entry.n} is not under the head over {size} entries"
+    record = AuditRecord(
+        action=entry.action,
+        actor=entry.actor,
+        at=entry.at,
+        n=entry.n,
+        object=entry.object,
+        request_id=entry.request_id,
+        status=entry.status,
+    )
+    own = entry_hash(before, with_hash(record, "").body(entry.n))
+    if own.hex() != entry.hash:
+        return f"entry {entry.n} is not what its hash says: it was changed"
+    if not is_included(leaf_hash(own), entry.n - 1, proof.head.size, path, root):
+        return f"entry {entry.n} is not under the head over {proof.head.size} entries"
     return ""
 
 
