@@ -110,7 +110,7 @@ def export(
 def verify(
     ctx: typer.Context,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="An export; without one all entries are fetched.")
+        Path | None, typer.Argument(metavar="FILE", help="An export; without one all entries are fetched.")
     ] = None,
     proof: Annotated[
         Path | None, typer.Option("--proof", metavar="FILE", help="Check this proof of one entry; asks no server.")
@@ -119,7 +119,7 @@ def verify(
         str, typer.Option("--root-sha256", metavar="HEX", help="With --proof: a root of trust to go by.")
     ] = "",
 ) -> None:
-    """Check that no entry was changed, removed, swapped or added, against what TUF publishes and this machine saw. Exit code 1 if one was."""
+    """Check that no entry was changed, removed, swapped or added, by what TUF publishes and this machine saw. Exit code 1 if not."""
     from edgefleet_cli.audit.trail import show_check, verify_proof, verify_trail
 
     session = Session.of(ctx)

@@ -15,7 +15,7 @@ from edgefleet_cli.core.errors import ApiError, CliError, UnreadableFileError
 from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET, AuditHead, head_bytes
 
 if TYPE_CHECKING:
-    from tuf.api.metadata import TargetFile
+    from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # documented there, but not in __all__
 
     from edgefleet_cli.core.transport.api_client import ApiClient
 
@@ -62,7 +62,7 @@ def check_signed(signed: SignedFiles, head: AuditHead, trusted: set[str]) -> str
     Ends of validity do not count: a proof says what was signed then.
     """
     from tuf.api.exceptions import RepositoryError
-    from tuf.api.metadata import Metadata, Root, Targets
+    from tuf.api.metadata import Metadata, Root, Targets  # type: ignore[attr-defined]  # not in __all__
 
     digests = [hashlib.sha256(text.encode()).hexdigest() for text in signed.roots]
     begin = next((i for i, digest in enumerate(digests) if digest in trusted), None)
@@ -89,7 +89,7 @@ def check_signed(signed: SignedFiles, head: AuditHead, trusted: set[str]) -> str
         target = audit.signed.targets.get(HEAD_TARGET)
         if roles is None or not roles[AUDIT_ROLE].is_delegated_path(HEAD_TARGET) or target is None:
             raise RepositoryError(f"{HEAD_TARGET} is not what the role {AUDIT_ROLE} may sign, or it signs none")
-    except (RepositoryError, ValueError, KeyError) as error:
+    except (RepositoryError, ValueError, KeyError, AttributeError) as error:  # the last: a file of another role
         raise TrailNotProvenError(
             "the signatures of this proof do not hold", why=str(error), next_step="ask for the proof again"
         ) from error
