@@ -73,7 +73,9 @@ def change(house: ApiHouse, *statements: str) -> None:
             session.execute(text(one))
 
 
-def test_a_whole_trail_is_verified_and_its_head_remembered(edgectl: Edgectl, house: ApiHouse, site: tuple[ApiHouse, str]) -> None:
+def test_a_whole_trail_is_verified_and_its_head_remembered(
+    edgectl: Edgectl, house: ApiHouse, site: tuple[ApiHouse, str]
+) -> None:
     first = edgectl("audit", "verify")
     assert first.code == 0, first.err
     assert "The audit trail is whole: 35 entries." in first.out

@@ -187,7 +187,12 @@ def test_heads_are_read_as_they_are_written() -> None:
     head = heads_of(WHOLE)[25]
     assert head_of(head_bytes(head)) == head
     assert head_bytes(head).startswith(b'{"at":"2026-11-25T12:00:25.000000Z","chain":"')
-    for data in (b"", b"{}", head_bytes(head).replace(b'"size":25', b'"size":0'), head_bytes(head).replace(b'root":"', b'root":"A')):
+    for data in (
+        b"",
+        b"{}",
+        head_bytes(head).replace(b'"size":25', b'"size":0'),
+        head_bytes(head).replace(b'root":"', b'root":"A'),
+    ):
         with pytest.raises(BadHeadError):
             head_of(data)
     assert hash_of("0" * 63) is None

@@ -1,4 +1,4 @@
-"""The Merkle tree of the audit trail: roots that others have published, and proofs against the definition of RFC 9162 written down plainly."""
+"""The Merkle tree of the audit trail: roots that others have published, and proofs as RFC 9162 defines them."""
 
 from collections.abc import Sequence
 

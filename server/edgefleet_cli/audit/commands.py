@@ -92,7 +92,8 @@ def list_heads(
 def export(
     ctx: typer.Context,
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="One JSON object a line. A file that is there is gone on with.")
+        Path,
+        typer.Option("--out", metavar="FILE", help="One JSON object a line. A file that is there is gone on with."),
     ],
 ) -> None:
     """Write all entries with their hashes to a file. What was interrupted goes on where it stopped."""

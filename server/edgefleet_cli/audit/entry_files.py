@@ -80,7 +80,8 @@ def read_entries(file: Path, place: int = 0) -> Iterator[ChainedEntry]:
     number = place
     try:
         with file.open("rb") as stream:
-            for number, line in enumerate(islice(stream, place, None), place + 1):
+            for line in islice(stream, place, None):
+                number += 1
                 yield entry_of(line)
     except OSError as error:
         raise _unreadable(file, error) from error

@@ -171,7 +171,9 @@ def show_check(session: Session, checked: Checked) -> None:
         out = session.out
         if finding is not None:
             out.line(f"The audit trail is not whole: {finding.words}.")
-            out.line("Keep the server's database and its backups as they are; an export of before says what stood there.")
+            out.line(
+                "Keep the server's database and its backups as they are; an export of before says what stood there."
+            )
             return
         out.line(f"The audit trail is whole: {entries_text(found.size)}.")
         if head is not None:
@@ -214,9 +216,7 @@ def prove_entry(session: Session, n: int, out: Path) -> None:
     write_whole(out, proof_bytes(proof))
     session.out.document(
         {"file": str(out), "n": n, "head": {"size": head.size, "root": head.root, "at": head.at}},
-        lambda: session.out.line(
-            f"{text(out)} proves entry {n} under the head over {entries_text(head.size)}"
-        ),
+        lambda: session.out.line(f"{text(out)} proves entry {n} under the head over {entries_text(head.size)}"),
     )
 
 
@@ -239,9 +239,7 @@ def _not_after(seen: AuditHead, head: AuditHead, answer: ProofAnswer) -> str:
 def verify_proof(session: Session, file: Path, root_sha256: str) -> None:
     """Check a proof without a server. Raises TrailNotProvenError, UsageError, UnreadableFileError."""
     if root_sha256 and (len(root_sha256) != _DIGEST_CHARS or hash_of(root_sha256.lower()) is None):
-        raise UsageError(
-            f"{root_sha256!r} is not a SHA-256", why="expected 64 hex digits", next_step="copy it whole"
-        )
+        raise UsageError(f"{root_sha256!r} is not a SHA-256", why="expected 64 hex digits", next_step="copy it whole")
     try:
         proof = proof_of(file.read_bytes())
     except OSError as error:
@@ -274,4 +272,3 @@ def verify_proof(session: Session, file: Path, root_sha256: str) -> None:
         out.line(f"head    {entries_text(proof.head.size)}, root {proof.head.root[:16]}")
 
     session.out.document(document, lines)
-

@@ -3,13 +3,15 @@
 It is the shell around python-tuf; `store` has the SQL, `service` the transactions.
 
 Shape: `targets` delegates `director` (`director/*`), `releases` (`*/*/*`) and, from the first head of the audit trail on, `audit`
-(`audit/*`); `releases` delegates `m.<model>` (`<model>/*/*`). All delegations are terminating, so a name has one owner. Consistent snapshots.
+(`audit/*`); `releases` delegates `m.<model>` (`<model>/*/*`). All delegations are terminating, so a name has one owner. Consistent
+snapshots.
 
 Rules:
 - Root counts by one. Every other version is max(last + 1, unix seconds), so that a server restored from an old backup
   still moves forward; what clients have seen of the lost one is outrun once they agree on it (`fast_forward_recovery`).
 - A changed role, the snapshot that names it and the timestamp that names that snapshot are one transaction.
-- A target path that is signed never changes its bytes, but for the newest head of the audit trail. One that was removed is not signed again: the registry sees to that.
+- A target path that is signed never changes its bytes, but for the newest head of the audit trail. One that was removed is not signed
+  again: the registry sees to that.
 - A role whose last target was removed stays, since clients refuse a snapshot that names fewer roles. It is marked as emptied here:
   without the mark it is one that devices knew before this server was restored.
 - Source: TUF specification 1.0.31, sections 4 and 5.
@@ -179,7 +181,9 @@ class TufRepository:
         if known is not None and known.hashes.get("sha256") == digest:
             return False
         custom = {"custom": {"size": size}}
-        signed.targets = {HEAD_TARGET: TargetFile(len(head), {"sha256": digest}, HEAD_TARGET, unrecognized_fields=custom)}
+        signed.targets = {
+            HEAD_TARGET: TargetFile(len(head), {"sha256": digest}, HEAD_TARGET, unrecognized_fields=custom)
+        }
         self._publish(session, {**changed, AUDIT_ROLE: signed}, now)
         return True
 

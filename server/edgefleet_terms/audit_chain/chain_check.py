@@ -151,9 +151,7 @@ def _around(finding: Finding, held: int, heads: Mapping[int, AuditHead]) -> Find
     return Finding(finding.kind, finding.n, finding.other, held, above)
 
 
-def _damage(
-    before: bytes, n: int, entry: ChainedEntry, again: Callable[[int], Iterator[ChainedEntry]]
-) -> Finding:
+def _damage(before: bytes, n: int, entry: ChainedEntry, again: Callable[[int], Iterator[ChainedEntry]]) -> Finding:
     """Return what was done at the first entry that does not follow. before: the hash that it should follow."""
     if entry.n > n:
         return Finding(Damage.REMOVED, n, entry.n - 1)

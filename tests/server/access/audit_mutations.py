@@ -185,7 +185,9 @@ def _cut_off(session: Session, draw: random.Random, size: int) -> set[Damage]:
 
 def _change_a_head(session: Session, draw: random.Random, size: int) -> set[Damage]:
     sizes: Sequence[int] = session.scalars(text("SELECT size FROM audit_head WHERE size < :n"), {"n": size}).all()
-    session.execute(text("UPDATE audit_head SET root = :root WHERE size = :size"), {"root": "0" * 64, "size": draw.choice(sizes)})
+    session.execute(
+        text("UPDATE audit_head SET root = :root WHERE size = :size"), {"root": "0" * 64, "size": draw.choice(sizes)}
+    )
     return {Damage.HEAD_CHANGED}
 
 

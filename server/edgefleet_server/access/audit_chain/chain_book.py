@@ -174,7 +174,9 @@ class AuditChain:
             broken = self._lost_head(session, end)  # a round is over: what was broken before is not any more
             store.put_check(session, OwnCheck(0, GENESIS, check.whole_at if broken else now, broken))
         if broken:
-            raise BrokenTrailError(f"entry {broken} of the audit trail is not what the newest head says", next_step=_VERIFY)
+            raise BrokenTrailError(
+                f"entry {broken} of the audit trail is not what the newest head says", next_step=_VERIFY
+            )
 
     def _lost_head(self, session: Session, end: Tail) -> int:
         """Return the first entry that a head covers and that is gone or another one, 0 when there is none."""
@@ -213,4 +215,3 @@ def lines(chain: AuditChain, after: int, limit: int) -> Iterator[ChainedEntry]:
             return
         yield from found
         after, limit = found[-1].n, limit - len(found)
-

@@ -35,9 +35,7 @@ def build_chain_router(chain: AuditChain) -> APIRouter:
         """Return how long the audit trail is, its newest head, and whether it holds as far as the server has read it again."""
         return AuditChainOut.of(chain.state())
 
-    @router.get(
-        "/audit/entries", operation_id="get_audit_entries", response_class=StreamingResponse, responses=_LINES
-    )
+    @router.get("/audit/entries", operation_id="get_audit_entries", response_class=StreamingResponse, responses=_LINES)
     def get_audit_entries(
         _caller: Auditor,
         after: Annotated[int, Query(ge=0, le=_MOST)] = 0,

@@ -121,7 +121,9 @@ def add_head(session: Session, made: AuditHeadRow) -> None:
 def nodes(session: Session, level: int, first: int, count: int) -> list[bytes]:
     """Return kept subtrees of a level, from a place on."""
     row = AuditNodeRow
-    wanted = select(col(row.hash)).where(col(row.level) == level, col(row.place) >= first, col(row.place) < first + count)
+    wanted = select(col(row.hash)).where(
+        col(row.level) == level, col(row.place) >= first, col(row.place) < first + count
+    )
     return [bytes.fromhex(found) for found in session.scalars(wanted.order_by(col(row.place)))]
 
 

@@ -30,8 +30,10 @@ class KeptTree:
         level, is_grown = STEP, False
         while until >> level:
             have, want = store.count_nodes(self._session, level), until >> level
-            want = min(want, have + max(1, most >> STEP)) if level == STEP else min(
-                want, store.count_nodes(self._session, level - STEP) >> STEP
+            want = (
+                min(want, have + max(1, most >> STEP))
+                if level == STEP
+                else min(want, store.count_nodes(self._session, level - STEP) >> STEP)
             )
             if want > have:
                 store.add_nodes(self._session, level, have, [self._above(level, place) for place in range(have, want)])
@@ -64,7 +66,9 @@ class KeptTree:
     def _leaves(self, begin: int, count: int) -> list[bytes]:
         found = store.hashes(self._session, begin, begin + count)
         if len(found) != count:
-            raise ValueError(f"of the entries {begin + 1} to {begin + count} of the audit trail only {len(found)} are there")
+            raise ValueError(
+                f"of the entries {begin + 1} to {begin + count} of the audit trail only {len(found)} are there"
+            )
         return found
 
 

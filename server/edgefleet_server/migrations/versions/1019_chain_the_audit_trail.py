@@ -83,7 +83,9 @@ def _chain_rows(connection: sa.Connection) -> tuple[int, bytes]:
     """Chain the rows that are there, in the order of their ids; return the last place and hash."""
     n, last, after = 0, GENESIS, -1
     row = _ROWS.c
-    chain = sa.update(_ROWS).where(row.id == sa.bindparam("row")).values(n=sa.bindparam("place"), hash=sa.bindparam("own"))
+    chain = (
+        sa.update(_ROWS).where(row.id == sa.bindparam("row")).values(n=sa.bindparam("place"), hash=sa.bindparam("own"))
+    )
     while True:
         wanted = sa.select(_ROWS).where(row.id > after).order_by(row.id).limit(_PIECE)
         found = connection.execute(wanted).mappings().all()
