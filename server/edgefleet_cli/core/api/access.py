@@ -3,6 +3,18 @@
 from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset
 
 
+class AuditHead(Struct, frozen=True):
+    at: str = ""
+    chain: str = ""
+    root: str = ""
+    size: int = 0
+
+
+class AuditChain(Struct, frozen=True):
+    entries: int = 0
+    head: AuditHead | None = None
+
+
 class Audit(Struct, frozen=True):
     action: str = ""
     actor: str = ""
@@ -13,17 +25,6 @@ class Audit(Struct, frozen=True):
     object: str = ""
     request_id: str = ""
     status: int = 0
-
-
-class AuditChain(Struct, frozen=True):
-    entries: int = 0
-
-
-class AuditHead(Struct, frozen=True):
-    at: str = ""
-    chain: str = ""
-    root: str = ""
-    size: int = 0
 
 
 class LoginLink(Struct, frozen=True):
