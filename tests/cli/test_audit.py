@@ -60,7 +60,7 @@ def spoiled(house: ApiHouse) -> Iterator[ApiHouse]:
     yield house
     with house.parts.db.session() as session:
         session.execute(text("DELETE FROM audit"))
-        names = ", ".join(rows[0])
+        names = ", ".join(rows[0].keys())
         values = ", ".join(f":{name}" for name in rows[0])
         session.execute(text(f"INSERT INTO audit ({names}) VALUES ({values})"), [dict(row) for row in rows])
         session.execute(text("UPDATE audit_head SET root = :root"), {"root": root})

@@ -128,9 +128,9 @@ def test_heads_and_proofs_are_those_of_the_whole_tree(any_house: ApiHouse) -> No
             leaf = leaf_hash(bytes.fromhex(proof.entry.hash))
             assert is_included(leaf, n - 1, size, proof.path, expected[size])
             assert is_consistent(300, expected[300], size, expected[size], proof.since)
-    for n, size in ((0, None), (551, None), (301, 300), (1, 299)):
+    for n, of in ((0, None), (551, None), (301, 300), (1, 299)):
         with pytest.raises(UnknownEntryError):
-            chain.prove(n, size, None)
+            chain.prove(n, of, None)
     answer = client.get(f"{API}/audit/entries/257/proof", params={"since": 300}).json()
     assert answer["head"] == {"at": newest.at, "chain": newest.chain, "root": newest.root, "size": 550}
     assert answer["path"] == [one.hex() for one in chain.prove(257, None, None).path]

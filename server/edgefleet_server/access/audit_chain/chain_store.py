@@ -88,7 +88,7 @@ def hashes(session: Session, after: int, until: int) -> list[bytes]:
     """Return the hashes of the entries behind one place up to another."""
     number = col(AuditRow.n)
     wanted = select(col(AuditRow.hash)).where(number > after, number <= until).order_by(number)
-    return [bytes.fromhex(found) for found in session.scalars(wanted)]
+    return [bytes.fromhex(found or "") for found in session.scalars(wanted)]
 
 
 def newest_head(session: Session) -> AuditHead | None:
