@@ -31,6 +31,7 @@ EXIT_CODES: dict[type[EdgefleetError], int] = {
     errors.AgentNotRunningError: 5,
     errors.UnknownModelError: 5,
     errors.NoPreviousVersionError: 5,
+    errors.PreviousWithdrawnError: 5,
     errors.AlreadyEnrolledError: 6,
     errors.AgentRunningError: 6,
     errors.IdentityBusyError: 6,

@@ -199,6 +199,8 @@ class Daemon:
         self._loop.count_stops()
         self._reports.boot()
         desired = self._known_desired()
+        if desired is not None:
+            self._runner.know_withdrawn(desired)
         self._runner.recover()
         if desired is not None:
             self._follow(desired)
@@ -446,7 +448,7 @@ class Daemon:
             "workers": self._serving.pids(),
             "disk_error": self._runner.trouble,
             "candidates": self._candidates.pids(),
-            "models": model_rows(state.models, self._runner.modes()),
+            "models": model_rows(state.models, self._runner.modes(), self._runner.withdrawn),
         }
         write_status(self._paths.status, status)
 

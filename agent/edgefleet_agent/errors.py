@@ -146,6 +146,13 @@ class NoPreviousVersionError(EdgefleetError):
     default_next_step = "deploy the version you want: `edgectl deploy MODEL@VERSION --to id=DEVICE`"
 
 
+class PreviousWithdrawnError(EdgefleetError):
+    """The previous version was withdrawn, and what serves was not."""
+
+    code = "rollback.withdrawn"
+    default_next_step = "leave the running version, or deploy one that was not withdrawn: `edgectl deploy MODEL@VERSION --to id=DEVICE`"
+
+
 class PreviousDamagedError(EdgefleetError):
     """The previous bundle is damaged."""
 

@@ -141,6 +141,7 @@ class EventKind(StrEnum):
     DRIFT = "drift"
     DRIFT_OVER = "drift_over"
     DRIFT_BASELINE = "drift_baseline"
+    WITHDRAWN = "withdrawn"
 
 
 class CandidatePhase(StrEnum):

@@ -10,6 +10,7 @@ from edgefleet_agent.install.records import ModelRecord
 from edgefleet_protocol.desired import Ref, TelemetryRequest
 from edgefleet_protocol.ids import ModelName
 from edgefleet_server.fleet.desired.model import ModelChange
+from edgefleet_server.signing.release_numbers import TargetWithdrawal
 from tests.agent.field import Agent, eventually, offer, publish
 from tests.agent.test_going_back import LONG, settled_requests
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
@@ -167,3 +168,28 @@ def test_the_telemetry_wish_is_verified_and_kept(site: Site, agent: Agent) -> No
     assert eventually(lambda: agent.status().get("gen") == gen)
     desired = agent.desired()
     assert (desired.telemetry_profile, desired.telemetry_until_s) == ("live", int(until.timestamp()))
+
+
+def test_a_withdrawn_release_goes_on_marked_also_offline_until_something_better_is_there(
+    site: Site, agent: Agent
+) -> None:
+    with_first(site, agent, "committed")
+    second = release(site, "1.1.0", 2.0)
+    offer(agent, second)
+    agent.wait("committed", "1.1.0")
+    site.house.signing.withdraw_targets(TargetWithdrawal("digits", [second.target], ["1.1.0"]))
+    offer(agent, second)
+    why = f"{second.target} belongs to a release that was withdrawn"
+    assert eventually(lambda: agent.model().get("withdrawn") == why)
+    assert (agent.model()["phase"], agent.model()["serving"]) == ("committed", True)
+    assert eventually(lambda: [one.kind for one in agent.events()].count("withdrawn") == 1)
+    assert eventually(lambda: site.house.fleet.reader.device(agent.id).facts.get("withdrawn") == {"digits": why})
+    assert agent.stop() == 0
+    site.broker.stop()
+    agent.start()
+    assert eventually(lambda: agent.model().get("serving"))
+    shown = agent.command("status").stdout
+    assert "withdrawn: digits/1.1.0/" in shown
+    back = agent.command("rollback")
+    assert back.returncode == 0, back.stderr
+    assert agent.wait("rolled_back", "1.0.0")["withdrawn"] == ""

@@ -58,8 +58,10 @@ def test_the_report_of_a_release_becomes_a_page_here(
     asked = edgectl(*withdraw)
     assert asked.code != 0
     assert "devices that run it go on" in asked.err
+    assert "and every release published before it for good?" in edgectl(*withdraw, "--floor").err
     withdrawn = edgectl(*withdraw, "--yes")
     assert withdrawn.code == 0, withdrawn.err
+    assert edgectl(*withdraw, "--floor", "--yes", "-o", "json").json["also"] == []
     assert "withdrawn: wrong labels" in edgectl("release", "list").out
     assert "wrong labels (" in edgectl("release", "show", "net@1.0.0").out
     refused = edgectl("deploy", "net@1.0.0", "--to", "")

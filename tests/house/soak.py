@@ -90,6 +90,11 @@ SOAKS: dict[str, Soak] = {
         1_000,
         "F14: a hostile document, file of metadata, bundle or source; each there is",
     ),
+    "theft": Soak(
+        "tests.hostile.theft.proofs",
+        100,
+        "an attempt of a thief of the server, the director's, a team's or a root key, or the broker; each there is",
+    ),
     "fuzz": Soak("tests.hostile.device.fuzz", 1_000_000, "F19: a random input to each parser of foreign bytes", 20_000),
     "tuf-conformance": Soak(
         "tests.hostile.device.conformance",

@@ -25,6 +25,7 @@ _REFUSALS: dict[str, type[EdgefleetError]] = {
         errors.WhichModelError,
         errors.NoPreviousVersionError,
         errors.PreviousDamagedError,
+        errors.PreviousWithdrawnError,
     )
 }
 

@@ -33,6 +33,8 @@ def status_text(status: dict[str, Any]) -> str:
         what = f"{model['model']}@{parts[1]}" if len(parts) > 1 else f"{model['model']}, nothing yet"
         serving = "serving" if model["serving"] else "not serving"
         lines.append(cut(f"model    {what}  {model['phase']}  slot {model['slot'] or '-'}  {serving}"))
+        if model.get("withdrawn"):
+            lines.append(cut(f"         withdrawn: {model['withdrawn']}"))
         if model["error_code"]:
             lines.append(cut(f"         {model['error_code']}: {model['reason']}"))
         lines += [cut(f"         {line}") for line in _labels(status.get("feedback", {}).get(model["model"]))]

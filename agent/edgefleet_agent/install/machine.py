@@ -9,12 +9,13 @@ Source: ADR 0004; docs/explanation/on-the-device.md.
 5. The same digest is not tried again after a fault of its own (any but `TRANSIENT`, which counts too from the `MAX_BAD_TRIALS`th trial
    on, and any fault at all of a version that had been switched to) until a higher gen or another attempt asks for it.
    Nor does a device go from a proven version to one that is not: what a rollback left behind is no rollback target itself.
+   Nor to a withdrawn release, as long as anything else verifies (`is_barred`, ADR 0117).
 6. An install that is no longer wanted, or held, ends at once (`Withdraw`), and the phase tells of what serves: proven, on trial with
    the figures it had, or nothing. That is no failure and nothing is quarantined.
 7. Every count that bounds a loop is in the record and raised before the act it counts.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -134,6 +135,11 @@ ON_TRIAL = frozenset({Phase.GOLDEN, Phase.WARMING, Phase.SWITCHING})
 
 WITHDRAWN_CODE = "install.withdrawn"
 TARGET_UNKNOWN_CODE = "install.target_unknown"
+RELEASE_WITHDRAWN_CODE = "install.release_withdrawn"
+LEFT_SIGNED_CODES = frozenset({TARGET_UNKNOWN_CODE, RELEASE_WITHDRAWN_CODE, "install.security_floor"})
+"""Why a document may not name a release any more that was signed once."""
+RESTARTS_CODES = frozenset({"trial.restarts", "serving.restarts"})
+"""Verdicts on a version that was only started often. Whoever holds the plug can bring that about: it says nothing against the version."""
 RETRY_DELAYS_S = (30.0, 120.0, 600.0, 3_600.0)
 
 
@@ -459,4 +465,16 @@ def is_withdrawn(record: ModelRecord, refusal: Refusal) -> bool:
     """Return whether a refused release is what serves already, and only left the signed repository: it goes on, which is no failure."""
     if record.phase is not Phase.COMMITTED or record.active is None:
         return False
-    return record.active.sha256 == refusal.sha256 and refusal.code == TARGET_UNKNOWN_CODE
+    return record.active.sha256 == refusal.sha256 and refusal.code in LEFT_SIGNED_CODES
+
+
+def is_barred(record: ModelRecord, withdrawn: Container[str], code: str) -> bool:
+    """Return whether the rollback target is a withdrawn release and something else is left that verifies. Pure.
+
+    withdrawn: digests. code: why to go back. Something else is left when what serves is not withdrawn itself and did not fail its
+    trial by a fault of its own. A damaged slot is not for this: its bytes verify no more (`Slots.surviving`).
+    """
+    previous, active = record.previous, record.active
+    if previous is None or active is None or previous.sha256 not in withdrawn or active.sha256 in withdrawn:
+        return False
+    return is_proven(record) or code in RESTARTS_CODES

@@ -16,6 +16,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     leaves: sha256 of the leaf index. not_before_s and the deadlines: unix seconds and seconds.
     start_s: when this device may ask for the bundle, unix seconds by its clock, at most start_within_s after it first accepted this
     request (0: at once). download_s counts from there: what is waited is off it already.
+    sec_version: of the release, as TUF names it; 0 for one that was signed without.
     """
 
     model: str
@@ -32,6 +33,23 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     verify_s: int = 1_800
     start_s: int = 0
     start_within_s: int = 0
+    sec_version: int = 0
+
+
+class ShutOut(msgspec.Struct, frozen=True, kw_only=True):
+    """What may not run here of one model: versions that were withdrawn, and all below a security version."""
+
+    sec_floor: int = 0
+    versions: list[str] = []
+
+
+class WithdrawnSlot(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle in a slot of this device that is shut out."""
+
+    model: str
+    target: str
+    sha256: str
+    reason: str
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +94,7 @@ class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
 
     raw_sha256: of the envelope as received, so that the same document is recognised without parsing it. capture_key: 64 hex
     digits of the tenant's public key, "" = nothing is captured. predictions_until_s: until when somebody watches, 0 = nobody does.
+    withdrawn: bundles in slots that are shut out; shut_out: by what, by model, also for a floor that is lost.
     """
 
     v: int = RECORD_VERSION
@@ -95,6 +114,8 @@ class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
     refused_candidates: list[Refusal] = []
     capture_key: str = ""
     prediction_logs: dict[str, LogRules] = {}
+    withdrawn: list[WithdrawnSlot] = []
+    shut_out: dict[str, ShutOut] = {}
 
     def live_until_s(self) -> float:
         """Return until when `live` telemetry is asked for, unix seconds: infinite = for good, 0 = it is not."""

@@ -121,6 +121,14 @@ class Runner:
         """A candidate takes the slot of the rollback target: from now on there is none. Raises OSError."""
         self._book.save(machine.lent(self.records[model]))
 
+    def withdrawn(self, model: str) -> str:
+        """Return why what serves of a model is withdrawn; "" when it is not."""
+        return self._probation.why_withdrawn(model)
+
+    def know_withdrawn(self, desired: DesiredOk) -> None:
+        """Take over what was verified to be withdrawn; before `recover`, so that no start goes back to it unseen."""
+        self._probation.know_withdrawn(desired.withdrawn)
+
     # ---- start
 
     def recover(self) -> None:
@@ -159,6 +167,7 @@ class Runner:
     def apply(self, desired: DesiredOk) -> None:
         """Act on a verified document."""
         self._has_document = True
+        self.know_withdrawn(desired)
         self._wanted = {wanted.model: wanted for wanted in desired.wanted}
         self._refused = {refusal.model: refusal for refusal in desired.refused}
         for model in sorted(self._wanted.keys() | self._refused.keys() | self.records.keys()):

@@ -8,6 +8,7 @@
 import hashlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -56,6 +57,15 @@ class Slots:
             log.warning("slot unreadable", extra={"model": model, "slot": slot, "reason": str(error)})
             return None
         return info
+
+    def filled(self) -> Iterator[tuple[str, SlotInfo]]:
+        """Yield model and contents of every slot that holds a whole bundle. Hashes no file."""
+        if not self._folder.is_dir():
+            return
+        for model in sorted(one.name for one in self._folder.iterdir() if one.is_dir()):
+            for slot in SLOTS:
+                if (info := self.info(model, slot)) is not None:
+                    yield model, info
 
     def rehash(self, model: str, slot: str, sha256: str) -> bool:
         """Say whether the slot's bundle still has this digest. Reads the whole file; False also when it cannot be read."""

@@ -240,7 +240,7 @@ class Reports:
             refused_gen=self._refused.gen,
             refused_code=self._refused.code,
             refused_reason=self._refused.reason[:MAX_REASON_CHARS],
-            facts={**facts, "probation": probation} if probation else dict(facts),
+            facts={**facts, **_more_facts(runner, probation)},
             seen=self._seen,
         )
 
@@ -268,6 +268,12 @@ class Reports:
     def _next(self, kind: str) -> int:
         self._seqs[kind] += 1
         return self._seqs[kind]
+
+
+def _more_facts(runner: Runner, probation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said of models only where there is something to say."""
+    withdrawn = {model: why[:MAX_REASON_CHARS] for model in runner.records if (why := runner.withdrawn(model))}
+    return {**({"probation": probation} if probation else {}), **({"withdrawn": withdrawn} if withdrawn else {})}
 
 
 def _model_state(record: ModelRecord, runner: Runner, serving: Supervisor) -> ModelState:

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,19 @@ def identity_fields(identity: Identity) -> dict[str, Any]:
     }
 
 
-def model_rows(models: Iterable[ModelState], modes: Mapping[str, StrEnum]) -> list[dict[str, Any]]:
-    """Return each model's report by the names of its fields, since on the wire structs are positional; and how it does."""
+def model_rows(
+    models: Iterable[ModelState], modes: Mapping[str, StrEnum], withdrawn: Callable[[str], str]
+) -> list[dict[str, Any]]:
+    """Return each model's report by the names of its fields, since on the wire structs are positional; and how it does.
+
+    withdrawn: returns why what serves of a model is withdrawn, "" when it is not.
+    """
     return [
         {name: _plain(getattr(model, name)) for name in model.__struct_fields__}
-        | {"mode": modes[model.model].value if model.model in modes else "none"}
+        | {
+            "mode": modes[model.model].value if model.model in modes else "none",
+            "withdrawn": withdrawn(model.model),
+        }
         for model in models
     ]
 

@@ -28,6 +28,7 @@ from edgefleet_agent.verifier.channel import Channel, ChannelClosedError
 from edgefleet_agent.verifier.documents import Documents
 from edgefleet_agent.verifier.errors import ChildError, SlotWriteError, TransportError, class_of, code_of
 from edgefleet_agent.verifier.metadata_fetcher import MetadataFetcher
+from edgefleet_agent.verifier.withdrawals import rules_of
 from edgefleet_protocol.envelope import MAX_ENVELOPE_BYTES
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.messages import ErrorClass
@@ -97,9 +98,9 @@ class Child:
 
     def _fetch(self, packet: Fetch, fetcher: Fetcher) -> None:
         model = packet.wanted.model
-        sec_floor = self._documents.floor_file.floor.sec.get(model, 0)
+        rules = rules_of(self._documents.floor_file.floor, model)
         try:
-            self._channel.send(fetcher.run(packet, sec_floor))
+            self._channel.send(fetcher.run(packet, rules))
         except EdgefleetError as error:
             self._channel.send(FetchFailed(model, code_of(error), error.message, class_of(error).value))
         except OSError as error:

@@ -8,7 +8,7 @@
 import logging
 
 from edgefleet_agent.clock import SystemClock
-from edgefleet_agent.install.records import SlotInfo, Wanted
+from edgefleet_agent.install.records import ShutOut, SlotInfo, Wanted
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.install.verifier_protocol import Blocks, Fetch, Fetched, FetchProgress, NeedBlocks, Relink, Task
 from edgefleet_agent.verifier.block_scheduler import BlockScheduler, RoundTrip
@@ -26,6 +26,7 @@ from edgefleet_agent.verifier.errors import (
 )
 from edgefleet_agent.verifier.metadata_fetcher import MetadataFetcher
 from edgefleet_agent.verifier.slot_writer import SlotWriter
+from edgefleet_agent.verifier.withdrawals import refuse_shut_out
 from edgefleet_protocol.blocks import (
     LEAF_HASH_BYTES,
     BlockData,
@@ -56,7 +57,7 @@ class Fetcher:
         self._source = source
         self._task = task
         self._slots = slots
-        self._sec_floor = 0
+        self._rules = ShutOut()
         self._clock = SystemClock()
         self._received = 0
         self._refetched = 0
@@ -65,13 +66,14 @@ class Fetcher:
         self._line: RoundTrip | None = None
         """What block data took so far; None before the first."""
 
-    def run(self, fetch: Fetch, sec_floor: int) -> Fetched:
-        """Return what is in the slot now. sec_floor: least security version of the model's bundles on this device.
+    def run(self, fetch: Fetch, rules: ShutOut) -> Fetched:
+        """Return what is in the slot now. rules: what this device shuts out of the model, also where its bytes are here already.
 
         Raises ChildError, BundleError, ManifestError; blocks on network and disk.
         """
-        self._sec_floor, self._received, self._refetched = sec_floor, 0, 0
+        self._rules, self._received, self._refetched = rules, 0, 0
         wanted = fetch.wanted
+        refuse_shut_out(ShutOut(versions=rules.versions), wanted.target, 0)
         try:
             folder = self._slots.prepare(wanted.model, fetch.slot)
         except OSError as error:
@@ -79,6 +81,7 @@ class Fetcher:
         writer = SlotWriter(folder, wanted.sha256, wanted.length)
         info = writer.existing()
         if info is not None:
+            refuse_shut_out(rules, wanted.target, max(info.sec_version, wanted.sec_version))
             return Fetched(wanted.model, info)
         index = self._index(wanted)
         try:
@@ -217,10 +220,8 @@ class Fetcher:
             raise ManifestMismatchError(
                 f"the bundle says it is {manifest.model}/{manifest.version}/{manifest.profile}, its signed path is {wanted.target}"
             )
-        if manifest.sec_version < self._sec_floor:
-            raise SecurityFloorError(
-                f"security version {manifest.sec_version} of {wanted.target} is below this device's floor {self._sec_floor}"
-            )
+        sec_version = max(manifest.sec_version, wanted.sec_version)
+        refuse_shut_out(self._rules, wanted.target, sec_version)
         return SlotInfo(
             model=model,
             version=version,
@@ -229,7 +230,7 @@ class Fetcher:
             sha256=wanted.sha256,
             length=wanted.length,
             runtime=manifest.runtime,
-            sec_version=manifest.sec_version,
+            sec_version=sec_version,
             latency_p95_ms=manifest.declared.latency_p95_ms or 0.0,
             peak_memory_bytes=manifest.declared.peak_memory_bytes or 0,
         )

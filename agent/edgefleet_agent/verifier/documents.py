@@ -18,11 +18,13 @@ from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.identity.store import ROOT_FILE
 from edgefleet_agent.install.desired_diff import spread
 from edgefleet_agent.install.records import CandidateRequest, DesiredOk, HoldOk, LogRules, Refusal, TaskRequest, Wanted
+from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.install.verifier_protocol import Task
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.verifier.errors import HoldReplayError, TargetMismatchError, TransportError, code_of
 from edgefleet_agent.verifier.floor import Floor, FloorFile, trusted_now, with_time, with_versions
 from edgefleet_agent.verifier.repository import MetaSource, Repository, decode_head
+from edgefleet_agent.verifier.withdrawals import Withdrawals, remembered
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import (
     DESIRED_TYPE,
@@ -125,10 +127,14 @@ class Documents:
         self.gen = document.gen
         now = trusted_now(self._floor, self._system)
         check_desired(document, device=self._task.device, floor_gen=self._floor.gen, now=now)
-        accepted = spread(_accepted(document, raw, repository), self._last(), int(self._system.timestamp()))
+        withdrawals = Withdrawals(repository, self._floor, document.sec_floor)
+        accepted = spread(
+            _accepted(document, raw, repository, withdrawals), self._last(), int(self._system.timestamp())
+        )
+        withdrawn = withdrawals.in_slots(Slots(self._paths.models))
+        accepted = msgspec.structs.replace(accepted, withdrawn=withdrawn, shut_out=withdrawals.all())
         floor = with_versions(floor, repository.versions(), {})  # the delegated roles are loaded by now
-        sec = {m: max(v, floor.sec.get(m, 0)) for m, v in document.sec_floor.items()}
-        return accepted, msgspec.structs.replace(floor, gen=document.gen, sec={**floor.sec, **sec})
+        return accepted, msgspec.structs.replace(remembered(floor, accepted.shut_out), gen=document.gen)
 
     def _check_hold(self, raw: bytes, repository: Repository) -> tuple[HoldOk, Floor]:
         floor = self._raised(repository)
@@ -150,7 +156,7 @@ class Documents:
         return accepted, msgspec.structs.replace(floor, hold_seq=hold.seq)
 
 
-def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredOk:
+def _accepted(document: Desired, raw: bytes, repository: Repository, withdrawals: Withdrawals) -> DesiredOk:
     wanted: list[Wanted] = []
     idle: list[str] = []
     refused: list[Refusal] = []
@@ -161,7 +167,7 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
             idle.append(parse_model_name(name))
         else:
             try:
-                wanted.append(_wanted(name, model.active, document.gen, repository))
+                wanted.append(_wanted(name, model.active, document.gen, repository, withdrawals))
             except TransportError:
                 raise
             except EdgefleetError as error:
@@ -169,7 +175,7 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
         if model.candidate is None or model.mode is None or (model.active is None and model.mode != "measure"):
             continue
         try:
-            candidates.append(_candidate(name, model, model.candidate, document.gen, repository))
+            candidates.append(_candidate(name, model, model.candidate, document.gen, repository, withdrawals))
         except TransportError:
             raise
         except EdgefleetError as error:  # alone: what is active does not depend on a candidate
@@ -203,10 +209,12 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
     )
 
 
-def _candidate(name: str, model: ModelDesired, ref: Ref, gen: int, repository: Repository) -> CandidateRequest:
+def _candidate(
+    name: str, model: ModelDesired, ref: Ref, gen: int, repository: Repository, withdrawals: Withdrawals
+) -> CandidateRequest:
     if not 0 <= model.share_pct <= 100:
         raise BadMessageError(f"the document gives the candidate of {name} a share of {model.share_pct} %")
-    wanted = _wanted(name, ref, gen, repository)
+    wanted = _wanted(name, ref, gen, repository, withdrawals)
     return CandidateRequest(wanted=wanted, mode=str(model.mode), share_pct=model.share_pct, salt=model.salt)
 
 
@@ -218,14 +226,15 @@ def _refusal(name: str, ref: Ref, error: EdgefleetError) -> Refusal:
     return Refusal(model=name, target=ref.target, sha256=ref.sha256, code=code_of(error), reason=error.message)
 
 
-def _wanted(name: str, ref: Ref, gen: int, repository: Repository) -> Wanted:
+def _wanted(name: str, ref: Ref, gen: int, repository: Repository, withdrawals: Withdrawals) -> Wanted:
     model_name = parse_model_name(name)
     if parse_target_path(ref.target)[0] != model_name:
         raise TargetMismatchError(f"the document wants {ref.target} for model {model_name}")
     parse_sha256(ref.sha256)
     if ref.length < 1:
         raise TargetMismatchError(f"the document gives {ref.target} a length of {ref.length}")
-    leaves = repository.target(ref)
+    leaves, sec_version = repository.target(ref)
+    withdrawals.check(ref.target, sec_version)
     return Wanted(
         model=model_name,
         target=ref.target,
@@ -240,6 +249,7 @@ def _wanted(name: str, ref: Ref, gen: int, repository: Repository) -> Wanted:
         apply_s=ref.deadlines.apply_s,
         verify_s=ref.deadlines.verify_s,
         start_within_s=ref.start_within_s if ref.start_within_s is not msgspec.UNSET else 0,
+        sec_version=sec_version,
     )
 
 

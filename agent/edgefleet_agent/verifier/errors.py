@@ -1,5 +1,6 @@
 """Why the child refuses or gives up. Each has its own code, which is what the server and people see."""
 
+from edgefleet_agent.install.machine import RELEASE_WITHDRAWN_CODE
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import OLD_HOLD_CODE, ErrorClass, Seen
 
@@ -100,6 +101,14 @@ class SecurityFloorError(ChildError):
 
     code = "install.security_floor"
     error_class = ErrorClass.SIGNATURE
+
+
+class ReleaseWithdrawnError(ChildError):
+    """The release was withdrawn: whoever signs for its model said so, and this device remembers it."""
+
+    code = RELEASE_WITHDRAWN_CODE
+    error_class = ErrorClass.SIGNATURE
+    default_next_step = "deploy a release that was not withdrawn; this one never comes back, publish it under a new version"
 
 
 class HoldReplayError(ChildError):

@@ -6,7 +6,7 @@ ngclient's cache is not enough: it is renamed without fsync, and with a torn one
 2. Versions never go down, except for roles whose keys the root has changed (recovery from fast-forward, TUF specification 5.3.11).
 3. Trusted time = max(system clock, persisted, build). Only a clock at most one year ahead of it is persisted.
 4. Both copies lost, torn or missing: the floor starts again at the last accepted document (`desired.ok`), and the loss is reported
-   as `trust.floor_lost`.
+   as `trust.floor_lost`. What it shut out is in that document's record too, so a lost floor brings no withdrawn release back.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,10 @@ COPIES = ("floor.a", "floor.b")
 
 
 class Floor(msgspec.Struct, frozen=True, kw_only=True):
-    """What was accepted. versions: by TUF role. keys: key ids of the top roles, joined. sec: security version per model."""
+    """What was accepted. versions: by TUF role. keys: key ids of the top roles, joined.
+
+    sec: least security version per model. withdrawn: versions that were withdrawn, per model.
+    """
 
     v: int = 1
     serial: int = 0
@@ -38,6 +41,7 @@ class Floor(msgspec.Struct, frozen=True, kw_only=True):
     hold_seq: int = 0
     sec: dict[str, int] = {}
     trusted_s: int = 0
+    withdrawn: dict[str, list[str]] = {}
 
 
 class FloorFile:
@@ -69,16 +73,19 @@ class FloorFile:
         if found:
             return max(found, key=lambda floor: floor.serial)
         accepted = self._last_accepted()
-        self.lost = torn > 0 or accepted > 0
-        return Floor(gen=accepted)
+        self.lost = torn > 0 or accepted is not None
+        if accepted is None:
+            return Floor()
+        sec = {model: rules.sec_floor for model, rules in accepted.shut_out.items()}
+        withdrawn = {model: rules.versions for model, rules in accepted.shut_out.items()}
+        return Floor(gen=accepted.gen, sec=sec, withdrawn=withdrawn)
 
-    def _last_accepted(self) -> int:
-        """Return the gen of the last accepted document, 0 when there is none that can be read."""
+    def _last_accepted(self) -> DesiredOk | None:
+        """Return the last accepted document, None when there is none that can be read."""
         try:
-            accepted = read_record(DesiredOk, StatePaths(self._folder).desired_ok)
+            return read_record(DesiredOk, StatePaths(self._folder).desired_ok)
         except StateFileError:
-            return 0
-        return 0 if accepted is None else accepted.gen
+            return None
 
 
 def trusted_now(floor: Floor, system: datetime) -> datetime:

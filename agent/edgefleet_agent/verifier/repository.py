@@ -12,8 +12,9 @@
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import (  # type: ignore[attr-defined]  # documented there, but not in __all__
     Metadata,
@@ -25,6 +26,7 @@ from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
+from edgefleet_agent.install.records import ShutOut
 from edgefleet_agent.verifier.errors import (
     ChildError,
     MetadataError,
@@ -32,9 +34,10 @@ from edgefleet_agent.verifier.errors import (
     TargetUnknownError,
     TransportError,
 )
-from edgefleet_protocol.desired import Ref
+from edgefleet_protocol.desired import MAX_INT, Ref
 from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
+from edgefleet_protocol.ids import parse_version
 from edgefleet_protocol.messages import MAX_SEEN_ROLES, RepoHead, Seen, decode
 from edgefleet_protocol.verify import PublicKey
 
@@ -45,6 +48,8 @@ SNAPSHOT_SUFFIX = ".snapshot.json"
 ROLLBACK = "tuf.rollback"
 ROLES_MISSING = "tuf.roles_missing"
 GENERAL = "tuf.repository"
+BAD_CUSTOM = "tuf.bad_custom"
+MODEL_PREFIX = "m."
 _TOP_ROLES = ("root", "timestamp", "snapshot", "targets")
 MetaSource = Callable[[str, int], bytes | None]
 """(name, max bytes) → the file, None when the server has no such file. Raises ChildError."""
@@ -125,8 +130,8 @@ class Repository:
             PublicKey(key.keyid, key.keytype, key.scheme, str(key.keyval["public"])) for key in keys
         ], role.threshold
 
-    def target(self, ref: Ref) -> str:
-        """Return the sha256 of the leaf index of `ref`, after comparing it with the signed target of its path.
+    def target(self, ref: Ref) -> tuple[str, int]:
+        """Return the sha256 of the leaf index and the security version of `ref`, after comparing it with the signed target of its path.
 
         Raises TargetUnknownError, TargetMismatchError, MetadataError, TransportError.
         """
@@ -139,7 +144,36 @@ class Repository:
                 f"{ref.target}: the desired document says {ref.length} bytes, sha256 {ref.sha256[:12]}…; the repository"
                 f" says {found.length} bytes, sha256 {str(found.hashes.get('sha256'))[:12]}…"
             )
-        return _leaves_of(found, ref.target)
+        return _leaves_of(found, ref.target), _sec_version_of(found)
+
+    def sec_version(self, path: str) -> int:
+        """Return the security version of a target; 0 when it is not named or has none. Raises MetadataError, TransportError."""
+        with self._errors():
+            found = self._updater.get_targetinfo(path)
+        return 0 if found is None else _sec_version_of(found)
+
+    def latest_s(self) -> int:
+        """Return the last moment at which what was signed in good order may have been signed, unix seconds."""
+        timestamp = self._updater._trusted_set.timestamp
+        return int(timestamp.expires.timestamp())
+
+    def shut_out(self, model: str) -> ShutOut:
+        """Return what the role of a model shuts out of it, nothing when there is no such role. Raises MetadataError, TransportError."""
+        with self._errors():
+            self._updater.get_targetinfo(f"{model}/-/-.bundle")  # loads the roles on the way; no bundle has this name
+        trusted, role = self._updater._trusted_set, f"{MODEL_PREFIX}{model}"
+        custom = trusted[role].unrecognized_fields.get("custom") if role in trusted else None
+        if custom is None:
+            return ShutOut()
+        try:
+            found = msgspec.convert(custom, _RoleCustom)
+            for version in found.withdrawn:
+                parse_version(version)
+        except (msgspec.ValidationError, EdgefleetError) as error:
+            raise MetadataError(f"the role {role} says what is shut out in no known form: {error}", code=BAD_CUSTOM) from error
+        if found.sec_floor > self.latest_s():
+            raise MetadataError(f"sec_floor {found.sec_floor} of {role} is a moment that has not come yet", code=BAD_CUSTOM)
+        return ShutOut(sec_floor=found.sec_floor, versions=found.withdrawn)
 
     def versions(self) -> dict[str, int]:
         """Return the versions of all metadata loaded, and those the snapshot vouches for."""
@@ -211,6 +245,19 @@ def _named_by(snapshot: bytes) -> set[str]:
     except tuf_errors.RepositoryError:
         return set()
     return {name.removesuffix(".json") for name in signed.meta}
+
+
+class _RoleCustom(msgspec.Struct, frozen=True):
+    """`custom` of a model's role. What else is in it is not for this agent."""
+
+    sec_floor: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)] = 0
+    withdrawn: list[str] = []
+
+
+def _sec_version_of(target: TargetFile) -> int:
+    """Return the security version in a target's `custom`; 0 for none, and for what is none."""
+    found = (target.custom or {}).get("sec_version", 0)
+    return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= MAX_INT else 0
 
 
 def _leaves_of(target: TargetFile, path: str) -> str:

@@ -10,6 +10,7 @@ import typer
 from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.options import Format
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.core.transport.request import NOTHING, part
 from edgefleet_cli.release.render import PERFORMANCE, RELEASES, show_performance, show_release
 from edgefleet_cli.render.format import text
@@ -114,13 +115,20 @@ def withdraw(
     ctx: typer.Context,
     ref: Ref,
     reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why; shown wherever the release is.")],
+    floor: Annotated[
+        bool, typer.Option("--floor", help="And everything older: devices refuse all that was published before it.")
+    ] = False,
 ) -> None:
     """Withdraw a release: nobody can deploy it any more. Its open rollouts end; devices that run it keep it. This cannot be undone."""
     session = Session.of(ctx)
-    session.confirm(f"Withdraw {ref} for good? Open rollouts of it end, and devices that run it go on.")
-    body = api.release.RetireIn(reason=reason)
-    release = session.api.post(f"/releases/{part(ref)}:withdraw", body, api.release.Release)
+    which = f"{ref} and every release published before it" if floor else ref
+    session.confirm(f"Withdraw {which} for good? Open rollouts of it end, and devices that run it go on.")
+    body = api.release.RetireIn(reason=reason, older=floor)
+    found = session.api.post(f"/releases/{part(ref)}:withdraw", body, api.release.WithdrawnRelease)
+    release = Reply(found.raw, api.release.Release)
     session.out.one(release, RELEASES, lambda entry: show_release(session.out, entry))
+    if found.value.also:
+        session.out.note(f"withdrawn with it: {', '.join(found.value.also)}")
     session.out.note(f"who runs it: `edgectl release devices {ref}`; roll it back there: `edgectl undo {ref}`")
 
 

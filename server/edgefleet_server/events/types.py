@@ -53,7 +53,7 @@ DEVICE: Final = (
     "enrolled", "revoked", "cut_off", "profile_set", "identity_renewed", "desired", "task_asked", "phase", "crash", "rollback",
     "refused", "boot", "golden_mismatch", "quarantined", "outbox_dropped", "task", "candidate", "pending", "approved", "rejected",
     "limited", "suspect", "suspicion_cleared", "drift", "drift_over", "drift_baseline",
-    "prediction_gap", "prediction_conflict",
+    "withdrawn", "prediction_gap", "prediction_conflict",
 )  # fmt: skip
 """What else happens to a device, by the kind of the event."""
 SERVER: Final = ("restored", "restore_suspected", "revocation_failed", "revocation_in_force", "subject_erased")

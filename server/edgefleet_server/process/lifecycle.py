@@ -422,6 +422,7 @@ def build_engine(parts: Parts) -> EngineThread:
             ("prune alerts", lambda now: (parts.alerts.prune(), parts.alarm.engine.prune(now))),
             ("read the audit trail again", lambda _now: parts.access.chain.read_again()),
             ("prune kept answers", lambda _now: parts.access.repeats.prune()),
+            ("sign what was withdrawn", lambda _now: parts.retirement.sign_earlier()),
             ("remove bytes of deleted releases", lambda _now: parts.registry.withdrawals.drop_left()),
         ),
     )

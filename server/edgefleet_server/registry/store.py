@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import delete, exists, func, select, tuple_, update
 from sqlmodel import Session, col
 
 from edgefleet_protocol.digest import Sha256
@@ -129,6 +129,14 @@ def published_order(session: Session, model: str, versions: Collection[str]) -> 
     query = select(col(ReleaseRow.version), col(ReleaseRow.id))
     of_it = (col(ReleaseRow.model) == model, col(ReleaseRow.version).in_(versions))
     return {str(version): int(place) for version, place in session.execute(query.where(*of_it))}
+
+
+def signed_versions(session: Session, model: str) -> list[tuple[str, datetime, datetime | None]]:
+    """Return version, publication and withdrawal of each release of a model that has a signed bundle, in the order of publication."""
+    has_bundle = exists().where(col(BundleRow.release_id) == col(ReleaseRow.id))
+    query = select(col(ReleaseRow.version), col(ReleaseRow.created_at), col(ReleaseRow.withdrawn_at))
+    found = session.execute(query.where(col(ReleaseRow.model) == model, has_bundle).order_by(col(ReleaseRow.id)))
+    return [(str(version), made_at, withdrawn_at) for version, made_at, withdrawn_at in found]
 
 
 def withdrawn_reasons(session: Session) -> dict[str, str]:

@@ -11,13 +11,15 @@ it, `rollout.retirement` decides, which sees the whole server.
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
-from edgefleet_protocol.ids import ModelName, ReleaseRef
+from edgefleet_protocol.ids import ModelName, ReleaseRef, Version
 from edgefleet_server.db.database import Database
 from edgefleet_server.registry import store
 from edgefleet_server.registry.blobs import BlobStore
@@ -42,6 +44,15 @@ class Jobs(Protocol):
     def jobs_of(self, refs: Sequence[ReleaseRef]) -> Mapping[ReleaseRef, list[JobView]]:
         """Return the jobs of releases, in the order in which they were queued."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class SignedVersion:
+    """A release with a signed bundle: when it was published, and when it was withdrawn (None: it was not)."""
+
+    ref: ReleaseRef
+    made_at: datetime
+    withdrawn_at: datetime | None
 
 
 class WithdrawalBook:
@@ -75,6 +86,14 @@ class WithdrawalBook:
         """Return the digests of all bundles of a model's withdrawn releases."""
         with self._db.read() as session:
             return frozenset(store.withdrawn_digests(session, model))
+
+    def signed_versions(self, model: ModelName) -> list[SignedVersion]:
+        """Return the releases of a model that have a signed bundle, in the order of publication."""
+        with self._db.read() as session:
+            return [
+                SignedVersion(ReleaseRef(model, Version(version)), made_at, withdrawn_at)
+                for version, made_at, withdrawn_at in store.signed_versions(session, model)
+            ]
 
     def reasons(self) -> dict[str, str]:
         """Return why releases were withdrawn, by release."""

@@ -16,7 +16,7 @@ from edgefleet_server.rollout.commands.retry import Choice
 from edgefleet_server.rollout.commands.undo import UndoView
 from edgefleet_server.rollout.lint.preview import PlanView
 from edgefleet_server.rollout.retirement import ReleaseRetirement
-from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetireIn, RetryIn, SkipIn, SpecIn, UndoIn
+from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetireIn, RetryIn, SkipIn, SpecIn, UndoIn, WithdrawnReleaseOut
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.status.decision_views import DecisionView
 from edgefleet_server.rollout.status.devices import RolloutDevice
@@ -48,10 +48,14 @@ def build_retirement_router(retirement: ReleaseRetirement, registry: RegistrySer
     router = APIRouter(tags=["registry"], route_class=ListRoute)
 
     @router.post("/releases/{ref}:withdraw", operation_id="withdraw_release")
-    def withdraw_release(ref: str, command: RetireIn, dry_run: DryRun, caller: Operator) -> ReleaseOut:
+    def withdraw_release(ref: str, command: RetireIn, dry_run: DryRun, caller: Operator) -> WithdrawnReleaseOut:
         """Let nobody deploy a release any more, with a reason. Its open rollouts end; devices that run it go on. It cannot be undone."""
         with acting(db, dry_run=dry_run):
-            return ReleaseOut.of(retirement.withdraw(registry.resolve(ref), caller.name, command.reason))
+            first, *others = retirement.withdraw(
+                registry.resolve(ref), caller.name, command.reason, older=command.older
+            )
+            shown = ReleaseOut.of(first).model_dump()
+            return WithdrawnReleaseOut.model_validate({**shown, "also": [str(one.ref) for one in others]})
 
     @router.delete("/releases/{ref}", operation_id="delete_release", status_code=204, response_class=Response)
     def delete_release(

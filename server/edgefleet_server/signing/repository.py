@@ -12,6 +12,9 @@ Rules:
 - A changed role, the snapshot that names it and the timestamp that names that snapshot are one transaction.
 - A target path that is signed never changes its bytes, but for the newest head of the audit trail. One that was removed is not signed
   again: the registry sees to that.
+- A release's security version is when its first bundle was signed, unix seconds: it rises, also after an old backup was restored. Older
+  bundles have none, until a floor is first set for their model (ADR 0117).
+- `custom` of a model's role says what was withdrawn: `withdrawn`, versions, and `sec_floor`. Neither ever shrinks.
 - A role whose last target was removed stays, since clients refuse a snapshot that names fewer roles. It is marked as emptied here:
   without the mark it is one that devices knew before this server was restored.
 - Source: TUF specification 1.0.31, sections 4 and 5.
@@ -37,7 +40,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # documented there
 from tuf.api.serialization.json import JSONSerializer
 
 from edgefleet_protocol.digest import sha256_hex
-from edgefleet_server.signing import store
+from edgefleet_server.signing import release_numbers, store
 from edgefleet_server.signing.errors import KeysMissingError, RepositoryMissingError, TargetExistsError
 from edgefleet_server.signing.fast_forward_recovery import (
     ResignPlan,
@@ -46,6 +49,7 @@ from edgefleet_server.signing.fast_forward_recovery import (
     next_version,
     resign_plan,
 )
+from edgefleet_server.signing.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.trust import MODEL_PREFIX
 from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET
 
@@ -132,9 +136,9 @@ class TufRepository:
                 f"{path} is signed already with sha256 {known.hashes.get('sha256')}; it is never replaced",
                 next_step="publish the new bytes under a new version",
             )
-        model_role.targets[path] = TargetFile(
-            length, {"sha256": sha256}, path, unrecognized_fields={"custom": dict(custom)}
-        )
+        sec_version = release_numbers.of_new(model_role, path, now)
+        whole = {**custom, **({release_numbers.FIELD: sec_version} if sec_version else {})}
+        model_role.targets[path] = TargetFile(length, {"sha256": sha256}, path, unrecognized_fields={"custom": whole})
         changed[role] = model_role
         self._publish(session, changed, now)
         return True
@@ -185,6 +189,24 @@ class TufRepository:
             HEAD_TARGET: TargetFile(len(head), {"sha256": digest}, HEAD_TARGET, unrecognized_fields=custom)
         }
         self._publish(session, {**changed, AUDIT_ROLE: signed}, now)
+        return True
+
+    def release_numbers(self, session: Session, model: str, made: Mapping[str, datetime]) -> dict[str, int]:
+        """Return the security version of each release of a model that is signed or in `made`, which says when each was published."""
+        return release_numbers.of_all(self._load(session, f"{MODEL_PREFIX}{model}"), made)
+
+    def withdraw_targets(self, session: Session, withdrawal: TargetWithdrawal, now: datetime) -> bool:
+        """Sign a model's role without these bundles, and say in it what was withdrawn; return False when it says so already."""
+        store.take_turn(session)
+        role = f"{MODEL_PREFIX}{withdrawal.model}"
+        if store.latest(session, role) is None:
+            return False  # nothing of this model was ever signed here
+        signed = self._load(session, role)
+        if not release_numbers.withdraw(signed, withdrawal, now):
+            return False
+        if not signed.targets:
+            signed.unrecognized_fields[EMPTIED] = True
+        self._publish(session, {role: signed}, now)
         return True
 
     def resigning(self, session: Session, seen: VersionsSeen, now: datetime) -> ResignPlan | None:

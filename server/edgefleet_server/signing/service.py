@@ -45,6 +45,7 @@ from edgefleet_server.signing.fast_forward_recovery import (
     role_changes,
 )
 from edgefleet_server.signing.file_signer import FileSigner, write_private
+from edgefleet_server.signing.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.repository import TufRepository
 from edgefleet_server.signing.trust import (
     MODEL_PREFIX,
@@ -152,6 +153,16 @@ class SigningService:
         """Let TUF name a head of the audit trail, over `size` entries; return False when it does already. Raises KeysMissingError."""
         with self._db.session() as session:
             return self._repository.publish_audit_head(session, head, size, self._clock.now())
+
+    def release_numbers(self, model: str, made: Mapping[str, datetime]) -> Mapping[str, int]:
+        """Return the security versions of a model's releases. made: when each was published, for those that were signed without one."""
+        with self._db.read() as session:
+            return self._repository.release_numbers(session, model, made)
+
+    def withdraw_targets(self, withdrawal: TargetWithdrawal) -> bool:
+        """Let TUF name these bundles no more and say what was withdrawn; False when it says so already. Holds the turn to sign."""
+        with self._db.session() as session:
+            return self._repository.withdraw_targets(session, withdrawal, self._clock.now())
 
     def is_outrun(self, seen: VersionsSeen) -> bool:
         """Return whether this is more of the repository than is here. Writes nothing, reads one file."""

@@ -53,6 +53,7 @@ class Forge:
     """Roles, keys and files. `files`: what is served, by name; `blobs`: bundles and leaf indices, by digest."""
 
     def __init__(self) -> None:
+        self.target_roles: tuple[str, ...] = TARGET_ROLES
         self.until = dt.datetime.now(dt.UTC).replace(microsecond=0) + LIFE
         self.stranger = signer()
         self.keys: dict[str, list[CryptoSigner]] = {"root": [signer(), signer()], "director": [signer()]}
@@ -105,14 +106,14 @@ class Forge:
         """Sign what changed with the next version, then snapshot and timestamp; all roles the first time."""
         for role in changed:
             self.roles[role].version += 1
-        for role in changed or TARGET_ROLES:
+        for role in changed or self.target_roles:
             self.serve(role)
         self.snap()
 
     def snap(self) -> None:
         """Sign the next snapshot and timestamp for the roles as they are."""
         version = self.roles["snapshot"].version + 1 if "snapshot" in self.roles else 1
-        meta = {f"{role}.json": MetaFile(self.roles[role].version) for role in TARGET_ROLES}
+        meta = {f"{role}.json": MetaFile(self.roles[role].version) for role in self.target_roles}
         self.roles["snapshot"] = Snapshot(version=version, expires=self.until, meta=meta)
         self.serve("snapshot")
         self.stamp()

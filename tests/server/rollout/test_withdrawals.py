@@ -1,5 +1,8 @@
 """A release is withdrawn while it is rolled out, waits, or is what devices would go back to; one that was deployed is not deleted."""
 
+import json
+from typing import Any
+
 import pytest
 
 from edgefleet_protocol.ids import ReleaseRef
@@ -8,6 +11,7 @@ from edgefleet_server.registry.errors import ReleaseInUseError, ReleaseWithdrawn
 from edgefleet_server.rollout.commands.retry import Choice
 from edgefleet_server.rollout.errors import NothingToUndoError
 from edgefleet_server.rollout.retirement import ReleaseRetirement
+from edgefleet_server.signing import store as signing_store
 from tests.server.rollout.fleet_sim import MODEL, World, stages
 
 WHY = "it was trained on the wrong labels"
@@ -105,3 +109,49 @@ def test_what_was_deployed_is_not_deleted(any_world: World) -> None:
     with pytest.raises(ReleaseInUseError, match="1 rollout named it"):
         retirement(world).delete(NEW, "ann", "")
     assert world.house.registry.release(OLD).bundles
+
+
+def role_custom(world: World) -> dict[str, Any]:
+    """Return what the model's role says besides its targets."""
+    with world.house.db.read() as session:
+        found = signing_store.latest(session, f"m.{MODEL}")
+    assert found is not None
+    signed = json.loads(found[1])["signed"]
+    return {**signed.get("custom", {}), "targets": sorted({path.split("/")[1] for path in signed["targets"]})}
+
+
+def test_a_withdrawal_is_signed_for_the_model_and_shuts_out_nothing_else(any_world: World) -> None:
+    world = any_world
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        world.release(version)
+    (only,) = retirement(world).withdraw(NEW, "ann", WHY)
+    assert only.ref == NEW
+    assert role_custom(world) == {"withdrawn": ["1.1.0"], "targets": ["1.0.0", "1.2.0"]}
+    assert [one.ref for one in retirement(world).withdraw(NEW, "bob", "again")] == [NEW]
+    assert world.house.registry.release(NEW).withdrawn.by == "ann"
+
+
+def test_everything_older_goes_with_it_and_what_is_newer_stays(any_world: World) -> None:
+    world = any_world
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        world.release(version)
+    both = retirement(world).withdraw(NEW, "ann", WHY, older=True)
+    assert [one.ref for one in both] == [NEW, OLD]
+    assert both[1].withdrawn is not None
+    assert both[1].withdrawn.reason == f"older than {NEW}, which was withdrawn: {WHY}"
+    said = role_custom(world)
+    assert (said["withdrawn"], said["targets"]) == (["1.0.0", "1.1.0"], ["1.2.0"])
+    numbers = world.house.signing.release_numbers(MODEL, {})
+    assert 0 < said["sec_floor"] <= numbers["1.2.0"]
+    assert [one.kind for one in world.fleet.feed.page(limit=500)[0]].count("release") == 2
+    world.release("1.3.0")
+    assert world.house.signing.release_numbers(MODEL, {})["1.3.0"] >= said["sec_floor"]
+
+
+def test_what_was_withdrawn_before_is_signed_later(world: World) -> None:
+    world.release("1.0.0")
+    world.release("1.1.0")
+    world.house.registry.withdrawals.withdraw(NEW, "ann", WHY)  # as by a server of before
+    assert retirement(world).sign_earlier() == 1
+    assert role_custom(world)["withdrawn"] == ["1.1.0"]
+    assert retirement(world).sign_earlier() == 0

@@ -55,7 +55,8 @@ def test_client_finds_a_signed_bundle_with_its_custom_fields(house: House, tmp_p
     found = updater.get_targetinfo("digits/1.0.0/p.bundle")
     assert found is not None
     assert (found.length, found.hashes) == (100, {"sha256": SHA})
-    assert found.custom == {"leaves": "b" * 64, "leaf_bytes": 32768}
+    signed_s = int(house.clock.now().timestamp())
+    assert found.custom == {"leaves": "b" * 64, "leaf_bytes": 32768, "sec_version": signed_s}
     assert updater.get_targetinfo("digits/1.0.0/q.bundle") is None
     assert updater.get_targetinfo("other/1.0.0/p.bundle") is None
 

@@ -2,20 +2,26 @@
 
 1. A start is counted on the disk before it happens, so that a version during whose start the device dies is known at the next one.
 2. No network is needed: figures come from the worker, the verdict from the record, the rollback target is on the disk.
-3. A version is judged at each look of the loop while it is new, at each crash always, and before agentd starts it again.
+3. A withdrawn release is no rollback target while anything else verifies (`machine.is_barred`).
+4. A version is judged at each look of the loop while it is new, at each crash always, and before agentd starts it again.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from edgefleet_agent.errors import NoPreviousVersionError, PreviousDamagedError, UnknownModelError
+from edgefleet_agent.errors import (
+    NoPreviousVersionError,
+    PreviousDamagedError,
+    PreviousWithdrawnError,
+    UnknownModelError,
+)
 from edgefleet_agent.install import machine
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.probation import memory_leak, trial
 from edgefleet_agent.install.record_cache import RecordCache
-from edgefleet_agent.install.records import ModelRecord
+from edgefleet_agent.install.records import ModelRecord, Tally, WithdrawnSlot
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.worker.control.protocol import Failed, Golden, Stats
@@ -39,6 +45,8 @@ class ProbationMonitor:
         self._limits = limits
         self._room = room
         self._resident: dict[str, memory_leak.Resident] = {}
+        self._withdrawn: dict[str, str] = {}
+        """Why bundles in slots are withdrawn, by digest: as it was verified last."""
 
     def start(self, record: ModelRecord) -> None:
         """Start what should serve after a start of agentd, or the previous one when the record already speaks against it."""
@@ -50,6 +58,22 @@ class ProbationMonitor:
         if is_counted and self._apply(record, verdict):
             return
         self._serving.serve(record.model, record.active)
+
+    def know_withdrawn(self, found: Sequence[WithdrawnSlot]) -> None:
+        """Take over which bundles in slots are withdrawn, and tell of what serves and was not known to be."""
+        known, self._withdrawn = self._withdrawn, {one.sha256: one.reason for one in found}
+        for model, record in self._book.records.items():
+            reason = self.why_withdrawn(model)
+            if reason and record.active is not None and record.active.sha256 not in known:
+                log.warning("what serves was withdrawn", extra={"model": model, "reason": reason})
+                code = machine.RELEASE_WITHDRAWN_CODE
+                self._book.reporter.event(EventKind.WITHDRAWN, record, code=code, reason=reason)
+
+    def why_withdrawn(self, model: str) -> str:
+        """Return why what serves of a model is withdrawn; "" when it is not."""
+        record = self._book.records.get(model)
+        active = record.active if record is not None else None
+        return self._withdrawn.get(active.sha256, "") if active is not None else ""
 
     def before_start(self, model: str) -> None:
         """Count the start of an active worker. On a disk that cannot be written it is counted in memory: what is whole serves."""
@@ -148,8 +172,8 @@ class ProbationMonitor:
     def go_back(self, model: str, reason: str, withdraw: Callable[[ModelRecord], ModelRecord]) -> ModelRecord:
         """Go back to the previous slot because an operator says so; returns the record after it. Reads a whole bundle.
 
-        withdraw: ends an install that is under way. Raises UnknownModelError, NoPreviousVersionError, PreviousDamagedError; then
-        nothing was changed.
+        withdraw: ends an install that is under way. Raises UnknownModelError, NoPreviousVersionError, PreviousWithdrawnError,
+        PreviousDamagedError; then nothing was changed.
         """
         record = self._book.records.get(model)
         if record is None or record.active is None:
@@ -159,6 +183,10 @@ class ProbationMonitor:
             raise NoPreviousVersionError(
                 f"{model} has no previous version on this device; {record.active.target} serves"
             )
+        active = record.active
+        is_last_resort = active.sha256 in self._withdrawn or not self._slots.rehash(model, active.slot, active.sha256)
+        if previous.sha256 in self._withdrawn and not is_last_resort:
+            raise PreviousWithdrawnError(f"{previous.target} was withdrawn, and {active.target} is whole and was not")
         if not self._slots.rehash(model, previous.slot, previous.sha256):
             raise PreviousDamagedError(f"slot {previous.slot} no longer holds {previous.target} as it was verified")
         if record.phase in machine.INSTALLING:
@@ -172,11 +200,18 @@ class ProbationMonitor:
             return False  # the install under way will replace it
         sound = self._slots.with_sound_previous(record)
         record = record if sound is record else self._book.save(sound)
-        if record.previous is None and (record.phase is not Phase.PROBATION or machine.is_proven(record)):
+        is_barred = machine.is_barred(record, self._withdrawn, code)
+        if (record.previous is None or is_barred) and (
+            record.phase is not Phase.PROBATION or machine.is_proven(record)
+        ):
             if not record.error_code:  # what was reported of another version stays
                 record = msgspec.structs.replace(record, error_class=error_class, error_code=code, reason=reason)
                 self._book.write(record)
             return False
+        if is_barred:  # nothing serves rather than that
+            record = msgspec.structs.replace(record, previous=None, before=Tally())
+        if record.previous is not None and (why := self._withdrawn.get(record.previous.sha256)):
+            reason = f"{reason}; it goes back to a withdrawn release, since nothing else verifies: {why}"
         after = self._book.write(machine.rolled_back(record, error_class, code, reason, now_s=self._book.now_s()))
         self._book.reporter.event(EventKind.ROLLBACK, after, code=code, reason=reason)
         log.warning("rolled back", extra={"model": record.model, "code": code, "reason": reason})

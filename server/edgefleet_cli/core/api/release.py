@@ -181,3 +181,8 @@ class Release(Struct, frozen=True):
 
 class RetireIn(Body, frozen=True, kw_only=True):
     reason: str
+    older: bool | Unset = UNSET
+
+
+class WithdrawnRelease(Struct, frozen=True):
+    also: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ LINES: Final[Mapping[str, str]] = {
         "[ --reference {file.reference}]"
     ),
     "cancel_release": "edgectl release cancel {path.ref}",
-    "withdraw_release": "edgectl release withdraw {path.ref} --reason {body.reason} --yes",
+    "withdraw_release": "edgectl release withdraw {path.ref} --reason {body.reason}[ --floor?{body.older}] --yes",
     "delete_release": "edgectl release delete {path.ref}[ --reason {query.reason}] --yes",
     "create_enrollments": (
         "edgectl device enroll[ --count {body.count}][ --uses {body.uses}][ --ttl {body.ttl_s|seconds}]"

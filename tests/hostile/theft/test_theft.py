@@ -1,0 +1,27 @@
+"""One stolen key brings no unauthorized install: five proofs, a thief each. `./dev soak theft` makes them with real processes."""
+
+import json
+
+import pytest
+
+from tests.hostile.theft.attempts import THIEVES
+from tests.hostile.theft.online_keys import CLOSED_BY, whole_key_folder
+from tests.hostile.theft.proofs import outcome, report
+
+
+@pytest.mark.parametrize("thief", THIEVES)
+def test_a_thief_of_one_thing_installs_nothing_that_nobody_allowed(thief: str) -> None:
+    rows = [outcome(thief, attempt) for attempt in THIEVES[thief]]
+    for row in rows:
+        print(json.dumps(row))
+    found = report(rows, {})["thieves"][thief]
+    print(f"{thief}: {len(rows)} attempts, {found['unauthorized_installs']} unauthorized installs")
+    assert found["unauthorized_installs"] == 0
+    assert [row for row in rows if not row["good"]] == []
+    assert len(found["allowed"]) == (thief in {"server", "director"}), "an older release that nobody withdrew"
+
+
+def test_a_folder_with_all_keys_is_all_that_a_thief_needs() -> None:
+    found = whole_key_folder()
+    print(json.dumps(found))
+    assert (found["answer"], found["closed_by"]) == ("allowed", CLOSED_BY)
