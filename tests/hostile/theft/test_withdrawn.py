@@ -199,6 +199,13 @@ def test_an_operator_does_not_go_back_to_it_while_anything_else_verifies(tmp_pat
     assert played.serving.refs["digits"].slot == "B"
 
 
+def test_from_a_slot_that_rotted_an_operator_goes_back_to_it(tmp_path: Path) -> None:
+    played = Played(tmp_path, "A")
+    played.start()
+    (tmp_path / "digits" / "B" / "bundle").write_bytes(b"rotten!!!")
+    assert played.runner.go_back("digits", "because").active == played.refs["A"]
+
+
 @pytest.mark.parametrize("withdrawn", ["AB", "B"])
 def test_from_a_withdrawn_release_an_operator_goes_back(tmp_path: Path, withdrawn: str) -> None:
     played = Played(tmp_path, withdrawn)

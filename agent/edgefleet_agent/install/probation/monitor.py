@@ -191,16 +191,21 @@ class ProbationMonitor:
             raise PreviousDamagedError(f"slot {previous.slot} no longer holds {previous.target} as it was verified")
         if record.phase in machine.INSTALLING:
             record = withdraw(record)
-        self.roll_back(record, ErrorClass.INTERNAL, "operator.rollback", reason)
+        self.roll_back(record, ErrorClass.INTERNAL, "operator.rollback", reason, last_resort=is_last_resort)
         return self._book.records[model]
 
-    def roll_back(self, record: ModelRecord, error_class: ErrorClass, code: str, reason: str) -> bool:
-        """Go back to the previous slot. False when there is nothing better than to go on with what is there. Reads a whole bundle."""
+    def roll_back(
+        self, record: ModelRecord, error_class: ErrorClass, code: str, reason: str, *, last_resort: bool = False
+    ) -> bool:
+        """Go back to the previous slot. False when there is nothing better than to go on with what is there. Reads a whole bundle.
+
+        last_resort: what serves verifies no more, so that even a withdrawn release is better.
+        """
         if record.phase in machine.INSTALLING:
             return False  # the install under way will replace it
         sound = self._slots.with_sound_previous(record)
         record = record if sound is record else self._book.save(sound)
-        is_barred = machine.is_barred(record, self._withdrawn, code)
+        is_barred = not last_resort and machine.is_barred(record, self._withdrawn, code)
         if (record.previous is None or is_barred) and (
             record.phase is not Phase.PROBATION or machine.is_proven(record)
         ):
