@@ -150,7 +150,9 @@ class PreviousWithdrawnError(EdgefleetError):
     """The previous version was withdrawn, and what serves was not."""
 
     code = "rollback.withdrawn"
-    default_next_step = "leave the running version, or deploy one that was not withdrawn: `edgectl deploy MODEL@VERSION --to id=DEVICE`"
+    default_next_step = (
+        "leave the running version, or deploy one that was not withdrawn: `edgectl deploy MODEL@VERSION --to id=DEVICE`"
+    )
 
 
 class PreviousDamagedError(EdgefleetError):

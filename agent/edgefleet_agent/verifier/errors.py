@@ -108,7 +108,9 @@ class ReleaseWithdrawnError(ChildError):
 
     code = RELEASE_WITHDRAWN_CODE
     error_class = ErrorClass.SIGNATURE
-    default_next_step = "deploy a release that was not withdrawn; this one never comes back, publish it under a new version"
+    default_next_step = (
+        "deploy a release that was not withdrawn; this one never comes back, publish it under a new version"
+    )
 
 
 class HoldReplayError(ChildError):

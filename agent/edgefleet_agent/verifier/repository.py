@@ -170,9 +170,13 @@ class Repository:
             for version in found.withdrawn:
                 parse_version(version)
         except (msgspec.ValidationError, EdgefleetError) as error:
-            raise MetadataError(f"the role {role} says what is shut out in no known form: {error}", code=BAD_CUSTOM) from error
+            raise MetadataError(
+                f"the role {role} says what is shut out in no known form: {error}", code=BAD_CUSTOM
+            ) from error
         if found.sec_floor > self.latest_s():
-            raise MetadataError(f"sec_floor {found.sec_floor} of {role} is a moment that has not come yet", code=BAD_CUSTOM)
+            raise MetadataError(
+                f"sec_floor {found.sec_floor} of {role} is a moment that has not come yet", code=BAD_CUSTOM
+            )
         return ShutOut(sec_floor=found.sec_floor, versions=found.withdrawn)
 
     def versions(self) -> dict[str, int]:

@@ -39,9 +39,7 @@ class Withdrawals:
                 raise BadMessageError(f"the document's sec_floor {least} of {model} is a moment that has not come yet")
         names = {*floor.sec, *floor.withdrawn, *asked}
         self._repository = repository
-        self._known = {
-            model: joined(rules_of(floor, model), ShutOut(sec_floor=asked.get(model, 0))) for model in names
-        }
+        self._known = {model: joined(rules_of(floor, model), ShutOut(sec_floor=asked.get(model, 0))) for model in names}
         self._asked_for: dict[str, MetadataError | None] = {}
 
     def of(self, model: str) -> ShutOut:
@@ -52,8 +50,8 @@ class Withdrawals:
                 self._known[model] = joined(self._known.get(model, ShutOut()), self._repository.shut_out(model))
             except MetadataError as error:
                 self._asked_for[model] = error
-        if (error := self._asked_for[model]) is not None:
-            raise error
+        if (refused := self._asked_for[model]) is not None:
+            raise refused
         return self._known.get(model, ShutOut())
 
     def all(self) -> dict[str, ShutOut]:

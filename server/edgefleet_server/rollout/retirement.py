@@ -10,8 +10,6 @@ rollouts, the model, the release, blobs, rollouts, devices.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from sqlmodel import Session
-
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ModelName, ReleaseRef
 from edgefleet_server.conversion.service import ConversionService

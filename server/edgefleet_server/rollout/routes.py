@@ -16,7 +16,16 @@ from edgefleet_server.rollout.commands.retry import Choice
 from edgefleet_server.rollout.commands.undo import UndoView
 from edgefleet_server.rollout.lint.preview import PlanView
 from edgefleet_server.rollout.retirement import ReleaseRetirement
-from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetireIn, RetryIn, SkipIn, SpecIn, UndoIn, WithdrawnReleaseOut
+from edgefleet_server.rollout.schemas import (
+    AnswerIn,
+    CommandIn,
+    RetireIn,
+    RetryIn,
+    SkipIn,
+    SpecIn,
+    UndoIn,
+    WithdrawnReleaseOut,
+)
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.status.decision_views import DecisionView
 from edgefleet_server.rollout.status.devices import RolloutDevice

@@ -38,7 +38,8 @@ def of_new(role: Targets, path: str, now: datetime) -> int:
     siblings = [target for name, target in role.targets.items() if _version(name) == version]
     if siblings:
         return max(_number(target) for target in siblings)
-    return max(int(now.timestamp()), 1 + max(map(_number, role.targets.values()), default=0), _custom(role).get(FLOOR, 0))
+    highest = max(map(_number, role.targets.values()), default=0)
+    return max(int(now.timestamp()), highest + 1, int(_custom(role).get(FLOOR, 0)))
 
 
 def of_all(role: Targets, made: Mapping[str, datetime]) -> dict[str, int]:

@@ -42,11 +42,16 @@ def _foreign(v: Robbed, role: str) -> Ref:
     return ref
 
 
-def same_version(v: Robbed, versions: Sequence[str]) -> None:
-    """Serve the model's role again under the version that the snapshot names, with these withdrawn only, and forget the cached one."""
-    v.forge.roles[MODEL_ROLE].unrecognized_fields["custom"] = {"withdrawn": list(versions), "sec_floor": 0}
-    v.forge.serve(MODEL_ROLE)
-    v.lose("tuf")
+def taken_back(then: Steal) -> Steal:
+    """Serve the model's role again under the version that the snapshot names, with nothing withdrawn, to a device without a cache."""
+
+    def steal(v: Robbed) -> str:
+        v.forge.roles[MODEL_ROLE].unrecognized_fields["custom"] = {"withdrawn": [], "sec_floor": 0}
+        v.forge.serve(MODEL_ROLE)
+        v.lose("tuf")
+        return then(v)
+
+    return steal
 
 
 def old_role(v: Robbed) -> str:
@@ -138,10 +143,8 @@ def _of_team() -> list[Attempt]:
     return [
         Attempt("signs a bundle of its own, for the honest order", lambda v: (evil(v, None), v.order(v.good))[1]),
         Attempt("signs an order with its key", by_team),
-        Attempt(
-            "takes its withdrawal back, for the honest order", lambda v: (same_version(v, ()), v.order(v.good))[1]
-        ),
-        Attempt("takes its withdrawal back, and lets the device fetch again", lambda v: (same_version(v, ()), late(v))[1]),
+        Attempt("takes its withdrawal back, for the honest order", taken_back(lambda v: v.order(v.good))),
+        Attempt("takes its withdrawal back, and lets the device fetch again", taken_back(late)),
         Attempt(
             "signs for another model with its key",
             lambda v: (evil(v, v.forge.keys[OTHER_ROLE]), v.order(v.good))[1],
@@ -172,7 +175,8 @@ def _of_root() -> list[Attempt]:
         Attempt("signs a new root with its key", lambda v: new_root(v, v.forge.keys["root"][:1])),
         Attempt("signs a new root twice with its key", lambda v: new_root(v, v.forge.keys["root"][:1] * 2)),
         Attempt(
-            "signs a new root with its key and a new one", lambda v: new_root(v, [v.forge.keys["root"][0], v.forge.stranger])
+            "signs a new root with its key and a new one",
+            lambda v: new_root(v, [v.forge.keys["root"][0], v.forge.stranger]),
         ),
         Attempt(
             "signs a new root that needs one key only", lambda v: new_root(v, v.forge.keys["root"][:1], threshold=1)

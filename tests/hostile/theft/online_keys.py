@@ -24,10 +24,9 @@ def whole_key_folder() -> Mapping[str, Any]:
     with TemporaryDirectory(prefix="ef-theft-") as name:
         folder = Path(name)
         house = House(f"sqlite:///{folder / 'a.db'}", folder / "server", TurnedClock(SystemClock().now()))
-        try:
-            return {"tried": "signs a bundle and an order", "answer": _steal(house, folder), "closed_by": CLOSED_BY}
-        finally:
-            house.db.close()
+        answer = _steal(house, folder)
+        house.db.engine.dispose()
+        return {"tried": "signs a bundle and an order", "answer": answer, "closed_by": CLOSED_BY}
 
 
 def _steal(house: House, folder: Path) -> str:

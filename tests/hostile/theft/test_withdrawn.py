@@ -96,7 +96,9 @@ def test_nobody_shuts_out_what_is_to_come(device: Robbed) -> None:
     assert device.order(device.good) == NOTHING_NEW, "once the key is another one, all is as it was"
 
 
-@pytest.mark.parametrize("custom", [{"sec_floor": -1}, {"sec_floor": True}, {"withdrawn": "1.2.0"}, {"withdrawn": ["../x"]}, []])
+@pytest.mark.parametrize(
+    "custom", [{"sec_floor": -1}, {"sec_floor": True}, {"withdrawn": "1.2.0"}, {"withdrawn": ["../x"]}, []]
+)
 def test_what_cannot_be_read_shuts_out_all_of_the_model(device: Robbed, custom: Any) -> None:
     device.forge.roles[MODEL_ROLE].unrecognized_fields["custom"] = custom
     device.forge.release(MODEL_ROLE)
@@ -161,12 +163,16 @@ def known(refs: list[SlotRef]) -> DesiredOk:
 @pytest.mark.parametrize(("proven", "phase"), [(True, Phase.COMMITTED), (False, Phase.PROBATION)])
 def test_reboots_do_not_bring_a_withdrawn_release_back(tmp_path: Path, proven: bool, phase: Phase) -> None:
     for _ in range(12):
-        played = Played(tmp_path, "A", proven=proven, phase=phase) if not (tmp_path / "digits").exists() else again(tmp_path)
+        played = (
+            Played(tmp_path, "A", proven=proven, phase=phase) if not (tmp_path / "digits").exists() else again(tmp_path)
+        )
         serves = played.start()
         assert serves is None or serves.slot == "B"
         if serves is not None:
             played.runner.before_start("digits")
-    assert (serves is not None) == proven, "what never proved itself is not started for ever, and nothing serves instead"
+    assert (serves is not None) == proven, (
+        "what never proved itself is not started for ever, and nothing serves instead"
+    )
 
 
 def again(folder: Path) -> Played:
@@ -194,7 +200,9 @@ def test_without_a_withdrawal_reboots_go_back_as_ever(tmp_path: Path) -> None:
 def test_an_operator_does_not_go_back_to_it_while_anything_else_verifies(tmp_path: Path) -> None:
     played = Played(tmp_path, "A")
     played.start()
-    with pytest.raises(PreviousWithdrawnError, match=r"digits/A/p.bundle was withdrawn, and digits/B/p.bundle is whole"):
+    with pytest.raises(
+        PreviousWithdrawnError, match=r"digits/A/p.bundle was withdrawn, and digits/B/p.bundle is whole"
+    ):
         played.runner.go_back("digits", "because")
     assert played.serving.refs["digits"].slot == "B"
 

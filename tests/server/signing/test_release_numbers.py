@@ -60,7 +60,7 @@ def test_a_new_release_is_never_below_the_floor() -> None:
 
 
 def test_releases_without_a_number_get_that_of_their_publication_each_its_own() -> None:
-    made = {version: NOW for version in ("1.0.0", "1.1.0", "1.2.0")}
+    made = dict.fromkeys(("1.0.0", "1.1.0", "1.2.0"), NOW)
     found = release_numbers.of_all(role(("1.2.0", NOW_S + 100)), made)
     assert found == {"1.0.0": NOW_S, "1.1.0": NOW_S + 1, "1.2.0": NOW_S + 100}
 
