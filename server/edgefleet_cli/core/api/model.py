@@ -251,6 +251,7 @@ class ModelAccuracy(Struct, frozen=True):
 
 class SignalDrift(Struct, frozen=True):
     after: tuple[float, ...] = ()
+    also: tuple[str, ...] = ()
     before: tuple[float, ...] = ()
     beyond: float = 0.0
     bins: tuple[str, ...] = ()

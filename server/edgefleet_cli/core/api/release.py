@@ -180,9 +180,25 @@ class Release(Struct, frozen=True):
 
 
 class RetireIn(Body, frozen=True, kw_only=True):
-    reason: str
     older: bool | Unset = UNSET
+    reason: str
 
 
 class WithdrawnRelease(Struct, frozen=True):
+    aliases: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    attempt: int = 1
+    attempts: tuple[ReleaseAttempt, ...] = ()
+    bundles: tuple[Bundle, ...] = ()
+    created_at: str = ""
+    created_by: str = ""
+    jobs: tuple[Job, ...] = ()
+    lineage: dict[str, str] = field(default_factory=dict)
+    model: str = ""
+    profiles_reason: str = ""
+    ref: str = ""
+    refused: tuple[Refused, ...] = ()
+    source_sha256: str = ""
+    state: str = ""
+    version: str = ""
+    withdrawn: Withdrawal | None = None
