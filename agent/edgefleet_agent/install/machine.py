@@ -9,7 +9,7 @@ Source: ADR 0004; docs/explanation/on-the-device.md.
 5. The same digest is not tried again after a fault of its own (any but `TRANSIENT`, which counts too from the `MAX_BAD_TRIALS`th trial
    on, and any fault at all of a version that had been switched to) until a higher gen or another attempt asks for it.
    Nor does a device go from a proven version to one that is not: what a rollback left behind is no rollback target itself.
-   Nor to a withdrawn release, as long as anything else verifies (`is_barred`, ADR 0117).
+   Nor to a withdrawn release, as long as anything else verifies (`is_barred`, ADR 0114).
 6. An install that is no longer wanted, or held, ends at once (`Withdraw`), and the phase tells of what serves: proven, on trial with
    the figures it had, or nothing. That is no failure and nothing is quarantined.
 7. Every count that bounds a loop is in the record and raised before the act it counts.

@@ -1,4 +1,4 @@
-"""What the releases side has withdrawn: `custom` of the role `m.<model>`, together with what this device knew of it before (ADR 0117).
+"""What the releases side has withdrawn: `custom` of the role `m.<model>`, together with what this device knew of it before (ADR 0114).
 
 1. Two rules per model: `withdrawn` names releases by version, and `sec_floor` shuts out all with a lower security version.
 2. The floor is the highest of the signed role's, the document's and this device's own. A version that was withdrawn once stays so here.

@@ -3,7 +3,7 @@
 Thread-safe; calls block. Both are one transaction, and lock in the order of everybody else: the turn to sign, jobs, the making of
 rollouts, the model, the release, blobs, rollouts, devices.
 - Withdrawn: TUF names its bundles no more and says so, signed by who signs releases; its conversions end, and its open rollouts end where
-  they stand. Devices that run it go on. Everything older may go with it: then TUF also says the least security version (ADR 0117).
+  they stand. Devices that run it go on. Everything older may go with it: then TUF also says the least security version (ADR 0114).
 - Deleted: only when no device ever had a document of it and nothing names it. Fails closed: any trace of use is a refusal.
 """
 

@@ -1,4 +1,4 @@
-"""Security versions of releases, and what the role of a model says of withdrawn ones (ADR 0117). No I/O: it changes the given role.
+"""Security versions of releases, and what the role of a model says of withdrawn ones (ADR 0114). No I/O: it changes the given role.
 
 - A release's number is the unix second in which its first bundle was signed, and higher than every number of the model before it.
 - All bundles of a release have the same number. One whose first bundle was signed without a number gets none, until a floor needs it.

@@ -13,7 +13,7 @@ Rules:
 - A target path that is signed never changes its bytes, but for the newest head of the audit trail. One that was removed is not signed
   again: the registry sees to that.
 - A release's security version is when its first bundle was signed, unix seconds: it rises, also after an old backup was restored. Older
-  bundles have none, until a floor is first set for their model (ADR 0117).
+  bundles have none, until a floor is first set for their model (ADR 0114).
 - `custom` of a model's role says what was withdrawn: `withdrawn`, versions, and `sec_floor`. Neither ever shrinks.
 - A role whose last target was removed stays, since clients refuse a snapshot that names fewer roles. It is marked as emptied here:
   without the mark it is one that devices knew before this server was restored.
