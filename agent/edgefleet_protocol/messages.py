@@ -18,7 +18,6 @@ from edgefleet_protocol.short_form import shortened
 
 HELD_CODE: Final = "install.held"
 """The device waits because its document says `hold`."""
-
 OVER_MEMORY_CODE: Final = "trial.over_declared"
 """More memory in the golden test than the bundle declares: of the class MEMORY, but a property of the bundle."""
 

@@ -49,6 +49,7 @@ LISTS: dict[str, tuple[str, ...]] = {
     "predictions list": (),
     "data list": (),
     "audit list": (),
+    "audit heads": (),
     "context list": (),
     "config view": (),
     "events": (),
@@ -118,6 +119,9 @@ EMPTY_TOO: dict[str, tuple[str, ...]] = {
 """Commands of ELSEWHERE that read a server: here they are run where there is nothing."""
 
 ELSEWHERE = {
+    "audit export": "tests/cli/test_audit.py: a file",
+    "audit prove": "tests/cli/test_audit.py: a file",
+    "audit verify": "tests/cli/test_audit.py: what TUF publishes",
     "bundle inspect": "tests/cli/test_bundles_and_keys.py: a file",
     "bundle verify": "tests/cli/test_bundles_and_keys.py: a file",
     "capture-key show": "tests/cli/test_captures.py",
