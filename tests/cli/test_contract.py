@@ -255,6 +255,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     fleet.parts.erasures.erase("ann", [], "ann")
     alarms = alarming(fleet, device)
     assert admin.post(f"/api/v1/contact-points/{alarms['CONTACT']}:test", json={}).status_code == 202
+    assert fleet.parts.access.chain.make_head() is not None
     with served(fleet.house.own_app()) as url:
         made = Served(fleet, url)
         made.names = {
