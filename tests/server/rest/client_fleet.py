@@ -40,6 +40,8 @@ def client_fleet(folder: Path) -> tuple[Fleet, str]:
     good, _ = staged(fleet)
     fleet.parts.predictions.set("digits", "test", ratio=1.0, inputs=False, keep_days=30)
     fleet.parts.alarm.engine.tick()  # its failed updates are alerts
+    fleet.parts.access.record("test", "create_rollout", "/api/v1/rollouts", 201, "r1")
+    fleet.parts.access.chain.make_head()
     fleet.release("seeds@1.0.0", ORT)
     fleet.release("leaves@1.0.0", ORT)
     claim = fleet.parts.fleet.enrolment.create_claims(approval=True, uses=5, created_by="test")[0]

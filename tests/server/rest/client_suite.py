@@ -241,6 +241,19 @@ def logging(call: Caller) -> None:
     assert call("predictions", "stop_prediction_log", "digits")[0] == 204
 
 
+def auditing(call: Caller) -> None:
+    """Look at the chain of the audit trail, prove an entry, read the lines and the file that publishes the head."""
+    status, chain = call("access", "get_audit_chain")
+    assert (status, chain.holds) == (200, True)
+    assert [one.size for one in call("access", "list_audit_heads")[1].items] == [chain.head.size]
+    assert call("access", "get_audit_head", chain.head.size)[1].root == chain.head.root
+    status, proof = call("access", "prove_audit_entry", 1)
+    assert (status, proof.entry.n, proof.head.size) == (200, 1, chain.head.size)
+    status, lines = call("access", "get_audit_entries", limit=1)
+    assert (status, json.loads(lines.payload.read())["hash"]) == (200, proof.entry.hash_)
+    assert call("signing", "get_metadata_file", "timestamp.json")[1].to_dict()["signed"]["_type"] == "timestamp"
+
+
 def labelling(call: Caller) -> None:
     """Ask how often answers are right where nobody has said so, and send labels that nobody can use."""
     status, accuracy = call("telemetry", "get_model_accuracy", "digits")
@@ -347,6 +360,7 @@ def main(url: str, token: str, rollout: str) -> None:
     drifting(call)
     looking_back(call, device)
     logging(call)
+    auditing(call)
     labelling(call)
     keeping(call)
     answers.admitting(call)

@@ -14,13 +14,14 @@ from edgefleet_server.web.pagination import ListOf, paged
 from edgefleet_server.web.sparse_fields import ListRoute
 from edgefleet_terms.audit_chain.hash_chain import ChainedEntry
 
-NDJSON: Final = "application/x-ndjson"
+LINES: Final = "application/octet-stream"
+"""What generated clients take as it is."""
 MOST_ENTRIES: Final = 50_000
 _MOST: Final = 2**62
 _LINES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "one entry a line, as the hash covers it, with its hash",
-        "content": {NDJSON: {"schema": {"type": "string"}}},
+        "content": {LINES: {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 HeadPage = Annotated[PageRequest, paged("-size", "size")]
@@ -42,7 +43,7 @@ def build_chain_router(chain: AuditChain) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MOST_ENTRIES)] = MOST_ENTRIES,
     ) -> StreamingResponse:
         """Return the entries behind number `after` in the order of the chain, one JSON object a line: what a check reads."""
-        return StreamingResponse(_pieces(lines(chain, after, limit)), media_type=NDJSON)
+        return StreamingResponse(_pieces(lines(chain, after, limit)), media_type=LINES)
 
     @router.get("/audit/entries/{n}/proof", operation_id="prove_audit_entry")
     def prove_audit_entry(
