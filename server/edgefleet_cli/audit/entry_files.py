@@ -15,7 +15,7 @@ from edgefleet_terms.audit_chain.hash_chain import BadLineError, ChainedEntry, e
 if TYPE_CHECKING:
     from edgefleet_cli.core.transport.api_client import ApiClient
 
-NDJSON = "application/x-ndjson"
+LINES = "application/octet-stream"
 AT_ONCE = 50_000
 _TAIL_BYTES = 64 * 1024
 _BEGIN = b'{"action":'
@@ -25,7 +25,7 @@ def fetch_entries(api: ApiClient, sink: BinaryIO, after: int, advance: Callable[
     """Write the entries behind a place to a file; return the number of the last one there is. Only whole lines are written."""
     while True:
         count, left = 0, b""
-        for piece in api.download("/audit/entries", NDJSON, after=after, limit=AT_ONCE):
+        for piece in api.download("/audit/entries", LINES, after=after, limit=AT_ONCE):
             end = piece.rfind(b"\n") + 1
             if end:
                 whole = left + piece[:end]

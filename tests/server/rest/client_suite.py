@@ -247,7 +247,7 @@ def auditing(call: Caller) -> None:
     assert (status, chain.holds) == (200, True)
     assert [one.size for one in call("access", "list_audit_heads")[1].items] == [chain.head.size]
     assert call("access", "get_audit_head", chain.head.size)[1].root == chain.head.root
-    status, proof = call("access", "prove_audit_entry", 1)
+    status, proof = call("access", "prove_audit_entry", "1")
     assert (status, proof.entry.n, proof.head.size) == (200, 1, chain.head.size)
     status, lines = call("access", "get_audit_entries", limit=1)
     assert (status, json.loads(lines.payload.read())["hash"]) == (200, proof.entry.hash_)
