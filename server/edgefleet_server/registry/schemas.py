@@ -394,6 +394,12 @@ class ReleaseOut(BaseModel):
         )
 
 
+class WithdrawnReleaseOut(ReleaseOut):
+    """The withdrawn release. also: the older releases that were withdrawn with it, `name@version`."""
+
+    also: list[str] = Field(default_factory=list)
+
+
 class ModelOut(BaseModel):
     """A named line of releases."""
 

@@ -10,7 +10,7 @@ from edgefleet_server.access.dependency import Operator, Publisher, Viewer
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.registry.routes import release_tag
-from edgefleet_server.registry.schemas import ReleaseOut
+from edgefleet_server.registry.schemas import ReleaseOut, WithdrawnReleaseOut
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.commands.retry import Choice
 from edgefleet_server.rollout.commands.undo import UndoView
@@ -24,7 +24,6 @@ from edgefleet_server.rollout.schemas import (
     SkipIn,
     SpecIn,
     UndoIn,
-    WithdrawnReleaseOut,
 )
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.status.decision_views import DecisionView

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema
 
-from edgefleet_server.registry.schemas import ReleaseOut
 from edgefleet_server.rollout.spec.model import Spec
 from edgefleet_server.rollout.spec.parser import Document
 from edgefleet_server.web.strict_types import Flag
@@ -57,12 +56,6 @@ class RetireIn(BaseModel):
 
     reason: str = Field(min_length=1, max_length=500)
     older: Flag = False
-
-
-class WithdrawnReleaseOut(ReleaseOut):
-    """The withdrawn release. also: the older releases that were withdrawn with it, `name@version`."""
-
-    also: list[str] = Field(default_factory=list)
 
 
 class UndoIn(BaseModel):
