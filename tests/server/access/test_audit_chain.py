@@ -154,7 +154,7 @@ def test_entries_are_given_out_as_they_are_hashed(house: ApiHouse) -> None:
     chain = write(house, 30)
     client = house.client(Role.AUDITOR)
     answer = client.get(f"{API}/audit/entries", params={"after": 10, "limit": 15})
-    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    assert answer.headers["content-type"].startswith("application/octet-stream")
     found = [entry_of(line) for line in answer.content.splitlines(keepends=True)]
     assert found == chain.entries(10, 15)
     assert client.get(f"{API}/audit/entries", params={"after": 30}).content == b""
