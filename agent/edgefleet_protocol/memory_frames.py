@@ -7,7 +7,7 @@
    the region follows on the socket (`IN_STREAM`).
 4. An answer lies in the region until the next request, or until the connection ends other than by `CLOSES`: then the worker takes the
    memory out, and the region reads as zeros. It may end `IDLE_S` after the last answer.
-5. One request at a time. Whoever breaks a rule is cut off; there is nothing to negotiate.
+5. One request at a time. A client that breaks a rule is cut off; there is nothing to negotiate.
 """
 
 import struct

@@ -238,7 +238,7 @@ def _lost_by_weights(workshop: JobSteps, subject: Subject, spec: CandidateSpec) 
     """Return the loss that makes it needless to calibrate and make a static candidate of a compiled file; None = try it.
 
     The form with the same int8 weights next to float32 values is made without calibration, once for all of them. Where its first
-    answers lose more than is allowed on all samples, a form that rounds each value besides could hold by chance alone. Whoever
+    answers lose more than is allowed on all samples, a form that rounds each value besides could hold by chance alone. A caller that
     asks for int8 by name, or whose profile or recipe has nothing else, gets each form tried.
     """
     options, profile = subject.options, subject.profile

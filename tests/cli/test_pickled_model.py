@@ -53,7 +53,7 @@ def test_the_next_step_of_a_refused_forest_works(
     assert (ran.code, fleet.asked) == (2, [])
     what, why, cure = ran.told()
     assert what == "my 'forest'.joblib is a pickle, and pickles are not read"
-    assert why == "reading a pickle runs the code of whoever made it"
+    assert why == "reading a pickle runs the code of the person who made it"
     line = re.fullmatch(r"where it was trained, with `pip install skl2onnx`: (python -c .+); then publish (.+)", cure)
     assert line is not None, cure
     assert line[2] == "my 'forest'.onnx"

@@ -139,7 +139,7 @@ RELEASE_WITHDRAWN_CODE = "install.release_withdrawn"
 LEFT_SIGNED_CODES = frozenset({TARGET_UNKNOWN_CODE, RELEASE_WITHDRAWN_CODE, "install.security_floor"})
 """Why a document may not name a release any more that was signed once."""
 RESTARTS_CODES = frozenset({"trial.restarts", "serving.restarts"})
-"""Verdicts on a version that was only started often. Whoever holds the plug can bring that about: it says nothing against the version."""
+"""Verdicts on a version that was only started often. A hand on the plug can bring that about: it says nothing against the version."""
 RETRY_DELAYS_S = (30.0, 120.0, 600.0, 3_600.0)
 
 

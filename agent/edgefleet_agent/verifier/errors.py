@@ -104,7 +104,7 @@ class SecurityFloorError(ChildError):
 
 
 class ReleaseWithdrawnError(ChildError):
-    """The release was withdrawn: whoever signs for its model said so, and this device remembers it."""
+    """The release was withdrawn: the holder of its model's key said so, and this device remembers it."""
 
     code = RELEASE_WITHDRAWN_CODE
     error_class = ErrorClass.SIGNATURE

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_server.access.audit_chain.chain_book import AuditChain
 from edgefleet_server.alerting.active_alerts.engine import AlertEngine
 from edgefleet_server.alerting.active_alerts.rule_settings import RuleBook
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
@@ -49,6 +50,7 @@ class Watched:
     registry: RegistryService
     drift: DriftService
     objectives: ObjectiveBook
+    chain: AuditChain
 
 
 def build_alarm(db: Database, watched: Watched, *, clock: Clock, shared: Clock, settings: ServerSettings) -> Alarm:
@@ -66,6 +68,7 @@ def build_alarm(db: Database, watched: Watched, *, clock: Clock, shared: Clock, 
         series=watched.telemetry.series,
         troubled=watched.fleet.lists.troubled,
         roles=watched.signing.roles,
+        trail=watched.chain.own_check,
         folder=settings.data_dir,
         verdicts=verdicts,
         models=ModelFacts(watched.objectives, watched.telemetry.rollups, clock),

@@ -250,7 +250,7 @@ class CutOff:
             if self._state.in_force or self._is_external or self._clock.monotonic_s() >= until_s:
                 break
             self._stopping.wait(SETTLE_STEP_S)
-        if not self._state.in_force:  # the next round writes it once more, and whoever reads it reads it again
+        if not self._state.in_force:  # the next round writes it once more, and the broker reads it again
             self._is_handed_over = False
         if self._state.problem not in ("", problem):  # once, however often it is tried
             _log.warning("list of revoked certificates not in force", extra={"reason": self._state.problem})

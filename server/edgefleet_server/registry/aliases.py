@@ -1,6 +1,6 @@
 """Aliases: names of releases that move (`digits@prod`). Thread-safe; calls block; every write joins the caller's transaction.
 
-- An alias belongs to a model and points at one of its releases. What was rolled out does not follow when it moves: whoever takes
+- An alias belongs to a model and points at one of its releases. What was rolled out does not follow when it moves: anyone who takes
   `name@alias` looks it up once.
 - An alias of a release that is withdrawn later stays and is refused wherever it is used; none is set to a withdrawn one.
 - No alias is called like a version of its model, and no version like an alias: `name@x` means one thing.

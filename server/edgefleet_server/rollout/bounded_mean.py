@@ -9,7 +9,7 @@
   however often one looks (Ville's inequality). The shares are fixed, so the order of the devices does not matter: a
   device without a value is a factor of its own (`missing`), the worst that there is.
 - The confidence sequence is what the tests do not reject: the least `at` that "below" rejects, the greatest that "above" does.
-- Assumed: values lie in [low, high] (whoever counts clips them, and counts what was clipped), and the conditional mean of
+- Assumed: values lie in [low, high] (the caller that counts clips them, and counts what was clipped), and the conditional mean of
   each, given the devices before, is on the H0 side. No distribution, variance or number of devices is assumed.
 
 Source: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86 (2024), the capital

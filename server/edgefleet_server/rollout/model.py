@@ -416,7 +416,7 @@ def has_written(rollout: str, a: Assignment, digest: str, word: Report | Candida
     """Return whether this rollout wrote the release (`digest`) into the device's present document.
 
     The digest alone does not tell: a deployment or another rollout may have set the same release since. An undo adopts devices
-    without an offer (attempt 0), whoever wrote their documents.
+    without an offer (attempt 0), no matter who wrote their documents.
     """
     return word.wanted_by_server == digest and (word.set_by == rollout or a.attempt == 0)
 

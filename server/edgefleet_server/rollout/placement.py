@@ -56,7 +56,7 @@ def cut_of(size: Size, ranks: Sequence[int], previous: int, total_share: int | N
     """Return the cut of a stage at its opening: devices whose rank is lower belong to it or to a stage before it.
 
     ranks: of every device of the stratum, rising. previous: the highest cut of the stages before, 0 for the first.
-    total_share: see `devices_of`. 100 % gives FULL_CUT, so that whoever joins later belongs to it too.
+    total_share: see `devices_of`. 100 % gives FULL_CUT, so that a device that joins later belongs to it too.
     """
     if size.percent is not None and size.percent >= 100:
         return FULL_CUT

@@ -320,7 +320,7 @@ class RolloutService:
         self._steer(rollout_id, by, "promote", make)
 
     def skip(self, rollout_id: str, caller: Principal, reason: str, stage: str, stratum: str | None) -> None:
-        """Leave a stage out that has not opened; one with an approval only whoever could give it may leave out.
+        """Leave a stage out that has not opened; one with an approval only a person who could give it may leave out.
 
         Raises ReasonNeededError, NotApproverError, IllegalStateError.
         """

@@ -29,7 +29,7 @@ NOTE: Final = """\
 KEYS OF THIS EDGEFLEET SERVER
 
 root.pem is the root of trust of every device that enrols here. It is ONE key with threshold 1, and its passphrase lies
-beside it in root.passphrase. That is fine for a trial and NOT for production: whoever copies this folder can sign
+beside it in root.passphrase. That is fine for a trial and NOT for production: anyone who copies this folder can sign
 anything for your fleet.
 
 Do this now:

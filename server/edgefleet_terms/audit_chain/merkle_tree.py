@@ -1,7 +1,7 @@
 """The Merkle tree over the hashes of entries, as RFC 9162 has it: leaf SHA-256(0x00 ‖ data), node SHA-256(0x01 ‖ left ‖ right).
 
 Leaves count from 0, so entry n is leaf n − 1. A tree of any size splits at the largest power of two below it (§2.1.1). Proofs of
-inclusion are those of §2.1.3, proofs of consistency those of §2.1.4. Whoever makes proofs asks for whole subtrees by level and place:
+inclusion are those of §2.1.3, proofs of consistency those of §2.1.4. The maker of a proof asks for whole subtrees by level and place:
 it decides which of them it keeps.
 """
 

@@ -185,7 +185,8 @@ def test_a_mail_server_that_is_away_gets_the_mail_later_and_once(plain_fleet: Wa
 def test_one_of_several_servers_evaluates_and_one_that_is_late_writes_nothing(fleet: WatchedFleet) -> None:
     parts = fleet.house.parts
     watched = Watched(
-        *(parts.fleet, parts.telemetry, parts.signing, parts.webhooks, parts.registry, parts.drift, parts.objectives)
+        *(parts.fleet, parts.telemetry, parts.signing, parts.webhooks, parts.registry, parts.drift, parts.objectives),
+        parts.access.chain,
     )
     other = build_alarm(parts.db, watched, clock=parts.clock, shared=parts.clock, settings=parts.settings).engine
     device = fleet.device()

@@ -9,8 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import text
 
 from edgefleet_protocol.messages import ErrorClass, Phase
+from edgefleet_server.access.errors import BrokenTrailError
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
 from edgefleet_server.signing.service import DEVICE_CERT_LIFE
 from tests.server.alerting.watched_fleet import WatchedDevice, WatchedFleet
@@ -304,9 +306,37 @@ def test_a_nearly_full_disk_of_the_server_is_an_alert(fleet: WatchedFleet, monke
     is_calm(fleet, "server_disk_full")
 
 
+def test_an_audit_trail_that_does_not_follow_is_an_alert_until_it_does(fleet: WatchedFleet) -> None:
+    parts = fleet.house.parts
+
+    def write(actor: str) -> None:
+        with parts.db.session() as session:
+            session.execute(text("UPDATE audit SET actor = :actor WHERE n = 2"), {"actor": actor})
+
+    for _ in range(3):
+        parts.access.record("test", "create_group", "/api/v1/groups", 201, "r")
+    write("test")
+    parts.access.chain.read_again()
+    fleet.run(minutes=1)
+    is_calm(fleet, "audit_trail_broken")
+
+    write("mallory")
+    with pytest.raises(BrokenTrailError):
+        parts.access.chain.read_again()
+    fleet.run(minutes=1)
+    fires(fleet, "audit_trail_broken", "audit")
+    found = fleet.open()["audit_trail_broken", "audit"]
+    assert found.summary == "entry 2 was changed, removed or added later"
+
+    write("test")
+    parts.access.chain.read_again()
+    fleet.run(minutes=1)
+    is_calm(fleet, "audit_trail_broken")
+
+
 def test_every_rule_has_a_test_that_makes_it_fire_and_one_that_does_not() -> None:
     folders = [Path(__file__).parents[1] / name for name in ("alerting", "objectives")]
-    text = "".join(path.read_text("utf-8") for folder in folders for path in sorted(folder.glob("test_*.py")))
-    fired = {rule for rule in RULES if f'fires(fleet, "{rule}"' in text or f'rule == "{rule}"] == [' in text}
-    calm = {rule for rule in RULES if f'is_calm(fleet, "{rule}")' in text}
+    words = "".join(path.read_text("utf-8") for folder in folders for path in sorted(folder.glob("test_*.py")))
+    fired = {rule for rule in RULES if f'fires(fleet, "{rule}"' in words or f'rule == "{rule}"] == [' in words}
+    calm = {rule for rule in RULES if f'is_calm(fleet, "{rule}")' in words}
     assert (RULES.keys() - fired, RULES.keys() - calm) == (set(), set())

@@ -74,7 +74,7 @@ def parts_of(house: House) -> Parts:
             house.db,
             Watched(
                 *(house.fleet, house.telemetry, house.signing, house.webhooks),
-                *(house.registry, house.drift, objectives),
+                *(house.registry, house.drift, objectives, access.chain),
             ),
             clock=house.clock,
             shared=house.clock,

@@ -39,7 +39,7 @@ def refuse_pickle(source: Path, *, is_allowed: bool = False) -> None:
         file = Path(file.name) if fetched else file
         made = file.with_suffix(".onnx")
         cure = f"where it was trained, with `pip install skl2onnx`: {export_line(file, made)}; then publish {made}"
-    why = "reading a pickle runs the code of whoever made it"
+    why = "reading a pickle runs the code of the person who made it"
     if is_allowed:
         raise UsageError(
             f"{file.name} is a pickle, and this server reads none",

@@ -60,6 +60,11 @@ class AuditChain:
         with self._db.read() as session:
             return ChainState(store.tail(session).n, store.newest_head(session), store.own_check(session))
 
+    def own_check(self) -> OwnCheck:
+        """Return what the server found when it read the trail again."""
+        with self._db.read() as session:
+            return store.own_check(session)
+
     def heads(self, page: PageRequest) -> Page[AuditHead]:
         """Return one page of heads, the newest first as usual."""
         with self._db.read() as session:

@@ -19,6 +19,7 @@ from edgefleet_server.alerting.alert_rules.fleet_facts import (
     KeyFact,
     Look,
     ModelFact,
+    TrailFact,
     UpdateFact,
 )
 from edgefleet_server.alerting.alert_rules.model_rules import taken
@@ -52,14 +53,31 @@ class Role(Protocol):
         ...
 
 
+class OwnCheck(Protocol):
+    """What the server found when it read its audit trail again."""
+
+    @property
+    def broken_n(self) -> int:
+        """The first entry that does not follow the one before it, 0: all that was read holds."""
+        ...
+
+    @property
+    def whole_at(self) -> datetime | None:
+        """When it was last read to its end without a break."""
+        ...
+
+
 @dataclass(frozen=True)
 class Sources:
-    """Where facts come from. troubled: the newest failed updates, at most so many; roles: of signed metadata; folder: on the disk."""
+    """Where facts come from. troubled: the newest failed updates, at most so many; roles: of signed metadata; trail: of the
+    audit trail; folder: on the disk.
+    """
 
     health: DeviceHealthReader
     series: SeriesReader
     troubled: Callable[[int], Sequence[Trouble]]
     roles: Callable[[], Sequence[Role]]
+    trail: Callable[[], OwnCheck]
     folder: Path
     verdicts: DriftVerdicts
     models: ModelFacts
@@ -85,6 +103,7 @@ class FactsLoader:
         source = self._sources
         verdicts, names = source.verdicts.known()
         disk = shutil.disk_usage(source.folder)
+        trail = source.trail()
         return Facts(
             now=now,
             devices=[_device(one, now) for one in source.health.devices()],
@@ -96,6 +115,7 @@ class FactsLoader:
             models=list(models.values()),
             keys=[KeyFact(f"TUF role {one.name}", one.expires, one.resign_at) for one in source.roles()],
             disks=[DiskFact("the data folder", disk.total, disk.free)],
+            trail=TrailFact(trail.broken_n, trail.whole_at),
             drift_words=[
                 DriftWordFact(one.device, one.model, one.signals)
                 for one in source.health.drifts(now - FRESH)

@@ -102,6 +102,14 @@ class DiskFact:
 
 
 @dataclass(frozen=True, slots=True)
+class TrailFact:
+    """The audit trail as the server last read it. broken_n: the first entry that does not follow, 0: all that was read holds."""
+
+    broken_n: int
+    whole_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class DriftWordFact:
     """What a device's own detector says of a model there: the signals that drift."""
 
@@ -186,6 +194,7 @@ class Facts:
     models: Sequence[ModelFact] = ()
     keys: Sequence[KeyFact] = ()
     disks: Sequence[DiskFact] = ()
+    trail: TrailFact | None = None
     drift_words: Sequence[DriftWordFact] = ()
     drift_verdicts: Sequence[DriftVerdict] = ()
     slos: Sequence[SloFact] = ()
@@ -196,7 +205,8 @@ class Facts:
 class Finding:
     """What a rule found of one subject. near: under the limit, but not far enough to end an alert.
 
-    subject: `device:ID`, `site:NAME`, `group:NAME`, `model:NAME@DEVICE`, `model:NAME`, `slo:NAME`, `key:NAME`, `disk:NAME`, `fleet`.
+    subject: `device:ID`, `site:NAME`, `group:NAME`, `model:NAME@DEVICE`, `model:NAME`, `slo:NAME`, `key:NAME`, `disk:NAME`,
+        `audit`, `fleet`.
     group: alerts of one rule and group are one message. devices: those that it is about, for selectors. shown: as people call it.
     """
 

@@ -318,6 +318,22 @@ _ALL: Final = (
         check=server_rules.server_disk_full,
         has_devices=False,
     ),
+    Rule(
+        name="audit_trail_broken",
+        title="Audit trail broken",
+        description="The server read its audit trail again, and an entry does not follow the one before it.",
+        unit="",
+        threshold=0,
+        least=0,
+        most=0,
+        source="One entry is enough.",
+        for_s=0,
+        settle_s=0,
+        severity=Severity.CRITICAL,
+        next_step="`edgectl audit verify`, on another machine, names what was changed; compare with an export of before.",
+        check=server_rules.audit_trail_broken,
+        has_devices=False,
+    ),
 )
 RULES: Final[Mapping[str, Rule]] = {one.name: one for one in _ALL}
 

@@ -1,4 +1,4 @@
-"""Rules about the server itself: what it signed, and its disk. Pure."""
+"""Rules about the server itself: what it signed, its disk, and its audit trail. Pure."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -43,3 +43,19 @@ def server_disk_full(facts: Facts, threshold: float) -> Iterator[Finding]:
             subject=f"disk:{one.name}", shown=f"the server's disk of {one.name}", summary=text, value=percent, limit=threshold,
             group=SERVER, near=percent >= threshold, labels={"disk": one.name}, link="/settings",
         )  # fmt: skip
+
+
+def audit_trail_broken(facts: Facts, threshold: float) -> Iterator[Finding]:
+    """Find that the server's own reading of its audit trail met an entry that does not follow the one before it."""
+    trail = facts.trail
+    if trail is None or not trail.broken_n:
+        return
+    last = (
+        "it has not been read to its end yet"
+        if trail.whole_at is None
+        else f"it was whole on {trail.whole_at:%Y-%m-%d %H:%M} UTC"
+    )
+    yield Finding(
+        subject="audit", shown="the audit trail", summary=f"entry {trail.broken_n} was changed, removed or added later",
+        value=trail.broken_n, limit=threshold, group=SERVER, evidence=[last], link="/audit",
+    )  # fmt: skip

@@ -51,7 +51,7 @@ class Suspicion:
     def clear(self, device_id: str, by: str, reason: str = "") -> bool:
         """Trust a device again, at a person's word; return whether it was suspect. Raises DeviceUnknownError.
 
-        A revoked device can be cleared too: whoever enrols as it again is then not suspect because of it.
+        A revoked device can be cleared too: the one that enrols as it again is then not suspect because of it.
         """
         with self._db.session() as session:
             row = store.known_device(session, device_id, lock=True)

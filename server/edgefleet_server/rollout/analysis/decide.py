@@ -336,7 +336,7 @@ def _words_against(code: str, facts: Facts, log: float, at: float, above: float)
 
 
 def _flaw(facts: Facts) -> str:
-    """Return what contradicts itself in the facts, "" when nothing does. Such facts are a bug of whoever counted."""
+    """Return what contradicts itself in the facts, "" when nothing does. Such facts are a bug of the code that counted."""
     counts = facts.counts
     numbers = (*msgspec.structs.astuple(counts), *facts.failures.values(), facts.soaking)
     gates = (facts.max_failure, facts.promote_below, facts.alpha_abort, facts.alpha_promote)

@@ -246,7 +246,7 @@ def _drift_facts(metric: QualityMetric, known: Sequence[DeviceQuality]) -> Drift
 
 
 def flaw_of(facts: QualityFacts) -> str:
-    """Return what contradicts itself in the facts, "" when nothing does. Such facts are a bug of whoever counted."""
+    """Return what contradicts itself in the facts, "" when nothing does. Such facts are a bug of the code that counted."""
     drift = facts.drift
     counts = (facts.expected, facts.measured, facts.unpaired, facts.own_expected, facts.own_measured)
     checks = [

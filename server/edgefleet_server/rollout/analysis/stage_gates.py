@@ -196,7 +196,7 @@ def asked_back_by_gate(facts: Facts, figures: Figures) -> RollBack | None:
 def held_by_gate(facts: Facts, verdict: Decision) -> Decision:
     """Return an advance that a gate does not let through as a Hold, every other verdict as it is; a low budget stops a stage once.
 
-    A closed `rollout` gate comes first: whoever confirms is asked only when everything else is there.
+    A closed `rollout` gate comes first: a device that confirms is asked only when everything else is there.
     """
     lack = "" if facts.budget is None else facts.budget.lack
     if facts.budget is not None and lack and not facts.budget.is_answered:

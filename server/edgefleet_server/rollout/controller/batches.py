@@ -99,7 +99,7 @@ class Tick:
 def write_claim(row: Rollout, tick: Tick, now: datetime) -> None:
     """Write into a rollout's row what is to come: the lease goes on while portions are left, and ends with the next look's time.
 
-    Until then the look's own time stands there, so whoever takes the rollout over looks at once.
+    Until then the look's own time stands there, so the process that takes the rollout over looks at once.
     """
     row.next_eval_at = tick.now if tick.todo else tick.plan.next_at
     row.lease_until = now + rollouts.LEASE if tick.todo else None

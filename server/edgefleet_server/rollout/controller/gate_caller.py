@@ -52,7 +52,7 @@ class GateCaller:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop; what is being asked just now is asked again by whoever runs next."""
+        """Stop; what is being asked just now is asked again by the process that runs next."""
         self._stopping.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._thread.ident is not None:

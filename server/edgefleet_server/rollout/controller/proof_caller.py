@@ -78,7 +78,7 @@ class ProofCaller:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop; what is being checked just now is checked again by whoever runs next."""
+        """Stop; what is being checked just now is checked again by the process that runs next."""
         self._stopping.set()
         self._prover.stop()
         if self._thread.ident is not None:

@@ -150,7 +150,7 @@ class RolloutGateCall(SQLModel, table=True):
 class RolloutConfirmation(SQLModel, table=True):
     """A question whether failures are confirmed. `body`: an encoded `Confirmation` without its proof.
 
-    `proof`: an encoded `Proof`, written by whoever made it, at any time; `lease_until` keeps others from making it at the same time.
+    `proof`: an encoded `Proof`, written by the one that made it, at any time; `lease_until` keeps others from making it at the same time.
     """
 
     __tablename__ = "rollout_confirmation"
