@@ -15,11 +15,15 @@ Rules:
 - A release's security version is when its first bundle was signed, unix seconds: it rises, also after an old backup was restored. Older
   bundles have none, until a floor is first set for their model (ADR 0114).
 - `custom` of a model's role says what was withdrawn: `withdrawn`, versions, and `sec_floor`. Neither ever shrinks.
+- A head of the audit trail alone is not announced to devices, which have no use for it: its timestamp names the one that they know
+  (`ANNOUNCED`). It goes out with the next other change, or when that one has passed half of its life. Until then the snapshot that it
+  names is kept.
 - A role whose last target was removed stays, since clients refuse a snapshot that names fewer roles. It is marked as emptied here:
   without the mark it is one that devices knew before this server was restored.
 - Source: TUF specification 1.0.31, sections 4 and 5.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
@@ -64,6 +68,8 @@ LIFE: Final[Mapping[str, timedelta]] = {
 }
 KEPT_FOR: Final = timedelta(days=1)
 EMPTIED: Final = "x-edgefleet-emptied"
+ANNOUNCED: Final = "x-edgefleet-announced"
+"""Field of a timestamp that is not announced: version of the one that is."""
 
 _NOT_TARGETS: Final = frozenset({"root", "snapshot", "timestamp"})
 _SERIALIZER = JSONSerializer(compact=True)
@@ -188,8 +194,19 @@ class TufRepository:
         signed.targets = {
             HEAD_TARGET: TargetFile(len(head), {"sha256": digest}, HEAD_TARGET, unrecognized_fields=custom)
         }
-        self._publish(session, {**changed, AUDIT_ROLE: signed}, now)
+        is_news = bool(changed)
+        self._publish(session, {**changed, AUDIT_ROLE: signed}, now, announce=is_news)
         return True
+
+    def announced_timestamp(self, session: Session) -> store.Timed | None:
+        """Return the timestamp that devices are sent, None before there is one. Reads one or two small files."""
+        newest = store.latest(session, "timestamp")
+        if newest is None:
+            return None
+        version = json.loads(newest[1])["signed"].get(
+            ANNOUNCED, newest[0]
+        )  # our own file; python-tuf takes ten times as long
+        return store.timed(session, "timestamp", version) or store.timed(session, "timestamp", newest[0])
 
     def release_numbers(self, session: Session, model: str, made: Mapping[str, datetime]) -> dict[str, int]:
         """Return the security version of each release of a model that is signed or in `made`, which says when each was published."""
@@ -264,32 +281,62 @@ class TufRepository:
         return bool(due) or force_timestamp
 
     def due(self, session: Session, now: datetime) -> set[str]:
-        """Return the roles, root apart, that have passed half of their life. Reads no file."""
+        """Return the roles, root apart, that have passed half of their life. Reads the timestamp alone."""
         return {name for name, at in self.resign_times(session).items() if at <= now}
 
     def resign_times(self, session: Session) -> dict[str, datetime]:
-        """Return when each role, root apart, has passed half of its life and is signed again. Reads no file."""
-        made = store.newest_made(session)
-        return {name: made_at + _life_of(name) / 2 for name, made_at in made if name != "root"}
+        """Return when each role, root apart, has passed half of its life and is signed again. Reads the timestamp alone.
+
+        The timestamp's life is that of the one that devices know.
+        """
+        made = dict(store.newest_made(session))
+        announced = self.announced_timestamp(session)
+        if announced is not None:
+            made["timestamp"] = announced.made_at
+        return {name: made_at + _life_of(name) / 2 for name, made_at in made.items() if name != "root"}
 
     def root_expires(self, session: Session) -> datetime:
         """Return when the newest root expires (aware UTC)."""
         expires: datetime = self._load_any(session, "root").signed.expires
         return expires
 
-    def _publish(self, session: Session, changed: Mapping[str, Targets], now: datetime, *, above: int = 0) -> None:
+    def _publish(
+        self,
+        session: Session,
+        changed: Mapping[str, Targets],
+        now: datetime,
+        *,
+        above: int = 0,
+        announce: bool = True,
+    ) -> None:
         found = store.latest(session, "snapshot")
         snapshot = Snapshot(version=1) if found is None else Metadata[Snapshot].from_bytes(found[1]).signed
         for name, signed in changed.items():
             self._sign(session, name, signed, now, above)
+            store.prune(session, name, below=signed.version, older_than=now - KEPT_FOR)
             snapshot.meta[f"{name}.json"] = MetaFile(signed.version)
         data = self._sign(session, "snapshot", snapshot, now, above)
-        self._sign_timestamp(session, MetaFile(snapshot.version, len(data), {"sha256": sha256_hex(data)}), now, above)
+        named = MetaFile(snapshot.version, len(data), {"sha256": sha256_hex(data)})
+        known = None if announce else self.announced_timestamp(session)
+        self._sign_timestamp(session, named, now, above, known)
 
-    def _sign_timestamp(self, session: Session, snapshot_meta: MetaFile, now: datetime, above: int = 0) -> None:
+    def _sign_timestamp(
+        self,
+        session: Session,
+        snapshot_meta: MetaFile,
+        now: datetime,
+        above: int = 0,
+        known: store.Timed | None = None,
+    ) -> None:
+        """Sign the next timestamp. known: what devices go on with, where this one is not announced; all that it names stays."""
         found = store.latest(session, "timestamp")
-        last = 1 if found is None else found[0]
-        self._sign(session, "timestamp", Timestamp(version=last, snapshot_meta=snapshot_meta), now, above)
+        signed = Timestamp(version=1 if found is None else found[0], snapshot_meta=snapshot_meta)
+        if known is not None:
+            signed.unrecognized_fields[ANNOUNCED] = known.version
+        self._sign(session, "timestamp", signed, now, above)
+        if known is None:
+            for name, version in (("snapshot", snapshot_meta.version), ("timestamp", signed.version)):
+                store.prune(session, name, below=version, older_than=now - KEPT_FOR)
 
     def _sign(
         self, session: Session, name: str, signed: Targets | Snapshot | Timestamp, now: datetime, above: int
@@ -301,7 +348,6 @@ class TufRepository:
         metadata.sign(self._signers.signer("releases" if name.startswith("m.") else name))
         data = metadata.to_bytes(_SERIALIZER)
         store.put(session, name, signed.version, data, now)
-        store.prune(session, name, below=signed.version, older_than=now - KEPT_FOR)
         return data
 
     def _load(self, session: Session, name: str) -> Targets:

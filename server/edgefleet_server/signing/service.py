@@ -268,15 +268,15 @@ class SigningService:
         return sha256_hex(self.root_chain()[-1])
 
     def repo_head(self) -> bytes:
-        """Return the message for `repo/head`: newest root version and the timestamp file."""
+        """Return the message for `repo/head`: newest root version, and the timestamp file that devices are to know."""
         with self._db.read() as session:
             root = store.latest(session, "root")
-            timestamp = store.latest(session, "timestamp")
+            timestamp = self._repository.announced_timestamp(session)
         if root is None or timestamp is None:
             raise RepositoryMissingError(
                 "the database holds no TUF metadata", next_step="run `edgectl server init` for this data folder"
             )
-        return encode(RepoHead(root_version=root[0], timestamp=timestamp[1]))
+        return encode(RepoHead(root_version=root[0], timestamp=timestamp.data))
 
     # -- director ----------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Every function works inside the caller's session and never commits.
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import and_, case, delete, func, or_, select, tuple_, update
 from sqlmodel import Session, col
@@ -15,6 +16,14 @@ from edgefleet_server.signing.trust import CertificatesView, StoredFile
 
 CANARY = "canary"
 """Kind of certificates that are only there to be refused."""
+
+
+class Timed(NamedTuple):
+    """One file of a role, and when it was made (aware UTC)."""
+
+    version: int
+    data: bytes
+    made_at: datetime
 
 
 def take_turn(session: Session) -> None:
@@ -41,6 +50,12 @@ def version_of(session: Session, name: str, version: int) -> bytes | None:
     """Return the bytes of one version of role `name`."""
     row = session.get(SigningMetadata, (name, version))
     return None if row is None else bytes(row.data)
+
+
+def timed(session: Session, name: str, version: int) -> Timed | None:
+    """Return one version of role `name` with the time when it was made."""
+    row = session.get(SigningMetadata, (name, version))
+    return None if row is None else Timed(row.version, bytes(row.data), row.created_at)
 
 
 def all_versions(session: Session, name: str) -> Sequence[tuple[int, bytes]]:

@@ -15,6 +15,7 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.db.database import Database
 from edgefleet_server.signing.errors import KeysExistError, KeysMissingError, TargetExistsError
 from edgefleet_server.signing.service import SigningService
+from edgefleet_terms.audit_chain.audit_head import HEAD_TARGET
 from tests.server.fleet.house import House, TurnedClock
 
 SHA = Sha256("a" * 64)
@@ -26,9 +27,12 @@ class ServiceFetcher(FetcherInterface):
     def __init__(self, signing: SigningService) -> None:
         self.signing = signing
         self.sent = 0
+        self.timestamp: bytes | None = None
+        """Given out instead of the newest, as a device does with the one that it was sent."""
 
     def _fetch(self, url: str) -> Iterator[bytes]:
-        data = self.signing.metadata_file(url.rsplit("/", 1)[1])
+        name = url.rsplit("/", 1)[1]
+        data = (self.timestamp if name == "timestamp.json" else None) or self.signing.metadata_file(name)
         if data is None:
             raise DownloadHTTPError("no such file", 404)
         self.sent += len(data)
@@ -196,6 +200,57 @@ def test_repo_head_holds_the_newest_timestamp(house: House) -> None:
     assert head.timestamp == house.signing.metadata_file("timestamp.json")
 
 
+def test_a_head_of_the_audit_trail_alone_is_not_announced(any_house: House, tmp_path: Path) -> None:
+    house, signing = any_house, any_house.signing
+    signing.publish_audit_head(b"head 0", 1)  # delegates the role, which changes more than the role
+    announced, size = signing.repo_head(), 1
+    assert decode(RepoHead, announced).timestamp == signing.metadata_file("timestamp.json")
+    replica = SigningService(_open_url(house), tmp_path / "a" / "keys", house.clock)
+    for size in range(2, 6):
+        house.clock.turn(hours=1)
+        assert (replica if size % 2 else signing).publish_audit_head(b"head %d" % size, size)
+        assert not signing.resign_due()
+        assert signing.repo_head() == replica.repo_head() == announced
+        newest = signing.find_as_client(HEAD_TARGET).target
+        assert newest is not None
+        assert newest.custom == {"size": size}
+    assert signing.add_target("digits/1.0.0/p.bundle", 100, SHA, {})
+    assert signing.repo_head() == replica.repo_head() != announced
+    assert decode(RepoHead, signing.repo_head()).timestamp == replica.metadata_file("timestamp.json")
+    assert signing.publish_audit_head(b"head 9", size + 1)
+    announced = signing.repo_head()
+    house.clock.turn(hours=1)
+    signing.publish_audit_head(b"head 10", size + 2)
+    assert replica.repo_head() == announced
+    replica.start()
+    assert signing.repo_head() != announced, "a start signs the timestamp for devices"
+    replica._db.dispose()
+
+
+def test_what_was_announced_is_renewed_in_time_and_can_be_followed(house: House, tmp_path: Path) -> None:
+    house.signing.add_target("digits/1.0.0/p.bundle", 100, SHA, {})
+    house.signing.publish_audit_head(b"head 0", 1)
+    house.clock.turn(days=3)  # the snapshot is old, but not yet due
+    house.signing.resign_due()
+    heads: list[bytes] = []
+    for hour in range(1, 49):
+        house.clock.turn(hours=1)
+        house.signing.resign_due()
+        house.signing.publish_audit_head(b"head %d" % hour, hour + 1)
+        heads.append(house.signing.repo_head())
+        hinted = ServiceFetcher(house.signing)
+        hinted.timestamp = decode(RepoHead, heads[-1]).timestamp
+        (tmp_path / str(hour)).mkdir()
+        root = house.signing.root_chain()[0]
+        updater = Updater(str(tmp_path / str(hour)), "https://tuf.test/", fetcher=hinted, bootstrap=root)
+        updater._trusted_set.reference_time = house.clock.now() + dt.timedelta(hours=11)
+        assert updater.get_targetinfo("digits/1.0.0/p.bundle") is not None, hour
+    assert len(dict.fromkeys(heads)) == 5, "two a day, and the one before them"
+    with house.db.read() as session:
+        kept = session.connection().exec_driver_sql("SELECT name, COUNT(*) FROM signing_tuf_metadata GROUP BY name")
+        assert max(count for _, count in kept) <= 40, "old ones go, though no commit is announced"
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -276,6 +331,10 @@ def _copy(house: House) -> bytes:
     data = connection.serialize()
     connection.close()
     return data
+
+
+def _open_url(house: House) -> Database:
+    return Database(house.db.engine.url.render_as_string(hide_password=False))
 
 
 def _open(path: Path) -> Database:
