@@ -56,6 +56,11 @@ class ServerSettings(BaseSettings):
     blob_url: str | None = None
     """``file:///…`` (tested), or ``s3://…``, ``gs://…`` or ``az://…`` (not tested yet); None = ``blobs/`` in the data folder."""
 
+    keys_passphrase: SecretStr | None = None
+    """Passphrase of private keys in files, and PIN of keys in an HSM; better in a file. New key files are encrypted with it."""
+    keys_passphrase_file: Path | None = None
+    """File with that passphrase, e.g. a systemd credential."""
+
     api_host: str = "127.0.0.1"
     """Address of the API and the dashboard; any address except loopback needs TLS files or ``behind_proxy``."""
     api_port: int = Field(default=8080, ge=0, le=65535)
@@ -191,6 +196,11 @@ class ServerSettings(BaseSettings):
     def keys_dir(self) -> Path:
         """Folder of the private keys (0700)."""
         return self.data_dir / "keys"
+
+    @property
+    def keys_secret(self) -> str | None:
+        """The passphrase of keys as it was given, None when it is in a file or nowhere."""
+        return self.keys_passphrase.get_secret_value() if self.keys_passphrase is not None else None
 
     @property
     def blobs_dir(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -194,13 +195,21 @@ def test_of_several_bundles_one_is_named(edgectl: Edgectl, fleet: Stub, tmp_path
 # ---- keys, versions
 
 
-def test_keys_and_trust_are_those_of_the_server(edgectl: Edgectl, there: Fleet) -> None:
+def test_keys_and_trust_are_those_of_the_server(edgectl: Edgectl, there: Fleet, tmp_path: Path) -> None:
     names = edgectl("key", "list", "-o", "name").out.split()
     assert names == ["director", "m.digits", "releases", "root", "snapshot", "targets", "timestamp"]
     key = there.parts.signing.director_key().keyid
     assert key in " ".join(edgectl("key", "show", "director").out.split())
     assert edgectl("key", "show", "root", "-o", "json").json["resign_at"] is None
     assert edgectl("key", "show", "none").code == 5
+    shown = edgectl("key", "show", "director").out
+    assert re.search(r"active +ed25519 +(file2:)?director\.pem", shown), shown
+    assert "director.pem" in edgectl("key", "list").out
+    public = edgectl("key", "export-public", "director").out
+    assert public.startswith("-----BEGIN PUBLIC KEY-----")
+    assert edgectl("key", "export-public", "director", "--out", tmp_path / "director.pub").out == ""
+    assert (tmp_path / "director.pub").read_text() == public
+    assert "PRIVATE" not in shown + public + edgectl("key", "list", "-o", "json").out
     told = edgectl("key", "trust")
     assert there.parts.signing.ca_sha256() in told.out
     assert "offline media" in told.err

@@ -76,6 +76,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "release performance": ("digits@1.1.0",),
     "bundle show": ("BUNDLE",),
     "key show": ("root",),
+    "key export-public": ("director",),
     "model metrics": ("digits",),
     "model explain": ("digits",),
     "model compare": ("digits@1.0.0", "digits@1.1.0"),

@@ -16,6 +16,7 @@ from edgefleet_server.registry.blobs import open_blob_store
 from edgefleet_server.registry.model import AllowedCode
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.settings import ServerSettings
+from edgefleet_server.signing.keys.key_files import secret_of
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.costs import CostService
 
@@ -57,9 +58,9 @@ def build_first_parts(
         max_blob_bytes=settings.max_blob_bytes,
         allowed_code=AllowedCode(settings.custom_metrics, settings.allow_pickle),
     )
-    return ConverterParts(
-        settings, clock, shared, db, SigningService(db, settings.keys_dir, clock), conversion, registry
-    )
+    secret = secret_of(settings.keys_secret, settings.keys_passphrase_file)
+    signing = SigningService(db, settings.keys_dir, clock, secret)
+    return ConverterParts(settings, clock, shared, db, signing, conversion, registry)
 
 
 def build_converter_parts(settings: ServerSettings, clock: Clock) -> ConverterParts:

@@ -25,6 +25,7 @@ from edgefleet_server.access.service import AccessService
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.db.database import Database
 from edgefleet_server.settings import ServerSettings, load_settings
+from edgefleet_server.signing.keys.key_files import secret_of
 from edgefleet_server.signing.service import SigningService
 
 SETTINGS_FILE = "server.toml"
@@ -77,7 +78,9 @@ def initialise(data_dir: Path, clock: Clock, **chosen: str | None) -> Initialise
         db = Database(settings.database)
         try:
             migrations.upgrade(db)
-            signing = SigningService(db, settings.keys_dir, clock)
+            signing = SigningService(
+                db, settings.keys_dir, clock, secret_of(settings.keys_secret, settings.keys_passphrase_file)
+            )
             signing.init([settings.device_public_host])
             made = AccessService(db, clock).create_token("first admin", [Role.ADMIN], by="server init")
             ca_sha256 = str(signing.ca_sha256())

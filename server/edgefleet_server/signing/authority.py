@@ -25,7 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgefleet_protocol.digest import Sha256, sha256_hex
 from edgefleet_server.signing.errors import BadCsrError, KeysMissingError, KeysUnreadableError
-from edgefleet_server.signing.file_signer import write_private
+from edgefleet_server.signing.keys.key_files import write_private
 from edgefleet_server.signing.trust import AuthorityView
 
 CA_KEY_FILE: Final = "device-ca.pem"

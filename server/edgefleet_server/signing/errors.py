@@ -64,3 +64,29 @@ class RoleUnknownError(SigningError):
 
     code = "signing.role_unknown"
     default_next_step = "`edgectl key list` shows all"
+
+
+class SignerUriError(SigningError):
+    """The place of a private key is given in no form that the server knows."""
+
+    code = "signing.bad_uri"
+    default_next_step = "write hsm:…, hv:…, awskms:…, gcpkms:… or azurekms:…, as docs/operate/keys.md shows"
+
+
+class SignerUnavailableError(SigningError):
+    """The HSM or key service that holds a private key does not sign."""
+
+    code = "signing.signer_unavailable"
+
+
+class KeyRevokedError(SigningError):
+    """Signed metadata names a key that was revoked: this database is older than the revocation."""
+
+    code = "signing.key_revoked"
+
+
+class RootOutdatedError(SigningError):
+    """The database lacks the newest root that was published with these keys: it is older than a rotation."""
+
+    code = "signing.root_outdated"
+    default_next_step = "restore a backup of the database that was made after the newest change of root"

@@ -7,6 +7,8 @@ Shape: `targets` delegates `director` (`director/*`), `releases` (`*/*/*`) and, 
 snapshots.
 
 Rules:
+- Which keys sign a role is what root and delegations say. Each model has a key of its own; one that is older than that shares the key of
+  `releases` until that is rotated (ADR 0115).
 - Root counts by one. Every other version is max(last + 1, unix seconds), so that a server restored from an old backup
   still moves forward; what clients have seen of the lost one is outrun once they agree on it (`fast_forward_recovery`).
 - A changed role, the snapshot that names it and the timestamp that names that snapshot are one transaction.
@@ -24,12 +26,14 @@ Rules:
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, cast
 
-from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
+from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
 from sqlmodel import Session
+from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import (  # type: ignore[attr-defined]  # documented there, but not in __all__
     DelegatedRole,
     Delegations,
@@ -45,7 +49,13 @@ from tuf.api.serialization.json import JSONSerializer
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.signing import release_numbers, store
-from edgefleet_server.signing.errors import KeysMissingError, RepositoryMissingError, TargetExistsError
+from edgefleet_server.signing.errors import (
+    KeyRevokedError,
+    RepositoryMissingError,
+    RootOutdatedError,
+    SigningError,
+    TargetExistsError,
+)
 from edgefleet_server.signing.fast_forward_recovery import (
     ResignPlan,
     SignedVersions,
@@ -53,6 +63,8 @@ from edgefleet_server.signing.fast_forward_recovery import (
     next_version,
     resign_plan,
 )
+from edgefleet_server.signing.keys.key_ring import KeyRing
+from edgefleet_server.signing.keys.role_keys import RoleKeys
 from edgefleet_server.signing.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.trust import MODEL_PREFIX
 from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET
@@ -71,44 +83,34 @@ EMPTIED: Final = "x-edgefleet-emptied"
 ANNOUNCED: Final = "x-edgefleet-announced"
 """Field of a timestamp that is not announced: version of the one that is."""
 
+_PARENTS: Final = ("targets", "releases")
 _NOT_TARGETS: Final = frozenset({"root", "snapshot", "timestamp"})
+_log = logging.getLogger(__name__)
 _SERIALIZER = JSONSerializer(compact=True)
-
-
-class Signers(Protocol):
-    """What the repository needs of the keys."""
-
-    def signer(self, role: str) -> CryptoSigner:
-        """Return the signer of an online role."""
-
-    def root_signer(self) -> CryptoSigner:
-        """Return the signer of root."""
-
-    def ensure(self, role: str) -> None:
-        """Make the key of a role that came later, unless it is there."""
 
 
 class TufRepository:
     """Changes TUF metadata inside the caller's session; the caller commits."""
 
-    def __init__(self, signers: Signers) -> None:
-        """Use `signers` for every signature."""
-        self._signers = signers
+    def __init__(self, ring: KeyRing) -> None:
+        """Use the keys of `ring` for every signature."""
+        self._ring = ring
+        self._left_out: set[str] = set()
 
     def create(self, session: Session, now: datetime) -> None:
         """Sign the first version of everything. The tables must be empty."""
         store.take_turn(session)
-        root_signer = self._signers.root_signer()
+        root_signer = self._ring.root_signer()
         root = Root(version=1, expires=_expiry("root", now), consistent_snapshot=True)
         root.add_key(root_signer.public_key, "root")
         for role in ("targets", "snapshot", "timestamp"):
-            root.add_key(self._signers.signer(role).public_key, role)
+            root.add_key(self._ring.prepare(role), role)
         root_md = Metadata(root)
         root_md.sign(root_signer)
         store.put(session, "root", 1, root_md.to_bytes(_SERIALIZER), now)
         targets = Targets(version=1, expires=_expiry("targets", now), delegations=Delegations({}, {}))
-        _delegate(targets, self._signers, "director", "director", ["director/*"])
-        _delegate(targets, self._signers, "releases", "releases", ["*/*/*"])
+        _delegate(targets, "director", self._ring.prepare("director"), ["director/*"])
+        _delegate(targets, "releases", self._ring.prepare("releases"), ["*/*/*"])
         changed: dict[str, Targets] = {
             "targets": targets,
             "releases": Targets(version=1, delegations=Delegations({}, {})),
@@ -129,7 +131,7 @@ class TufRepository:
         changed: dict[str, Targets] = {}
         releases = self._load(session, "releases")
         if releases.delegations is None or role not in (releases.delegations.roles or {}):
-            _delegate(releases, self._signers, role, "releases", [f"{model}/*/*"])
+            _delegate(releases, role, self._ring.prepare(role), [f"{model}/*/*"])
             changed["releases"] = releases
             model_role = Targets(version=1)
         else:
@@ -177,15 +179,9 @@ class TufRepository:
         targets, changed = self._load(session, "targets"), dict[str, Targets]()
         delegated = (targets.delegations.roles or {}).get(AUDIT_ROLE) if targets.delegations is not None else None
         if delegated is None:
-            self._signers.ensure(AUDIT_ROLE)
-            _delegate(targets, self._signers, AUDIT_ROLE, AUDIT_ROLE, [f"{AUDIT_ROLE}/*"])
+            _delegate(targets, AUDIT_ROLE, self._ring.prepare(AUDIT_ROLE), [f"{AUDIT_ROLE}/*"])
             changed["targets"], signed = targets, Targets(version=1)
         else:
-            if self._signers.signer(AUDIT_ROLE).public_key.keyid not in delegated.keyids:
-                raise KeysMissingError(
-                    f"{AUDIT_ROLE}.pem in the key folder is not the key that signs heads of the audit trail",
-                    next_step="restore the key folder from its backup, or copy it from the other server",
-                )
             signed = self._load(session, AUDIT_ROLE)
         known, digest = signed.targets.get(HEAD_TARGET), sha256_hex(head)
         if known is not None and known.hashes.get("sha256") == digest:
@@ -249,7 +245,7 @@ class TufRepository:
         if plan.lost:
             releases = changed.setdefault("releases", self._load(session, "releases"))
             for role in plan.lost:
-                _delegate(releases, self._signers, role, "releases", [f"{role.removeprefix(MODEL_PREFIX)}/*/*"])
+                _delegate(releases, role, self._ring.prepare(role), [f"{role.removeprefix(MODEL_PREFIX)}/*/*"])
                 changed[role] = Targets(version=1)
         self._publish(session, changed, now, above=plan.above)
         return plan
@@ -269,15 +265,17 @@ class TufRepository:
         """Sign again what has passed half of its life; return whether anything was signed.
 
         force_timestamp: sign the timestamp in any case (at start).
-        Root is not renewed here: its key is meant to be elsewhere.
+        Root is not renewed here, nor a role whose keys cannot be used here: they are elsewhere, and the rest must not wait for them.
         """
         store.take_turn(session)
         timestamp = self._load_any(session, "timestamp").signed
-        due = self.due(session, now)
+        keys = self._role_keys(session, {})
+        due = {name for name in self.due(session, now) if self._can_sign(keys, name)}
         if due - {"timestamp"}:
             self._publish(session, {name: self._load(session, name) for name in due - {"snapshot", "timestamp"}}, now)
         elif due or force_timestamp:
-            self._sign_timestamp(session, timestamp.snapshot_meta, now)
+            self._check(keys)
+            self._sign_timestamp(session, timestamp.snapshot_meta, now, keys)
         return bool(due) or force_timestamp
 
     def due(self, session: Session, now: datetime) -> set[str]:
@@ -300,6 +298,10 @@ class TufRepository:
         expires: datetime = self._load_any(session, "root").signed.expires
         return expires
 
+    def role_keys(self, session: Session) -> RoleKeys:
+        """Return which keys may sign what today. Reads three files."""
+        return self._role_keys(session, {})
+
     def _publish(
         self,
         session: Session,
@@ -309,22 +311,25 @@ class TufRepository:
         above: int = 0,
         announce: bool = True,
     ) -> None:
+        keys = self._role_keys(session, changed)
+        self._check(keys)
         found = store.latest(session, "snapshot")
         snapshot = Snapshot(version=1) if found is None else Metadata[Snapshot].from_bytes(found[1]).signed
         for name, signed in changed.items():
-            self._sign(session, name, signed, now, above)
+            self._sign(session, name, signed, now, above, keys)
             store.prune(session, name, below=signed.version, older_than=now - KEPT_FOR)
             snapshot.meta[f"{name}.json"] = MetaFile(signed.version)
-        data = self._sign(session, "snapshot", snapshot, now, above)
+        data = self._sign(session, "snapshot", snapshot, now, above, keys)
         named = MetaFile(snapshot.version, len(data), {"sha256": sha256_hex(data)})
         known = None if announce else self.announced_timestamp(session)
-        self._sign_timestamp(session, named, now, above, known)
+        self._sign_timestamp(session, named, now, keys, above, known)
 
     def _sign_timestamp(
         self,
         session: Session,
         snapshot_meta: MetaFile,
         now: datetime,
+        keys: RoleKeys,
         above: int = 0,
         known: store.Timed | None = None,
     ) -> None:
@@ -333,22 +338,69 @@ class TufRepository:
         signed = Timestamp(version=1 if found is None else found[0], snapshot_meta=snapshot_meta)
         if known is not None:
             signed.unrecognized_fields[ANNOUNCED] = known.version
-        self._sign(session, "timestamp", signed, now, above)
+        self._sign(session, "timestamp", signed, now, above, keys)
         if known is None:
             for name, version in (("snapshot", snapshot_meta.version), ("timestamp", signed.version)):
                 store.prune(session, name, below=version, older_than=now - KEPT_FOR)
 
     def _sign(
-        self, session: Session, name: str, signed: Targets | Snapshot | Timestamp, now: datetime, above: int
+        self,
+        session: Session,
+        name: str,
+        signed: Targets | Snapshot | Timestamp,
+        now: datetime,
+        above: int,
+        keys: RoleKeys,
     ) -> bytes:
         """Give `signed` its next version, higher than `above`, and its expiry, sign and store it; return the file."""
         signed.version = next_version(signed.version, above, now)
         signed.expires = _expiry(name, now)
         metadata: Metadata[Any] = Metadata(signed)
-        metadata.sign(self._signers.signer("releases" if name.startswith("m.") else name))
+        for signer in self._ring.signers(name, *keys.of(name)):
+            try:
+                metadata.sign(cast("Any", signer), append=True)
+            except UnsignedMetadataError as error:  # the library's, around what our signer said
+                raise (error.__cause__ if isinstance(error.__cause__, SigningError) else error) from None
         data = metadata.to_bytes(_SERIALIZER)
         store.put(session, name, signed.version, data, now)
         return data
+
+    def _role_keys(self, session: Session, changed: Mapping[str, Targets]) -> RoleKeys:
+        """Return which keys may sign what, once `changed` is published with the rest."""
+        root = self._load_any(session, "root").signed
+        parents = [
+            changed[name] if name in changed else self._load(session, name)
+            for name in _PARENTS
+            if name in changed or store.latest(session, name) is not None
+        ]
+        return RoleKeys(root, parents)
+
+    def _check(self, keys: RoleKeys) -> None:
+        """Refuse to sign for a database that is older than what these keys have published. Raises RootOutdatedError, KeyRevokedError."""
+        inventory = self._ring.inventory()
+        if keys.root.version < inventory.root_version:
+            raise RootOutdatedError(
+                f"the database has version {keys.root.version} of root, and version {inventory.root_version} was published:"
+                " it is older than a change of keys, so devices would refuse all of it"
+            )
+        for record in inventory.revoked_of(keys.named()):
+            roles = keys.roles_of({record.keyid})
+            raise KeyRevokedError(
+                f"the database lets the key {record.keyid[:12]} sign {', '.join(roles)}, and it was revoked: the database is older",
+                next_step="restore a copy of the database that was made after the revocation",
+            )
+
+    def _can_sign(self, keys: RoleKeys, name: str) -> bool:
+        try:
+            for signer in self._ring.signers(name, *keys.of(name)):
+                signer.sign_bytes(b"edgefleet: does it sign?")  # a place that is away must not keep the rest waiting
+        except SigningError as error:
+            if name not in self._left_out:
+                self._left_out.add(name)
+                _log.warning("a role is not signed again: %s", error.message, extra={"role": name})
+            return False
+        self._left_out.discard(name)
+        return True
 
     def _load(self, session: Session, name: str) -> Targets:
         signed = self._load_any(session, name).signed
@@ -365,12 +417,12 @@ class TufRepository:
         return Metadata[Any].from_bytes(found[1])
 
 
-def _delegate(parent: Targets, signers: Signers, role: str, key_of: str, paths: list[str]) -> None:
-    """Add a terminating delegation of `paths` to the key of online role `key_of`."""
+def _delegate(parent: Targets, role: str, key: SSlibKey, paths: list[str]) -> None:
+    """Add a terminating delegation of `paths` to a key."""
     assert parent.delegations is not None
     assert parent.delegations.roles is not None
     parent.delegations.roles[role] = DelegatedRole(role, [], 1, terminating=True, paths=paths)
-    parent.add_key(signers.signer(key_of).public_key, role)
+    parent.add_key(key, role)
 
 
 def _life_of(name: str) -> timedelta:

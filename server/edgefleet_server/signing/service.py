@@ -4,7 +4,6 @@ Every method joins the caller's transaction when there is one (`db.session()` ne
 """
 
 import logging
-import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+
+from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE
@@ -44,7 +45,10 @@ from edgefleet_server.signing.fast_forward_recovery import (
     resign_plan,
     role_changes,
 )
-from edgefleet_server.signing.file_signer import FileSigner, write_private
+from edgefleet_server.signing.keys.key_files import replace_private
+from edgefleet_server.signing.keys.key_ring import KeyRing
+from edgefleet_server.signing.keys.key_views import with_keys
+from edgefleet_server.signing.keys.signer_uris import SecretOf, public_key_of, public_pem_of
 from edgefleet_server.signing.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.repository import TufRepository
 from edgefleet_server.signing.trust import (
@@ -70,6 +74,7 @@ ROOT_WARNING: Final = (
 )
 
 _FILE = re.compile(r"(?:(\d{1,19})\.)?([a-z0-9][a-z0-9._-]{0,79})\.json")
+_DIRECTOR: Final = "signing_director"
 _log = logging.getLogger(__name__)
 
 
@@ -95,14 +100,14 @@ class BriefIdentity:
 class SigningService:
     """Signs with the keys of one key folder; metadata and certificates are rows of the database."""
 
-    def __init__(self, db: Database, keys_dir: Path, clock: Clock) -> None:
-        """Wire the parts. No key is read before it is needed."""
+    def __init__(self, db: Database, keys_dir: Path, clock: Clock, secret: SecretOf = lambda: None) -> None:
+        """Wire the parts. No key is read before it is needed. secret: the passphrase of key files and the PIN of tokens, None for none."""
         self._db = db
         self._keys_dir = keys_dir
         self._clock = clock
-        self._signer = FileSigner(keys_dir)
+        self._ring = KeyRing(keys_dir, clock, secret)
         self._authority = DeviceAuthority(keys_dir)
-        self._repository = TufRepository(self._signer)
+        self._repository = TufRepository(self._ring)
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -111,7 +116,7 @@ class SigningService:
 
         Raises KeysExistError when the folder holds keys. Says on the log that the root is a single key.
         """
-        self._signer.create()
+        self._ring.create()
         self._authority.create(self._clock.now())
         self.issue_server_certificate(hosts)
         with self._db.session() as session:
@@ -121,12 +126,19 @@ class SigningService:
     def is_initialised(self) -> bool:
         """Return whether keys and TUF metadata are there."""
         with self._db.read() as session:
-            return self._signer.exists() and store.latest(session, "root") is not None
+            return self._ring.exists() and store.latest(session, "root") is not None
 
     def start(self) -> None:
         """Sign what is due, and the timestamp in any case."""
         with self._db.session() as session:
             self._repository.resign_due(session, self._clock.now(), force_timestamp=True)
+        self.note_keys()
+
+    def note_keys(self) -> None:
+        """Bring the inventory of keys to what metadata says of them. A crash after a change of metadata leaves that to the next start."""
+        with self._db.read() as session:
+            keys = self._repository.role_keys(session)
+        self._ring.settle(keys.named(), keys.root.version)
 
     def resign_due(self) -> bool:
         """Sign again what has passed half of its life; return whether the repository head changed. For the engine tick."""
@@ -222,7 +234,11 @@ class SigningService:
         """Return the TUF roles in the order of trust, models by name. Raises RepositoryMissingError."""
         with self._db.read() as session:
             due = self._repository.resign_times(session)
-            return roles_of(store.newest_files(session, ["root", *due]), due)
+            roles = roles_of(store.newest_files(session, ["root", *due]), due)
+            keys = self._repository.role_keys(session)
+        inventory = self._ring.inventory().settled(keys.named(), keys.root.version)
+        publics = {one.keyid: public_key_of(one) for one in inventory.keys} | keys.keys()
+        return with_keys(roles, inventory, {keyid: (one.scheme, public_pem_of(one)) for keyid, one in publics.items()})
 
     def role(self, name: str) -> RoleView:
         """Return one TUF role. Raises RoleUnknownError, RepositoryMissingError."""
@@ -241,7 +257,7 @@ class SigningService:
             model_roles=[one for one in roles if one.name.startswith(MODEL_PREFIX)],
             authority=self._authority.view(),
             certificates=certificates,
-            is_root_here=self._signer.has_root(),
+            is_root_here=self._ring.has_root(),
         )
 
     def target(self, path: str) -> TargetView | None:
@@ -289,13 +305,26 @@ class SigningService:
         return self._sign_envelope(HOLD_TYPE, payload)
 
     def director_key(self) -> PublicKey:
-        """Return the director's public key as devices find it in TUF."""
-        key = self._signer.signer("director").public_key
+        """Return the director's public key as devices find it in TUF: the first, where there are several. Raises RepositoryMissingError."""
+        with self._db.read() as session:
+            key = self._ring.signer(self._director(session)[0][0]).public_key
         return PublicKey(key.keyid, key.keytype, key.scheme, str(key.keyval["public"]))
 
     def _sign_envelope(self, payload_type: str, payload: bytes) -> bytes:
-        keyid, signature = self._signer.sign("director", pae(payload_type, payload))
-        return dump_envelope(Envelope(payload_type, payload, (Signature(keyid=keyid, sig=signature),)))
+        with self._db.read() as session:
+            keyids, threshold = self._director(session)
+        content = pae(payload_type, payload)
+        if len(keyids) > 1:
+            keyids = [one.public_key.keyid for one in self._ring.signers("director", keyids, threshold)]
+        signatures = tuple(Signature(keyid=one, sig=self._ring.sign(one, content)) for one in keyids)
+        return dump_envelope(Envelope(payload_type, payload, signatures))
+
+    def _director(self, session: Session) -> tuple[list[str], int]:
+        """Return the ids of the director's keys and how many must sign. Read once for a transaction, which may sign 100,000 documents."""
+        known: tuple[list[str], int] | None = session.info.get(_DIRECTOR)
+        if known is None:
+            known = session.info[_DIRECTOR] = self._repository.role_keys(session).of("director")
+        return known
 
     # -- certificates ------------------------------------------------------------------------------------------------
 
@@ -395,8 +424,8 @@ class SigningService:
         names = ["localhost", "127.0.0.1", "::1", socket.gethostname(), *hosts]
         usable = [name for name in names if name and name not in {"0.0.0.0", "::"}]  # noqa: S104  # never a SAN
         issued = self._authority.issue_server(key.public_key(), usable, now, SERVER_CERT_LIFE)
-        _replace(self.server_key_file, private_pem(key), 0o600)
-        _replace(self.server_cert_file, issued.pem + self.ca_pem(), 0o644)
+        replace_private(self.server_key_file, private_pem(key))
+        replace_private(self.server_cert_file, issued.pem + self.ca_pem(), mode=0o644)
         with self._db.session() as session:
             store.add_certificate(session, issued, "server")
 
@@ -406,16 +435,8 @@ class SigningService:
         key = new_p256_key()
         issued = self._authority.issue_client(key.public_key(), name, self._clock.now(), SERVICE_CERT_LIFE)
         identity = ClientIdentity(name, self._keys_dir / f"{name}.crt", self._keys_dir / f"{name}.key", self.ca_file)
-        _replace(identity.key_file, private_pem(key), 0o600)
-        _replace(identity.cert_file, issued.pem, 0o644)
+        replace_private(identity.key_file, private_pem(key))
+        replace_private(identity.cert_file, issued.pem, mode=0o644)
         with self._db.session() as session:
             store.add_certificate(session, issued, "service")
         return identity
-
-
-def _replace(path: Path, data: bytes, mode: int) -> None:
-    """Write a file again, atomically: a reader sees the old or the new one."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    fresh.unlink(missing_ok=True)
-    write_private(fresh, data, mode=mode)
-    fresh.replace(path)

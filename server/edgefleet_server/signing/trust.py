@@ -24,6 +24,21 @@ OF_MODEL: Final = "the bundles of one model"
 
 
 @dataclass(frozen=True)
+class KeyView:
+    """One key of a role. algorithm: the scheme of its signatures; uri: where its private part is, "" when that is not known here.
+
+    state: prepared, active, retired or revoked; made: None when that is not known here; public: the public key, PEM.
+    """
+
+    keyid: str
+    algorithm: str
+    uri: str
+    state: str
+    made: datetime | None
+    public: str
+
+
+@dataclass(frozen=True)
 class RoleView:
     """One TUF role: its newest file and the keys that may sign it. targets: how many paths it names. resign_at: None = by hand."""
 
@@ -37,6 +52,8 @@ class RoleView:
     targets: int
     purpose: str
     """What it says, in a few words."""
+    key_details: Sequence[KeyView] = ()
+    """Its keys: those that may sign first, then those to come and those that were."""
 
 
 @dataclass(frozen=True)

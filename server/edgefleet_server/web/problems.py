@@ -25,6 +25,8 @@ REQUEST_ID_HEADER: Final = "x-request-id"
 _log = logging.getLogger(__name__)
 
 STATUS: Final[Mapping[str, int]] = {
+    "signing.key_revoked": 409,
+    "signing.root_outdated": 503,
     "request.precondition_failed": 412,
     "access.too_many_requests": 429,
     "access.no_token": 401,

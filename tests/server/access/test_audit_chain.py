@@ -18,7 +18,7 @@ from edgefleet_server.access.errors import BrokenTrailError, UnknownEntryError
 from edgefleet_server.access.model import Role
 from edgefleet_server.db.database import Database
 from edgefleet_server.process.lifecycle import publish_audit_head
-from edgefleet_server.signing.errors import KeysMissingError
+from edgefleet_server.signing.errors import KeysMissingError, KeysUnreadableError
 from edgefleet_terms.audit_chain.audit_head import HEAD_TARGET, head_bytes
 from edgefleet_terms.audit_chain.chain_check import Damage, check
 from edgefleet_terms.audit_chain.hash_chain import entry_of
@@ -199,7 +199,7 @@ def test_a_replica_with_another_key_signs_no_head(house: ApiHouse) -> None:
     from edgefleet_server.signing.service import SigningService
 
     other = SigningService(house.parts.db, house.settings.keys_dir, house.clock)
-    with pytest.raises(KeysMissingError, match="not the key that signs heads"):
+    with pytest.raises(KeysUnreadableError, match=r"audit\.pem holds another key"):
         other.publish_audit_head(b"another head", 4)
     key.unlink()
     again = SigningService(house.parts.db, house.settings.keys_dir, house.clock)

@@ -17,6 +17,15 @@ class Certificates(Struct, frozen=True):
     valid: int = 0
 
 
+class Key(Struct, frozen=True):
+    algorithm: str = ""
+    keyid: str = ""
+    made: str | None = None
+    public: str = ""
+    state: str = ""
+    uri: str = ""
+
+
 class RecoveryDone(Struct, frozen=True):
     everything: bool = False
     models: tuple[str, ...] = ()
@@ -58,6 +67,7 @@ class Recovery(Struct, frozen=True):
 
 class Role(Struct, frozen=True):
     expires: str = ""
+    key_details: tuple[Key, ...] = ()
     keys: tuple[str, ...] = ()
     name: str = ""
     purpose: str = ""

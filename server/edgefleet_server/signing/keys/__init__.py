@@ -1,0 +1,1 @@
+"""Private keys: which there are, where each lies, and the one object that signs with them."""
