@@ -306,11 +306,16 @@ class StandIn:
         return self.key.sign(payload)
 
 
+def service_at(monkeypatch: pytest.MonkeyPatch, scheme: str, key: CryptoSigner) -> StandIn:
+    """Return a stand-in that answers for a scheme from now on."""
+    service = StandIn(key)
+    monkeypatch.setitem(SIGNER_FOR_URI_SCHEME, scheme, service)
+    return service
+
+
 @pytest.fixture(name="service")
 def _service(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    service = StandIn(CryptoSigner.generate_ecdsa())
-    monkeypatch.setitem(SIGNER_FOR_URI_SCHEME, "awskms", service)
-    return service
+    return service_at(monkeypatch, "awskms", CryptoSigner.generate_ecdsa())
 
 
 def elsewhere(key: CryptoSigner, uri: str = "awskms:alias/digits", role: str = "m.digits") -> KeyRecord:
