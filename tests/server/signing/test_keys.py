@@ -338,7 +338,7 @@ def test_a_key_elsewhere_signs_by_its_uri(house: House, service: StandIn) -> Non
 def test_a_key_service_that_is_away_or_signs_with_another_key_is_named(house: House, service: StandIn) -> None:
     ring = ring_of(house)
     other = CryptoSigner.generate_ecdsa()
-    with pytest.raises(SignerUnavailableError, match="the key of m.digits at awskms:alias/digits cannot be used"):
+    with pytest.raises(SignerUnavailableError, match=r"the key of m\.digits at awskms:alias/digits cannot be used"):
         ring.take_in(elsewhere(other))
     assert ring.inventory().of_role("m.digits") == []
     ring.take_in(elsewhere(service.key))
