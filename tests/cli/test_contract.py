@@ -174,6 +174,7 @@ ACTS = {
     "device capture", "device clear-suspicion", "device diag", "device enroll", "device label", "device measure", "device pin",
     "device rename", "device restart", "device revoke", "device set-profile", "device unpin", "group change", "group create",
     "group delete",
+    "key ceremony", "key init", "key sign",
     "login", "logout", "model alias remove", "options", "predictions keep", "predictions stop", "predictions export", "data erase",
     "model alias set", "model pull", "publish",
     "release cancel", "release delete", "release withdraw", "server agent-packages add", "server monitoring-files",

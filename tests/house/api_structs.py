@@ -78,6 +78,7 @@ PLACES = {
     "/experiments": "experiment",
     "/keys": "key",
     "/trust": "key",
+    "/signing-requests": "key",
     "/recovery": "key",
     "/recovery:sign": "key",
     "/audit": "access",

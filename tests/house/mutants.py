@@ -72,6 +72,7 @@ NEAREST: Final[Mapping[str, tuple[str, ...]]] = {
     "edgefleet_protocol.topics": _in("protocol", "test_topics.py"),
     "edgefleet_protocol.comparison": _in("protocol", "test_comparison.py"),
     "edgefleet_terms": _in("terms"),
+    "edgefleet_ceremony": _in("server", "signing"),
     "edgefleet_profiles.profile": _in("protocol") + _in("profiles"),
     "edgefleet_protocol.manifest": _in("protocol") + _in("runtime"),
     "edgefleet_agent.install": _in("agent", *_INSTALL)

@@ -22,6 +22,7 @@ CODE = (
     "server/edgefleet_cli",
     "server/edgefleet_server",
     "server/edgefleet_terms",
+    "server/edgefleet_ceremony",
     "agent/edgefleet_agent",
     "agent/edgefleet_protocol",
     "converters/edgefleet_converters",

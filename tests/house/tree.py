@@ -15,6 +15,7 @@ PACKAGES = (
     "server/edgefleet_cli",
     "server/edgefleet_sim",
     "server/edgefleet_terms",
+    "server/edgefleet_ceremony",
     "converters/edgefleet_converters",
     "firmware-profiles/edgefleet_profiles",
 )

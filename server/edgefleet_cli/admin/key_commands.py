@@ -13,6 +13,7 @@ from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.files import write_whole
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.request import part
+from edgefleet_cli.keys.ceremony_commands import add_ceremony_commands
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
@@ -149,3 +150,6 @@ def _show_trust(session: Session, found: api.key.Trust) -> None:
         session.out.note(
             "the root key and its passphrase both lie on the server: copy them to offline media (keys/README.txt)"
         )
+
+
+add_ceremony_commands(app)

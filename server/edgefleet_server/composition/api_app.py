@@ -55,6 +55,7 @@ from edgefleet_server.rollout import routes as rollout_routes
 from edgefleet_server.search import routes as search_routes
 from edgefleet_server.settings import ServerRole, ServerSettings
 from edgefleet_server.signing import routes as signing_routes
+from edgefleet_server.signing.ceremony import routes as ceremony_routes
 from edgefleet_server.telemetry import routes as telemetry_routes
 from edgefleet_server.telemetry.drift import routes as drift_routes
 from edgefleet_server.telemetry.ground_truth import routes as truth_routes
@@ -108,6 +109,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
         build_chain_router(parts.access.chain),
         registry_routes.build_router(parts.registry, parts.signing, parts.db),
         signing_routes.build_router(parts.signing),
+        ceremony_routes.build_router(parts.signing.ceremony, parts.db),
         conversion_routes.build_router(
             parts.conversion, parts.registry, parts.db, partial(_tool_stock, parts.settings)
         ),

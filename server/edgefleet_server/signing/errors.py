@@ -90,3 +90,47 @@ class RootOutdatedError(SigningError):
 
     code = "signing.root_outdated"
     default_next_step = "restore a backup of the database that was made after the newest change of root"
+
+
+class RoleOfflineError(SigningError):
+    """A role is signed off the server, and what was asked for needs its signature."""
+
+    code = "signing.role_offline"
+    default_next_step = "`edgectl key ceremony` shows what waits for signatures, and makes the request"
+
+
+class BadHolderError(SigningError):
+    """Public keys of holders cannot become those of root and targets."""
+
+    code = "signing.bad_holder"
+    default_next_step = "give one public.json of each holder, as `edgectl key init --offline --out MEDIUM` wrote them"
+
+
+class BadAnswerError(SigningError):
+    """An answer does not belong to the request that waits, or holds a signature that does not count."""
+
+    code = "signing.bad_answer"
+    default_next_step = (
+        "sign the newest request: `edgectl key ceremony --out FILE`, then `edgectl key sign FILE --key FOLDER`"
+    )
+
+
+class RequestWaitingError(SigningError):
+    """A request waits for signatures already; there is one at a time."""
+
+    code = "signing.request_waiting"
+    default_next_step = "have it signed, or drop it: `edgectl key ceremony --cancel`"
+
+
+class RequestUnknownError(SigningError):
+    """No request of this id waits for signatures."""
+
+    code = "signing.request_unknown"
+    default_next_step = "`edgectl key ceremony` shows what waits for signatures"
+
+
+class RequestOutdatedError(SigningError):
+    """Root or targets changed after a request was made; its signatures are worth nothing now."""
+
+    code = "signing.request_outdated"
+    default_next_step = "drop it and make a new one: `edgectl key ceremony --cancel`, then the command that made it"

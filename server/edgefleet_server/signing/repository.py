@@ -11,6 +11,7 @@ Rules:
   `releases` until that is rotated (ADR 0115).
 - Root counts by one. Every other version is max(last + 1, unix seconds), so that a server restored from an old backup
   still moves forward; what clients have seen of the lost one is outrun once they agree on it (`fast_forward_recovery`).
+- A role that root says is signed off the server is signed by nobody here: its file comes from the ceremony (ADR 0116).
 - A changed role, the snapshot that names it and the timestamp that names that snapshot are one transaction.
 - A target path that is signed never changes its bytes, but for the newest head of the audit trail. One that was removed is not signed
   again: the registry sees to that.
@@ -47,11 +48,13 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # documented there
 )
 from tuf.api.serialization.json import JSONSerializer
 
+from edgefleet_ceremony.root_fields import OFFLINE_ROLES, offline_roles
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.signing import release_numbers, store
 from edgefleet_server.signing.errors import (
     KeyRevokedError,
     RepositoryMissingError,
+    RoleOfflineError,
     RootOutdatedError,
     SigningError,
     TargetExistsError,
@@ -82,6 +85,7 @@ KEPT_FOR: Final = timedelta(days=1)
 EMPTIED: Final = "x-edgefleet-emptied"
 ANNOUNCED: Final = "x-edgefleet-announced"
 """Field of a timestamp that is not announced: version of the one that is."""
+CAN_BE_OFFLINE: Final = frozenset(OFFLINE_ROLES) - {"root"}
 
 _PARENTS: Final = ("targets", "releases")
 _NOT_TARGETS: Final = frozenset({"root", "snapshot", "timestamp"})
@@ -96,6 +100,7 @@ class TufRepository:
         """Use the keys of `ring` for every signature."""
         self._ring = ring
         self._left_out: set[str] = set()
+        self._known_offline: tuple[datetime, frozenset[str]] | None = None
 
     def create(self, session: Session, now: datetime) -> None:
         """Sign the first version of everything. The tables must be empty."""
@@ -204,6 +209,25 @@ class TufRepository:
         )  # our own file; python-tuf takes ten times as long
         return store.timed(session, "timestamp", version) or store.timed(session, "timestamp", newest[0])
 
+    def today(self, session: Session) -> tuple[Metadata[Root], Metadata[Targets]]:
+        """Return root and targets as they are, with their signatures."""
+        return self._load_any(session, "root"), self._load_any(session, "targets")
+
+    def offline(self, session: Session) -> frozenset[str]:
+        """Return the roles that root says are signed off the server. Reads one small file."""
+        return offline_roles(self._load_any(session, "root").signed.unrecognized_fields)
+
+    def publish_signed(self, session: Session, files: Mapping[str, Metadata[Any]], now: datetime) -> None:
+        """Store files of root and targets that were signed elsewhere and verified, and name them. Makes roles that they delegate first."""
+        for name, file in files.items():
+            store.put(session, name, file.signed.version, file.to_bytes(_SERIALIZER), now)
+        targets = files.get("targets")
+        if targets is None:
+            return  # neither snapshot nor timestamp names root
+        delegated = targets.signed.delegations.roles or {} if targets.signed.delegations is not None else {}
+        fresh = {name: Targets(version=1) for name in delegated if store.latest(session, name) is None}
+        self._publish(session, fresh, now, given={"targets": targets.signed.version})
+
     def release_numbers(self, session: Session, model: str, made: Mapping[str, datetime]) -> dict[str, int]:
         """Return the security version of each release of a model that is signed or in `made`, which says when each was published."""
         return release_numbers.of_all(self._load(session, f"{MODEL_PREFIX}{model}"), made)
@@ -240,7 +264,8 @@ class TufRepository:
         plan = self.resigning(session, seen, now)
         if plan is None:
             return None
-        names = [name for name in store.names(session) if name not in _NOT_TARGETS] if plan.everything else []
+        ours = [name for name in store.names(session) if name not in _NOT_TARGETS | self.offline(session)]
+        names = ours if plan.everything else []
         changed: dict[str, Targets] = {name: self._load(session, name) for name in names}
         if plan.lost:
             releases = changed.setdefault("releases", self._load(session, "releases"))
@@ -279,11 +304,11 @@ class TufRepository:
         return bool(due) or force_timestamp
 
     def due(self, session: Session, now: datetime) -> set[str]:
-        """Return the roles, root apart, that have passed half of their life. Reads the timestamp alone."""
+        """Return the roles that are signed here and have passed half of their life. Reads the timestamp alone."""
         return {name for name, at in self.resign_times(session).items() if at <= now}
 
     def resign_times(self, session: Session) -> dict[str, datetime]:
-        """Return when each role, root apart, has passed half of its life and is signed again. Reads the timestamp alone.
+        """Return when each role that is signed here has passed half of its life and is signed again. Reads the timestamp, and root when it changed.
 
         The timestamp's life is that of the one that devices know.
         """
@@ -291,7 +316,16 @@ class TufRepository:
         announced = self.announced_timestamp(session)
         if announced is not None:
             made["timestamp"] = announced.made_at
-        return {name: made_at + _life_of(name) / 2 for name, made_at in made.items() if name != "root"}
+        elsewhere = self._offline_since(session, made.get("root"))
+        return {name: made_at + _life_of(name) / 2 for name, made_at in made.items() if name not in elsewhere}
+
+    def _offline_since(self, session: Session, root_made: datetime | None) -> frozenset[str]:
+        """Return root and what it says is signed off the server; read again when the newest root is another one."""
+        if root_made is None:
+            return frozenset({"root"})
+        if self._known_offline is None or self._known_offline[0] != root_made:
+            self._known_offline = (root_made, self.offline(session) | {"root"})
+        return self._known_offline[1]
 
     def root_expires(self, session: Session) -> datetime:
         """Return when the newest root expires (aware UTC)."""
@@ -310,7 +344,9 @@ class TufRepository:
         *,
         above: int = 0,
         announce: bool = True,
+        given: Mapping[str, int] | None = None,
     ) -> None:
+        """Sign what changed, a snapshot of it and of what was `given` already signed (versions by role), and a timestamp."""
         keys = self._role_keys(session, changed)
         self._check(keys)
         found = store.latest(session, "snapshot")
@@ -319,6 +355,8 @@ class TufRepository:
             self._sign(session, name, signed, now, above, keys)
             store.prune(session, name, below=signed.version, older_than=now - KEPT_FOR)
             snapshot.meta[f"{name}.json"] = MetaFile(signed.version)
+        for name, version in (given or {}).items():
+            snapshot.meta[f"{name}.json"] = MetaFile(version)
         data = self._sign(session, "snapshot", snapshot, now, above, keys)
         named = MetaFile(snapshot.version, len(data), {"sha256": sha256_hex(data)})
         known = None if announce else self.announced_timestamp(session)
@@ -352,7 +390,12 @@ class TufRepository:
         above: int,
         keys: RoleKeys,
     ) -> bytes:
-        """Give `signed` its next version, higher than `above`, and its expiry, sign and store it; return the file."""
+        """Give `signed` its next version, higher than `above`, and its expiry, sign and store it; return the file.
+
+        Raises RoleOfflineError.
+        """
+        if name in CAN_BE_OFFLINE and store.latest(session, name) is not None and name in self.offline(session):
+            raise RoleOfflineError(f"{name} is signed by its holders, off this server: this waits for their signatures")
         signed.version = next_version(signed.version, above, now)
         signed.expires = _expiry(name, now)
         metadata: Metadata[Any] = Metadata(signed)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
+from edgefleet_ceremony.root_fields import OFFLINE_ROLES
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE
 from edgefleet_protocol.digest import Sha256, sha256_hex
@@ -35,6 +36,7 @@ from edgefleet_server.signing.authority import (
     public_key_sha256,
     public_pem,
 )
+from edgefleet_server.signing.ceremony.service import CeremonyService
 from edgefleet_server.signing.client_check import FoundByClient, find_as_client
 from edgefleet_server.signing.errors import RepositoryMissingError, RoleUnknownError
 from edgefleet_server.signing.fast_forward_recovery import (
@@ -108,6 +110,7 @@ class SigningService:
         self._ring = KeyRing(keys_dir, clock, secret)
         self._authority = DeviceAuthority(keys_dir)
         self._repository = TufRepository(self._ring)
+        self.ceremony = CeremonyService(db, self._ring, self._repository, clock)
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -133,6 +136,7 @@ class SigningService:
         with self._db.session() as session:
             self._repository.resign_due(session, self._clock.now(), force_timestamp=True)
         self.note_keys()
+        self.ceremony.finish()
 
     def note_keys(self) -> None:
         """Bring the inventory of keys to what metadata says of them. A crash after a change of metadata leaves that to the next start."""
@@ -143,6 +147,8 @@ class SigningService:
     def resign_due(self) -> bool:
         """Sign again what has passed half of its life; return whether the repository head changed. For the engine tick."""
         now = self._clock.now()
+        self.ceremony.finish()
+        self.ceremony.ask_due()
         with self._db.read() as session:
             if not self._repository.due(session, now):
                 return False
@@ -200,7 +206,10 @@ class SigningService:
         Only for what drawn devices agree on or an operator says: it signs for all, and a role that it makes cannot be removed.
         """
         with self._db.session() as session:
-            return self._repository.outrun(session, seen, self._clock.now())
+            plan = self._repository.outrun(session, seen, self._clock.now())
+            if plan is not None and plan.everything:
+                self.ceremony.ask_above(plan.above)
+            return plan
 
     def lost_models(self) -> list[str]:
         """Return the models that devices knew before this server was restored from an older copy, and that it has no bundle of."""
@@ -234,7 +243,7 @@ class SigningService:
         """Return the TUF roles in the order of trust, models by name. Raises RepositoryMissingError."""
         with self._db.read() as session:
             due = self._repository.resign_times(session)
-            roles = roles_of(store.newest_files(session, ["root", *due]), due)
+            roles = roles_of(store.newest_files(session, list(dict.fromkeys([*OFFLINE_ROLES, *due]))), due)
             keys = self._repository.role_keys(session)
         inventory = self._ring.inventory().settled(keys.named(), keys.root.version)
         publics = {one.keyid: public_key_of(one) for one in inventory.keys} | keys.keys()

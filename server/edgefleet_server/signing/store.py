@@ -11,7 +11,13 @@ from sqlalchemy import and_, case, delete, func, or_, select, tuple_, update
 from sqlmodel import Session, col
 
 from edgefleet_server.signing.authority import Issued
-from edgefleet_server.signing.tables import LOCK_ROW, SigningCertificate, SigningLock, SigningMetadata
+from edgefleet_server.signing.tables import (
+    LOCK_ROW,
+    SigningCertificate,
+    SigningLock,
+    SigningMetadata,
+    SigningRequestRow,
+)
 from edgefleet_server.signing.trust import CertificatesView, StoredFile
 
 CANARY = "canary"
@@ -229,3 +235,23 @@ def revoke_older(session: Session, used: SigningCertificate, replaced_key_sha256
         .values(revoked_at=now)
     )
     return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
+
+def add_request(session: Session, row: SigningRequestRow) -> None:
+    """Store a new request for signatures. One whose content is that of a dropped one takes its place."""
+    session.merge(row)
+    session.flush()
+
+
+def waiting_request(session: Session) -> SigningRequestRow | None:
+    """Return the request that waits for signatures; there is at most one."""
+    row = SigningRequestRow
+    statement = select(row).where(col(row.state) == "waiting").order_by(col(row.made_at).desc()).limit(1)
+    return session.execute(statement).scalars().first()
+
+
+def requests(session: Session, limit: int) -> Sequence[SigningRequestRow]:
+    """Return requests for signatures, the newest first."""
+    row = SigningRequestRow
+    statement = select(row).order_by(col(row.made_at).desc(), col(row.id)).limit(limit)
+    return session.execute(statement).scalars().all()

@@ -1,4 +1,4 @@
-"""Tables of the signing feature: TUF metadata, issued certificates, and the writer lock row."""
+"""Tables of the signing feature: TUF metadata, issued certificates, requests for signatures, and the writer lock row."""
 
 from datetime import datetime
 
@@ -42,3 +42,16 @@ class SigningLock(SQLModel, table=True):
 
     id: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
     turns: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
+
+
+class SigningRequestRow(SQLModel, table=True):
+    """One request for signatures of offline keys, as its file is, with the signatures so far. state: waiting, done, dropped."""
+
+    __tablename__ = "signing_request"
+
+    id: str = Field(primary_key=True, max_length=16)
+    state: str = Field(max_length=16, index=True)
+    purpose: str = Field(max_length=200)
+    document: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    made_at: datetime = Field(sa_type=UtcDateTime)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

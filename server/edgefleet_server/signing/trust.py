@@ -5,9 +5,11 @@ Showing needs neither keys nor the library that signs: the stored files say it a
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
+
+from edgefleet_ceremony.root_fields import holder_names, offline_roles
 
 ORDER: Final = ("root", "targets", "releases", "director", "audit", "snapshot", "timestamp")
 MODEL_PREFIX: Final = "m."
@@ -54,6 +56,10 @@ class RoleView:
     """What it says, in a few words."""
     key_details: Sequence[KeyView] = ()
     """Its keys: those that may sign first, then those to come and those that were."""
+    is_offline: bool = False
+    """Whether its keys are with holders off the server: what changes it waits for their signatures."""
+    holders: Sequence[str] = ()
+    """Names of the holders of its keys, where root says them."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,17 @@ def roles_of(files: Mapping[str, StoredFile], resign_at: Mapping[str, datetime])
     signed = {name: json.loads(file.data)["signed"] for name, file in files.items()}
     keys = _keys_by_role(signed.values())
     names = [name for name in ORDER if name in signed] + sorted(name for name in signed if name not in ORDER)
-    return [_role(name, signed[name], files[name], keys.get(name, (1, ())), resign_at.get(name)) for name in names]
+    offline, holders = offline_roles(signed.get("root", {})), holder_names(signed.get("root", {}))
+    if offline:
+        offline |= {"root"}
+    return [
+        replace(
+            _role(name, signed[name], files[name], keys.get(name, (1, ())), resign_at.get(name)),
+            is_offline=name in offline,
+            holders=sorted({holders[key] for key in keys.get(name, (1, ()))[1] if key in holders}),
+        )
+        for name in names
+    ]
 
 
 def target_of(path: str, role: str, file: StoredFile) -> TargetView | None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.server.dashboard.shelf import stocked
 from tests.server.dashboard.test_acting import do
 from tests.server.dashboard.test_pages import part_of, text_of
 from tests.server.dashboard.test_registry_pages import page
+from tests.support.holders import answer, media, public
 
 KEY = "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"
 
@@ -71,10 +73,35 @@ def test_the_capture_key_is_set_and_removed_by_forms(fleet: Fleet) -> None:
     assert "No capture key" in part_of(browser.get("/bundles").text, "capture-key")
     assert do(browser, "set_capture_key", body__public_key=KEY, next="/bundles").status_code == 303  # type: ignore[attr-defined]
     assert KEY in part_of(browser.get("/bundles").text, "capture-key")
-    answer = do(browser, "remove_capture_key", next="/bundles", confirm_word="remove", confirm="remove")
-    assert answer.status_code == 303  # type: ignore[attr-defined]
+    removed = do(browser, "remove_capture_key", next="/bundles", confirm_word="remove", confirm="remove")
+    assert removed.status_code == 303  # type: ignore[attr-defined]
     assert fleet.parts.fleet.sampling.key() is None
     assert "/do/set_capture_key" not in fleet.browser(Role.VIEWER).get("/bundles").text
+
+
+def test_root_and_targets_are_given_to_holders_by_pasting_their_files(fleet: Fleet, tmp_path: Path) -> None:
+    holders = media(tmp_path)
+    browser = fleet.browser(Role.ADMIN)
+    assert "a copy of its key folder is enough" in part_of(browser.get("/bundles").text, "ceremony")
+    parts = "\n".join(public(one).strip() for one in holders.values())
+    begin = form(browser.get("/bundles").text, "/do/create_signing_request")
+    assert send(browser, begin, {"body.parts": parts}).status_code == 303
+    waiting = fleet.parts.signing.ceremony.waiting()
+    assert waiting is not None
+    text = browser.get("/bundles").text
+    told = part_of(text, "ceremony")
+    assert "root: root needs 2 of 3 keys (now 1 of 1)" in told
+    file = browser.get(f"/signing-requests/{waiting.id}")
+    assert (file.text, "attachment" in file.headers["content-disposition"]) == (waiting.document, True)
+    assert "/do/sign_signing_request" not in fleet.browser(Role.OPERATOR).get("/bundles").text
+    answers = "\n".join(answer(waiting, holders[name]).strip() for name in ("anna", "carl"))
+    signed = send(browser, form(text, "/do/sign_signing_request"), {"body.answers": answers})
+    assert signed.status_code == 303
+    after = text_of(browser.get("/bundles").text)
+    assert "root and targets are signed by their holders" in after
+    assert "2 of anna, ben, carl must sign" in after
+    assert "root key and its passphrase" not in after
+    assert not (fleet.parts.settings.data_dir / "keys" / "root.pem").exists()
 
 
 def test_an_admin_signs_again_what_devices_have_seen_after_typing_it(fleet: Fleet) -> None:
@@ -98,8 +125,8 @@ def test_an_admin_signs_again_what_devices_have_seen_after_typing_it(fleet: Flee
     unconfirmed = send(browser, wanted, {"confirm": ""})
     assert "the confirmation is" in unconfirmed.text
     assert max(role.version for role in signing.roles()) < seen
-    answer = send(browser, wanted, {"confirm": "sign", "body.models": "late"})
-    assert answer.headers["location"] == "/bundles"
+    signed = send(browser, wanted, {"confirm": "sign", "body.models": "late"})
+    assert signed.headers["location"] == "/bundles"
     after = text_of(browser.get("/bundles").text)
     assert f"Signed all roles above version {seen}. Added empty roles for late: publish these models again." in after
     assert "Publish again: late . The role of this model names no bundle yet." in after

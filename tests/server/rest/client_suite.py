@@ -6,9 +6,13 @@ python -m tests.server.rest.client_suite URL TOKEN ROLLOUT
 import json
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 from tests.server.rest import client_answers as answers
 from tests.server.rest.client_caller import Caller
+
+PUBLIC_PART = Path(__file__).with_name("public_part.json")
+"""Of a holder whose private keys are gone."""
 
 
 def reading(call: Caller, rollout: str) -> str:
@@ -320,6 +324,19 @@ def call_objectives(call: Caller) -> None:
     assert call("objectives", "delete_slo", "digits-fast")[0] == 204
 
 
+def _ceremony(call: Caller) -> None:
+    """Ask for signatures of offline keys, refuse an answer, drop the request."""
+    wanted = call.models.SigningRequestIn(parts=[PUBLIC_PART.read_text()])
+    status, made = call("signing", "create_signing_request", body=wanted)
+    assert (status, made.state, made.thresholds[0].missing) == (201, "waiting", 0)
+    assert call("signing", "get_signing_request", made.id)[1].document == made.document
+    assert call("signing", "list_signing_requests")[1].total == 1
+    answers = call.models.SigningAnswersIn(answers=["{}"])
+    status, refused = call("signing", "sign_signing_request", made.id, body=answers)
+    assert (status, refused.code) == (422, "signing.bad_answer")
+    assert call("signing", "drop_signing_request", made.id)[1].state == "dropped"
+
+
 def keeping(call: Caller) -> None:
     """Look into bundles, keys and versions; remove an alias."""
     _, bundles = call("registry", "list_bundles", model="digits")
@@ -329,6 +346,7 @@ def keeping(call: Caller) -> None:
     assert "root" in [one.name for one in keys.items]
     assert call("signing", "get_key", "root")[1].resign_at is None
     assert call("signing", "get_trust")[1].is_root_here
+    _ceremony(call)
     status, recovery = call("signing", "get_recovery")
     assert (status, recovery.words, recovery.models) == (200, [], [])
     nobody_named = call.models.RecoveryIn(models=["lost"])

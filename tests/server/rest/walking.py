@@ -22,6 +22,7 @@ from tests.server.dashboard import drifting_fleet
 from tests.server.dashboard.fleet import NONFINITE, Fleet
 from tests.server.dashboard.test_settings_pages import sent
 from tests.server.objectives.test_openslo import latency
+from tests.support.holders import part_text
 from tests.support.receivers import receiving
 from tests.support.servers import release_body
 
@@ -230,6 +231,7 @@ def busy(fleet: Fleet) -> None:
     fleet.by_id[device].report(
         Phase.FAILED, model="seeds", error_class=ErrorClass.GOLDEN, reason=NONFINITE, error_code="golden.differs"
     )
+    fleet.parts.signing.ceremony.give_to_holders([part_text("anna")], None)
     fleet.parts.fleet.recovery.take(fleet.by_id[device].id, Seen(version=int(fleet.house.clock.now().timestamp()) + 50))
     fleet.tick(seconds=2)
     fleet.tick(seconds=2)

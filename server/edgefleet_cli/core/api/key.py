@@ -3,6 +3,32 @@
 from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset
 
 
+class Threshold(Struct, frozen=True):
+    by: str = ""
+    missing: int = 0
+    needed: int = 0
+    role: str = ""
+    signed: tuple[str, ...] = ()
+    unsigned: tuple[str, ...] = ()
+
+
+class SigningRequest(Struct, frozen=True):
+    changes: tuple[str, ...] = ()
+    document: str = ""
+    ended_at: str | None = None
+    id: str = ""
+    made_at: str = ""
+    purpose: str = ""
+    state: str = ""
+    thresholds: tuple[Threshold, ...] = ()
+
+
+class AnswersTaken(Struct, frozen=True):
+    added: tuple[str, ...] = ()
+    destroyed: tuple[str, ...] = ()
+    request: SigningRequest = SigningRequest()
+
+
 class Authority(Struct, frozen=True):
     not_after: str = ""
     sha256: str = ""
@@ -76,6 +102,17 @@ class Role(Struct, frozen=True):
     targets: int = 0
     threshold: int = 0
     version: int = 0
+
+
+class SigningAnswersIn(Body, frozen=True, kw_only=True):
+    answers: tuple[str, ...]
+
+
+class SigningRequestIn(Body, frozen=True, kw_only=True):
+    parts: tuple[str, ...] | Unset = UNSET
+    renew: tuple[str, ...] | Unset = UNSET
+    replace: str | Unset = UNSET
+    threshold: int | Unset | None = UNSET
 
 
 class Trust(Struct, frozen=True):

@@ -168,6 +168,7 @@ def _add_bundle_pages(router: APIRouter, shell: Shell, keys: KeySources, views: 
             return {
                 "recovery": keys.recovery.view(),
                 "trust": keys.signing.trust(),
+                "waiting": keys.signing.ceremony.waiting(),
                 "soon": keys.clock.now() + SOON,
                 "capture_key": keys.capture_key.key(),
                 "bundles": keys.registry.bundles(PageRequest(PAGE_ROWS, _after(cursor))),
@@ -175,6 +176,16 @@ def _add_bundle_pages(router: APIRouter, shell: Shell, keys: KeySources, views: 
             }
 
         return shell.shown(request, "registry/bundles.html", build, tab="bundles")
+
+    @router.get("/signing-requests/{request_id}", operation_id="show_signing_request")
+    def show_signing_request(request: Request, request_id: str) -> Response:
+        """Give the file of a request for signatures, to be carried to the holders."""
+        session = shell.gate.session_of(request)
+        if session is None or not session.principal.may(Role.VIEWER):
+            return to_login(request)
+        found = keys.signing.ceremony.request(request_id)
+        headers = {"content-disposition": f'attachment; filename="edgefleet-request-{found.id}.json"'}
+        return Response(found.document, media_type="application/json", headers=headers)
 
     @router.get("/bundles/{sha256}", operation_id="show_bundle")
     def show_bundle(request: Request, sha256: str) -> Response:
