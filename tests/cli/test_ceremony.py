@@ -78,7 +78,7 @@ def test_places_and_words_that_keys_must_not_have_are_refused(edgectl: Edgectl, 
     assert "add --offline" in fails(edgectl(*[word for word in offline if word != "--offline"]), 2)
     assert "no algorithm" in fails(edgectl(*offline, "--algorithm", "rsa"), 2)
     assert "do not go together" in fails(edgectl(*offline, "--holder", "anna"), 2)
-    assert "can never sign" in fails(edgectl("key", "init", "--offline", "--out", "anna"), 2)
+    assert "can never sign" in fails(edgectl("key", "init", "--offline", "--keys", "1", "--out", "anna"), 2)
     assert "is no folder" in fails(
         edgectl("key", "init", "--offline", "--out", "x", "--threshold", "1", *offline[-2:]), 2
     )

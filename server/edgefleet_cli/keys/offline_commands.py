@@ -57,8 +57,8 @@ def init(  # noqa: PLR0913, PLR0917  # the options of a command
             f"{len(out)} media, {len(holder or out)} holders and --keys {keys or len(out)} do not go together",
             next_step="give each medium once with --out, and with --holder as many names",
         )
-    if threshold > len(out):
-        raise UsageError(f"{threshold} of {len(out)} holders can never sign", next_step="lower --threshold")
+    if keys is not None and threshold > keys:
+        raise UsageError(f"{threshold} of {keys} holders can never sign", next_step="lower --threshold")
     checked_holders(names)
     passphrase = source_of(passphrase_file or (), may_ask=session.may_ask, is_new=True)
     made = [(medium, *make_holder(medium, name, threshold, algorithm, passphrase)) for medium, name in names.items()]
@@ -161,6 +161,6 @@ def _show_made(session: Session, document: dict[str, Any]) -> None:
         session.out.line(f"  targets {one['targets']}")
         session.out.line(f"  public  {one['public']}")
     session.out.note(
-        f"{document['threshold']} of {len(document['holders'])} must sign. Carry the public.json files to the operator, "
+        f"{document['threshold']} of all holders must sign. Carry the public.json files to the operator, "
         "and compare the key ids by another way"
     )

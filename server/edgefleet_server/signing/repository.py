@@ -209,6 +209,14 @@ class TufRepository:
         )  # our own file; python-tuf takes ten times as long
         return store.timed(session, "timestamp", version) or store.timed(session, "timestamp", newest[0])
 
+    def delegate_audit(self, session: Session, now: datetime) -> None:
+        """Let targets delegate the audit trail to a key of its own, unless it does: later its first head would change targets."""
+        store.take_turn(session)
+        targets = self._load(session, "targets")
+        if AUDIT_ROLE not in (targets.delegations.roles or {} if targets.delegations is not None else {}):
+            _delegate(targets, AUDIT_ROLE, self._ring.prepare(AUDIT_ROLE), [f"{AUDIT_ROLE}/*"])
+            self._publish(session, {"targets": targets, AUDIT_ROLE: Targets(version=1)}, now)
+
     def today(self, session: Session) -> tuple[Metadata[Root], Metadata[Targets]]:
         """Return root and targets as they are, with their signatures."""
         return self._load_any(session, "root"), self._load_any(session, "targets")

@@ -84,8 +84,8 @@ def test_a_trial_becomes_a_fleet_whose_root_needs_two_of_three(
 
 
 def test_one_answer_is_not_enough_and_changes_nothing(house: House, holders: dict[str, Path]) -> None:
-    before = versions(house)
     asked = house.signing.ceremony.give_to_holders([public(one) for one in holders.values()], None)
+    before = versions(house)
     assert [(one.role, one.missing) for one in asked.thresholds] == [("root", 0), ("root", 2), ("targets", 2)]
     for _ in range(2):  # the same answer twice counts once
         after = house.signing.ceremony.take(asked.id, [answer(asked, holders["anna"])])
@@ -181,9 +181,20 @@ def test_an_answer_to_another_request_does_not_count(house: House, holders: dict
         house.signing.ceremony.take(second.id, [old])
 
 
+def test_the_first_head_of_the_audit_trail_makes_no_request_worthless(house: House, holders: dict[str, Path]) -> None:
+    asked = house.signing.ceremony.give_to_holders([public(one) for one in holders.values()], None)
+    house.signing.publish_audit_head(b"{}", 1)
+    assert (
+        house.signing.ceremony.take(asked.id, [answer(asked, holders[name]) for name in ("anna", "ben")]).state
+        == "done"
+    )
+    house.signing.publish_audit_head(b"{ }", 2)
+
+
 def test_a_request_is_worth_nothing_once_targets_changed(house: House, holders: dict[str, Path]) -> None:
     asked = house.signing.ceremony.give_to_holders([public(one) for one in holders.values()], None)
-    house.signing.publish_audit_head(b"{}", 1)  # the first head changes targets
+    house.clock.turn(days=91)
+    house.signing.resign_due()
     with pytest.raises(RequestOutdatedError):
         house.signing.ceremony.take(asked.id, [answer(asked, holders[name]) for name in ("anna", "ben")])
     assert versions(house)["root"] == 1

@@ -55,12 +55,10 @@ class SignedToday:
         return SigningRequest(purpose=purpose, made_at=now, current=current, proposed=proposed)
 
 
-def with_holders(
-    today: SignedToday, parts: Sequence[PublicPart], threshold: int, targets: Targets, now: datetime
-) -> SigningRequest:
-    """Return the request that gives root and these targets to holders. Raises BadHolderError."""
+def with_holders(today: SignedToday, parts: Sequence[PublicPart], threshold: int, now: datetime) -> SigningRequest:
+    """Return the request that gives root and targets to holders. Raises BadHolderError."""
     root = _given(today, {part.holder: part.keys for part in parts}, threshold, len(parts))
-    return today.request("give root and targets to their holders", now, root, targets)
+    return today.request("give root and targets to their holders", now, root, today.next_targets())
 
 
 def with_other_holder(today: SignedToday, name: str, part: PublicPart, now: datetime) -> SigningRequest:

@@ -95,7 +95,7 @@ class CeremonyService:
     def give_to_holders(self, parts: Sequence[str], threshold: int | None) -> SigningRequestView:
         """Ask for a root and targets that these holders sign. parts: their public files. threshold: None = as they agreed.
 
-        The audit trail's delegation is part of it, so that it needs no second request. Raises BadHolderError, RequestWaitingError.
+        The audit trail is delegated first, so that its first head makes no request worthless. Raises BadHolderError, RequestWaitingError.
         """
         holders = _parts(parts)
         agreed = {part.threshold for part in holders}
@@ -103,10 +103,12 @@ class CeremonyService:
             raise BadHolderError("the holders agreed on different thresholds; say which one holds")
         with self._db.session() as session:
             today = self._begin(session)
-            targets = today.next_targets()
-            self._repository.delegate_audit(targets)
-            asked = proposal.with_holders(today, holders, threshold or min(agreed), targets, self._clock.now())
-            return self._ask(session, asked)
+            if not self._repository.offline(session):
+                self._repository.delegate_audit(session, self._clock.now())
+                today = self._begin(session)
+            return self._ask(
+                session, proposal.with_holders(today, holders, threshold or min(agreed), self._clock.now())
+            )
 
     def replace_holder(self, name: str, part: str) -> SigningRequestView:
         """Ask for a root and targets in which another holder stands in for one.
