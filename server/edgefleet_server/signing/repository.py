@@ -100,7 +100,7 @@ class TufRepository:
         """Use the keys of `ring` for every signature."""
         self._ring = ring
         self._left_out: set[str] = set()
-        self._known_offline: tuple[datetime, frozenset[str]] | None = None
+        self._known_offline: tuple[bytes, frozenset[str]] = b"", frozenset()
 
     def create(self, session: Session, now: datetime) -> None:
         """Sign the first version of everything. The tables must be empty."""
@@ -222,8 +222,14 @@ class TufRepository:
         return self._load_any(session, "root"), self._load_any(session, "targets")
 
     def offline(self, session: Session) -> frozenset[str]:
-        """Return the roles that root says are signed off the server. Reads one small file."""
-        return offline_roles(self._load_any(session, "root").signed.unrecognized_fields)
+        """Return the roles that root says are signed off the server. Reads one small file, and parses it when it is another one."""
+        found = store.latest(session, "root")
+        if found is None or found[1] != self._known_offline[0]:
+            self._known_offline = (
+                b"" if found is None else found[1],
+                offline_roles(self._load_any(session, "root").signed.unrecognized_fields),
+            )
+        return self._known_offline[1]
 
     def publish_signed(self, session: Session, files: Mapping[str, Metadata[Any]], now: datetime) -> None:
         """Store files of root and targets that were signed elsewhere and verified, and name them. Makes roles that they delegate first."""
@@ -312,11 +318,11 @@ class TufRepository:
         return bool(due) or force_timestamp
 
     def due(self, session: Session, now: datetime) -> set[str]:
-        """Return the roles that are signed here and have passed half of their life. Reads the timestamp alone."""
+        """Return the roles that are signed here and have passed half of their life. Reads root and timestamp."""
         return {name for name, at in self.resign_times(session).items() if at <= now}
 
     def resign_times(self, session: Session) -> dict[str, datetime]:
-        """Return when each role that is signed here has passed half of its life and is signed again. Reads the timestamp, and root when it changed.
+        """Return when each role that is signed here has passed half of its life and is signed again. Reads root and timestamp.
 
         The timestamp's life is that of the one that devices know.
         """
@@ -324,16 +330,8 @@ class TufRepository:
         announced = self.announced_timestamp(session)
         if announced is not None:
             made["timestamp"] = announced.made_at
-        elsewhere = self._offline_since(session, made.get("root"))
+        elsewhere = self.offline(session) | {"root"} if "root" in made else frozenset()
         return {name: made_at + _life_of(name) / 2 for name, made_at in made.items() if name not in elsewhere}
-
-    def _offline_since(self, session: Session, root_made: datetime | None) -> frozenset[str]:
-        """Return root and what it says is signed off the server; read again when the newest root is another one."""
-        if root_made is None:
-            return frozenset({"root"})
-        if self._known_offline is None or self._known_offline[0] != root_made:
-            self._known_offline = (root_made, self.offline(session) | {"root"})
-        return self._known_offline[1]
 
     def root_expires(self, session: Session) -> datetime:
         """Return when the newest root expires (aware UTC)."""

@@ -1,13 +1,16 @@
 """Root and targets of a running fleet given to three holders, two of whom must sign; the client of python-tuf follows or it does not."""
 
+import copy
 import datetime as dt
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from tuf.api.metadata import Metadata, Targets  # type: ignore[attr-defined]  # documented there, but not in __all__
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Targets  # type: ignore[attr-defined]  # documented there, but not in __all__
 
 from edgefleet_ceremony.signature_request import request_of
 from edgefleet_protocol.digest import Sha256
@@ -288,13 +291,22 @@ def test_a_restored_server_asks_its_holders_to_catch_up(house: House, holders: d
     assert signed.version > seen
 
 
-def test_the_server_signs_no_targets_of_its_own_afterwards(house: House, holders: dict[str, Path]) -> None:
-    stolen = SigningService(house.db, house.folder / "keys", house.clock)
-    stolen._signer.signer("targets")  # in its memory since before the ceremony
+def test_a_thief_of_the_key_folder_of_before_signs_no_targets(
+    house: House, holders: dict[str, Path], tmp_path: Path
+) -> None:
+    keys = house.folder / "keys"
+    shutil.copytree(keys, tmp_path / "stolen")
     hold_ceremony(house.signing, holders)
+    thief = SigningService(house.db, tmp_path / "stolen", house.clock)
     with house.db.session() as session:
-        root, targets = stolen._repository.today(session)
-        assert isinstance(targets, Metadata)
+        _, targets = thief._repository.today(session)
         with pytest.raises(RoleOfflineError):
-            stolen._repository._publish(session, {"targets": targets.signed}, house.clock.now())
-    assert root.signed.version == 2
+            thief._repository._publish(session, {"targets": targets.signed}, house.clock.now())
+    forged = copy.deepcopy(targets)
+    forged.signed.version += 100
+    old = {one.keyid for one in thief._ring.inventory().of_role("targets")}
+    forged.sign(cast("Any", thief._ring.signer(old.pop())), append=False)
+    with house.db.session() as session:
+        thief._repository.publish_signed(session, {"targets": forged}, house.clock.now())
+    with pytest.raises(RepositoryError):
+        follows(house, tmp_path / "client")

@@ -13,9 +13,8 @@ Rules:
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
-from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # documented, but not in __all__
 from sqlmodel import Session
 from tuf.api.metadata import Root, Targets  # type: ignore[attr-defined]  # documented there, but not in __all__
 
@@ -38,6 +37,7 @@ from edgefleet_server.signing.errors import (
     RequestWaitingError,
     RoleOfflineError,
 )
+from edgefleet_server.signing.keys.key_ring import KeyRing
 from edgefleet_server.signing.repository import LIFE, TufRepository
 from edgefleet_server.signing.tables import SigningRequestRow
 
@@ -49,28 +49,13 @@ MAX_SHOWN: Final = 100
 _log = logging.getLogger(__name__)
 
 
-class Keys(Protocol):
-    """What a ceremony needs of the key folder."""
-
-    def has_root(self) -> bool:
-        """Return whether the root key and its passphrase are here."""
-
-    def root_signer(self) -> CryptoSigner:
-        """Return the signer of root."""
-
-    def signer(self, role: str) -> CryptoSigner:
-        """Return the signer of an online role."""
-
-    def destroy(self, role: str) -> list[str]:
-        """Remove the private key of a role; return the files that were there."""
-
-
 class CeremonyService:
     """Makes requests, takes answers, and brings them into force."""
 
-    def __init__(self, db: Database, keys: Keys, repository: TufRepository, clock: Clock) -> None:
+    def __init__(self, db: Database, keys: KeyRing, repository: TufRepository, clock: Clock) -> None:
         """Wire the parts. Nothing is read."""
         self._db, self._keys, self._repository, self._clock = db, keys, repository, clock
+        self._finished = 0
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -169,10 +154,17 @@ class CeremonyService:
     def finish(self) -> list[str]:
         """Destroy the private keys that the root in force keeps off the server; return the files that were there. May be repeated."""
         with self._db.read() as session:
-            if store.latest(session, "root") is None:
+            found = store.latest(session, "root")
+            if found is None or found[0] == self._finished:
                 return []
             offline = self._repository.offline(session)
-        gone = [name for role in sorted(offline | {"root"}) for name in self._keys.destroy(role)] if offline else []
+            if not offline:
+                self._finished = found[0]
+                return []
+            keys = self._repository.role_keys(session)
+        self._keys.settle(keys.named(), keys.root.version)
+        gone = [name for role in sorted(offline | {"root"}) for name in self._keys.destroy(role, keys.named())]
+        self._finished = found[0]
         if gone:
             _log.warning("destroyed private keys that are not in use any more: %s", ", ".join(gone))
         return gone

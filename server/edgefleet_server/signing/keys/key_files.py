@@ -5,7 +5,7 @@ Existing key files are never overwritten. Everything is on the disk (fsync, of t
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -52,6 +52,13 @@ The other files are used by the running server and must stay here, readable by i
   keys.lock                   empty
 
 `edgectl key list` shows them; docs/operate/keys.md says more.
+"""
+
+NOTE_AFTER_CEREMONY: Final = """\
+KEYS OF THIS EDGEFLEET SERVER
+
+The keys of root and targets are not here: their holders have them (`edgectl key ceremony`). The files here are used by the running
+server and must stay, readable by its user only. `edgectl key list` shows what each key signs; docs/operate/keys.md says more.
 """
 
 PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
@@ -110,6 +117,27 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def destroy_files(files: Sequence[Path]) -> list[str]:
+    """Overwrite and unlink those files that are there; return their names. May be repeated after a crash.
+
+    On flash and on file systems that copy, old blocks may remain.
+    """
+    gone = []
+    for path in files:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue
+        with os.fdopen(fd, "wb", buffering=0) as out:
+            out.write(b"\0" * os.fstat(out.fileno()).st_size)
+            os.fsync(out.fileno())
+        path.unlink(missing_ok=True)
+        gone.append(path.name)
+    if gone:
+        sync_folder(files[0].parent)
+    return gone
 
 
 @contextmanager

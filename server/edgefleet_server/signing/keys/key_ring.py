@@ -39,6 +39,7 @@ from edgefleet_server.signing.keys.key_files import (
     PASSPHRASE_FILE,
     ROOT_FILE,
     PrivateKey,
+    destroy_files,
     load_private_key,
     pem_of,
     write_private,
@@ -165,6 +166,25 @@ class KeyRing:
             if record is not None and record.uri.startswith(f"{FILE_SCHEME}:"):
                 self._path(record.uri.partition(":")[2]).unlink(missing_ok=True)
         key_files.sync_folder(self._folder)
+
+    def destroy(self, role: str, named: Collection[str]) -> list[str]:
+        """Revoke a role's keys that no metadata names any more, and destroy their files; return those that were there.
+
+        For a role that is signed elsewhere from now on; may be repeated. named: ids of all keys that may sign today. With root goes its
+        passphrase, and the note in the folder says how things are then. What lies elsewhere is to be disabled there. Blocks on fsync.
+        """
+        if role == "root":
+            gone = destroy_files([self._path(ROOT_FILE), self._path(PASSPHRASE_FILE)])
+            if gone:
+                key_files.replace_private(self._path(NOTE_FILE), key_files.NOTE_AFTER_CEREMONY.encode())
+            return gone
+        old = [one for one in self.inventory().of_role(role) if one.keyid not in named]
+        if any(one.state is not KeyState.REVOKED for one in old):
+            self.change(lambda found: found.revoked([one.keyid for one in old]))
+        for one in old:
+            self._signers.pop(one.keyid, None)
+        files = [self._path(one.uri.partition(":")[2]) for one in old if one.uri.startswith(f"{FILE_SCHEME}:")]
+        return destroy_files(files)
 
     # -- signing -----------------------------------------------------------------------------------------------------
 
