@@ -75,7 +75,7 @@ def init(  # noqa: PLR0913, PLR0917  # the options of a command
 
 def sign(
     ctx: typer.Context,
-    request: Annotated[Path, typer.Argument(metavar="REQUEST", help="The file of `edgectl key ceremony --out`.")],
+    request: Annotated[Path, typer.Argument(metavar="REQUEST", help="The file that `edgectl key ceremony --out FILE` wrote.")],
     key: Annotated[
         list[Path], typer.Option("--key", metavar="FOLDER", help="The holder's medium, or one PEM file; repeatable.")
     ],
