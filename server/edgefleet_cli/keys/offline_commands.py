@@ -75,7 +75,9 @@ def init(  # noqa: PLR0913, PLR0917  # the options of a command
 
 def sign(
     ctx: typer.Context,
-    request: Annotated[Path, typer.Argument(metavar="REQUEST", help="The file that `edgectl key ceremony --out FILE` wrote.")],
+    request: Annotated[
+        Path, typer.Argument(metavar="REQUEST", help="The file that `edgectl key ceremony --out FILE` wrote.")
+    ],
     key: Annotated[
         list[Path], typer.Option("--key", metavar="FOLDER", help="The holder's medium, or one PEM file; repeatable.")
     ],
