@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings, only_check = parse(arguments)
         if only_check:
-            from edgefleet_server.process.lifecycle import describe
+            from edgefleet_server.process.server_check import describe
 
             sys.stdout.write(json.dumps(describe(settings), indent=2) + "\n")
             return 0

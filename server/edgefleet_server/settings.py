@@ -4,12 +4,13 @@ Sources, strongest first: arguments of the command, environment ``EDGEFLEET_SERV
 data folder, the defaults below. No other module reads the environment.
 """
 
+import os
 import tomllib
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from edgefleet_protocol.errors import BadIdError, EdgefleetError
@@ -53,6 +54,8 @@ class ServerSettings(BaseSettings):
 
     database_url: SecretStr | None = None
     """SQLAlchemy URL; None = SQLite ``edgefleet.db`` in the data folder."""
+    database_url_file: Path | None = None
+    """File that holds ``database_url``, so that its password is in no environment and no command line."""
     blob_url: str | None = None
     """``file:///…`` (tested), or ``s3://…``, ``gs://…`` or ``az://…`` (not tested yet); None = ``blobs/`` in the data folder."""
 
@@ -60,6 +63,18 @@ class ServerSettings(BaseSettings):
     """Passphrase of private keys in files, and PIN of keys in an HSM; better in a file. New key files are encrypted with it."""
     keys_passphrase_file: Path | None = None
     """File with that passphrase, e.g. a systemd credential."""
+    secrets_key: SecretStr | None = None
+    """Sealing keys of secrets in the database, base64 of 32 bytes each, the first one seals; None = ``keys/secrets.key``."""
+    secrets_key_file: Path | None = None
+    """File that holds the sealing keys."""
+    secrets_vault_url: str = Field(default="", max_length=500)
+    """Secret of Vault whose field ``key`` holds the sealing keys: ``https://HOST:8200/v1/secret/data/edgefleet``; "" = not Vault."""
+    secrets_vault_token: SecretStr | None = None
+    """Token of Vault that may read that secret."""
+    secrets_vault_token_file: Path | None = None
+    """File that holds the token of Vault."""
+    secrets_vault_ca_file: Path | None = None
+    """CA certificates of Vault (PEM); None = those of the system."""
 
     api_host: str = "127.0.0.1"
     """Address of the API and the dashboard; any address except loopback needs TLS files or ``behind_proxy``."""
@@ -185,12 +200,37 @@ class ServerSettings(BaseSettings):
         parse_networks(value)
         return value
 
+    @model_validator(mode="after")
+    def _secrets_have_one_source(self) -> "ServerSettings":
+        for name in secret_names():
+            if getattr(self, name) is not None and getattr(self, f"{name}_file") is not None:
+                raise ValueError(f"{name} and {name}_file are both set; keep one of them")
+        return self
+
+    def secret(self, name: str) -> str | None:
+        """Return a secret setting: its value, else the text of the file `NAME_file`, else of the systemd credential `edgefleet.NAME`.
+
+        Raises SettingsError when the file cannot be read.
+        """
+        value: SecretStr | None = getattr(self, name)
+        if value is not None:
+            return value.get_secret_value()
+        path = getattr(self, f"{name}_file") or credential_file(f"edgefleet.{name}")
+        if path is None:
+            return None
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise SettingsError(
+                f"the file {path} of the setting {name} cannot be read: {why}",
+                next_step=f"let the server's user read it, or correct {name}_file",
+            ) from None
+
     @property
     def database(self) -> str:
-        """The database URL in force."""
-        if self.database_url is not None:
-            return self.database_url.get_secret_value()
-        return f"sqlite:///{self.data_dir / 'edgefleet.db'}"
+        """The database URL in force. Raises SettingsError when its file cannot be read."""
+        return self.secret("database_url") or f"sqlite:///{self.data_dir / 'edgefleet.db'}"
 
     @property
     def keys_dir(self) -> Path:
@@ -253,6 +293,23 @@ class ServerSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then environment, then the file of the data folder."""
         return init_settings, env_settings, _FileSource(settings_cls, init_settings)
+
+
+def secret_names() -> list[str]:
+    """Return the names of all settings that are secrets. Each has a twin `NAME_file`."""
+    return [name for name, field in ServerSettings.model_fields.items() if field.annotation == SecretStr | None]
+
+
+def is_in_environment(name: str) -> bool:
+    """Return whether the environment of this process gives a setting."""
+    return f"EDGEFLEET_SERVER_{name.upper()}" in os.environ
+
+
+def credential_file(name: str) -> Path | None:
+    """Return the file of a systemd credential (`LoadCredential=`), None when this process was not given it."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(folder, name) if folder else None
+    return path if path is not None and path.is_file() else None
 
 
 class _FileSource(PydanticBaseSettingsSource):

@@ -150,7 +150,8 @@ ELSEWHERE = {
     "rollout lint": "tests/cli/test_rollout_commands.py: a file",
     "rollout watch": "tests/cli/test_rollout_watch.py: a stream",
     "search": "tests/cli/test_more_commands.py",
-    "server check": "tests/cli/test_server_commands.py: a data folder",
+    "server check": "tests/cli/test_server_check.py: a data folder",
+    "server seal": "tests/cli/test_server_check.py: a data folder",
     "tool list": "tests/cli/test_tool_commands.py: this machine",
 }
 """Commands that read something else than a server's lists and objects, and where they are tested."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from edgefleet_server.process.conversion_worker import dump_settings, read_settings
 from edgefleet_server.process.lifecycle import check_settings, is_loopback
 from edgefleet_server.settings import ServerRole, SettingsError, load_settings
 
@@ -58,3 +59,11 @@ def test_plain_http_beyond_this_machine_is_refused_unless_a_proxy_does_tls(tmp_p
 )
 def test_loopback(host: str, answer: bool) -> None:
     assert is_loopback(host) is answer
+
+
+def test_a_worker_is_handed_the_secrets_that_it_needs_and_no_others(tmp_path: Path) -> None:
+    given = load_settings(
+        tmp_path, database_url="postgresql://u:hunter2@h/d", keys_passphrase="open sesame", secrets_key="sealing key"
+    )
+    worker = read_settings(dump_settings(given))
+    assert (worker.database, worker.keys_secret, worker.secrets_key) == (given.database, "open sesame", None)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgefleet_cli.admin import agent_package_commands, recovery_commands, server_up_commands
+from edgefleet_cli.admin import agent_package_commands, recovery_commands, server_check_commands, server_up_commands
 from edgefleet_cli.admin.data_folder import check_new, default_data, holds_server
 from edgefleet_cli.core.errors import UsageError
-from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import become, child_flags, python_module, require
-from edgefleet_cli.render.format import flat_fields
 
 app = typer.Typer(help="Run a server on this machine.", no_args_is_help=True)
 app.command("up")(server_up_commands.up)
 app.command("down")(server_up_commands.down)
 app.command("restored")(recovery_commands.restored)
+app.command("check")(server_check_commands.check)
+app.command("seal")(server_check_commands.seal)
 app.add_typer(agent_package_commands.app, name="agent-packages")
 
 DataArgument = Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The same as --data DIR.")]
@@ -128,20 +126,6 @@ def start(  # noqa: PLR0913, PLR0917 - the flags of the command
     if behind_proxy:
         flags.append("--behind-proxy")
     become(python_module("edgefleet_server.main", "--data", str(data or default_data()), *flags))
-
-
-@app.command("check")
-def check(ctx: typer.Context, data: Data = None, broker: Broker = None) -> None:
-    """Check settings, database, broker and keys, and show which are used and why."""
-    require("fastapi", "server")
-    session = Session.of(ctx)
-    folder = str(data or default_data())
-    command = python_module("edgefleet_server.main", "--data", folder, "--check", *child_flags(broker=broker))
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-    if done.returncode != 0:
-        raise typer.Exit(done.returncode)
-    facts = json.loads(done.stdout)
-    session.out.facts(facts, lambda: session.out.fields(flat_fields(facts)))
 
 
 @app.command("openapi")

@@ -21,6 +21,8 @@ from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.dashboard.core.readings import Readings
 from edgefleet_server.dashboard.story.today import TodayReader
 from edgefleet_server.db.database import Database
+from edgefleet_server.encryption.key_sources import source_of
+from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.fleet.inventory.fleet_counts import FleetCounter, VersionPlaces
 from edgefleet_server.fleet.presence.fleet_samples import FleetSampler
 from edgefleet_server.objectives.service import ObjectiveBook
@@ -64,6 +66,7 @@ class Parts:
     """The time that all processes of the database go by: of leases, and of what is due."""
     db: Database
     access: AccessService
+    sealer: Sealer
     signing: SigningService
     registry: RegistryService
     conversion: ConversionService
@@ -115,7 +118,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     costs = CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
     predictions = build_prediction_logs(settings, db, clock, fleet, access)
-    webhooks = WebhookService(db, fleet.feed, poster, shared, settings)
+    webhooks = WebhookService(db, fleet.feed, poster, shared, settings, Sealer(db, source_of(settings), shared))
     watched = Watched(fleet, telemetry, signing, webhooks, registry, drift, objectives, access.chain)
     alarm = build_alarm(db, watched, clock=clock, shared=shared, settings=settings)
     _watch_fleet(metrics, first, watched, alarm, settings.data_dir, clock)
@@ -125,6 +128,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         shared=shared,
         db=db,
         access=access,
+        sealer=webhooks.sealer,
         signing=signing,
         registry=registry,
         conversion=first.conversion,

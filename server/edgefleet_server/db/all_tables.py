@@ -5,6 +5,7 @@ from typing import Final
 
 MODULES: Final = (
     "access.tables",
+    "encryption.tables",
     "registry.tables",
     "conversion.tables",
     "signing.tables",

@@ -14,10 +14,12 @@ Rules of the machine:
 """
 
 import json
+import os
+import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -278,6 +280,40 @@ class Database:
                 next_step="check that the database of `database_url` runs and accepts connections",
             ) from error
 
+    def scrub(self, tables: Sequence[str]) -> None:
+        """Take what was deleted or replaced out of the files: all of SQLite's, with its log; these tables' on PostgreSQL.
+
+        Reads and writes the whole file, and needs as much free space again. Raises DatabaseUnavailableError.
+        """
+        try:
+            if self.is_sqlite:
+                self._scrub_sqlite()
+                return
+            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(text(f"SET lock_timeout = {SQLITE_BUSY_TIMEOUT_MS}"))
+                try:
+                    for name in tables:
+                        connection.execute(text(f'VACUUM (FULL) "{name}"'))
+                finally:
+                    connection.execute(text("RESET lock_timeout"))
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise DatabaseUnavailableError(
+                f"the database cannot be written afresh: {error}",
+                next_step="see that it has as much free space as it is large, and that no other program holds it; then start again",
+            ) from error
+
+    def _scrub_sqlite(self) -> None:
+        connection = self._engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute("VACUUM")
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            answer: Any = cursor.fetchone()
+            if answer[0]:
+                raise sqlite3.OperationalError("another program reads the database just now")
+        finally:
+            connection.close()
+
     def dispose(self) -> None:
         """Close all connections."""
         self._engine.dispose()
@@ -292,9 +328,29 @@ class Database:
         options = {"connect_args": {"check_same_thread": False}, "pool_size": 10, "max_overflow": 20}
         engine = create_engine(self._url, json_deserializer=_read_json, **options)
         engine.dialect.statement_compiler = _HintingCompiler
+        if self._url.database and self._url.database != ":memory:":
+            event.listen(engine, "do_connect", _Private(Path(self._url.database)))
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
+
+
+class _Private:
+    """Makes a file of SQLite 0600 before it is first opened; SQLite gives its log the mode of the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_done = False
+
+    def __call__(self, *_: object) -> None:
+        if self._is_done:
+            return
+        with suppress(FileExistsError):  # opening a file that is in use and closing it would end SQLite's locks on it
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        for ending in ("", "-wal", "-shm"):
+            with suppress(OSError):  # it belongs to another user, or is not there
+                self._path.with_name(self._path.name + ending).chmod(0o600)
+        self._is_done = True
 
 
 class _HintingCompiler(SQLiteCompiler):

@@ -31,7 +31,7 @@ from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db.database import Database
 from edgefleet_server.observability import logs
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.settings import ServerSettings, load_settings
+from edgefleet_server.settings import ServerSettings, load_settings, secret_names
 from edgefleet_server.signing.service import SigningService
 
 _log = logging.getLogger(__name__)
@@ -130,11 +130,16 @@ class Worker:
             _log.warning("the job was cancelled, or another worker took it over", extra={"job": job.id})
 
 
+_NOT_FOR_WORKERS = frozenset({"secrets_key", "secrets_vault_token"})
+"""A worker opens no secret of the database."""
+
+
 def dump_settings(settings: ServerSettings) -> bytes:
-    """Return settings as the line that a worker reads; holds the database password, so it goes through a pipe only."""
-    document = settings.model_dump(mode="json")
-    if settings.database_url is not None:
-        document["database_url"] = settings.database_url.get_secret_value()
+    """Return settings as the line that a worker reads; holds passwords, so it goes through a pipe only."""
+    document = settings.model_dump(mode="json", exclude=set(secret_names()))
+    for name in set(secret_names()) - _NOT_FOR_WORKERS:
+        value = getattr(settings, name)
+        document[name] = None if value is None else value.get_secret_value()
     return json.dumps(document).encode() + b"\n"
 
 

@@ -24,6 +24,8 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.db.database import Database
+from edgefleet_server.encryption.key_sources import source_of
+from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.settings import ServerSettings, load_settings
 from edgefleet_server.signing.keys.key_files import secret_of
 from edgefleet_server.signing.service import SigningService
@@ -82,6 +84,7 @@ def initialise(data_dir: Path, clock: Clock, **chosen: str | None) -> Initialise
                 db, settings.keys_dir, clock, secret_of(settings.keys_secret, settings.keys_passphrase_file)
             )
             signing.init([settings.device_public_host])
+            Sealer(db, source_of(settings), clock).start(())  # makes the key; nothing is stored yet
             made = AccessService(db, clock).create_token("first admin", [Role.ADMIN], by="server init")
             ca_sha256 = str(signing.ca_sha256())
         finally:

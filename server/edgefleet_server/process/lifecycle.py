@@ -28,6 +28,7 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.api_app import create_app, refresh_gauges
 from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.composition.dashboard_app import first_look
+from edgefleet_server.composition.sealed_columns import SEALED_COLUMNS
 from edgefleet_server.conversion.sandbox import LAYERS, active_layers
 from edgefleet_server.observability.health import Recent, disk_line
 from edgefleet_server.process.engine_thread import EngineThread, EngineWork
@@ -107,35 +108,6 @@ def _check_otlp() -> None:
         ) from error
 
 
-def describe(settings: ServerSettings) -> dict[str, Any]:
-    """Return what this server would use and why, checking database, keys and broker. Raises EdgefleetError."""
-    from edgefleet_server.gateway.broker.model import choose_broker
-
-    check_settings(settings)
-    parts = build_parts(settings, SystemClock())
-    try:
-        parts.db.ping()
-        choice = choose_broker(settings.broker)
-        schema_current = migrations.is_current(parts.db)
-        initialised = schema_current and parts.signing.is_initialised()
-        return {
-            "data_dir": str(settings.data_dir),
-            "roles": [role.value for role in settings.roles],
-            "database": {
-                "kind": "sqlite" if parts.db.is_sqlite else "postgresql",
-                "schema_current": schema_current,
-            },
-            "keys": {"initialised": initialised},
-            "lost_models": parts.signing.lost_models() if initialised else [],
-            "broker": {"kind": choice.kind.value, "why": choice.reason},
-            "api": {"host": settings.api_host, "port": settings.api_port, "tls": settings.api_tls_cert is not None},
-            "device": {"host": settings.device_public_host, "port": settings.device_port},
-            "sandbox_layers": active_layers(),
-        }
-    finally:
-        parts.db.dispose()
-
-
 class Server:
     """One server process. `start` raises or leaves everything running; `stop` may be called at any time, once."""
 
@@ -211,6 +183,7 @@ class Server:
                 f"{self.settings.data_dir} lacks the keys or the root of trust",
                 next_step=f"create a server: `edgectl server init {self.settings.data_dir}`",
             )
+        parts.sealer.start(SEALED_COLUMNS)
         parts.signing.start()
         ensure_certificate(parts)
         parts.health.add("database", Recent(lambda: _database_line(parts), parts.clock))

@@ -44,6 +44,8 @@ class Channels:
         self._clock = clock
         self._transport = transport
         self._give_up = give_up
+        self.sealer = webhooks.sealer
+        """Seals what a channel must keep secret: its address, as a rule."""
 
     def open(self, kind: str, name: str, shown: str, by: str) -> ChannelState:
         """Make a channel; kind: what its id begins with. Raises TooManyWebhooksError."""

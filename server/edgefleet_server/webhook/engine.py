@@ -192,7 +192,8 @@ class WebhookSender:
     def _post(self, to: Receiver, parcel: Parcel, body: bytes) -> Posted:
         if to.transport:
             return self._transports[to.transport](to.id, body, self._timeout_s)
-        headers = rules.headers_of(parcel.message_id, body, to.secrets, self._own.now())
+        keys = [self._service.sealer.open(one) for one in to.secrets]
+        headers = rules.headers_of(parcel.message_id, body, keys, self._own.now())
         return self._poster.post(to.url, body, headers, self._timeout_s)
 
     def _write(self, to: Receiver, fence: int, parcel: Parcel, outcome: Outcome, attempt: Mapping[str, object]) -> bool:

@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from edgefleet_server.encryption.model import SealedValue
+
 
 class DeliveryState(StrEnum):
     """How far one event is on its way to one webhook."""
@@ -90,7 +92,7 @@ class Receiver:
 
     id: str
     url: str
-    secrets: tuple[str, ...]
+    secrets: tuple[SealedValue, ...]
     failures: int
     transport: str = ""
 

@@ -15,6 +15,7 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db.database import CommitSignal, Database
+from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import EventView
 from edgefleet_server.events.types import PING, is_chosen, is_pattern
@@ -30,7 +31,7 @@ from edgefleet_server.webhook.model import (
     SecretView,
     WebhookView,
 )
-from edgefleet_server.webhook.tables import Webhook, WebhookAttempt, WebhookDelivery, WebhookSecret
+from edgefleet_server.webhook.tables import Webhook, WebhookAttempt, WebhookDelivery
 
 MAX_WEBHOOKS: Final = 64
 """Each has a thread of its own while something is sent to it: so no receiver waits for another."""
@@ -42,13 +43,14 @@ MAX_OVERLAP: Final = timedelta(days=90)
 class WebhookService:
     """Makes webhooks and tells what became of deliveries."""
 
-    def __init__(
-        self, db: Database, feed: EventLog, poster: HttpPoster, clock: Clock, settings: ServerSettings
+    def __init__(  # the outbox, what is sent and how, and what seals the keys that sign
+        self, db: Database, feed: EventLog, poster: HttpPoster, clock: Clock, settings: ServerSettings, sealer: Sealer
     ) -> None:
         """Wire the parts; from then on every event of this process is written to the outbox."""
         self._db = db
         self._poster = poster
         self._clock = clock
+        self.sealer = sealer
         self._give_up = timedelta(seconds=settings.webhook_give_up_s)
         self.source = rules.source_of(settings.tenant)
         self.bell = CommitSignal()
@@ -82,7 +84,7 @@ class WebhookService:
                 created_by=by[:80],
             )
             session.add(row)
-            session.add(WebhookSecret(webhook_id=row.id, secret=secret, created_at=now))
+            store.add_secret(session, self.sealer, row.id, secret, now)
             session.flush()
             return NewSecret(self._view(session, row, {}), secret)
 
@@ -93,7 +95,7 @@ class WebhookService:
         with self._db.session() as session:
             row = store.webhook(session, webhook_id)
             store.retire_secrets(session, webhook_id, now + min(overlap, MAX_OVERLAP), now)
-            session.add(WebhookSecret(webhook_id=webhook_id, secret=secret, created_at=now))
+            store.add_secret(session, self.sealer, webhook_id, secret, now)
             session.flush()
             return NewSecret(self._view(session, row, store.counts(session).get(webhook_id, {})), secret)
 

@@ -9,6 +9,8 @@ from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
+from edgefleet_server.encryption.model import SealedColumn, SealedValue
+from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.webhook.errors import DeliveryUnknownError, WebhookUnknownError
 from edgefleet_server.webhook.model import DeliveryState, Outcome, Parcel, Receiver
 from edgefleet_server.webhook.tables import Webhook, WebhookAttempt, WebhookDelivery, WebhookSecret
@@ -16,6 +18,9 @@ from edgefleet_server.webhook.tables import Webhook, WebhookAttempt, WebhookDeli
 LEASE: Final = timedelta(seconds=60)
 BATCH: Final = 50
 KEPT_ATTEMPTS: Final = 50
+SEALED: Final = SealedColumn(
+    "signing secret of a webhook", "webhook_secret", "secret", ("webhook_id", "id"), "created_at"
+)
 _PENDING: Final = DeliveryState.PENDING.value
 _D = WebhookDelivery
 
@@ -65,6 +70,14 @@ def secrets(session: Session, webhook_id: str, now: datetime) -> Sequence[Webhoo
     is_valid = or_(col(WebhookSecret.expires_at).is_(None), col(WebhookSecret.expires_at) > now)
     statement = select(WebhookSecret).where(col(WebhookSecret.webhook_id) == webhook_id, is_valid)
     return session.execute(statement.order_by(col(WebhookSecret.id).desc())).scalars().all()
+
+
+def add_secret(session: Session, sealer: Sealer, webhook_id: str, secret: str, now: datetime) -> None:
+    """Store a new secret, sealed to its row, whose number the database gives first."""
+    row = WebhookSecret(webhook_id=webhook_id, secret="", created_at=now)
+    session.add(row)
+    session.flush()
+    row.secret = sealer.seal(SEALED.place(webhook_id, row.id), secret)
 
 
 def retire_secrets(session: Session, webhook_id: str, ends: datetime, now: datetime) -> None:
@@ -151,7 +164,9 @@ def receiver(session: Session, webhook_id: str, now: datetime) -> Receiver | Non
     row = session.get(Webhook, webhook_id, populate_existing=True)
     if row is None or not row.is_enabled or (row.not_before is not None and row.not_before > now):
         return None
-    keys = tuple(one.secret for one in secrets(session, webhook_id, now))
+    keys = tuple(
+        SealedValue(SEALED.place(one.webhook_id, one.id), one.secret) for one in secrets(session, webhook_id, now)
+    )
     return Receiver(row.id, row.url, keys, row.failures, row.transport)
 
 

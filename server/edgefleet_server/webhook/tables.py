@@ -40,13 +40,13 @@ class Webhook(SQLModel, table=True):
 
 
 class WebhookSecret(SQLModel, table=True):
-    """A key that signs. Its own table, so that lists of webhooks never load it (ADR 0040 says why it is kept as it is)."""
+    """A key that signs, sealed (ADR 0119). Its own table, so that lists of webhooks never load it."""
 
     __tablename__ = "webhook_secret"
 
     id: int | None = Field(default=None, sa_column=_number())
     webhook_id: str = Field(max_length=32, index=True)
-    secret: str = Field(max_length=80)
+    secret: str = Field(sa_column=Column(Text, nullable=False))
     created_at: datetime = Field(sa_type=UtcDateTime)
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
 

@@ -44,6 +44,7 @@ def parts_of(house: House) -> Parts:
         shared=house.clock,
         db=house.db,
         access=access,
+        sealer=house.webhooks.sealer,
         signing=house.signing,
         registry=house.registry,
         conversion=cast("Any", house.jobs),

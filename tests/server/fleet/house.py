@@ -19,6 +19,8 @@ from edgefleet_protocol.ids import ModelName, ProfileName, ReleaseRef, Version, 
 from edgefleet_server.composition.fleet_container import build_fleet
 from edgefleet_server.composition.judge_container import build_judges
 from edgefleet_server.db.database import Database
+from edgefleet_server.encryption.key_sources import source_of
+from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
 from edgefleet_server.registry.blobs import open_blob_store
@@ -114,7 +116,14 @@ class House:
         )
         self.fleet = build_fleet(self.db, self.signing, self.registry, clock, self.settings)
         self.poster = HttpPoster(parse_networks(self.settings.webhook_networks), clock)
-        self.webhooks = WebhookService(self.db, self.fleet.feed, self.poster, clock, self.settings)
+        self.webhooks = WebhookService(
+            self.db,
+            self.fleet.feed,
+            self.poster,
+            clock,
+            self.settings,
+            Sealer(self.db, source_of(self.settings), clock),
+        )
         self.references = BundleReferences(self.registry)
         self.telemetry = TelemetryService(
             self.db, clock, DriftIntake(self.references), self.fleet.memberships.of, truths=TruthIntake(self.references)

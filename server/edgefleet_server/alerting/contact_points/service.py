@@ -21,7 +21,7 @@ from edgefleet_server.alerting.contact_points.model import (
     ContactView,
     Message,
 )
-from edgefleet_server.alerting.contact_points.tables import AlertContact, AlertContactSecret
+from edgefleet_server.alerting.contact_points.tables import AlertContact
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import NewEvent
@@ -87,7 +87,7 @@ class ContactBook:
                 sends_resolved=sends_resolved, repeat_s=repeat_s, created_at=self._clock.now(),
             )  # fmt: skip
             session.add(row)
-            session.add(AlertContactSecret(contact_id=channel.id, url=looked.url))
+            store.set_url(session, self._channels.sealer, channel.id, looked.url, self._clock.now())
             session.flush()
             return _view(row, channel)
 
@@ -105,7 +105,7 @@ class ContactBook:
             row.severity = Severity(changes.get("severity", row.severity)).value
             if looked is not None:
                 row.service = looked.service
-                store.set_url(session, contact_id, looked.url)
+                store.set_url(session, self._channels.sealer, contact_id, looked.url, self._clock.now())
             channel = self._channels.change(contact_id, row.name, None if looked is None else looked.shown)
             session.flush()
             return _view(row, channel)
@@ -163,12 +163,16 @@ class ContactBook:
             self._send(notice, [row for row in store.contacts(session) if row.id in contacts])
 
     def post(self, contact_id: str, body: bytes, timeout_s: float) -> Posted:
-        """Send what the outbox holds for a contact point: a transport of `WebhookSender`. Raises ContactUnavailableError."""
+        """Send what the outbox holds for a contact point: a transport of `WebhookSender`.
+
+        Raises ContactUnavailableError, and EncryptionError when its URL cannot be opened.
+        """
         with self._db.read() as session:
-            url = store.url_of(session, contact_id)
-        if url is None:
+            sealed = store.url_of(session, contact_id)
+        if sealed is None:
             raise ContactUnavailableError("the contact point was removed", next_step="nothing is sent any more")
         plain = json.loads(body)
+        url = self._channels.sealer.open(sealed)
         return self._apprise.send(url, Message(plain["subject"], plain["text"]), plain["kind"], timeout_s)
 
     def _send(self, notice: Notice, rows: Sequence[AlertContact]) -> None:

@@ -26,9 +26,11 @@ class AlertContact(SQLModel, table=True):
 
 
 class AlertContactSecret(SQLModel, table=True):
-    """The URL of a contact point, with its secrets: its own table, so that lists never load it (ADR 0040 says why it is kept as it is)."""
+    """The URL of a contact point, with its secrets, sealed (ADR 0119): its own table, so that lists never load it."""
 
     __tablename__ = "alert_contact_secret"
 
     contact_id: str = Field(primary_key=True, max_length=32)
     url: str = Field(sa_column=Column(Text, nullable=False))
+    set_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    """None: before this was noted."""

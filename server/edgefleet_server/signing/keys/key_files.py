@@ -41,6 +41,7 @@ The other files are used by the running server and must stay here, readable by i
   targets.pem                 says which keys sign releases and what devices should run
   releases.pem                says which key signs the bundles of which model
   m.MODEL.KEYID.pem           signs the bundles of one model; made at its first release
+  secrets.key                 opens what is sealed in the database; keep its copy apart from copies of the database
   director.pem                signs what each device should run
   snapshot.pem timestamp.pem  keep the metadata together and fresh
   audit.pem                   signs heads of the audit trail; made with the first one

@@ -1,0 +1,9 @@
+"""The columns of all features whose texts are sealed: what the start of a server, `server seal` and `server check` go through."""
+
+from typing import Final
+
+from edgefleet_server.alerting.contact_points import store as contact_points
+from edgefleet_server.encryption.model import SealedColumn
+from edgefleet_server.webhook import store as webhook
+
+SEALED_COLUMNS: Final[tuple[SealedColumn, ...]] = (webhook.SEALED, contact_points.SEALED)

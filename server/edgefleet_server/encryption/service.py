@@ -1,0 +1,178 @@
+"""Seals secrets before they are stored and opens them when they are used; at the start, seals what is plain.
+
+Which key seals is a row of the database, so that all processes of it use the same one; the key itself comes from a source outside of it.
+Thread-safe; calls block; writes join the caller's transaction. Keys are read once, and again when a text names one that is not known.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from sqlmodel import Session
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.db.database import Database, DatabaseUnavailableError
+from edgefleet_server.encryption import rules, store
+from edgefleet_server.encryption.errors import KeyMissingError, KeyUnreadableError
+from edgefleet_server.encryption.key_sources import KeySource
+from edgefleet_server.encryption.model import KeyRing, Place, Resealed, SealedColumn, SealedValue, SealingKey
+from edgefleet_server.encryption.rules import NEXT_FOR_KEY
+from edgefleet_server.encryption.tables import SealingState
+
+_log = logging.getLogger(__name__)
+NO_KEY: Final = "the secrets of this database are sealed with the key {}, and there is none in {}"
+
+
+class Sealer:
+    """Seals and opens secrets of one database."""
+
+    def __init__(self, db: Database, source: KeySource, clock: Clock) -> None:
+        """Wire the parts; nothing is read before it is needed."""
+        self._db = db
+        self.source = source
+        self._clock = clock
+        self._guard = threading.Lock()
+        self._ring: KeyRing | None = None
+
+    def seal(self, place: Place, plain: str) -> str:
+        """Return a secret as it is to be stored. Raises KeyMissingError, KeyWrongError, KeyUnreadableError."""
+        with self._db.session() as session:
+            key = self._sealing_key(session, ())
+            return rules.seal(key, os.urandom(rules.NONCE_BYTES), place, plain)
+
+    def open(self, value: SealedValue) -> str:
+        """Return a stored secret. Raises NotOpenedError, KeyMissingError, KeyWrongError, KeyUnreadableError."""
+        needed = rules.key_id_of(value.text)
+        return rules.open_value(self._keys_with(needed or "", str(value.place)), value)
+
+    def start(self, columns: Sequence[SealedColumn]) -> int:
+        """See that there is the right key, making the first one; seal what is plain; return how many texts that were.
+
+        What was plain is then taken out of the database's files; where that fails, the log says so and the next start tries again.
+        Raises KeyMissingError, KeyWrongError, KeyUnreadableError: then nothing was changed.
+        """
+        with self._db.session() as session:
+            key = self._sealing_key(session, columns)
+            for key_id, place in store.key_ids(session, columns).items():
+                self._keys_with(key_id, f"a secret in {place.table}.{place.column}")
+            count = sum(self._reseal(session, one, key, only_plain=True) for one in columns)
+            state = store.state(session)
+            assert state is not None
+            if count:
+                state.cleaned_at = None
+            is_due = state.cleaned_at is None
+        if count:
+            _log.warning("secrets were plain in the database; they are sealed now", extra={"secrets": count})
+        if is_due:
+            self.clean(columns)
+        return count
+
+    def seal_again(self, columns: Sequence[SealedColumn]) -> Resealed:
+        """Seal everything with the newest key of the source, which seals from now on. Raises what `start` does."""
+        self._forget()
+        self.start(columns)
+        with self._db.session() as session:
+            state = store.state(session, lock=True)
+            assert state is not None
+            key = self._keys_with(state.key_id, "the database").newest
+            if state.key_id != key.id:
+                state.key_id, state.since, state.cleaned_at = key.id, self._clock.now(), None
+            count = sum(self._reseal(session, one, key) for one in columns)
+            is_due = state.cleaned_at is None
+        return Resealed(key.id, count, not is_due or self.clean(columns))
+
+    def rotate(self, columns: Sequence[SealedColumn]) -> Resealed:
+        """Make a new key in the source, keep the old ones there, and seal everything with it.
+
+        Raises KeyChangeRefusedError where the source is not ours to write, and what `start` does.
+        """
+        self._forget()
+        self.start(columns)
+        with self._db.read() as session:
+            state = store.state(session)
+        assert state is not None
+        ring = self._keys_with(state.key_id, "the database")
+        self.source.write(KeyRing((rules.key_of(os.urandom(rules.KEY_BYTES)), *ring.keys)))
+        return self.seal_again(columns)
+
+    def forget_old(self, columns: Sequence[SealedColumn]) -> Resealed:
+        """Seal everything with the newest key, then remove the others from the source. Raises what `rotate` does."""
+        done = self.seal_again(columns)
+        key = self._keys_with(done.key, "the database").newest
+        self.source.write(KeyRing((key,)))
+        self._forget()
+        return done
+
+    def clean(self, columns: Sequence[SealedColumn]) -> bool:
+        """Take texts of before out of the database's files; return whether that was done."""
+        try:
+            self._db.scrub([*(one.table for one in columns)])
+        except DatabaseUnavailableError as error:
+            _log.warning("secrets of before may still be in the database's files: %s", error.message)
+            return False
+        with self._db.session() as session:
+            state = store.state(session, lock=True)
+            assert state is not None
+            state.cleaned_at = self._clock.now()
+        return True
+
+    # ---- keys
+
+    def _sealing_key(self, session: Session, columns: Sequence[SealedColumn]) -> SealingKey:
+        state = store.state(session, lock=True)  # until the text is stored: nobody forgets its key meanwhile
+        if state is None:
+            state = self._begin(session, columns)
+        key = self._keys_with(state.key_id, "the database").find(state.key_id)
+        assert key is not None
+        return key
+
+    def _begin(self, session: Session, columns: Sequence[SealedColumn]) -> SealingState:
+        """Choose the first key. Texts that are sealed all the same (the row was removed) need theirs: no other is made."""
+        ring = self._read()
+        if ring is None:
+            if named := store.key_ids(session, columns):
+                raise self._missing(next(iter(named)))
+            ring = KeyRing((rules.key_of(os.urandom(rules.KEY_BYTES)),))
+            self.source.write(ring)
+            self._forget()
+        return store.begin(session, ring.newest.id, self._clock.now())
+
+    def _keys_with(self, key_id: str, what: str) -> KeyRing:
+        """Return the keys, one of which has this id ("": any). Raises KeyMissingError, KeyWrongError, KeyUnreadableError."""
+        with self._guard:
+            ring = self._ring
+        if ring is None or (key_id and ring.find(key_id) is None):
+            ring = self._read()
+        if ring is None:
+            raise self._missing(key_id)
+        if key_id and ring.find(key_id) is None:
+            raise rules.wrong_key(key_id, [one.id for one in ring.keys], what)
+        with self._guard:
+            self._ring = ring
+        return ring
+
+    def _read(self) -> KeyRing | None:
+        try:
+            return self.source.read()
+        except UnicodeError:
+            raise KeyUnreadableError(f"{self.source.where} holds no keys", next_step=NEXT_FOR_KEY) from None
+
+    def _forget(self) -> None:
+        with self._guard:
+            self._ring = None
+
+    def _missing(self, key_id: str) -> KeyMissingError:
+        return KeyMissingError(NO_KEY.format(key_id or "of its server", self.source.where), next_step=NEXT_FOR_KEY)
+
+    def _reseal(self, session: Session, one: SealedColumn, key: SealingKey, *, only_plain: bool = False) -> int:
+        """Seal the texts of a column that another key sealed, or only the plain ones; return how many."""
+        found = store.secrets(session, one, but=key.id, only_plain=only_plain)
+        texts = []
+        for stored in found:
+            value = SealedValue(stored.place, stored.text)
+            plain = stored.text if rules.key_id_of(stored.text) is None else self.open(value)
+            texts.append((stored.place, rules.seal(key, os.urandom(rules.NONCE_BYTES), stored.place, plain)))
+        store.write(session, one, texts)
+        return len(texts)

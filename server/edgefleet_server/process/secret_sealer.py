@@ -1,0 +1,72 @@
+"""`edgectl server seal`: seals the secrets of a database again, with a new key, or without the old ones.
+
+    python -m edgefleet_server.process.secret_sealer --data DIR [--db URL] [--rotate | --forget-old]
+
+The server may run meanwhile: it reads the keys again when it meets a text of one that it does not know. Prints one JSON object.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server import migrations
+from edgefleet_server.clock import SystemClock
+from edgefleet_server.composition.sealed_columns import SEALED_COLUMNS
+from edgefleet_server.db.database import Database, DatabaseUnavailableError
+from edgefleet_server.encryption.key_sources import source_of
+from edgefleet_server.encryption.model import Resealed
+from edgefleet_server.encryption.service import Sealer
+from edgefleet_server.process.init import report_error
+from edgefleet_server.settings import ServerSettings, SettingsError, load_settings
+
+
+def seal(settings: ServerSettings, *, rotate: bool = False, forget_old: bool = False) -> Resealed:
+    """Seal all secrets of a server's database with the newest key. Raises EdgefleetError; then the former keys still hold."""
+    db = Database(settings.database)
+    try:
+        db.ping()
+        if not migrations.is_current(db):
+            raise SettingsError(
+                "the database has the tables of another version", next_step="start the server once, which migrates it"
+            )
+        sealer = Sealer(db, source_of(settings), SystemClock())
+        if rotate:
+            return sealer.rotate(SEALED_COLUMNS)
+        return sealer.forget_old(SEALED_COLUMNS) if forget_old else sealer.seal_again(SEALED_COLUMNS)
+    finally:
+        db.dispose()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `server seal`. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="edgectl server seal", description="Seal the secrets of the database again.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--db", dest="database_url")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--rotate", action="store_true")
+    which.add_argument("--forget-old", action="store_true")
+    given = parser.parse_args(arguments)
+    try:
+        settings = load_settings(given.data.absolute(), database_url=given.database_url)
+        done = seal(settings, rotate=given.rotate, forget_old=given.forget_old)
+    except EdgefleetError as error:
+        report_error(error)
+        return 1
+    except SQLAlchemyError as error:
+        report_error(
+            DatabaseUnavailableError(
+                f"the database cannot be used: {type(error).__name__}", next_step="check `database_url` and its space"
+            )
+        )
+        return 1
+    document = {"key": done.key, "values": done.values, "is_clean": done.is_clean, "from": source_of(settings).where}
+    sys.stdout.write(json.dumps(document) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

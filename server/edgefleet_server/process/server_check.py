@@ -1,0 +1,59 @@
+"""What a server would use and why, with the list of its secrets: `edgectl server check`. Changes nothing."""
+
+from dataclasses import asdict
+from typing import Any
+
+from edgefleet_server import migrations
+from edgefleet_server.clock import SystemClock
+from edgefleet_server.composition.container import Parts, build_parts
+from edgefleet_server.composition.sealed_columns import SEALED_COLUMNS
+from edgefleet_server.conversion.sandbox import active_layers
+from edgefleet_server.encryption.secret_list import secret_entries
+from edgefleet_server.process.lifecycle import check_settings
+from edgefleet_server.settings import ServerSettings
+
+
+def describe(settings: ServerSettings) -> dict[str, Any]:
+    """Return what this server would use and why, checking database, keys, secrets and broker. Raises EdgefleetError.
+
+    secrets: one object each; `problem` is "" unless it is plain, broken, missing or readable by others. `age_s` is None if not known.
+    """
+    from edgefleet_server.gateway.broker.model import choose_broker
+
+    check_settings(settings)
+    parts = build_parts(settings, SystemClock())
+    try:
+        parts.db.ping()
+        choice = choose_broker(settings.broker)
+        schema_current = migrations.is_current(parts.db)
+        initialised = schema_current and parts.signing.is_initialised()
+        return {
+            "data_dir": str(settings.data_dir),
+            "roles": [role.value for role in settings.roles],
+            "database": {
+                "kind": "sqlite" if parts.db.is_sqlite else "postgresql",
+                "schema_current": schema_current,
+            },
+            "keys": {"initialised": initialised},
+            "lost_models": parts.signing.lost_models() if initialised else [],
+            "broker": {"kind": choice.kind.value, "why": choice.reason},
+            "api": {"host": settings.api_host, "port": settings.api_port, "tls": settings.api_tls_cert is not None},
+            "device": {"host": settings.device_public_host, "port": settings.device_port},
+            "sandbox_layers": active_layers(),
+            "secrets": _secrets(parts, is_current=schema_current),
+        }
+    finally:
+        parts.db.dispose()
+
+
+def _secrets(parts: Parts, *, is_current: bool) -> list[dict[str, Any]]:
+    now = parts.clock.now()
+    entries = secret_entries(parts.settings, parts.db, parts.sealer.source, SEALED_COLUMNS, is_current=is_current)
+    return [
+        {
+            **asdict(one),
+            "since": None if one.since is None else one.since.isoformat(),
+            "age_s": None if one.since is None else max(0, int((now - one.since).total_seconds())),
+        }
+        for one in entries
+    ]

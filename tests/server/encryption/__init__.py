@@ -1,0 +1,1 @@
+"""Tests of secrets in the database: sealed, opened, listed, and never shown."""
