@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.hostile.theft.after_ceremony import after_ceremony
 from tests.hostile.theft.attempts import THIEVES, Attempt
 from tests.hostile.theft.device import Robbed
 from tests.hostile.theft.online_keys import whole_key_folder
@@ -35,15 +36,17 @@ def main(n: int, seed: int) -> Mapping[str, Any]:
     for thief, attempt in random.Random(seed).sample(all_of_them, min(n, len(all_of_them))):
         rows.append(outcome(thief, attempt, own_process=True))
         print(f"{thief}: {attempt.what}: {rows[-1]['answer']}", file=sys.stderr, flush=True)
-    return report(rows, whole_key_folder())
+    return report(rows, whole_key_folder(), after_ceremony())
 
 
-def report(rows: list[dict[str, Any]], today: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what came of all attempts. today: of a server with all its keys in one folder."""
+def report(
+    rows: list[dict[str, Any]], today: Mapping[str, Any], after: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what came of all attempts. today: of a server with all its keys in one folder; after: of one after a key ceremony."""
     unauthorized = [row for row in rows if row["installed"] and not row["closed_by"]]
     return {
-        "ok": all(row["good"] for row in rows),
-        "unauthorized_installs": len(unauthorized),
+        "ok": all(row["good"] for row in rows) and not (after or {}).get("unauthorized_installs", 0),
+        "unauthorized_installs": len(unauthorized) + (after or {}).get("unauthorized_installs", 0),
         "thieves": {
             thief: {
                 "tried": [row["tried"] for row in rows if row["thief"] == thief],
@@ -58,5 +61,6 @@ def report(rows: list[dict[str, Any]], today: Mapping[str, Any]) -> dict[str, An
             for thief in THIEVES
         },
         "whole_key_folder": today,
+        "server_after_a_ceremony": after or {},
         "rows": rows,
     }

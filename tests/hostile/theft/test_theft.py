@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.hostile.theft.after_ceremony import ATTEMPTS, STILL_ALLOWED, after_ceremony
 from tests.hostile.theft.attempts import THIEVES
 from tests.hostile.theft.online_keys import CLOSED_BY, whole_key_folder
 from tests.hostile.theft.proofs import outcome, report
@@ -25,3 +26,12 @@ def test_a_folder_with_all_keys_is_all_that_a_thief_needs() -> None:
     found = whole_key_folder()
     print(json.dumps(found))
     assert (found["answer"], found["closed_by"]) == ("allowed", CLOSED_BY)
+
+
+def test_a_stolen_server_makes_no_root_and_no_targets_after_a_ceremony() -> None:
+    strongest = [what for what in ATTEMPTS if "one holder" in what]
+    found = after_ceremony(strongest)  # all of them: `./dev soak theft`
+    print(json.dumps(found))
+    assert found["unauthorized_installs"] == 0
+    assert set(found["tried"].values()) == {"tuf.unsigned"}, found["tried"]
+    assert (found["allowed"]["answer"], found["allowed"]["closed_by"]) == ("allowed", STILL_ALLOWED)
