@@ -232,15 +232,21 @@ class TufRepository:
         return self._known_offline[1]
 
     def publish_signed(self, session: Session, files: Mapping[str, Metadata[Any]], now: datetime) -> None:
-        """Store files of root and targets that were signed elsewhere and verified, and name them. Makes roles that they delegate first."""
+        """Store files of root and targets that were signed elsewhere and verified, and name them.
+
+        Roles that targets delegates are signed again where they are new, or have another key from now on.
+        """
         for name, file in files.items():
             store.put(session, name, file.signed.version, file.to_bytes(_SERIALIZER), now)
-        targets = files.get("targets")
-        if targets is None:
-            return  # neither snapshot nor timestamp names root
-        delegated = targets.signed.delegations.roles or {} if targets.signed.delegations is not None else {}
-        fresh = {name: Targets(version=1) for name in delegated if store.latest(session, name) is None}
-        self._publish(session, fresh, now, given={"targets": targets.signed.version})
+        targets = self._load(session, "targets")
+        changed: dict[str, Targets] = {}
+        for name in (targets.delegations.roles or {}) if targets.delegations is not None else {}:
+            found = store.latest(session, name)
+            if found is None:
+                changed[name] = Targets(version=1)
+            elif not _is_signed(targets, name, Metadata[Any].from_bytes(found[1])):
+                changed[name] = self._load(session, name)
+        self._publish(session, changed, now, given={"targets": targets.version})
 
     def release_numbers(self, session: Session, model: str, made: Mapping[str, datetime]) -> dict[str, int]:
         """Return the security version of each release of a model that is signed or in `made`, which says when each was published."""
@@ -464,6 +470,15 @@ class TufRepository:
                 next_step="run `edgectl server init`, or point the server at the data folder that was initialised",
             )
         return Metadata[Any].from_bytes(found[1])
+
+
+def _is_signed(parent: Targets, role: str, file: Metadata[Any]) -> bool:
+    """Return whether a role's file is signed by the keys that its parent names."""
+    try:
+        parent.verify_delegate(role, file.signed_bytes, file.signatures)
+    except UnsignedMetadataError:
+        return False
+    return True
 
 
 def _delegate(parent: Targets, role: str, key: SSlibKey, paths: list[str]) -> None:

@@ -126,7 +126,7 @@ def _one_holder(v: Stolen) -> list[CryptoSigner]:
     from edgefleet_cli.keys.holder_folder import read_signers
     from tests.support.holders import PASSPHRASE
 
-    return cast("list[CryptoSigner]", read_signers(v.holders["anna"], lambda _what: PASSPHRASE))
+    return read_signers(v.holders["anna"], lambda _what: PASSPHRASE)
 
 
 def _by_server(v: Stolen) -> str:

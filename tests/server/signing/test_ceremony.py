@@ -238,6 +238,29 @@ def test_what_needs_targets_waits_and_nothing_else_does(house: House, holders: d
     assert follows(house, tmp_path / "client")
 
 
+@pytest.mark.parametrize("role", ["director", "releases", "snapshot", "timestamp"])
+def test_a_role_of_the_server_gets_a_new_key_once_its_holders_signed(
+    house: House, holders: dict[str, Path], tmp_path: Path, role: str
+) -> None:
+    hold_ceremony(house.signing, holders)
+    named = house.signing._repository.role_keys
+    with house.db.read() as session:
+        before = named(session).of(role)[0]
+        key = house.signing._ring.prepare(role, besides=named(session).named())
+    asked = house.signing.ceremony.give_keys({role: key})
+    house.signing.add_target("digits/1.1.0/p.bundle", 100, SHA, {})
+    house.signing.ceremony.take(asked.id, [answer(asked, holders[name]) for name in ("anna", "carl")])
+    house.signing.ceremony.finish()
+    with house.db.read() as session:
+        after = named(session).of(role)[0]
+    assert (after, after != before) == ([key.keyid], True)
+    assert follows(house, tmp_path / "client")
+    house.signing.add_target("faces/1.0.0/p.bundle", 100, SHA, {})
+    assert follows(house, tmp_path / "client")
+    with pytest.raises(BadHolderError):
+        house.signing.ceremony.give_keys({"targets": key})
+
+
 def test_targets_and_root_are_asked_for_at_half_of_their_life(house: House, holders: dict[str, Path]) -> None:
     hold_ceremony(house.signing, holders)
     house.signing.resign_due()

@@ -91,6 +91,26 @@ def renewed(today: SignedToday, roles: Sequence[str], now: datetime, *, above: i
     return today.request(f"renew {' and '.join(sorted(roles))}", now, root, targets, above=above)
 
 
+def with_role_keys(today: SignedToday, new: Mapping[str, Key], now: datetime) -> SigningRequest:
+    """Return the request in which each of these roles has one key, the given one. Raises BadHolderError for root and targets."""
+    held = sorted(set(new) & set(OFFLINE_ROLES))
+    if held:
+        raise BadHolderError(
+            f"the keys of {' and '.join(held)} are their holders': one is replaced by another holder's"
+        )
+    root, targets = copy.deepcopy(today.root.signed), today.next_targets()
+    in_root = set(new) & set(root.roles)
+    for role, key in sorted(new.items()):
+        parent = root if role in in_root else targets
+        found = parent.get_delegated_role(role)
+        for keyid in list(found.keyids):
+            parent.revoke_key(keyid, role)
+        parent.add_key(key, role)
+        found.threshold = 1
+    purpose = f"give {', '.join(sorted(new))} {'a new key' if len(new) == 1 else 'new keys'}"
+    return today.request(purpose, now, root if in_root else None, targets if set(new) - in_root else None)
+
+
 def _given(today: SignedToday, holders: Mapping[str, Mapping[str, Key]], threshold: int, count: int) -> Root:
     ids = [key.keyid for keys in holders.values() for key in keys.values()]
     if len(holders) != count or len(set(ids)) != len(ids):

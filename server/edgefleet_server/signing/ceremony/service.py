@@ -11,12 +11,12 @@ Rules:
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 from sqlmodel import Session
-from tuf.api.metadata import Root, Targets  # type: ignore[attr-defined]  # documented there, but not in __all__
+from tuf.api.metadata import Key, Root, Targets  # type: ignore[attr-defined]  # documented there, but not in __all__
 
 from edgefleet_ceremony.file_format import BadCeremonyFileError
 from edgefleet_ceremony.public_part import PublicPart, part_of
@@ -118,6 +118,15 @@ class CeremonyService:
             targets = today.next_targets()
             change(targets)
             return self._ask(session, today.request(purpose, self._clock.now(), None, targets))
+
+    def give_keys(self, new: Mapping[str, Key]) -> SigningRequestView:
+        """Ask for other keys of roles that root or targets name; their private parts are in the key ring already.
+
+        Raises RoleOfflineError, RequestWaitingError, BadHolderError.
+        """
+        with self._db.session() as session:
+            today = self._begin(session, is_offline=True)
+            return self._ask(session, proposal.with_role_keys(today, new, self._clock.now()))
 
     def drop(self, request_id: str) -> SigningRequestView:
         """End a request without its change. Raises RequestUnknownError."""
