@@ -26,8 +26,9 @@ from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.status.decision_views import DecisionView
 from edgefleet_server.rollout.status.devices import RolloutDevice
 from edgefleet_server.rollout.status.reader import RolloutView
-from edgefleet_server.rollout.store import confirmation_rows
+from edgefleet_server.rollout.store import confirmation_rows, rollouts
 from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice, TurnedClock
+from tests.server.rollout.reporting import Reports
 
 SMALL: Final = "generic-x86_64-ort-small"
 MODEL: Final = "digits"
@@ -297,6 +298,7 @@ class World:
         house = self.house
         self.clock: TurnedClock = house.clock
         self.fleet = house.fleet
+        self.reports = Reports(house)
         self.service = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
         self.engine = self.replica("main")
 
@@ -345,12 +347,13 @@ class World:
     def step(self, devices: Iterable[SimDevice] | None = None) -> None:
         """Let every device that is there take its documents, do one step and report."""
         hold = self.fleet.hold.envelope()
+        documents = {one.device: one for one in self.fleet.documents.all_desired()}
         for device in list(self.devices.values() if devices is None else devices):
             if not device.speaks:
                 continue
             if hold is not None:
                 device.take_hold(hold)
-            signed = self.fleet.documents.of_device(device.id)
+            signed = documents.get(device.id)
             if signed is None:
                 continue
             if signed.gen > (device.gens[-1] if device.gens else 0):
@@ -358,18 +361,15 @@ class World:
             device.habits = {**self.habits, **device.habits}
             device.step()
             if device.speaks:
-                self.report(device)
+                self.reports.hand_in(device, signed.gen)
             if device.speaks and (answers := device.answers()):
                 self.fleet.receiver.take_events(answers)
 
-    def report(self, device: SimDevice) -> None:
-        """Hand in one report; a document that the server answers with is taken.
+        self.reports.hear()
 
-        When nothing changed it is the last report once more: the server hears of the device and has nothing to store.
-        """
-        answer = self.fleet.receiver.take_state(device.id, device.news())
-        if answer is not None:
-            device.take_desired(answer.envelope)
+    def report(self, device: SimDevice) -> None:
+        """Hand in one report, the last one once more when nothing changed; a document that the server answers with is taken."""
+        self.reports.hand_in(device)
 
     def tick(self) -> int:
         """Let the engine look because devices reported."""
@@ -401,10 +401,14 @@ class World:
 
     def go_until_state(self, rollout: str, *states: str, seconds: float = 1.0, rounds: int = 300) -> RolloutView:
         """Go on until a rollout is in one of these states."""
-        self.go_until(lambda: self.view(rollout).state in states, seconds=seconds, rounds=rounds)
+        self.go_until(lambda: self._state(rollout) in states, seconds=seconds, rounds=rounds)
         return self.view(rollout)
 
     # ---- looking
+
+    def _state(self, rollout: str) -> str:
+        with self.house.db.read() as session:
+            return rollouts.rollout(session, rollout).state
 
     def view(self, rollout: str) -> RolloutView:
         """Return a rollout as people see it."""
