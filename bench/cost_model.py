@@ -196,7 +196,7 @@ def road_in(folder: Path) -> Iterator[Road]:
     """Run a server until the block ends."""
     from edgefleet_server.gateway.broker.model import find_mosquitto
 
-    road = Road(folder, "mosquitto" if find_mosquitto() is not None else "embedded")
+    road = Road(folder, "mosquitto" if find_mosquitto() is not None else "embedded", converts=True)
     try:
         yield road
     finally:

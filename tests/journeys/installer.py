@@ -233,7 +233,7 @@ def main(n: int, seed: int) -> Mapping[str, Any]:
     tried = {}
     try:
         dist.build(ROOT, folder / "dist")
-        road = Road(folder / "server", "embedded" if find_mosquitto() is None else "mosquitto")
+        road = Road(folder / "server", "embedded" if find_mosquitto() is None else "mosquitto", converts=True)
         try:
             road.edgectl("server", "agent-packages", "add", folder / "dist", "--data", road.data)
             for system in SYSTEMS[:n]:

@@ -22,11 +22,12 @@ from edgefleet_cli.main import run
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.settings import ALL_ROLES, ServerRole
 from tests.agent.field import QUICK, Agent, eventually
 from tests.server.fleet.house import PROFILE, House
 from tests.support.device_python import PATIENCE
 from tests.support.ports import kept_port
-from tests.support.servers import ServerProcess, init_server, server_process
+from tests.support.servers import ServerProcess, copy_server, server_process
 
 PATIENCE_S = 90.0 * PATIENCE
 ASK_AGAIN_S = 0.25
@@ -34,15 +35,27 @@ ASK_AGAIN_S = 0.25
 
 
 class Road:
-    """One server on free ports that it keeps over a restart, and its devices."""
+    """One server on free ports that it keeps over a restart, and its devices.
 
-    def __init__(self, folder: Path, broker: str) -> None:
+    converts: whether models are published that have to be converted; without it no worker for that is started, which takes a second of
+    processor time at each start.
+    """
+
+    def __init__(self, folder: Path, broker: str, *, converts: bool = False) -> None:
         self.folder = folder
         self.data = folder / "data"
-        self.token = init_server(self.data)
+        self.token = copy_server(self.data)
         self.broker = broker
         self.broker_port = kept_port()
-        self._ports = ("--device-port", str(kept_port()), "--broker-port", str(self.broker_port))
+        roles = ALL_ROLES if converts else [role for role in ALL_ROLES if role is not ServerRole.CONVERTER]
+        self._flags = (
+            "--device-port",
+            str(kept_port()),
+            "--broker-port",
+            str(self.broker_port),
+            "--roles",
+            ",".join(roles),
+        )
         self._stack = ExitStack()
         self.travellers: list[Traveller] = []
         self.server: ServerProcess
@@ -51,7 +64,7 @@ class Road:
 
     def start(self) -> None:
         """Start the server, on the ports it had before."""
-        flags = ("--broker", self.broker, *self._ports)
+        flags = ("--broker", self.broker, *self._flags)
         self.server = self._stack.enter_context(server_process(self.data, self.token, *flags))
 
     def kill(self) -> None:

@@ -18,6 +18,7 @@ from tests.journeys.road import PATIENCE_S, Road, Traveller
 from tests.server.fleet.house import PROFILE
 
 pytestmark = pytest.mark.slow
+CONVERTS = True
 
 POLICY = {"fields": {"x": [{"do": "bin", "width": 0.5}]}, "low_confidence": 0}
 SENT = np.array([[1.2, 0.3, 0.9, 0.0]], np.float32)

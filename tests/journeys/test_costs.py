@@ -14,6 +14,7 @@ from tests.journeys.road import PATIENCE_S, Road, Traveller
 from tests.server.fleet.house import PROFILE
 
 pytestmark = pytest.mark.slow
+CONVERTS = True
 
 WIDTHS = (512, 1024, 768)
 """So wide that a model takes longer than the tenths of microseconds to which its latency is shown."""

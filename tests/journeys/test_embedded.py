@@ -7,6 +7,7 @@ from tests.journeys.road import Road, Traveller
 from tests.server.fleet.house import PROFILE
 
 BROKER = "embedded"
+CONVERTS = True
 
 
 def test_a_published_model_answers_on_a_device(road: Road, tmp_path: Path) -> None:

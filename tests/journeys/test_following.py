@@ -18,6 +18,7 @@ from tests.converters.graphs import classifier
 from tests.journeys.road import PATIENCE_S, Road, Traveller
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(1800)]
+CONVERTS = True
 
 
 def test_a_device_follows_an_alias(road: Road, tmp_path: Path) -> None:

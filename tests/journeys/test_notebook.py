@@ -13,6 +13,7 @@ from tests.journeys.road import Road, Traveller
 
 NOTEBOOK = ROOT / "examples" / "notebook" / "first-model.ipynb"
 pytestmark = pytest.mark.timeout(600)
+CONVERTS = True
 
 
 def test_the_example_notebook_publishes_and_deploys_a_model(

@@ -17,6 +17,7 @@ from tests.support.real_data import file_heads
 from tests.support.real_models import BASIC_PITCH_ONNX, MAGIKA, real_model
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
+CONVERTS = True
 
 Array = npt.NDArray[Any]
 

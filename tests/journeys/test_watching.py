@@ -15,6 +15,7 @@ from tests.journeys.road import PATIENCE_S, Road, Traveller
 from tests.server.fleet.house import PROFILE
 
 pytestmark = pytest.mark.slow
+CONVERTS = True
 
 SENT = np.array([[1.2, 0.3, 0.9, 0.0]], np.float32)
 
