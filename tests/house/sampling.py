@@ -5,7 +5,7 @@
 - The number is printed; `EDGEFLEET_SAMPLE=NUMBER ./dev test` repeats a run, and `EDGEFLEET_SAMPLE=all` leaves nothing out.
 - The PostgreSQL cases of tests whose SQL is the same for both databases are a flood too: on SQLite each of them runs every time.
 - `./dev test ARGS` and pytest itself run every case, and so does `./dev soak floods`.
-- A page of the docs that the last commit or the working tree changed is run in any case.
+- What the last commit or the working tree changed is run in any case: a page of the docs, a benchmark, and every case of a file of tests.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -30,12 +30,12 @@ FLOODS: Final[Mapping[str, int]] = {
     "tests/cli/test_contract.py::test_a_server_with_a_fleet": 3,
     "tests/cli/test_contract.py::test_an_empty_server": 3,
     "tests/cli/test_rollout_commands.py::test_every_command_has_every_format_and_its_tables_fit": 3,
-    "tests/cli/test_sdk_tools.py::test_an_object_of_a_framework_answers_as_it_did": 2,
+    "tests/cli/test_sdk_tools.py::test_an_object_of_a_framework_answers_as_it_did": 4,
     "tests/cli/test_server_commands.py::test_every_list_has_every_format": 3,
     "tests/converters/test_planted_faults.py::test_a_planted_fault_is_refused_by_name": 3,
-    "tests/converters/test_real_models.py": 3,
+    "tests/converters/test_real_models.py": 6,
     "tests/converters/test_silent_wrong.py::test_a_planted_fault_is_refused_for_its_reason": 3,
-    "tests/converters/test_tool_sources.py": 3,
+    "tests/converters/test_tool_sources.py": 6,
     "tests/converters/tflite/test_against_onnxruntime.py::test_broadcasting_of_any_rank": 3,
     "tests/converters/tflite/test_against_onnxruntime.py::test_convolutions": 3,
     "tests/converters/tflite/test_against_onnxruntime.py::test_pads": 3,
@@ -48,18 +48,21 @@ FLOODS: Final[Mapping[str, int]] = {
     "tests/converters/tflite/test_quantize.py::test_an_operator_answers_within_two_steps": 3,
     "tests/hostile/device/test_fuzz.py::test_a_parser_survives_random_inputs": 8,
     "tests/hostile/device/test_vectors.py::test_a_hostile_vector_is_refused": 3,
-    "tests/house/test_docs.py::test_shell_blocks_run": 3,
-    "tests/house/test_docs.py::test_shell_blocks_with_a_server_run": 5,
+    "tests/house/test_benches.py": 3,
+    "tests/house/test_docs.py::test_shell_blocks_run": 6,
+    "tests/house/test_docs.py::test_shell_blocks_with_a_server_run": 8,
+    "tests/journeys/test_page_stories.py::test_a_question_is_answered_in_few_acts": 2,
     "tests/server/conversion/test_files.py::test_a_real_conversion_gives_the_same_bundles_as_without_the_rules": 3,
-    "tests/server/dashboard/test_axe.py::test_every_page_fits_a_phone": 4,
-    "tests/server/dashboard/test_axe.py::test_every_page_is_there_without_scripts": 4,
-    "tests/server/dashboard/test_axe.py::test_no_page_shuts_anybody_out": 4,
+    "tests/server/dashboard/test_axe.py::test_every_page_fits_a_phone": 8,
+    "tests/server/dashboard/test_axe.py::test_every_page_is_there_without_scripts": 8,
+    "tests/server/dashboard/test_axe.py::test_no_busy_page_shuts_anybody_out": 8,
+    "tests/server/dashboard/test_axe.py::test_no_page_shuts_anybody_out": 8,
     "tests/server/fleet/test_listing.py::test_a_search_is_walked_whole_whichever_way_it_is_found": 3,
     "tests/server/rest/test_lists.py::test_each_order_is_walked_whole_and_the_other_way_round": 3,
-    "tests/server/rollout/test_simulation.py::test_every_spec_of_the_corpus_ends_with_a_reason": 3,
-    "tests/sim/test_many.py::test_no_stage_is_skipped_or_doubled_on_a_bad_wire_with_crashing_replicas": 5,
+    "tests/server/rollout/test_simulation.py::test_every_spec_of_the_corpus_ends_with_a_reason": 6,
+    "tests/sim/test_many.py::test_no_stage_is_skipped_or_doubled_on_a_bad_wire_with_crashing_replicas": 8,
 }
-"""Number of parts, by test, or by file where each test of it says the same of another model."""
+"""Number of parts, by test, or by file where each test of it says the same of another model or benchmark."""
 SAME_SQL: Final = (
     "tests/server/access/test_logins.py",
     "tests/server/access/test_tokens.py",
@@ -101,7 +104,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         cases[flood_of(item)].append(item.nodeid)
     chosen = {one for flood, ids in cases.items() for one in part(ids, parts_of(flood), wanted)}
-    out = [item for item in items if item.nodeid not in chosen and not _is_changed_page(item)]
+    out = [item for item in items if item.nodeid not in chosen and not is_changed(item, changed_files())]
     if out:
         config.hook.pytest_deselected(items=out)
         left_out = set(out)
@@ -137,6 +140,14 @@ def number() -> int | None:
     return int(_git("rev-list", "--count", "HEAD") or "0")
 
 
+def is_changed(item: pytest.Item, changed: Collection[Path]) -> bool:
+    """Return whether a case is to run because of what was changed (paths relative to the root)."""
+    file, found = Path(item.nodeid.partition("::")[0]), getattr(item, "callspec", None)
+    if file in changed or (found is not None and found.params.get("page") in changed):
+        return True
+    return file.name == "test_benches.py" and any(one.parts[0] == "bench" for one in changed)
+
+
 @cache
 def changed_files() -> frozenset[Path]:
     """Return the files that the last commit or the working tree changed, relative to the root."""
@@ -150,11 +161,6 @@ def main(n: int, seed: int) -> dict[str, Any]:
     runs = ([*command, *FLOODS], [*command, "-m", "postgres", *SAME_SQL])
     codes = [subprocess.run(run, cwd=ROOT, stdout=sys.stderr, check=False).returncode for _ in range(n) for run in runs]
     return {"ok": not any(codes), "exit_codes": codes, "floods": len(FLOODS)}
-
-
-def _is_changed_page(item: pytest.Item) -> bool:
-    found = getattr(item, "callspec", None)
-    return found is not None and found.params.get("page") in changed_files()
 
 
 def _git(*arguments: str) -> str:

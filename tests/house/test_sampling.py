@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,19 @@ def test_the_part_of_a_case_does_not_depend_on_the_order() -> None:
     assert any(int(b[5:-1]) - int(a[5:-1]) != 3 for a, b in pairwise(part(cases, 3, 1))), (
         "neighbours are not always apart"
     )
+
+
+def test_what_was_changed_is_left_out_of_no_run() -> None:
+    def item(nodeid: str, **params: Any) -> Any:
+        return SimpleNamespace(nodeid=nodeid, callspec=SimpleNamespace(params=params))
+
+    docs, benches = "tests/house/test_docs.py::test_shell_blocks_run[a]", "tests/house/test_benches.py::test_a"
+    page = Path("docs/a.md")
+    assert sampling.is_changed(item(docs, page=page), {page})
+    assert not sampling.is_changed(item(docs, page=page), {Path("docs/b.md"), Path("bench/cli.py")})
+    assert sampling.is_changed(item(docs, page=page), {Path("tests/house/test_docs.py")})
+    assert sampling.is_changed(item(benches), {Path("bench/ingest/load.py")})
+    assert not sampling.is_changed(item(benches), {page})
 
 
 def test_every_flood_is_a_test_that_has_cases_or_a_file_of_tests() -> None:
