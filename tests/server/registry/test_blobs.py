@@ -19,7 +19,7 @@ from edgefleet_server.registry.errors import (
     BlobUnknownError,
 )
 from edgefleet_server.registry.rules import parse_range
-from tests.support.servers import ApiHouse, init_server, server_process
+from tests.support.servers import ApiHouse, copy_server, server_process
 
 DATA = os.urandom(3 * 1024 * 1024 + 17)
 DIGEST = sha256_hex(DATA)
@@ -155,7 +155,7 @@ def test_an_upload_cut_half_way_leaves_nothing(tmp_path: Path) -> None:
     import socket
 
     data = tmp_path / "server"
-    token = init_server(data)
+    token = copy_server(data)
     with server_process(data, token, "--roles", "api") as server:
         url = httpx.URL(server.url)
         with socket.create_connection((url.host, url.port or 80)) as link:

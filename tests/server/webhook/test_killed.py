@@ -12,7 +12,7 @@ from edgefleet_server.composition.container import build_parts
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.settings import load_settings
 from tests.support.receivers import LOOPBACK, Got, receiving
-from tests.support.servers import init_server, server_process
+from tests.support.servers import copy_server, server_process
 
 EVENTS = 12
 
@@ -20,7 +20,7 @@ EVENTS = 12
 @pytest.mark.slow
 def test_a_server_killed_while_it_sends_loses_nothing_and_repeats_with_the_same_id(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    token = init_server(data)
+    token = copy_server(data)
     (data / "server.toml").write_text(f'webhook_networks = ["{LOOPBACK[0]}"]\nroles = ["api", "engine"]\n')
     parts = build_parts(load_settings(data), SystemClock())  # another process of the same database: it stores events
     stuck = threading.Event()
