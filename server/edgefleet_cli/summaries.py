@@ -43,6 +43,7 @@ SUMMARIES: Final = {
     "device": "Manage devices.",
     "group": "Manage groups of devices, for `group=NAME` in selectors.",
     "profile": "Show hardware profiles: what a board and its runtime support.",
+    "person": "Manage people and services, to whom tokens belong.",
     "token": "Manage operator tokens.",
     "key": "Show which keys sign what, and until when.",
     "capture-key": "Manage the key that captured records are sealed to.",

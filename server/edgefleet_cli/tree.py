@@ -34,6 +34,7 @@ _GROUPS: Final = {
     "group": "fleet.group_commands",
     "fleet": "fleet.commands",
     "token": "admin.access.token_commands",
+    "person": "admin.access.person_commands",
     "key": "admin.key_commands",
     "capture-key": "device.captures.commands",
     "predictions": "predictions.commands",
@@ -84,6 +85,7 @@ _PANELS: Final = {
     ),
     "Admin": (
         *(
+            "person",
             "token",
             "key",
             "capture-key",

@@ -38,6 +38,7 @@ LISTS: dict[str, tuple[str, ...]] = {
     "group list": (),
     "profile list": (),
     "token list": (),
+    "person list": (),
     "webhook list": (),
     "alert list": (),
     "alert rules list": (),
@@ -182,7 +183,7 @@ ACTS = {
     "server restored",
     "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
     "rollout resume", "rollout retry", "rollout rollback", "rollout skip", "server init", "server start", "sim",
-    "token create", "token revoke",
+    "person add", "person disable", "person enable", "token create", "token revoke",
     "tool install", "tool remove",
     "undo", "webhook create", "webhook delete", "webhook redeliver", "webhook rotate", "webhook test",
 }  # fmt: skip

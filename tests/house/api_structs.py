@@ -83,6 +83,7 @@ PLACES = {
     "/recovery:sign": "key",
     "/audit": "access",
     "/tokens": "access",
+    "/people": "access",
     "/whoami": "access",
     "/login-links": "access",
     "/webhooks": "webhook",

@@ -22,7 +22,7 @@ class BadTokenError(AccessError):
 
 
 class ExpiredTokenError(AccessError):
-    """The token has expired."""
+    """The token has expired. The message says whose it was and since when."""
 
     code = "access.token_expired"
 
@@ -37,6 +37,24 @@ class UnknownTokenError(AccessError):
     """No token has this id."""
 
     code = "access.token_unknown"
+
+
+class UnknownPersonError(AccessError):
+    """No person or service has this id or name, or it is disabled and can have no token."""
+
+    code = "access.person_unknown"
+
+
+class PersonExistsError(AccessError):
+    """A person or a service has this name already."""
+
+    code = "access.person_exists"
+
+
+class OwnAccountError(AccessError):
+    """An admin is about to disable themselves."""
+
+    code = "access.own_account_conflict"
 
 
 class UnknownEntryError(AccessError):

@@ -3,7 +3,7 @@
 - A link is made by the owner of a token and turns into one session. It is taken out of the database in the transaction that
   opens the session, so it works once, for the first that comes.
 - A session stands for its token: each request reads the token's row, so a session never has more roles than its token, and
-  ends with it (revoked, expired).
+  ends with it (revoked, expired, its owner disabled).
 - Secrets have 256 random bits and are stored as SHA-256 only, as those of tokens (`service.py`). They are compared in constant
   time, and an unknown id costs the same comparison. A refusal does not say what was wrong.
 - Old rows are removed when new ones are made; a token has at most MAX_LINKS unused links and MAX_SESSIONS sessions, and the
@@ -21,7 +21,16 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access import rules, store
 from edgefleet_server.access.errors import ForgedFormError, LoginRefusedError
-from edgefleet_server.access.model import BrowserSession, LoginLink, NewSession, Principal, Role, SignedIn, is_in_force
+from edgefleet_server.access.model import (
+    BrowserSession,
+    LoginLink,
+    NewSession,
+    Owner,
+    Principal,
+    Role,
+    SignedIn,
+    is_in_force,
+)
 from edgefleet_server.access.tables import LoginLinkRow, SessionRow, TokenRow
 from edgefleet_server.db.database import Database
 
@@ -68,19 +77,19 @@ class LoginBook:
             is_right = _is_secret(secret, None if row is None else row.secret_sha256)
             if row is None or not is_right or row.expires_at <= now or not store.take_link(session, link_id):
                 raise _refused_link()
-            token = store.find_token(session, row.token_id)
-            if token is None or not is_in_force(token.expires_at, token.revoked_at, now):
+            found = store.find_owned_token(session, row.token_id)
+            if found is None or not _is_good(*found, now):
                 raise _refused_link()
-            return self._open(token, now)
+            return self._open(*found, now)
 
     def open_session(self, principal: Principal) -> NewSession:
         """Open a session for a caller whose token was just checked. Raises LoginRefusedError when it ended since."""
         now = self._clock.now()
         with self._db.session() as session:
-            token = store.find_token(session, principal.id)
-            if token is None or not is_in_force(token.expires_at, token.revoked_at, now):
+            found = store.find_owned_token(session, principal.id)
+            if found is None or not _is_good(*found, now):
                 raise LoginRefusedError("this operator token is not valid any more", next_step="use another one")
-            return self._open(token, now)
+            return self._open(*found, now)
 
     def session_of(self, cookie: str) -> BrowserSession:
         """Return the session that a cookie stands for. Raises LoginRefusedError."""
@@ -104,7 +113,7 @@ class LoginBook:
             store.delete_session(session, found.id)
         return found
 
-    def _open(self, token: TokenRow, now: datetime) -> NewSession:
+    def _open(self, token: TokenRow, owner: Owner, now: datetime) -> NewSession:
         session_id, secret = _new_key()
         ends = now + SESSION_LIFE
         row = SessionRow(
@@ -120,7 +129,15 @@ class LoginBook:
             session.flush()
             store.keep_newest(session, SessionRow, token.id, MAX_SESSIONS)
         opened = SignedIn(
-            session_id, row.secret_sha256, row.expires_at, token.id, token.name, token.roles, token.expires_at, None
+            session_id,
+            row.secret_sha256,
+            row.expires_at,
+            token.id,
+            token.name,
+            token.roles,
+            token.expires_at,
+            None,
+            owner,
         )
         return NewSession(_session(opened, secret), f"{session_id}_{secret}")
 
@@ -133,8 +150,14 @@ def _is_secret(secret: str, expected_sha256: str | None) -> bool:
     return hmac.compare_digest(expected_sha256 or _NOTHING_SHA256, sha256_hex(secret.encode()))
 
 
+def _is_good(token: TokenRow, owner: Owner, now: datetime) -> bool:
+    return is_in_force(token.expires_at, token.revoked_at, now, owner.disabled_at)
+
+
 def _session(found: SignedIn, secret: str) -> BrowserSession:
-    principal = Principal(found.token_id, found.name, frozenset(Role(role) for role in found.roles))
+    owner, roles = found.owner, frozenset(Role(role) for role in found.roles)
+    name = owner.name or found.name
+    principal = Principal(found.token_id, name, roles, owner.id, owner.kind, found.token_expires_at)
     form_key = hmac.new(secret.encode(), _FORM_PURPOSE, sha256).hexdigest()
     return BrowserSession(found.session_id, principal, found.expires_at, form_key)
 

@@ -17,13 +17,26 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
+class PersonKind(StrEnum):
+    """What a name stands for. Stored and public: never renamed."""
+
+    PERSON = "person"
+    SERVICE = "service"
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who makes a request: the token's id and name, and its roles."""
+    """Who makes a request: the token's id, its owner's name, and its roles.
+
+    person: the owner's id, "" for a token without one, which may approve nothing; expires_at: when the token ends, None: never.
+    """
 
     id: str
     name: str
     roles: frozenset[Role]
+    person: str = ""
+    kind: PersonKind = PersonKind.PERSON
+    expires_at: datetime | None = None
 
     def may(self, role: Role) -> bool:
         """Return whether this caller holds ``role``, directly or by a role that includes it."""
@@ -43,10 +56,12 @@ INCLUDES: dict[Role, frozenset[Role]] = {
 
 @dataclass(frozen=True, slots=True)
 class TokenView:
-    """A token as it may be shown: everything but its secret."""
+    """A token as it may be shown: everything but its secret. person: its owner's name; kind: what the owner is."""
 
     id: str
     name: str
+    person: str
+    kind: PersonKind
     roles: tuple[Role, ...]
     created_at: datetime
     created_by: str
@@ -81,14 +96,26 @@ class BrowserSession:
     form_key: str
 
 
-def is_in_force(expires_at: datetime | None, revoked_at: datetime | None, now: datetime) -> bool:
-    """Return whether a token has neither ended nor been revoked."""
-    return revoked_at is None and (expires_at is None or expires_at > now)
+def is_in_force(
+    expires_at: datetime | None, revoked_at: datetime | None, now: datetime, disabled_at: datetime | None = None
+) -> bool:
+    """Return whether a token has neither ended nor been revoked, and its owner is not disabled."""
+    return revoked_at is None and disabled_at is None and (expires_at is None or expires_at > now)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """To whom a token belongs. id "": to nobody."""
+
+    id: str = ""
+    name: str = ""
+    kind: PersonKind = PersonKind.PERSON
+    disabled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """What is stored of a browser's session, and what its token says now."""
+    """What is stored of a browser's session, and what its token and that token's owner say now."""
 
     session_id: str
     secret_sha256: str
@@ -98,10 +125,12 @@ class SignedIn:
     roles: Sequence[str]
     token_expires_at: datetime | None
     revoked_at: datetime | None
+    owner: Owner = Owner()
 
     def is_valid(self, now: datetime) -> bool:
-        """Whether neither the session nor its token has ended."""
-        return self.expires_at > now and is_in_force(self.token_expires_at, self.revoked_at, now)
+        """Whether neither the session nor its token has ended, and the owner is not disabled."""
+        ends, revoked_at = self.token_expires_at, self.revoked_at
+        return self.expires_at > now and is_in_force(ends, revoked_at, now, self.owner.disabled_at)
 
 
 @dataclass(frozen=True, slots=True)

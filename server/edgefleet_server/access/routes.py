@@ -47,7 +47,14 @@ def build_router(access: AccessService, db: Database, tenant: str) -> APIRouter:
     @router.post("/tokens", operation_id="create_token", status_code=201)
     def create_token(wanted: TokenIn, caller: Admin) -> NewTokenOut:
         """Make a token; its text is in this answer and nowhere else."""
-        made = access.create_token(wanted.name, wanted.roles, by=caller.name, expires_at=wanted.expires_at)
+        made = access.create_token(
+            wanted.name,
+            wanted.roles,
+            by=caller.name,
+            expires_at=wanted.expires_at,
+            person=wanted.person,
+            is_endless=wanted.never_expires,
+        )
         return NewTokenOut(**TokenOut.of(made.view).model_dump(), token=made.token)
 
     @router.get("/tokens/{token_id}", operation_id="get_token")

@@ -4,41 +4,60 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgefleet_server.access.model import AuditEntry, LoginLink, Principal, Role, TokenView
+from edgefleet_server.access.model import AuditEntry, LoginLink, PersonKind, Principal, Role, TokenView
 from edgefleet_server.web.strict_types import Moment
 
 
 class WhoAmIOut(BaseModel):
-    """The caller as the server sees it."""
+    """The caller as the server sees it. id: of the token; name: of its owner; person: the owner's id; expires_at: when the token ends."""
 
     id: str
     name: str
     roles: list[Role]
     tenant: str
+    person: str
+    kind: PersonKind
+    expires_at: datetime | None
 
     @classmethod
     def of(cls, principal: Principal, tenant: str) -> "WhoAmIOut":
         """Return the body for a caller."""
-        return cls(id=principal.id, name=principal.name, roles=sorted(principal.roles), tenant=tenant)
+        own = principal
+        return cls(
+            id=own.id,
+            name=own.name,
+            roles=sorted(own.roles),
+            tenant=tenant,
+            person=own.person,
+            kind=own.kind,
+            expires_at=own.expires_at,
+        )
 
 
 class TokenIn(BaseModel):
-    """A token to make."""
+    """A token to make. person: its owner, by name or id, "" = the one with its name; expires_at: null = in 90 days.
+
+    never_expires: it has no end, for services only.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=80)
     roles: list[Role] = Field(min_length=1)
     expires_at: Moment | None = None
+    person: str = Field(default="", max_length=80)
+    never_expires: bool = False
 
 
 class TokenOut(BaseModel):
-    """A token without its secret."""
+    """A token without its secret. person: its owner's name, "" = nobody's; kind: what the owner is."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: str
     name: str
+    person: str
+    kind: PersonKind
     roles: list[Role]
     created_at: datetime
     created_by: str

@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
@@ -28,7 +29,9 @@ from edgefleet_server.access.errors import (
 )
 from edgefleet_server.access.idempotency.answers import RepeatBook
 from edgefleet_server.access.logins import LoginBook
-from edgefleet_server.access.model import AuditEntry, AuditFilter, NewToken, Principal, Role, TokenView
+from edgefleet_server.access.model import AuditEntry, AuditFilter, NewToken, Owner, Principal, Role, TokenView
+from edgefleet_server.access.people.model import end_of_token
+from edgefleet_server.access.people.service import PeopleBook
 from edgefleet_server.access.refusals import RefusalBook
 from edgefleet_server.access.request_quota import Throttle
 from edgefleet_server.access.tables import TokenRow
@@ -38,6 +41,7 @@ from edgefleet_server.web.attempt_limits import Attempt, AttemptLimiter
 
 _log = logging.getLogger(__name__)
 USED_RESOLUTION = timedelta(minutes=1)
+FIRST_ADMIN: Final = "first admin"
 _NOBODY_SHA256 = sha256_hex(b"no such token")
 _LOGIN = "ask an admin for a token (`edgectl token create --name NAME --role ROLE`), then `edgectl login URL`"
 
@@ -54,19 +58,40 @@ class AccessService:
         self._used_lock = threading.Lock()
         self._used: dict[str, datetime] = {}
         self.logins = LoginBook(db, clock)
+        self.people = PeopleBook(db, clock)
         self.attempts = AttemptLimiter(clock, self._accounts)
         self.chain = AuditChain(db, clock)
         self.refusals = RefusalBook(clock, self.record)
 
     def create_token(
-        self, name: str, roles: Collection[Role], *, by: str, expires_at: datetime | None = None
+        self,
+        name: str,
+        roles: Collection[Role],
+        *,
+        by: str,
+        expires_at: datetime | None = None,
+        person: str = "",
+        is_endless: bool = False,
     ) -> NewToken:
-        """Make a token; its text is returned this once. Raises BadTokenRequestError."""
+        """Make a token; its text is returned this once. Raises BadTokenRequestError, UnknownPersonError.
+
+        person: id or name of its owner, "" = the one with its name; expires_at: None = in 90 days; is_endless: never.
+        """
         now = self._clock.now()
         if not roles:
             raise BadTokenRequestError("a token needs at least one role", next_step="name a role")
-        if expires_at is not None and expires_at <= now:
-            raise BadTokenRequestError("the token would have expired already", next_step="give a later time")
+        with self._db.session():
+            owner = self.people.owner_of_new_token(name, person, by)
+            ends = end_of_token(owner.kind, expires_at, now, is_endless=is_endless)
+            return self._insert(name, roles, owner, ends, by)
+
+    def create_first_admin(self, by: str) -> NewToken:
+        """Make the token of a new server, the only one of a person without an end: it lies next to all keys, and nothing else lets in."""
+        with self._db.session():
+            owner = self.people.owner_of_new_token(FIRST_ADMIN, "", by)
+            return self._insert(FIRST_ADMIN, [Role.ADMIN], owner, None, by)
+
+    def _insert(self, name: str, roles: Collection[Role], owner: Owner, ends: datetime | None, by: str) -> NewToken:
         token_id = base64.b32encode(secrets.token_bytes(10)).decode().lower()[:12]
         secret = secrets.token_urlsafe(32)
         row = TokenRow(
@@ -74,14 +99,15 @@ class AccessService:
             name=name,
             secret_sha256=sha256_hex(secret.encode()),
             roles=sorted(set(roles)),
-            created_at=now,
+            created_at=self._clock.now(),
             created_by=by,
-            expires_at=expires_at,
+            expires_at=ends,
+            person_id=owner.id,
         )
         with self._db.session() as session:
             session.add(row)
             session.flush()
-        return NewToken(view=_view(row), token=f"edg_{token_id}_{secret}")
+        return NewToken(view=_view(row, owner), token=f"edg_{token_id}_{secret}")
 
     def authenticate_from(self, address: str, token: str) -> Principal:
         """Return the caller that a token stands for. Raises BadTokenError, ExpiredTokenError, TooManyLoginsError."""
@@ -106,39 +132,42 @@ class AccessService:
         parts = rules.split_token(token)
         token_id, secret = parts if parts is not None else ("", "")
         with self._db.read() as session:
-            row = store.find_token(session, token_id) if token_id else None
+            found = store.find_owned_token(session, token_id) if token_id else None
+        row, owner = found if found is not None else (None, Owner())
         expected = row.secret_sha256 if row is not None else _NOBODY_SHA256
         same = hmac.compare_digest(expected, sha256_hex(secret.encode()))
-        if row is None or not same or row.revoked_at is not None:
+        if row is None or not same or row.revoked_at is not None or owner.disabled_at is not None:
             raise BadTokenError("this operator token is not valid (unknown, wrong or revoked)", next_step=_LOGIN)
         now = self._clock.now()
         if row.expires_at is not None and row.expires_at <= now:
             raise ExpiredTokenError(
-                f"this operator token expired at {row.expires_at:%Y-%m-%dT%H:%M:%SZ}", next_step=_LOGIN
+                f"this operator token of {owner.name or row.name} expired at {row.expires_at:%Y-%m-%dT%H:%M:%SZ}",
+                next_step=_LOGIN,
             )
         self._note_use(token_id, row.last_used_at, now)
-        return Principal(row.id, row.name, frozenset(Role(role) for role in row.roles))
+        roles = frozenset(Role(role) for role in row.roles)
+        return Principal(row.id, owner.name or row.name, roles, owner.id, owner.kind, row.expires_at)
 
     def tokens(self, page: PageRequest) -> Page[TokenView]:
         """Return one page of tokens, without their secrets."""
         with self._db.read() as session:
             rows = store.list_tokens(session, page)
-        return rows.of([_view(row) for row in rows.items])
+        return rows.of([_view(row, owner) for row, owner in rows.items])
 
     def token(self, token_id: str) -> TokenView:
         """Return one token, without its secret. Raises UnknownTokenError."""
         with self._db.read() as session:
-            return _view(_known(session, token_id))
+            return _view(*_known(session, token_id))
 
     def revoke_token(self, token_id: str) -> TokenView:
         """Make a token useless at once and sign its browsers out; again changes nothing. Raises UnknownTokenError."""
         with self._db.session() as session:
-            row = _known(session, token_id)
+            row, owner = _known(session, token_id)
             row.revoked_at = row.revoked_at or self._clock.now()
             session.add(row)
             store.delete_logins_of(session, token_id)
             session.flush()
-            return _view(row)
+            return _view(row, owner)
 
     def record(self, actor: str, action: str, target: str, status: int, request_id: str) -> None:
         """Append one audit row. Joins the caller's transaction, at whose end it is written."""
@@ -177,17 +206,19 @@ def attempt_of(address: str, secret: str) -> Attempt:
     return Attempt(address, account, secret)
 
 
-def _known(session: Session, token_id: str) -> TokenRow:
-    row = store.find_token(session, token_id)
-    if row is None:
+def _known(session: Session, token_id: str) -> tuple[TokenRow, Owner]:
+    found = store.find_owned_token(session, token_id)
+    if found is None:
         raise UnknownTokenError(f"there is no token {token_id!r}", next_step="`edgectl token list` shows all")
-    return row
+    return found
 
 
-def _view(row: TokenRow) -> TokenView:
+def _view(row: TokenRow, owner: Owner) -> TokenView:
     return TokenView(
         id=row.id,
         name=row.name,
+        person=owner.name,
+        kind=owner.kind,
         roles=tuple(Role(role) for role in row.roles),
         created_at=row.created_at,
         created_by=row.created_by,

@@ -1,24 +1,29 @@
 """The only place with SQL of the access feature."""
 
+from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, update
 from sqlmodel import Session, col
 
-from edgefleet_server.access.model import AuditFilter, SignedIn
-from edgefleet_server.access.tables import AuditRow, LoginLinkRow, SessionRow, TokenRow
+from edgefleet_server.access.model import AuditFilter, Owner, PersonKind, SignedIn
+from edgefleet_server.access.tables import AuditRow, LoginLinkRow, PersonRow, SessionRow, TokenRow
 from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
 
 _SIGNED_IN: Final = (
     select(  # type: ignore[call-overload]  # more columns than its overloads have
         SessionRow.id, SessionRow.secret_sha256, SessionRow.expires_at, TokenRow.id, TokenRow.name, TokenRow.roles,
-        TokenRow.expires_at, TokenRow.revoked_at,
+        TokenRow.expires_at, TokenRow.revoked_at, PersonRow.id, PersonRow.name, PersonRow.kind, PersonRow.disabled_at,
     )
     .join(TokenRow, col(TokenRow.id) == col(SessionRow.token_id))
+    .outerjoin(PersonRow, col(PersonRow.id) == col(TokenRow.person_id))
     .where(col(SessionRow.id) == bindparam("id"))
 )  # fmt: skip
 """Made once: each page asks it."""
+_OWNED: Final = select(TokenRow, PersonRow.id, PersonRow.name, PersonRow.kind, PersonRow.disabled_at).outerjoin(  # type: ignore[call-overload]
+    PersonRow, col(PersonRow.id) == col(TokenRow.person_id)
+)
 
 
 def find_token(session: Session, token_id: str) -> TokenRow | None:
@@ -26,11 +31,23 @@ def find_token(session: Session, token_id: str) -> TokenRow | None:
     return session.get(TokenRow, token_id)
 
 
-def list_tokens(session: Session, page: PageRequest) -> Page[TokenRow]:
-    """Return one page of tokens by id."""
-    query = walked(select(TokenRow), col(TokenRow.id), page.after, page.limit + 1, is_down=page.is_turned)
+def find_owned_token(session: Session, token_id: str) -> tuple[TokenRow, Owner] | None:
+    """Return a token's row and its owner."""
+    found = session.execute(_OWNED.where(col(TokenRow.id) == token_id)).first()
+    return None if found is None else (found[0], _owner(found[1:]))
+
+
+def list_tokens(session: Session, page: PageRequest) -> Page[tuple[TokenRow, Owner]]:
+    """Return one page of tokens by id, each with its owner."""
+    query = walked(_OWNED, col(TokenRow.id), page.after, page.limit + 1, is_down=page.is_turned)
     total = session.scalar(select(func.count()).select_from(TokenRow)) or 0
-    return cut_page(list(session.scalars(query)), page, total, lambda row: row.id)
+    rows = [(row[0], _owner(row[1:])) for row in session.execute(query)]
+    return cut_page(rows, page, total, lambda row: row[0].id)
+
+
+def _owner(found: Any) -> Owner:
+    """Return the owner of columns id, name, kind, disabled_at of an outer join."""
+    return Owner() if found[0] is None else Owner(found[0], found[1], PersonKind(found[2]), found[3])
 
 
 def mark_used(session: Session, token_id: str, now: datetime) -> None:
@@ -61,7 +78,7 @@ def find_signed_in(session: Session, session_id: str) -> SignedIn | None:
     """Return a browser session with what its token says now."""
     session.flush()
     found = session.connection().execute(_SIGNED_IN, {"id": session_id}).first()
-    return None if found is None else SignedIn(*found)
+    return None if found is None else replace(SignedIn(*found[:8]), owner=_owner(found[8:]))
 
 
 def delete_session(session: Session, session_id: str) -> None:

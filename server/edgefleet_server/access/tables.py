@@ -8,8 +8,21 @@ from sqlmodel import Field, SQLModel
 from edgefleet_server.db.database import UtcDateTime
 
 
+class PersonRow(SQLModel, table=True):
+    """A person or a service: the owner of tokens. Never deleted, so that a name in the audit trail stays one owner's."""
+
+    __tablename__ = "access_people"
+
+    id: str = Field(primary_key=True, max_length=16)
+    name: str = Field(max_length=80, unique=True)
+    kind: str = Field(max_length=16)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    created_by: str = Field(max_length=80)
+    disabled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
 class TokenRow(SQLModel, table=True):
-    """An operator token. The secret itself is never stored, only its SHA-256."""
+    """An operator token. The secret itself is never stored, only its SHA-256. person_id: None where a server of before people made it."""
 
     __tablename__ = "access_tokens"
 
@@ -22,6 +35,7 @@ class TokenRow(SQLModel, table=True):
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    person_id: str | None = Field(default=None, max_length=16, nullable=True, index=True)
 
 
 class LoginLinkRow(SQLModel, table=True):

@@ -27,6 +27,7 @@ from edgefleet_server.access.audit_chain.chain_routes import build_chain_router
 from edgefleet_server.access.dependency import authorize, throttled, viewer_if_named
 from edgefleet_server.access.idempotency.middleware import Idempotency
 from edgefleet_server.access.model import Principal
+from edgefleet_server.access.people import routes as people_routes
 from edgefleet_server.access.refusals import ANONYMOUS, Refusal
 from edgefleet_server.access.request_quota import Allowance
 from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, is_own_token_path
@@ -106,6 +107,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
     """Return the routers of all features that take operator tokens, in the order of the API's description."""
     return [
         access_routes.build_router(parts.access, parts.db, parts.settings.tenant),
+        people_routes.build_router(parts.access.people, parts.db),
         build_chain_router(parts.access.chain),
         registry_routes.build_router(parts.registry, parts.signing, parts.db),
         signing_routes.build_router(parts.signing),

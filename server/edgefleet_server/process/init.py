@@ -20,7 +20,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError, error_lines
 from edgefleet_server import migrations
-from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.db.database import Database
@@ -85,7 +84,7 @@ def initialise(data_dir: Path, clock: Clock, **chosen: str | None) -> Initialise
             )
             signing.init([settings.device_public_host])
             Sealer(db, source_of(settings), clock).start(())  # makes the key; nothing is stored yet
-            made = AccessService(db, clock).create_token("first admin", [Role.ADMIN], by="server init")
+            made = AccessService(db, clock).create_first_admin("server init")
             ca_sha256 = str(signing.ca_sha256())
         finally:
             db.dispose()

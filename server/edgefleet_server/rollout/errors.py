@@ -109,6 +109,12 @@ class NoExperimentError(RolloutError):
 
 
 class NotApproverError(RolloutError):
-    """The caller lacks the role that the stage's approval requires."""
+    """The caller lacks the role that the stage's approval requires, or is no person."""
 
     code = "rollout.not_approver"
+
+
+class OwnApprovalError(RolloutError):
+    """The caller made the rollout or moved it on, so another person has to approve its stages."""
+
+    code = "rollout.own_approval_forbidden"

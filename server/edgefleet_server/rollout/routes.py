@@ -1,6 +1,7 @@
 """Operator routes of rollouts. They only translate."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -90,7 +91,7 @@ def _add_making(router: APIRouter, rollouts: RolloutService, db: Database) -> No
     def create_rollout(spec: SpecIn, response: Response, dry_run: DryRun, caller: Operator) -> RolloutView:
         """Start a rollout: a spec, alone or as `{apiVersion, kind, metadata, spec}`."""
         with acting(db, dry_run=dry_run):
-            made = rollouts.reader.rollout(rollouts.create(spec, caller.name))
+            made = rollouts.reader.rollout(rollouts.create(spec, caller.name, caller.person))
         put_location(response, f"/rollouts/{made.id}")
         return made
 
@@ -165,7 +166,8 @@ def _add_steering(router: APIRouter, rollouts: RolloutService, db: Database) -> 
     @router.post("/rollouts/{rollout_id}:resume", operation_id="resume_rollout")
     def resume_rollout(rollout_id: str, command: CommandIn, dry_run: DryRun, caller: Operator) -> RolloutView:
         """Go on after a pause."""
-        return steer(rollout_id, lambda: rollouts.resume(rollout_id, caller.name, command.reason), dry_run=dry_run)
+        act = partial(rollouts.resume, rollout_id, caller.name, command.reason, caller.person)
+        return steer(rollout_id, act, dry_run=dry_run)
 
     @router.post("/rollouts/{rollout_id}:abort", operation_id="abort_rollout")
     def abort_rollout(rollout_id: str, command: CommandIn, dry_run: DryRun, caller: Operator) -> RolloutView:
@@ -181,7 +183,7 @@ def _add_steering(router: APIRouter, rollouts: RolloutService, db: Database) -> 
         """Let the open stage pass on a person's word, with a reason."""
         return steer(
             rollout_id,
-            lambda: rollouts.promote(rollout_id, caller.name, command.reason, command.stratum),
+            lambda: rollouts.promote(rollout_id, caller.name, command.reason, command.stratum, caller.person),
             dry_run=dry_run,
         )
 
@@ -199,7 +201,9 @@ def _add_steering(router: APIRouter, rollouts: RolloutService, db: Database) -> 
         """Give devices on which the release failed another try. The failure stays evidence; a finished rollout runs again."""
         choice = Choice(command.failed, tuple(DeviceId(one) for one in command.devices))
         return steer(
-            rollout_id, lambda: rollouts.retry(rollout_id, caller.name, command.reason, choice), dry_run=dry_run
+            rollout_id,
+            lambda: rollouts.retry(rollout_id, caller.name, command.reason, choice, caller.person),
+            dry_run=dry_run,
         )
 
     @router.post("/rollouts:undo", operation_id="undo_model")
@@ -211,7 +215,7 @@ def _add_steering(router: APIRouter, rollouts: RolloutService, db: Database) -> 
 def _add_answers(router: APIRouter, rollouts: RolloutService, db: Database) -> None:
     @router.post("/rollouts/{rollout_id}:approve", operation_id="approve_rollout")
     def approve_rollout(rollout_id: str, command: AnswerIn, dry_run: DryRun, caller: Viewer) -> RolloutView:
-        """Let the stages that wait for an approval open; needs the role that their spec names."""
+        """Let the stages that wait for an approval open; needs the role that their spec names, and a person who did not make it."""
         with acting(db, dry_run=dry_run):
             rollouts.approve(rollout_id, caller, command.reason, command.stratum)
             return rollouts.reader.rollout(rollout_id)

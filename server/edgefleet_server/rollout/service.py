@@ -14,13 +14,19 @@ from sqlalchemy.event import listen
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, RolloutId, parse_model_name
+from edgefleet_protocol.ids import ProfileName, ReleaseRef, RolloutId, parse_model_name
 from edgefleet_server.access.model import Principal
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.selectors import grammar
 from edgefleet_server.fleet.selectors.count import DeviceSet
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.commands import retry, steer, undo
+from edgefleet_server.rollout.commands.duty_separation import (
+    Makers,
+    refuse_unless_in_role,
+    refuse_unless_second_person,
+    with_maker,
+)
 from edgefleet_server.rollout.commands.undo import Undo
 from edgefleet_server.rollout.controller.executor import Executor, event_of
 from edgefleet_server.rollout.effects import AssignmentTransitioned, Plan
@@ -33,10 +39,10 @@ from edgefleet_server.rollout.lint.rate_findings import pace_findings
 from edgefleet_server.rollout.model import Assignment, Bundle, Member, RolloutState, Snapshot
 from edgefleet_server.rollout.placement import is_countable
 from edgefleet_server.rollout.planner.completion import plan_regression
-from edgefleet_server.rollout.planner.stages import awaiting_approval, refuse_unless_approver
+from edgefleet_server.rollout.planner.stages import awaiting_approval
 from edgefleet_server.rollout.ports import Budgets, RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
-from edgefleet_server.rollout.preparation.membership import by_stratum, counted, selectors_in
+from edgefleet_server.rollout.preparation.membership import as_taking_part, by_stratum, counted, selectors_in
 from edgefleet_server.rollout.preparation.metric_collector import MetricCollector
 from edgefleet_server.rollout.preparation.overlap import (
     OpenRollout,
@@ -47,9 +53,8 @@ from edgefleet_server.rollout.preparation.overlap import (
     overlaps,
 )
 from edgefleet_server.rollout.preparation.undo_loader import Undoer, steered
-from edgefleet_server.rollout.spec.fields import NO_ROLLBACK, PREVIOUS
 from edgefleet_server.rollout.spec.model import WATCH, Membership, Spec, Supersede
-from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec, stored_spec, with_versions
+from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec, releases_in, stored_spec, with_versions
 from edgefleet_server.rollout.state_machines import (
     ROLLOUT_WALKS,
     UNCOUNTED,
@@ -107,7 +112,7 @@ class RolloutService:
     def plan(self, document: Any) -> PlanView:
         """Return what a spec would do now, with its findings. Raises BadSpecError and what the registry raises."""
         spec = with_versions(parse_spec(document), self._resolve)
-        for ref in _releases_in(spec):
+        for ref in releases_in(spec):
             self._withdrawals.check_deployable(ref)
         made = with_findings(self._plan(spec, secrets.token_hex(SALT_BYTES)), about_budget(spec, self._budgets))
         ref = ReleaseRef.parse(spec.release)
@@ -127,7 +132,7 @@ class RolloutService:
             bundles = self.loader.bundles(ReleaseRef.parse(spec.release))
             now = {one.device: one for one in self.loader.members(session, spec, row.id, bundles)}
             members = [one for one in now.values() if one.device not in known]
-            members += [_as_member(one, now) for one in known.values() if one.state not in UNCOUNTED]
+            members += [as_taking_part(one, now) for one in known.values() if one.state not in UNCOUNTED]
             cuts = {
                 (one.stage, one.stratum): one.cut
                 for one in store_rollouts.cells(session, row.id)
@@ -137,8 +142,8 @@ class RolloutService:
             made = plan(spec, row.salt, members, bundles, cuts, placed)
             return with_names(self._with_cost(made, spec, members, bundles), self._fleet.offers.display_names)
 
-    def create(self, document: Any, by: str) -> RolloutId:
-        """Start a rollout; return its id. Raises BadSpecError, LintError, ActiveExistsError and what the registry raises."""
+    def create(self, document: Any, by: str, person: str = "") -> RolloutId:
+        """Start a rollout of a person; return its id. Raises BadSpecError, LintError, ActiveExistsError and what the registry raises."""
         spec = with_versions(parse_spec(document), self._resolve)
         ref = ReleaseRef.parse(spec.release)
         salt = secrets.token_hex(SALT_BYTES)
@@ -150,6 +155,7 @@ class RolloutService:
             if before and spec.supersede is not Supersede.QUEUE:
                 raise in_the_way(before[0])
             row = self._insert(session, spec, ref, salt, by, behind=[one.other.id for one in before])
+            row.makers = with_maker((), person)
             if spec.membership is Membership.SNAPSHOT:
                 members = self.loader.members(session, spec, None)
                 store_rollouts.freeze_members(session, row.id, [one.device for one in members])
@@ -161,7 +167,7 @@ class RolloutService:
         """Raise LintError for what cannot work, and what the registry raises for a release that is unknown or withdrawn."""
         for selector in selectors_in(spec):
             self._fleet.groups.pin(selector)
-        for ref in _releases_in(spec):
+        for ref in releases_in(spec):
             self._withdrawals.keep_deployable(ref)
         findings = (*self._findings(spec, salt), *about_budget(spec, self._budgets))
         if any(finding.level == "error" for finding in findings):
@@ -290,10 +296,10 @@ class RolloutService:
         message = _message("paused", by, reason)
         self._steer(rollout_id, by, "pause", lambda snapshot: steer.plan_pause(snapshot, self.clock.now(), message))
 
-    def resume(self, rollout_id: str, by: str, reason: str) -> None:
+    def resume(self, rollout_id: str, by: str, reason: str, person: str = "") -> None:
         """Go on after a pause. Raises IllegalStateError."""
-        message = _message("resumed", by, reason)
-        self._steer(rollout_id, by, "resume", lambda snapshot: steer.plan_resume(snapshot, self.clock.now(), message))
+        message, now = _message("resumed", by, reason), self.clock.now
+        self._steer(rollout_id, by, "resume", lambda snap: steer.plan_resume(snap, now(), message), maker=person)
 
     def abort(self, rollout_id: str, by: str, reason: str, *, rollback: bool) -> None:
         """End it for good; with `rollback` every device goes back to what it ran before. Raises IllegalStateError."""
@@ -305,7 +311,7 @@ class RolloutService:
             lambda snapshot: steer.plan_abort(snapshot, self.clock.now(), message, rollback=rollback),
         )
 
-    def promote(self, rollout_id: str, by: str, reason: str, stratum: str | None) -> None:
+    def promote(self, rollout_id: str, by: str, reason: str, stratum: str | None, person: str = "") -> None:
         """Let the open stage pass on a person's word. Raises ReasonNeededError, IllegalStateError."""
         if not reason.strip():
             raise ReasonNeededError("promoting a stage by hand needs a reason", next_step="give one: --reason 'why'")
@@ -317,13 +323,10 @@ class RolloutService:
                 raise IllegalTransitionError("no stage is open")
             return made
 
-        self._steer(rollout_id, by, "promote", make)
+        self._steer(rollout_id, by, "promote", make, maker=person)
 
     def skip(self, rollout_id: str, caller: Principal, reason: str, stage: str, stratum: str | None) -> None:
-        """Leave a stage out that has not opened; one with an approval only a person who could give it may leave out.
-
-        Raises ReasonNeededError, NotApproverError, IllegalStateError.
-        """
+        """Leave a stage out that has not opened; one with an approval only a person who could give it. Raises what `approve` does too."""
         if not reason.strip():
             raise ReasonNeededError("a stage is left out only with a reason", next_step="give one: --reason 'why'")
         message = _message("left out", caller.name, reason)
@@ -334,15 +337,15 @@ class RolloutService:
                 raise IllegalTransitionError(f"its stages are {', '.join(names)}")
             wanted = snapshot.spec.stages[names.index(stage)]
             if wanted.approval is not None:
-                refuse_unless_approver(wanted, caller)
+                refuse_unless_second_person(wanted, caller, self._makers(rollout_id))
             made = steer.plan_skip(snapshot, self.clock.now(), message, names.index(stage), stratum)
             if not made.effects:
                 raise IllegalTransitionError(f"{stage} has opened, or is over")
             return made
 
-        self._steer(rollout_id, caller.name, "leave a stage out", make)
+        self._steer(rollout_id, caller.name, "leave a stage out", make, maker=caller.person)
 
-    def retry(self, rollout_id: str, by: str, reason: str, choice: retry.Choice) -> None:
+    def retry(self, rollout_id: str, by: str, reason: str, choice: retry.Choice, person: str = "") -> None:
         """Give devices on which the release failed another try; see `commands.retry`. Raises IllegalStateError, ActiveExistsError."""
         message = _message("retried", by, reason)
 
@@ -353,7 +356,7 @@ class RolloutService:
                 self._refuse_if_in_the_way(rollout_id, made)
             return made
 
-        self._steer(rollout_id, by, "retry", make, is_making=True)
+        self._steer(rollout_id, by, "retry", make, is_making=True, maker=person)
 
     def _refuse_if_in_the_way(self, rollout_id: str, made: Plan) -> None:
         """Raise ActiveExistsError when an open rollout of the model has one of the devices: this one has no claim on them any more."""
@@ -413,7 +416,7 @@ class RolloutService:
         return done
 
     def approve(self, rollout_id: str, caller: Principal, reason: str, stratum: str | None) -> None:
-        """Let the stages that wait for it open. Raises NotApproverError, IllegalStateError."""
+        """Let the stages that wait for it open. Raises NotApproverError, OwnApprovalError, IllegalStateError."""
         message = _message("approved", caller.name, reason)
         self._answer(rollout_id, caller, "approve", stratum, message)
 
@@ -427,19 +430,27 @@ class RolloutService:
             cells = awaiting_approval(snapshot.cells, stratum)
             if not cells or snapshot.state not in ROLLOUT_WALKS:
                 raise IllegalTransitionError("no stage waits for an approval")
-            for cell in cells:
-                refuse_unless_approver(snapshot.spec.stages[cell.stage], caller)
-            now = self.clock.now()
+            stages, now = [snapshot.spec.stages[cell.stage] for cell in cells], self.clock.now()
+            for stage in stages:
+                if verb == "deny":
+                    refuse_unless_in_role(stage, caller)
+                else:
+                    refuse_unless_second_person(stage, caller, self._makers(rollout_id))
             if verb == "deny":
                 return steer.plan_denial(snapshot, now, message, stratum)
             return steer.plan_approval(snapshot, now, caller.name, message, stratum)
 
         self._steer(rollout_id, caller.name, verb, make)
 
+    def _makers(self, rollout_id: str) -> Makers:
+        with self._db.session() as session:
+            row = store_rollouts.rollout(session, rollout_id)
+            return Makers(row.makers, row.created_by)
+
     def _steer(
-        self, rollout_id: str, by: str, verb: str, make: Callable[[Snapshot], Plan], *, is_making: bool = False
-    ) -> None:
-        """Carry a command out. is_making: it may open the rollout again, so none of its model may be made meanwhile."""
+        self, rollout_id: str, by: str, verb: str, make: Callable[[Snapshot], Plan], *, is_making: bool = False, maker: str = "",
+    ) -> None:  # fmt: skip
+        """Carry a command out. is_making: it may open the rollout again, so none of its model may be made now; maker: a person's id."""
         with self._db.session() as session:
             if is_making:
                 store_rollouts.lock_making(session, store_rollouts.rollout(session, rollout_id).model)
@@ -454,6 +465,7 @@ class RolloutService:
                     next_step=f"see its state: `edgectl rollout show {row.id}`",
                 ) from error
             after = self.carrier.carry(session, row, snapshot, made, actor=by, now=self.clock.now())
+            row.makers = with_maker(row.makers, maker)
             self._remember(session, row, after)
         self.wake()
 
@@ -476,18 +488,6 @@ class RolloutService:
                 ):
                     return f"rollout {row.id} of {row.model}@{row.version} is {row.state} and names it"
         return None
-
-
-def _releases_in(spec: Spec) -> list[ReleaseRef]:
-    """Return the releases that a spec names: its own, and the one to go back to."""
-    named = [spec.release] if spec.rollback_to in (PREVIOUS, NO_ROLLBACK) else [spec.release, spec.rollback_to]
-    return [ReleaseRef.parse(one) for one in named]
-
-
-def _as_member(one: Assignment, now: Mapping[DeviceId, Member]) -> Member:
-    """Return a device that takes part: in the stratum in which it does, whatever it is labelled now."""
-    found = now.get(one.device)
-    return Member(one.device, one.stratum) if found is None else replace(found, stratum=one.stratum, pinned="")
 
 
 def _message(what: str, by: str, reason: str) -> str:

@@ -34,6 +34,7 @@ STATUS: Final[Mapping[str, int]] = {
     "access.token_expired": 401,
     "access.forbidden": 403,
     "access.token_unknown": 404,
+    "access.person_unknown": 404,
     "access.audit_unknown": 404,
     "access.audit_broken": 500,
     "access.bad_token_request": 422,

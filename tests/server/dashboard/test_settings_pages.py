@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text as sql
 
-from edgefleet_server.access.errors import BrokenTrailError
+from edgefleet_server.access.errors import BadTokenError, BrokenTrailError
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.preferences import THEME_COOKIE, ZONE_COOKIE
 from edgefleet_server.events.model import NewEvent
@@ -89,7 +89,7 @@ def test_a_token_is_made_shown_once_and_revoked_by_forms(fleet: Fleet) -> None:
     listed = page(browser, "/settings/tokens")
     assert text[0] not in listed
     token_id = text[0].split("_")[1]
-    assert f"ci {token_id} publisher, viewer valid until 2026-12-25" in part_of(listed, "tokens")
+    assert f"ci {token_id} ci publisher, viewer valid until 2026-12-25" in part_of(listed, "tokens")
     done = do(
         browser,
         "revoke_token",
@@ -99,12 +99,29 @@ def test_a_token_is_made_shown_once_and_revoked_by_forms(fleet: Fleet) -> None:
         confirm=token_id,
     )
     assert done.status_code == 303  # type: ignore[attr-defined]
-    assert f"ci {token_id} publisher, viewer revoked" in part_of(page(browser, "/settings/tokens"), "tokens")
+    assert f"ci {token_id} ci publisher, viewer revoked" in part_of(page(browser, "/settings/tokens"), "tokens")
+
+
+def test_a_person_is_added_disabled_and_enabled_by_forms(fleet: Fleet) -> None:
+    browser = fleet.browser(Role.ADMIN)
+    do(browser, "create_person", next="/settings/people", body__name="robot", body__kind="service")
+    person = fleet.parts.access.people.person("robot").id
+    token = fleet.parts.access.create_token("ci", [Role.VIEWER], by="x", person=person).token
+    assert f"robot {person} service enabled 1" in part_of(page(browser, "/settings/people"), "people")
+    assert "ci" in part_of(page(browser, "/settings/tokens"), "tokens")
+    change = {"path__person_id": person, "next": "/settings/people"}
+    do(browser, "update_person", body__disabled="true", confirm_word="robot", confirm="robot", **change)
+    assert f"robot {person} service disabled 0" in part_of(page(browser, "/settings/people"), "people")
+    with pytest.raises(BadTokenError):
+        fleet.parts.access.authenticate(token)
+    do(browser, "update_person", body__disabled="false", **change)
+    assert f"robot {person} service enabled 0" in part_of(page(browser, "/settings/people"), "people")
 
 
 @pytest.mark.parametrize(
     ("path", "role"),
     [
+        ("/settings/people", "admin"),
         ("/settings/tokens", "admin"),
         ("/audit", "auditor"),
         ("/audit/export?form=csv", "auditor"),

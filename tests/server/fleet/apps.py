@@ -95,11 +95,11 @@ class Operators:
         self.parts = parts_of(house)
         self.app = shared_app(self.parts)
 
-    def as_role(self, role: Role | None) -> TestClient:
-        """Return a client with a fresh token."""
+    def as_role(self, role: Role | None, name: str = "ann") -> TestClient:
+        """Return a client with a fresh token of a person."""
         headers = {}
         if role is not None:
-            made = self.parts.access.create_token("ann", [role], by="test")
+            made = self.parts.access.create_token(name, [role], by="test")
             headers["authorization"] = f"Bearer {made.token}"
         return TestClient(self.app, base_url="http://server.test/api/v1", headers=headers)
 

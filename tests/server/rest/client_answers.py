@@ -107,7 +107,13 @@ def approving(call: Caller, operation: str, site: str, state: str) -> None:
     assert [one.approval.role for one in waiting.stages[0].strata] == ["admin"]
     status, refused = call("rollout", operation, rollout, body=models.AnswerIn(stratum="nowhere"))
     assert (status, refused.code) == (409, "rollout.illegal_state"), operation
-    status, answered = call("rollout", operation, rollout, body=models.AnswerIn(reason="seen in the lab"))
+    answer = models.AnswerIn(reason="seen in the lab")
+    who = call
+    if operation == "approve_rollout":
+        status, own = call("rollout", operation, rollout, body=answer)
+        assert (status, own.code) == (403, "rollout.own_approval_forbidden")
+        who = call.as_another("second", models.Role.ADMIN)
+    status, answered = who("rollout", operation, rollout, body=answer)
     assert (status, "seen in the lab" in str(answered.to_dict())) == (200, True), operation
     call.until(lambda one: one.state == state, "rollout", "get_rollout", rollout)
 

@@ -12,6 +12,7 @@ class Caller:
     """Calls operations by id and remembers which."""
 
     def __init__(self, url: str, token: str) -> None:
+        self.url = url
         package = import_module("edgefleet_client")
         self.client = package.AuthenticatedClient(base_url=url, token=token)
         self.models = import_module("edgefleet_client.models")
@@ -28,6 +29,11 @@ class Caller:
         self.calls += 1
         self.operations.add(operation)
         return int(self.last.status_code), self.last.parsed
+
+    def as_another(self, name: str, role: Any) -> "Caller":
+        """Return a caller with a new token of another person."""
+        _, made = self("access", "create_token", body=self.models.TokenIn(name=name, roles=[role]))
+        return Caller(self.url, made.token)
 
     def until(self, is_so: Callable[[Any], bool], tag: str, operation: str, *path: str, **given: Any) -> Any:
         """Ask again until the answer is so, and return it: devices and the engine work beside the suite."""

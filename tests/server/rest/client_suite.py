@@ -156,6 +156,12 @@ def handing_out(call: Caller, device: str) -> None:
     assert token.id in [one.id for one in call("access", "list_tokens")[1].items]
     status, gone = call("access", "revoke_token", token.id)
     assert (status, gone.revoked_at is not None) == (200, True)
+    status, robot = call("access", "create_person", body=models.PersonIn(name="robot", kind=models.PersonKind.SERVICE))
+    assert (status, robot.tokens) == (201, 0)
+    assert robot.id in [one.id for one in call("access", "list_people")[1].items]
+    assert call("access", "get_person", robot.id)[1].name == "robot"
+    status, ended = call("access", "update_person", robot.id, body=models.PersonChangeIn(disabled=True))
+    assert (status, ended.disabled_at is not None) == (200, True)
     status, task = call("fleet", "create_device_task", device, body=models.TaskIn(kind=models.TaskInKind.DIAG))
     assert (status, task.kind) == (201, "diag")
     assert call("fleet", "get_device_task", device, task.id)[1].id == task.id

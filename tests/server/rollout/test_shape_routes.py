@@ -24,8 +24,8 @@ CANARY: dict[str, Any] = {"name": "canary", "size": {"count": 2}, "soak": "0s"}
 APPROVED: dict[str, Any] = {**REST, "approval": {"role": "approver", "timeout": "1h"}}
 
 
-def client_of(world: World, role: Role = Role.OPERATOR) -> TestClient:
-    return Operators(world.house).as_role(role)
+def client_of(world: World, role: Role = Role.OPERATOR, name: str = "ann") -> TestClient:
+    return Operators(world.house).as_role(role, name)
 
 
 def ready(world: World, count: int = 6, **labels: str) -> list[SimDevice]:
@@ -178,10 +178,10 @@ def test_only_the_named_role_approves_and_the_rollout_goes_on(any_world: World) 
             refused = client_of(world, role).post(f"{HOST}/rollouts/{rollout}:{verb}", json={"reason": "x"})
             assert (refused.status_code, refused.json()["code"]) == (403, "rollout.not_approver")
     assert world.view(rollout) == view
-    approver = client_of(world, Role.APPROVER)
+    approver = client_of(world, Role.APPROVER, "bob")
     answer = approver.post(f"{HOST}/rollouts/{rollout}:approve", json={"reason": "looks fine"})
     assert answer.status_code == 200
-    assert answer.json()["stages"][1]["strata"][0]["approval"]["approved_by"] == "ann"
+    assert answer.json()["stages"][1]["strata"][0]["approval"]["approved_by"] == "bob"
     assert world.go_until_state(rollout, "finished").state == "finished"
     again = approver.post(f"{HOST}/rollouts/{rollout}:approve", json={})
     assert (again.status_code, again.json()["code"]) == (409, "rollout.illegal_state")

@@ -11,7 +11,7 @@ from edgefleet_server.rollout.errors import IllegalStateError, NotApproverError,
 from tests.server.rollout.fleet_sim import World, stages
 
 ANN = Principal("t-1", "ann", frozenset({Role.OPERATOR}))
-BOSS = Principal("t-2", "boss", frozenset({Role.ADMIN}))
+BOSS = Principal("t-2", "boss", frozenset({Role.ADMIN}), "p-2")
 
 
 def started(world: World, **last: Any) -> str:

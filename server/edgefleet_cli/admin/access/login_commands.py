@@ -14,7 +14,7 @@ from edgefleet_cli.core.contexts import Context
 from edgefleet_cli.core.errors import NotLoggedInError, UsageError
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Reply
-from edgefleet_cli.render.format import text
+from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ WHOAMI: Sheet[WhoAmI] = Sheet(
         Column("id", lambda who: text(who.id)),
         Column("roles", lambda who: text(",".join(who.roles))),
         Column("tenant", lambda who: text(who.tenant)),
+        Column("kind", lambda who: text(who.kind)),
+        Column("expires", lambda who: moment(who.expires_at) if who.expires_at else "never"),
     ],
     lambda who: text(who.name),
 )

@@ -22,9 +22,10 @@ SHEET: Sheet[api.access.Token] = Sheet(
     [
         Column("id", lambda t: text(t.id), keep=True),
         Column("name", lambda t: text(t.name)),
+        Column("owner", lambda t: text(t.person)),
         Column("role", lambda t: text(",".join(t.roles))),
         Column("created", lambda t: moment(t.created_at)),
-        Column("expires", lambda t: moment(t.expires_at)),
+        Column("expires", lambda t: moment(t.expires_at) if t.expires_at else "never"),
         Column("last used", lambda t: moment(t.last_used_at)),
         Column("revoked", lambda t: moment(t.revoked_at)),
     ],
@@ -46,19 +47,36 @@ def create(
     role: Annotated[
         list[str], typer.Option("--role", help="viewer, operator, publisher, approver or admin; repeatable.")
     ],
-    ttl: Annotated[str | None, typer.Option("--ttl", help="How long it is valid, e.g. 30d; default: no end.")] = None,
+    ttl: Annotated[str | None, typer.Option("--ttl", help="How long it is valid, e.g. 30d; default: 90d.")] = None,
+    person: Annotated[
+        str,
+        typer.Option(
+            "--person",
+            help="Person or service it belongs to; default: the one with its name.",
+            autocompletion=completion.people,
+        ),
+    ] = "",
+    never: Annotated[bool, typer.Option("--never", help="It does not expire; for services only.")] = False,
 ) -> None:
     """Create a token and print it. It is shown only once."""
     from edgefleet_cli.core.structs import UNSET
 
     session = Session.of(ctx)
     end = None if ttl is None else session.clock.now() + timedelta(seconds=parse_duration_s(ttl))
-    body = api.access.TokenIn(name=name, roles=tuple(role), expires_at=UNSET if end is None else end.isoformat())
+    body = api.access.TokenIn(
+        name=name,
+        roles=tuple(role),
+        expires_at=UNSET if end is None else end.isoformat(),
+        person=person,
+        never_expires=never,
+    )
     reply = session.api.post("/tokens", body, api.access.NewToken)
     made = reply.value
     session.out.one(Reply(reply.raw, api.access.Token), SHEET, lambda _: session.out.line(made.token))
     if session.out.is_for_eyes:
-        session.out.note(f"token {made.id}, role {', '.join(role)}: save it now, it is not shown again")
+        until = f"until {moment(made.expires_at)}" if made.expires_at else "without an end"
+        note = f"token {made.id} of {text(made.person)}, role {', '.join(role)}, valid {until}: save it now, it is not shown again"
+        session.out.note(note)
 
 
 @app.command("revoke")

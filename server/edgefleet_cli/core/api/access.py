@@ -36,16 +36,38 @@ class NewToken(Struct, frozen=True):
     created_at: str = ""
     expires_at: str | None = None
     id: str = ""
+    kind: str = ""
     last_used_at: str | None = None
     name: str = ""
+    person: str = ""
     revoked_at: str | None = None
     roles: tuple[str, ...] = ()
     token: str = ""
 
 
+class PersonChangeIn(Body, frozen=True, kw_only=True):
+    disabled: bool
+
+
+class PersonIn(Body, frozen=True, kw_only=True):
+    kind: str | Unset = UNSET
+    name: str
+
+
+class Person(Struct, frozen=True):
+    created_at: str = ""
+    disabled_at: str | None = None
+    id: str = ""
+    kind: str = ""
+    name: str = ""
+    tokens: int = 0
+
+
 class TokenIn(Body, frozen=True, kw_only=True):
     expires_at: str | Unset | None = UNSET
     name: str
+    never_expires: bool | Unset = UNSET
+    person: str | Unset = UNSET
     roles: tuple[str, ...]
 
 
@@ -53,14 +75,19 @@ class Token(Struct, frozen=True):
     created_at: str = ""
     expires_at: str | None = None
     id: str = ""
+    kind: str = ""
     last_used_at: str | None = None
     name: str = ""
+    person: str = ""
     revoked_at: str | None = None
     roles: tuple[str, ...] = ()
 
 
 class WhoAmI(Struct, frozen=True):
+    expires_at: str | None = None
     id: str = ""
+    kind: str = ""
     name: str = ""
+    person: str = ""
     roles: tuple[str, ...] = ()
     tenant: str = ""

@@ -18,7 +18,11 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.dashboard.operations.catalog import BadFieldError, Call, Operations
 
 LINES: Final[Mapping[str, str]] = {
-    "create_token": "edgectl token create --name {body.name}( --role {body.roles*})[ --ttl {body.expires_at|until}]",
+    "create_token": (
+        "edgectl token create --name {body.name}( --role {body.roles*})[ --ttl {body.expires_at|until}][ --person {body.person}]"
+    ),
+    "create_person": "edgectl person add {body.name}[ --kind {body.kind}]",
+    "update_person": "edgectl person {body.disabled|able} {path.person_id} --yes",
     "revoke_token": "edgectl token revoke {path.token_id}",
     "create_login_link": "edgectl dashboard",
     "create_release": (
@@ -254,6 +258,7 @@ def _until(moment: str, now: datetime | None) -> str:
 
 
 _FORMS: Final[Mapping[str, Callable[[Any, datetime | None], str]]] = {
+    "able": lambda value, _now: "disable" if value else "enable",
     "seconds": lambda value, _now: f"{value}s",
     "since": _since,
     "until": _until,

@@ -21,6 +21,7 @@ def add_pages(router: APIRouter, shell: Shell, pages: SettingsPages, webhooks: W
     _add_server(router, shell, pages)
     _add_preferences(router, shell)
     add_view_pages(router, shell)
+    _add_people(router, shell, pages)
     _add_tokens(router, shell, pages)
     add_webhook_pages(router, shell, webhooks)
 
@@ -50,6 +51,20 @@ def _add_preferences(router: APIRouter, shell: Shell) -> None:
         answer = redirect(own_page(to))
         remember(answer, Preferences(theme, zone, density), secure=shell.gate.is_secure(request))
         return answer
+
+
+def _add_people(router: APIRouter, shell: Shell, pages: SettingsPages) -> None:
+    @router.get("/settings/people", operation_id="show_people")
+    def show_people(request: Request, cursor: Cursor = None) -> Response:
+        """Show people and services, the owners of tokens, with the form that adds one."""
+        session = shell.gate.session_of(request)
+        own = "" if session is None else session.principal.person
+
+        def build() -> dict[str, Any]:
+            after = None if cursor is None else decode_cursor(cursor)
+            return {"page": pages.people(after), "own": own, "is_first": cursor is None}
+
+        return shell.shown(request, "settings/people.html", build, tab="settings", role=Role.ADMIN)
 
 
 def _add_tokens(router: APIRouter, shell: Shell, pages: SettingsPages) -> None:

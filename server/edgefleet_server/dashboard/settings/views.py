@@ -9,15 +9,18 @@ from urllib.parse import urlsplit
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.model import TokenView
+from edgefleet_server.access.people.model import PersonView, ends_soon
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db.database import Database
-from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.db.keyset import Page, PageRequest
 from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
 from edgefleet_server.observability.health import CheckResult, Health
 from edgefleet_server.settings import ServerSettings
 
 PAGE_ROWS: Final = 50
+MAX_OWNERS: Final = 500
+SOON: Final = "ends soon"
 
 LIFETIMES: Final = (("in 1 day", 1), ("in 7 days", 7), ("in 30 days", 30), ("in 90 days", 90), ("in a year", 365))
 
@@ -33,21 +36,27 @@ class ServerFacts:
 
 @dataclass(frozen=True, slots=True)
 class TokenLine:
-    """One token. state: valid, expired or revoked; is_own: this browser is signed in by it."""
+    """One token. state: valid, ends soon, expired or revoked; is_own: this browser is signed in by it."""
 
     token: TokenView
     state: str
     is_own: bool
 
+    @property
+    def is_in_force(self) -> bool:
+        """Whether it works."""
+        return self.state in ("valid", SOON)
+
 
 @dataclass(frozen=True, slots=True)
 class TokensPage:
-    """A page of tokens, and the ends that a new one may have: moments, each with how long that is."""
+    """A page of tokens. ends: those that a new one may have, moments, each with how long that is; owners: ids, each with its name."""
 
     lines: Sequence[TokenLine]
     total: int
     next_cursor: str | None
     ends: Sequence[tuple[str, str]]
+    owners: Sequence[tuple[str, str]]
 
 
 class SettingsPages:
@@ -100,10 +109,18 @@ class SettingsPages:
         found = self._access.tokens(PageRequest(PAGE_ROWS, after))
         lines = [TokenLine(one, _state(one, now), one.id == own_id) for one in found.items]
         ends = [(f"{now + timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}", label) for label, days in LIFETIMES]
-        return TokensPage(lines, found.total, found.next_cursor, ends)
+        people = self._access.people.people(PageRequest(MAX_OWNERS)).items
+        owners = [(one.id, one.name) for one in people if one.disabled_at is None]
+        return TokensPage(lines, found.total, found.next_cursor, ends, owners)
+
+    def people(self, after: str | None) -> Page[PersonView]:
+        """Return one page of people and services."""
+        return self._access.people.people(PageRequest(PAGE_ROWS, after))
 
 
 def _state(token: TokenView, now: datetime) -> str:
     if token.revoked_at is not None:
         return "revoked"
-    return "expired" if token.expires_at is not None and token.expires_at <= now else "valid"
+    if token.expires_at is not None and token.expires_at <= now:
+        return "expired"
+    return SOON if ends_soon(token.expires_at, now) else "valid"

@@ -20,7 +20,6 @@ import msgspec
 
 from edgefleet_protocol.ids import RolloutId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.access.model import Principal
 from edgefleet_server.rollout.analysis import decide
 from edgefleet_server.rollout.analysis.budget_facts import BUDGET_LOW, lack_of
 from edgefleet_server.rollout.analysis.doubt import doubt
@@ -28,12 +27,11 @@ from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.analysis.model import Advance, Facts, KeepWaiting, Pause, RollBack
 from edgefleet_server.rollout.analysis.stage_gates import GATE_OPENING, facts_of_gates, waits_to_open
 from edgefleet_server.rollout.effects import DecisionMade, Offer, StageRunTransitioned, StepReport
-from edgefleet_server.rollout.errors import NotApproverError
 from edgefleet_server.rollout.model import RolloutState, StageRun, StageState, VerdictKind
 from edgefleet_server.rollout.placement import cut_of, shares
 from edgefleet_server.rollout.planner import confirmations, document_state, intake, recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
-from edgefleet_server.rollout.spec.model import Approval, OnFail, Spec, StageSpec
+from edgefleet_server.rollout.spec.model import Approval, OnFail, Spec
 from edgefleet_server.rollout.spec.parts import duration_text
 from edgefleet_server.rollout.state_machines import (
     CELL_OPEN,
@@ -89,17 +87,6 @@ def is_unanswered(run: StageRun, wanted: Approval, now: datetime) -> bool:
     """Return whether nobody answered in time."""
     end = answer_due_at(run, wanted)
     return end is not None and now >= end
-
-
-def refuse_unless_approver(stage: StageSpec, caller: Principal) -> None:
-    """Raise NotApproverError unless the caller has the role that the stage's approval asks for."""
-    role = (stage.approval or Approval()).role
-    if not caller.may(role):
-        have = ", ".join(sorted(caller.roles)) or "none"
-        raise NotApproverError(
-            f"the stage {stage.name} needs the role {role.value} to open; {caller.name} has: {have}",
-            next_step=f"ask someone who has it; an admin creates a token with `edgectl token create --name NAME --role {role.value}`",
-        )
 
 
 def unanswered_reason(spec: Spec, run: StageRun) -> str:

@@ -9,6 +9,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef
@@ -125,3 +126,9 @@ def suspects_in(members: Iterable[Member], reports: Mapping[DeviceId, Report]) -
     """Return the suspect devices of a rollout. What is known with a report is newer than what is known of a member."""
     heard = {device for device, one in reports.items() if one.is_suspect}
     return frozenset(heard.union(one.device for one in members if one.is_suspect and one.device not in reports))
+
+
+def as_taking_part(one: Assignment, now: Mapping[DeviceId, Member]) -> Member:
+    """Return a device that takes part: in the stratum in which it does, whatever it is labelled now."""
+    found = now.get(one.device)
+    return Member(one.device, one.stratum) if found is None else replace(found, stratum=one.stratum, pinned="")

@@ -388,3 +388,9 @@ def _shrinks(before: Size, after: Size) -> str:
     if after.count_total and not before.count_total:
         return "a count over all strata after a count per stratum can be smaller; write totals first"
     return is_less if after.count < before.count else ""
+
+
+def releases_in(spec: Spec) -> list[ReleaseRef]:
+    """Return the releases that a spec names: its own, and the one to go back to."""
+    named = [spec.release] if spec.rollback_to in (PREVIOUS, NO_ROLLBACK) else [spec.release, spec.rollback_to]
+    return [ReleaseRef.parse(one) for one in named]

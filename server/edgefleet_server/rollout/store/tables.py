@@ -14,7 +14,7 @@ from edgefleet_server.db.database import UtcDateTime
 
 
 class Rollout(SQLModel, table=True):
-    """One rollout. `next_eval_at` None: nothing can happen any more."""
+    """One rollout. `next_eval_at` None: nothing can happen any more; `makers`: ids of the people who made it or moved it on."""
 
     __tablename__ = "rollout"
 
@@ -37,6 +37,7 @@ class Rollout(SQLModel, table=True):
     lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     fence: int = Field(default=0, sa_type=BigInteger)
     next_eval_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True, index=True)
+    makers: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False, server_default=text("'[]'")))
 
 
 class RolloutCell(SQLModel, table=True):

@@ -1,0 +1,70 @@
+"""`edgectl person`: people and services, to whom tokens belong."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgefleet_cli.core import api, completion
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.request import part
+from edgefleet_cli.render.format import moment, text
+from edgefleet_cli.render.output import Column, Sheet
+
+app = typer.Typer(help="Manage people and services, to whom tokens belong.", no_args_is_help=True)
+Who = Annotated[str, typer.Argument(metavar="NAME", help="Name or id.", autocompletion=completion.people)]
+
+SHEET: Sheet[api.access.Person] = Sheet(
+    "people",
+    [
+        Column("name", lambda p: text(p.name), keep=True),
+        Column("kind", lambda p: text(p.kind)),
+        Column("tokens", lambda p: text(p.tokens)),
+        Column("created", lambda p: moment(p.created_at)),
+        Column("disabled", lambda p: moment(p.disabled_at)),
+        Column("id", lambda p: text(p.id), wide=True),
+    ],
+    lambda p: text(p.name),
+)
+
+
+@app.command("list")
+def list_people(ctx: typer.Context) -> None:
+    """List people and services with the number of their tokens in force."""
+    session = Session.of(ctx)
+    session.out.items(session.api.pages("/people", api.access.Person), SHEET)
+
+
+@app.command("add")
+def add(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name that the audit trail and rollouts show.")],
+    kind: Annotated[
+        str, typer.Option("--kind", help="person or service; a service never approves, and its tokens may have no end.")
+    ] = "person",
+) -> None:
+    """Add a person or a service; `edgectl token create --person NAME` then makes their token."""
+    session = Session.of(ctx)
+    body = api.access.PersonIn(name=name, kind=kind)
+    reply = session.api.post("/people", body, api.access.Person)
+    session.out.one(reply, SHEET)
+
+
+@app.command("disable")
+def disable(ctx: typer.Context, name: Who) -> None:
+    """End every token and session of a person or a service, at once and for good."""
+    session = Session.of(ctx)
+    session.confirm(f"Disable {name} and end all their tokens?")
+    _change(session, name, is_disabled=True)
+
+
+@app.command("enable")
+def enable(ctx: typer.Context, name: Who) -> None:
+    """Let a person or a service have tokens again; the old ones stay revoked."""
+    _change(Session.of(ctx), name, is_disabled=False)
+
+
+def _change(session: Session, name: str, *, is_disabled: bool) -> None:
+    body = api.access.PersonChangeIn(disabled=is_disabled)
+    session.out.one(session.api.patch(f"/people/{part(name)}", body, api.access.Person), SHEET)

@@ -1,0 +1,1 @@
+"""People and services: the owners of tokens."""

@@ -1,0 +1,44 @@
+"""SQL about people and services. Tokens and their sessions are in the store of the access feature."""
+
+from collections.abc import Collection
+from datetime import datetime
+
+from sqlalchemy import delete, func, or_, select, update
+from sqlmodel import Session, col
+
+from edgefleet_server.access.tables import LoginLinkRow, PersonRow, SessionRow, TokenRow
+from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
+
+
+def find_person(session: Session, key: str) -> PersonRow | None:
+    """Return a person by id, else by name."""
+    return session.get(PersonRow, key) or named(session, key)
+
+
+def named(session: Session, name: str) -> PersonRow | None:
+    """Return a person by name."""
+    return session.scalars(select(PersonRow).where(col(PersonRow.name) == name)).first()
+
+
+def list_people(session: Session, page: PageRequest) -> Page[PersonRow]:
+    """Return one page of people by name."""
+    query = walked(select(PersonRow), col(PersonRow.name), page.after, page.limit + 1, is_down=page.is_turned)
+    total = session.scalar(select(func.count()).select_from(PersonRow)) or 0
+    return cut_page(list(session.scalars(query)), page, total, lambda row: row.name)
+
+
+def count_tokens(session: Session, people: Collection[str], now: datetime) -> dict[str, int]:
+    """Return how many tokens in force each of these people has; who has none is left out."""
+    own = col(TokenRow.person_id)
+    in_force = or_(col(TokenRow.expires_at).is_(None), col(TokenRow.expires_at) > now)
+    query = select(own, func.count()).where(own.in_(people), col(TokenRow.revoked_at).is_(None), in_force)
+    return {person: count for person, count in session.execute(query.group_by(own)) if person is not None}
+
+
+def end_all_of(session: Session, person: str, now: datetime) -> None:
+    """Revoke a person's tokens and remove the login links and sessions that rest on them."""
+    mine = select(col(TokenRow.id)).where(col(TokenRow.person_id) == person)
+    for table in (LoginLinkRow, SessionRow):
+        session.execute(delete(table).where(col(table.token_id).in_(mine)))
+    live = update(TokenRow).where(col(TokenRow.person_id) == person, col(TokenRow.revoked_at).is_(None))
+    session.execute(live.values(revoked_at=now))
