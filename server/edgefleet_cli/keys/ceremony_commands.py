@@ -54,6 +54,12 @@ def ceremony(  # noqa: PLR0913, PLR0917  # the options of a command
     renew: Annotated[
         list[str] | None, typer.Option("--renew", metavar="ROLE", help="Ask to prolong root or targets; repeatable.")
     ] = None,
+    new_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--new-key", metavar="ROLE", help="Ask for a new key of releases, director, audit, snapshot or timestamp."
+        ),
+    ] = None,
     answer: Annotated[
         list[Path] | None, typer.Option("--answer", metavar="FILE", help="Answer of a holder; repeatable.")
     ] = None,
@@ -64,11 +70,11 @@ def ceremony(  # noqa: PLR0913, PLR0917  # the options of a command
 ) -> None:
     """Show what waits for signatures of offline keys; begin, go on with or drop a ceremony. Run again, it goes on where it was."""
     session = Session.of(ctx)
-    _check_one(bool(holder), bool(renew), bool(answer), cancel)
+    _check_one(bool(holder), bool(renew), bool(new_key), bool(answer), cancel)
     waiting = _waiting(session)
-    if holder or renew:
-        made = _begin(session, holder or (), threshold, replace or "", renew or ())
-        waiting = made.value
+    if holder or renew or new_key:
+        body = api.key.SigningRequestIn(replace=replace or "", renew=tuple(renew or ()), new_keys=tuple(new_key or ()))
+        waiting = _begin(session, holder or (), threshold, body).value
     elif answer or cancel:
         if waiting is None:
             raise UsageError("no request waits for signatures", next_step="`edgectl key ceremony` shows what was done")
@@ -104,9 +110,11 @@ def show_request(session: Session, request: api.key.SigningRequest) -> None:
 
 
 def _begin(
-    session: Session, holders: Sequence[Path], threshold: int | None, replace: str, renew: Sequence[str]
+    session: Session, holders: Sequence[Path], threshold: int | None, body: api.key.SigningRequestIn
 ) -> Reply[api.key.SigningRequest]:
     """Ask the server for a request, after the parts were verified here too."""
+    import msgspec
+
     from edgefleet_cli.keys.holder_folder import PUBLIC_FILE, holder_folder, read_file, read_public
 
     files = [(folder / PUBLIC_FILE if (folder := holder_folder(one)) is not None else one) for one in holders]
@@ -115,11 +123,9 @@ def _begin(
         session.out.note(f"{found.holder}: root {found.keys['root'].keyid}, targets {found.keys['targets'].keyid}")
     if files:
         session.confirm("Do the holders see the same key ids?")
-    body = api.key.SigningRequestIn(
-        parts=tuple(read_file(file).decode() for file in files), renew=tuple(renew), replace=replace
-    )
+    body = msgspec.structs.replace(body, parts=tuple(read_file(file).decode() for file in files))
     if threshold is not None:
-        body = api.key.SigningRequestIn(parts=body.parts, renew=body.renew, replace=body.replace, threshold=threshold)
+        body = msgspec.structs.replace(body, threshold=threshold)
     return session.api.post("/signing-requests", body, api.key.SigningRequest)
 
 
@@ -172,5 +178,6 @@ def _next(waiting: api.key.SigningRequest, out: Path | None) -> str:
 def _check_one(*said: bool) -> None:
     if sum(said) > 1:
         raise UsageError(
-            "only one of --holder, --renew, --answer and --cancel can be done at once", next_step="give one of them"
+            "only one of --holder, --renew, --new-key, --answer and --cancel can be done at once",
+            next_step="give one of them",
         )

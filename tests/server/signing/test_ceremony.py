@@ -246,19 +246,24 @@ def test_a_role_of_the_server_gets_a_new_key_once_its_holders_signed(
     named = house.signing._repository.role_keys
     with house.db.read() as session:
         before = named(session).of(role)[0]
-        key = house.signing._ring.prepare(role, besides=named(session).named())
-    asked = house.signing.ceremony.give_keys({role: key})
+    dropped = house.signing.ceremony.renew_keys([role])
+    house.signing.ceremony.drop(dropped.id)
+    asked = house.signing.ceremony.renew_keys([role])
     house.signing.add_target("digits/1.1.0/p.bundle", 100, SHA, {})
     house.signing.ceremony.take(asked.id, [answer(asked, holders[name]) for name in ("anna", "carl")])
     house.signing.ceremony.finish()
     with house.db.read() as session:
         after = named(session).of(role)[0]
-    assert (after, after != before) == ([key.keyid], True)
+    assert (len(after), after != before) == (1, True)
+    assert [one.state for one in house.signing._ring.inventory().of_role(role)] == ["retired", "active"], (
+        "none is left over"
+    )
     assert follows(house, tmp_path / "client")
     house.signing.add_target("faces/1.0.0/p.bundle", 100, SHA, {})
     assert follows(house, tmp_path / "client")
-    with pytest.raises(BadHolderError):
-        house.signing.ceremony.give_keys({"targets": key})
+    for wrong in ("targets", "root", "m.digits", ""):
+        with pytest.raises(BadHolderError):
+            house.signing.ceremony.renew_keys([wrong])
 
 
 def test_targets_and_root_are_asked_for_at_half_of_their_life(house: House, holders: dict[str, Path]) -> None:

@@ -109,6 +109,7 @@ class SigningAnswersIn(Body, frozen=True, kw_only=True):
 
 
 class SigningRequestIn(Body, frozen=True, kw_only=True):
+    new_keys: tuple[str, ...] | Unset = UNSET
     parts: tuple[str, ...] | Unset = UNSET
     renew: tuple[str, ...] | Unset = UNSET
     replace: str | Unset = UNSET

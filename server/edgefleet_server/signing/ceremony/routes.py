@@ -14,7 +14,7 @@ from edgefleet_server.web.pagination import ListOf
 from edgefleet_server.web.preconditions import DryRun, acting, put_location
 from edgefleet_server.web.sparse_fields import ListRoute
 
-_ONE_OF: Final = "say one thing: `parts` with or without `replace`, or `renew`"
+_ONE_OF: Final = "say one thing: `parts` with or without `replace`, `renew`, or `new_keys`"
 
 
 def build_router(ceremony: CeremonyService, db: Database) -> APIRouter:
@@ -35,7 +35,7 @@ def build_router(ceremony: CeremonyService, db: Database) -> APIRouter:
     def create_signing_request(
         wanted: SigningRequestIn, response: Response, dry_run: DryRun, _caller: Admin
     ) -> SigningRequestView:
-        """Ask for signatures: to give root and targets to holders, to replace a holder, or to renew them."""
+        """Ask for signatures: to give root and targets to holders, to replace one, to renew them, or for new keys of roles."""
         with acting(db, dry_run=dry_run):
             made = _made(ceremony, wanted)
         put_location(response, f"/signing-requests/{made.id}")
@@ -61,8 +61,11 @@ def build_router(ceremony: CeremonyService, db: Database) -> APIRouter:
 
 
 def _made(ceremony: CeremonyService, wanted: SigningRequestIn) -> SigningRequestView:
-    if bool(wanted.parts) == bool(wanted.renew) or (wanted.replace and len(wanted.parts) != 1):
+    asked = [bool(wanted.parts), bool(wanted.renew), bool(wanted.new_keys)]
+    if asked.count(True) != 1 or (wanted.replace and len(wanted.parts) != 1):
         raise BadHolderError(_ONE_OF)
+    if wanted.new_keys:
+        return ceremony.renew_keys(wanted.new_keys)
     if wanted.renew:
         return ceremony.renew(wanted.renew)
     if wanted.replace:

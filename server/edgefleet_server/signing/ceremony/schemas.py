@@ -12,7 +12,7 @@ _File = Annotated[str, Field(max_length=MAX_BYTES)]
 
 
 class SigningRequestIn(BaseModel):
-    """What is asked for: `parts` alone gives root and targets to holders, with `replace` one takes another's place, `renew` prolongs."""
+    """What is asked for: `parts` alone gives root and targets to holders, with `replace` one takes another's place."""
 
     parts: Annotated[
         Sequence[_File],
@@ -25,6 +25,13 @@ class SigningRequestIn(BaseModel):
         int | None, Field(ge=1, le=MAX_HOLDERS, description="how many holders must sign; without it as they agreed")
     ] = None
     replace: Annotated[str, Field(max_length=40, description="the holder whose place the one in `parts` takes")] = ""
+    new_keys: Annotated[
+        Sequence[str],
+        Field(
+            max_length=5,
+            description="roles of the server that get a new key: releases, director, audit, snapshot, timestamp",
+        ),
+    ] = ()
     renew: Annotated[Sequence[str], Field(max_length=2, description="`root`, `targets` or both")] = ()
 
 

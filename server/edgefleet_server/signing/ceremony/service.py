@@ -44,6 +44,8 @@ from edgefleet_server.signing.tables import SigningRequestRow
 WAITING: Final = "waiting"
 DONE: Final = "done"
 DROPPED: Final = "dropped"
+SERVER_ROLES: Final = ("releases", "director", "audit", "snapshot", "timestamp")
+"""Roles of the server whose keys root or targets name."""
 MAX_SHOWN: Final = 100
 
 _log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class CeremonyService:
     def __init__(self, db: Database, keys: KeyRing, repository: TufRepository, clock: Clock) -> None:
         """Wire the parts. Nothing is read."""
         self._db, self._keys, self._repository, self._clock = db, keys, repository, clock
-        self._finished = 0
+        self._finished = (0, 0)
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -119,6 +121,22 @@ class CeremonyService:
             change(targets)
             return self._ask(session, today.request(purpose, self._clock.now(), None, targets))
 
+    def renew_keys(self, roles: Sequence[str]) -> SigningRequestView:
+        """Ask for a new key of each of these roles of the server, made here now. Its old one signs until the request is in force.
+
+        A key that an earlier request left unused is taken. Raises RoleOfflineError, RequestWaitingError, BadHolderError; blocks on fsync.
+        """
+        unknown = sorted(set(roles) - set(SERVER_ROLES))
+        if unknown:
+            raise BadHolderError(
+                f"holders give no key to {', '.join(unknown)[:80]}",
+                next_step=f"name some of {', '.join(SERVER_ROLES)}; keys of models are not named by root or targets",
+            )
+        with self._db.session() as session:
+            self._begin(session, is_offline=True)
+            named = self._repository.role_keys(session).named()
+            return self.give_keys({role: self._keys.prepare(role, besides=named) for role in dict.fromkeys(roles)})
+
     def give_keys(self, new: Mapping[str, Key]) -> SigningRequestView:
         """Ask for other keys of roles that root or targets name; their private parts are in the key ring already.
 
@@ -161,19 +179,22 @@ class CeremonyService:
             return view_of(row)
 
     def finish(self) -> list[str]:
-        """Destroy the private keys that the root in force keeps off the server; return the files that were there. May be repeated."""
+        """Note what became of keys, and destroy those that the root in force keeps off the server; return the files that were there.
+
+        May be repeated.
+        """
         with self._db.read() as session:
-            found = store.latest(session, "root")
-            if found is None or found[0] == self._finished:
+            root, targets = store.latest(session, "root"), store.latest(session, "targets")
+            if root is None or targets is None or (root[0], targets[0]) == self._finished:
                 return []
             offline = self._repository.offline(session)
             if not offline:
-                self._finished = found[0]
+                self._finished = root[0], targets[0]
                 return []
             keys = self._repository.role_keys(session)
         self._keys.settle(keys.named(), keys.root.version)
         gone = [name for role in sorted(offline | {"root"}) for name in self._keys.destroy(role, keys.named())]
-        self._finished = found[0]
+        self._finished = root[0], targets[0]
         if gone:
             _log.warning("destroyed private keys that are not in use any more: %s", ", ".join(gone))
         return gone
