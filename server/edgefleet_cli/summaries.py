@@ -42,6 +42,7 @@ SUMMARIES: Final = {
     "experiment": "Show experiments: rollouts with a shadow or split stage.",
     "device": "Manage devices.",
     "group": "Manage groups of devices, for `group=NAME` in selectors.",
+    "protection": "Let devices take releases only by an approved rollout.",
     "profile": "Show hardware profiles: what a board and its runtime support.",
     "person": "Manage people and services, to whom tokens belong.",
     "token": "Manage operator tokens.",

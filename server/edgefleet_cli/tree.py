@@ -32,6 +32,7 @@ _GROUPS: Final = {
     "experiment": "rollout.experiment_commands",
     "device": "device.commands",
     "group": "fleet.group_commands",
+    "protection": "fleet.protection_commands",
     "fleet": "fleet.commands",
     "token": "admin.access.token_commands",
     "person": "admin.access.person_commands",
@@ -80,7 +81,7 @@ _PANELS: Final = {
     "Models": ("publish", "convert", "model", "release", "bundle", "profile", "tool", "import"),
     "Rollouts": ("deploy", "rollout", "undo", "experiment", "sim"),
     "Fleet": (
-        *("device", "group", "fleet", "drift", "slo", "feedback", "alert", "events", "top", "search"),
+        *("device", "group", "protection", "fleet", "drift", "slo", "feedback", "alert", "events", "top", "search"),
         *("get", "apply", "diff", "delete", "export"),
     ),
     "Admin": (

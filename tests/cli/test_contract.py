@@ -36,6 +36,7 @@ LISTS: dict[str, tuple[str, ...]] = {
     "experiment list": (),
     "device list": (),
     "group list": (),
+    "protection list": (),
     "profile list": (),
     "token list": (),
     "person list": (),
@@ -95,6 +96,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "device tasks": ("DEVICE",),
     "experiment show": ("TRIAL",),
     "group show": ("yard",),
+    "protection show": ("vault",),
     "group members": ("yard",),
     "group metrics": ("yard",),
     "profile show": (ORT,),
@@ -177,6 +179,7 @@ ACTS = {
     "device rename", "device restart", "device revoke", "device set-profile", "device unpin", "group change", "group create",
     "group delete",
     "key ceremony", "key init", "key sign",
+    "protection add", "protection break-glass", "protection keep", "protection remove",
     "login", "logout", "model alias remove", "options", "predictions keep", "predictions stop", "predictions export", "data erase",
     "model alias set", "model pull", "publish",
     "release cancel", "release delete", "release withdraw", "server agent-packages add", "server monitoring-files",
@@ -245,6 +248,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     fleet = Fleet(tmp_path_factory.mktemp("filled") / "server", webhook_networks=["192.0.2.0/24"])
     good, bad = staged(fleet)
     fleet.parts.fleet.groups.create("yard", "site=yard", "ann")
+    fleet.parts.fleet.protection.add("vault", "site=vault", "ann")
     hook = fleet.parts.webhooks.create("ops", "https://192.0.2.7/hook", ["edgefleet.rollout.*"], "ann")
     fleet.parts.alerts.create("prod", AlertAction.PAUSE, ["severity=critical"], "digits", "ann")
     device = min(fleet.by_id)
@@ -283,6 +287,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     fleet.release("digits@1.1.0", ORT)
     device = fleet.device("cam").id
     fleet.parts.fleet.groups.create("yard", "site=yard", "ann")
+    fleet.parts.fleet.protection.add("vault", "site=vault", "ann")
     hook = fleet.parts.webhooks.create("ops", "https://192.0.2.7/hook", ["edgefleet.rollout.*"], "ann")
     trial = fleet.parts.rollout.create({"release": "digits@1.1.0", "selector": "", "stages": TRIAL}, "ann")
     bundle = fleet.parts.registry.newest_bundles(ORT, 1)[0].sha256

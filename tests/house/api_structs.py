@@ -63,6 +63,7 @@ PLACES = {
     "/enrollments": "enrollment",
     "/fleet": "fleet",
     "/groups": "fleet",
+    "/protection-rules": "fleet",
     "/search": "fleet",
     "/blobs": "bundle",
     "/bundles": "bundle",

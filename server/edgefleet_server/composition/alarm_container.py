@@ -72,6 +72,7 @@ def build_alarm(db: Database, watched: Watched, *, clock: Clock, shared: Clock, 
         folder=settings.data_dir,
         verdicts=verdicts,
         models=ModelFacts(watched.objectives, watched.telemetry.rollups, clock),
+        protections=watched.fleet.protection.rules,
     )
     engine = AlertEngine(
         db,

@@ -48,6 +48,7 @@ from edgefleet_server.fleet.desired import routes as desired_routes
 from edgefleet_server.fleet.enrolment import routes as enrolment_routes
 from edgefleet_server.fleet.inventory import group_routes
 from edgefleet_server.fleet.inventory import routes as inventory_routes
+from edgefleet_server.fleet.protection import routes as protection_routes
 from edgefleet_server.fleet.reported import routes as recovery_routes
 from edgefleet_server.objectives import routes as objective_routes
 from edgefleet_server.observability.prometheus import Metrics
@@ -157,6 +158,7 @@ def fleet_routers(parts: Parts) -> list[APIRouter]:
         inventory_routes.build_summary_router(fleet.reader),
         event_routes.build_stream_router(fleet.stream),
         group_routes.build_router(fleet.groups, fleet.lists, db),
+        protection_routes.build_router(fleet.protection, db),
         desired_routes.build_capture_key_router(fleet.sampling, db),
         desired_routes.build_task_router(fleet.tasks, fleet.devices),
         recovery_routes.build_router(fleet.recovery, db),

@@ -39,7 +39,7 @@ from edgefleet_server.dashboard.rollouts import pages as rollouts_pages
 from edgefleet_server.dashboard.rollouts.views import RolloutPages
 from edgefleet_server.dashboard.rollouts.wizard import NewRolloutPages
 from edgefleet_server.dashboard.routes import Area, build_router
-from edgefleet_server.dashboard.settings import notification_pages
+from edgefleet_server.dashboard.settings import notification_pages, protection_pages
 from edgefleet_server.dashboard.settings import pages as settings_pages
 from edgefleet_server.dashboard.settings.views import SettingsPages
 from edgefleet_server.dashboard.timelines import pages as timelines_pages
@@ -144,7 +144,9 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     gates = GateTimelines(parts.timelines.reader, parts.readings, clock)
     shown = RolloutPages(rollouts, fleet.feed, gates, clock)
     lists = FleetPages(fleet.lists, fleet.map, fleet.groups, parts.telemetry, parts.alarm.alerts, charts)
-    sources = Sources(parts.alarm.alerts, parts.timelines.explainer, fleet.presence, parts.readings)
+    sources = Sources(
+        parts.alarm.alerts, parts.timelines.explainer, fleet.presence, parts.readings, fleet.protection.rules_of
+    )
     device = DevicePages(
         fleet.reader,
         fleet.feed,
@@ -160,7 +162,7 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     waiting = EnrolmentReader(fleet.approvals, fleet.enroller, fleet.lists)
     return [
         partial(overview_pages.add_pages, reader=_overview(parts, charts)),
-        partial(fleet_pages.add_pages, reader=lists),
+        partial(fleet_pages.add_pages, reader=lists, covered=fleet.protection.covered),
         partial(devices_pages.add_pages, reader=device, tasks=fleet.tasks),
         partial(
             enrolment_pages.add_pages,
@@ -242,6 +244,7 @@ def _looking_up(
             clock=clock,
         ),
         partial(settings_pages.add_pages, pages=settings, webhooks=parts.webhooks),
+        partial(protection_pages.add_pages, protection=fleet.protection),
         partial(notification_pages.add_pages, contacts=parts.alarm.contacts, alerts=parts.alerts, registry=registry),
         partial(search_pages.add_pages, search=parts.search),
         help_pages.add_pages,

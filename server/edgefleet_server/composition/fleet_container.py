@@ -37,6 +37,7 @@ from edgefleet_server.fleet.inventory.memberships import MembershipReader
 from edgefleet_server.fleet.inventory.search import InventorySearch
 from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.fleet.presence.history import PresenceHistory
+from edgefleet_server.fleet.protection.service import ProtectionBook
 from edgefleet_server.fleet.reported.ingest import ReportBook
 from edgefleet_server.fleet.reported.metadata_recovery import MetadataRecovery
 from edgefleet_server.fleet.reported.reader import ReportedStateReader
@@ -92,6 +93,7 @@ class Fleet:
     names: DisplayNames
     edits: DeviceEdits
     groups: GroupBook
+    protection: ProtectionBook
     sampling: CaptureKeyBook
     logging: PredictionLogBook
     desired: DesiredBook
@@ -135,6 +137,9 @@ def build_fleet(
     tasks = TaskBook(db, desired, feed, clock)
     addresses = ServerAddresses(settings, signing)
     recovery = MetadataRecovery(db, signing, desired, feed, clock)
+    groups = GroupBook(db, clock)
+    protection = ProtectionBook(db, feed, clock, groups.pin)
+    groups.add_guard(protection.uses_group)
     return Fleet(
         feed=feed,
         stream=EventHub(feed),
@@ -146,13 +151,14 @@ def build_fleet(
         memberships=MembershipReader(db),
         finder=InventorySearch(db),
         names=names,
-        edits=DeviceEdits(db, feed, registry.profile),
-        groups=GroupBook(db, clock),
+        edits=DeviceEdits(db, feed, registry.profile, clock),
+        groups=groups,
+        protection=protection,
         sampling=CaptureKeyBook(db, clock),
         logging=PredictionLogBook(db, clock),
         desired=desired,
         documents=DesiredReader(db, registry, devices, desired),
-        deployer=Deployer(db, registry, devices, desired, feed),
+        deployer=Deployer(db, registry, devices, desired, feed, protection),
         hold=HoldDocument(db, signing, clock),
         tasks=tasks,
         offers=ReportedStateReader(db),

@@ -61,6 +61,8 @@ SERVER: Final = ("restored", "restore_suspected", "revocation_failed", "revocati
 
 RELEASE: Final = ("withdrawn", "deleted")
 """What becomes of a release, by the `to` of an event of kind `release`."""
+PROTECTION: Final = ("added", "ending", "kept", "removed", "break_glass", "bypassed")
+"""What becomes of a protection rule, by the `to` of an event of kind `protection`."""
 ALERT: Final = ("firing", "resolved")
 """What becomes of a group of alerts, by the `to` of an event of kind `alert`."""
 
@@ -85,6 +87,8 @@ def type_of(kind: str, device: str, detail: Mapping[str, Any]) -> str:
         return f"{PREFIX}.device.update.{to if to in UPDATE else 'changed'}"
     if kind == "release":
         return f"{PREFIX}.release.{to if to in RELEASE else 'changed'}"
+    if kind == "protection":
+        return f"{PREFIX}.protection.{to if to in PROTECTION else 'changed'}"
     if kind == "alert":
         return f"{PREFIX}.alert.{to if to in ALERT else 'changed'}"
     return f"{PREFIX}.{'device' if device or kind in WAITING else 'server'}.{kind}"
@@ -98,6 +102,7 @@ def all_types() -> list[str]:
     named = [f"{PREFIX}.rollout.{word}" for word in rollout] + [f"{PREFIX}.device.{word}" for word in device]
     named += [f"{PREFIX}.server.{word}" for word in SERVER]
     named += [f"{PREFIX}.release.{word}" for word in (*RELEASE, "changed")]
+    named += [f"{PREFIX}.protection.{word}" for word in (*PROTECTION, "changed")]
     named += [f"{PREFIX}.alert.{word}" for word in (*ALERT, "changed")]
     return sorted({*named, PING})
 

@@ -195,3 +195,27 @@ class TaskResultTooLargeError(FleetError):
     """A result is larger than a device may send."""
 
     code = "task.result_too_large"
+
+
+class ProtectedDeviceError(FleetError):
+    """A protection rule refuses the change of a device's document: it takes releases only by an approved rollout."""
+
+    code = "fleet.protected"
+
+
+class ProtectionUnknownError(FleetError):
+    """No protection rule has this name."""
+
+    code = "fleet.protection_unknown"
+
+
+class ProtectionExistsError(FleetError):
+    """A protection rule of this name exists already."""
+
+    code = "fleet.protection_exists"
+
+
+class BadProtectionError(FleetError):
+    """A protection rule, or setting one aside, was asked for with something that is not allowed."""
+
+    code = "fleet.bad_protection"

@@ -329,3 +329,40 @@ class FleetSample(SQLModel, table=True):
     devices: int = Field(sa_type=BigInteger)
     drifting: int = Field(sa_type=BigInteger)
     drift_devices: int = Field(sa_type=BigInteger)
+
+
+class FleetProtectionRule(SQLModel, table=True):
+    """A deployment protection rule. ends_at: when it ends, since somebody (`ending_by`) asked to remove it."""
+
+    __tablename__ = "fleet_protection_rule"
+
+    name: str = Field(primary_key=True, max_length=63)
+    selector: str = Field(sa_column=Column(Text, nullable=False))
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    created_by: str = Field(max_length=120)
+    ends_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    ending_by: str = Field(default="", max_length=120)
+
+
+class FleetProtectedDevice(SQLModel, table=True):
+    """A device that matched a rule once, and stays under it until the rule ends. Revoked devices too: one may enrol again."""
+
+    __tablename__ = "fleet_protected_device"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    device_id: str = Field(primary_key=True, max_length=63)
+    rule: str = Field(primary_key=True, max_length=63, index=True)
+
+
+class FleetBreakGlass(SQLModel, table=True):
+    """A rule that one person set aside until a time. Rows stay: they are part of the story. principal: id of a token."""
+
+    __tablename__ = "fleet_break_glass"
+
+    id: str = Field(primary_key=True, max_length=32)
+    rule: str = Field(max_length=63)
+    principal: str = Field(max_length=64)
+    person: str = Field(max_length=120)
+    reason: str = Field(sa_column=Column(Text, nullable=False))
+    at: datetime = Field(sa_type=UtcDateTime)
+    until: datetime = Field(sa_type=UtcDateTime, index=True)

@@ -375,6 +375,7 @@ def build_engine(parts: Parts) -> EngineThread:
             ("re-sign metadata", lambda _now: parts.signing.resign_due()),
             ("re-sign desired documents", fleet.desired.resign_due),
             ("re-sign the brake", fleet.hold.resign_due),
+            ("let ended protection rules go", fleet.protection.end_due),
             ("recover metadata", fleet.recovery.step),
             ("sample the fleet", parts.sampler.tick),
             ("look at the fleet for objectives", parts.objectives.tick),

@@ -9,6 +9,7 @@ from edgefleet_server.fleet.desired.hold import HoldDocument
 from edgefleet_server.fleet.desired.tasks import TaskBook
 from edgefleet_server.fleet.inventory.groups import GroupBook
 from edgefleet_server.fleet.inventory.views import FleetReader
+from edgefleet_server.fleet.protection.service import ProtectionBook
 from edgefleet_server.fleet.reported.reader import ReportedStateReader
 from edgefleet_server.fleet.reported.suspicion import Suspicion
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
@@ -48,6 +49,11 @@ class RolloutFleet(Protocol):
     @property
     def desired(self) -> DesiredBook:
         """Writes desired documents."""
+        ...
+
+    @property
+    def protection(self) -> ProtectionBook:
+        """Which devices take releases only by an approved rollout."""
         ...
 
     @property

@@ -35,6 +35,7 @@ from edgefleet_server.rollout.lint.budget_findings import about_budget
 from edgefleet_server.rollout.lint.download_cost import cost_of
 from edgefleet_server.rollout.lint.findings import Finding, about_unproven, lint
 from edgefleet_server.rollout.lint.preview import PlanView, older_release, plan, with_findings, with_names
+from edgefleet_server.rollout.lint.protection_findings import about_protection
 from edgefleet_server.rollout.lint.rate_findings import pace_findings
 from edgefleet_server.rollout.model import Assignment, Bundle, Member, RolloutState, Snapshot
 from edgefleet_server.rollout.placement import is_countable
@@ -114,7 +115,7 @@ class RolloutService:
         spec = with_versions(parse_spec(document), self._resolve)
         for ref in releases_in(spec):
             self._withdrawals.check_deployable(ref)
-        made = with_findings(self._plan(spec, secrets.token_hex(SALT_BYTES)), about_budget(spec, self._budgets))
+        made = with_findings(self._plan(spec, secrets.token_hex(SALT_BYTES)), self._outside(spec))
         ref = ReleaseRef.parse(spec.release)
         running = self._fleet.devices.versions(spec.selector, ref.model)
         made = with_findings(made, older_release(ref, self._downgrade(ref, running, made.matched)))
@@ -169,9 +170,14 @@ class RolloutService:
             self._fleet.groups.pin(selector)
         for ref in releases_in(spec):
             self._withdrawals.keep_deployable(ref)
-        findings = (*self._findings(spec, salt), *about_budget(spec, self._budgets))
+        findings = (*self._findings(spec, salt), *self._outside(spec))
         if any(finding.level == "error" for finding in findings):
             raise LintError(findings)
+
+    def _outside(self, spec: Spec) -> tuple[Finding, ...]:
+        """Return what is to be said of a spec apart from its devices: budgets, and rules that protect devices."""
+        covered = self._fleet.protection.covered(spec.selector)
+        return (*about_budget(spec, self._budgets), *about_protection(spec, covered))
 
     def _findings(self, spec: Spec, salt: str) -> tuple[Finding, ...]:
         """Return what speaks against a spec now. Where numbers suffice the database counts, and no device is read."""
@@ -207,19 +213,10 @@ class RolloutService:
     ) -> Rollout:
         now = self.clock.now()
         row = Rollout(
-            id=_new_id(),
-            name=spec.name,
-            model=ref.model,
-            version=ref.version,
-            selector=spec.selector,
-            spec=dump_spec(spec),
-            salt=salt,
-            state=RolloutState.DRAFT.value,
-            created_at=now,
-            created_by=by,
-            started_at=now,
-            next_eval_at=now,
-        )
+            id=_new_id(), name=spec.name, model=ref.model, version=ref.version, selector=spec.selector,
+            spec=dump_spec(spec), salt=salt, state=RolloutState.DRAFT.value, created_at=now, created_by=by,
+            started_at=now, next_eval_at=now,
+        )  # fmt: skip
         session.add(row)
         session.flush()
         events = []
@@ -338,6 +335,8 @@ class RolloutService:
             wanted = snapshot.spec.stages[names.index(stage)]
             if wanted.approval is not None:
                 refuse_unless_second_person(wanted, caller, self._makers(rollout_id))
+            if wanted is snapshot.spec.stages[0] and self._fleet.protection.covered(snapshot.spec.selector):
+                raise IllegalTransitionError(f"{stage} has to be approved: a protection rule covers its devices")
             made = steer.plan_skip(snapshot, self.clock.now(), message, names.index(stage), stratum)
             if not made.effects:
                 raise IllegalTransitionError(f"{stage} has opened, or is over")

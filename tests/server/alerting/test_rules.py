@@ -269,6 +269,27 @@ def test_the_root_is_an_alert_a_month_before_it_ends_and_what_the_server_signs_w
     } <= late
 
 
+# ---- protection rules
+
+
+def test_a_broken_glass_and_a_rule_that_is_to_be_removed_are_alerts_at_once(fleet: WatchedFleet) -> None:
+    book = fleet.house.parts.fleet.protection
+    book.add("pci", "env=prod", "boss (t-1)")
+    fleet.run(minutes=1)
+    is_calm(fleet, "break_glass")
+    is_calm(fleet, "protection_ends")
+    lasts = timedelta(minutes=30)
+    book.break_glass("pci", principal="t-1", by="boss (t-1)", reason="the cameras are blind", lasts=lasts)
+    book.end("pci", "boss (t-1)")
+    fleet.run(minutes=1)
+    fires(fleet, "break_glass", "protection:pci")
+    fires(fleet, "protection_ends", "protection:pci")
+    book.keep("pci", "ann (t-2)")
+    fleet.run(minutes=31)
+    is_calm(fleet, "break_glass")
+    is_calm(fleet, "protection_ends")
+
+
 # ---- disks
 
 

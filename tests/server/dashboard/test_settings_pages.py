@@ -439,3 +439,20 @@ def test_old_addresses_lead_on_with_what_was_asked(empty_fleet: Fleet) -> None:
     away = browser.get("/alerts/contacts/%2F%2Fevil.example?x=%0d%0aa:b").headers.get("location", "/")
     assert away.startswith("/")
     assert not away.startswith("//")
+
+
+def test_protection_rules_are_made_set_aside_and_removed_on_their_page(empty_fleet: Fleet) -> None:
+    browser = empty_fleet.browser(Role.ADMIN)
+    assert "No rule." in text_of(page(browser, "/settings/protection"))
+    do(browser, "create_protection_rule", body__name="pci", body__selector="env=prod")
+    told = text_of(page(browser, "/settings/protection"))
+    assert "pci env=prod 0 in force" in told
+    reason = "the cameras are blind"
+    word = {"confirm_word": "pci", "confirm": "pci"}
+    do(browser, "break_glass", path__name="pci", body__reason=reason, body__minutes="15", **word)
+    do(browser, "end_protection_rule", path__name="pci", **word)
+    told = text_of(page(browser, "/settings/protection"))
+    assert "set aside by test" in told
+    assert "the cameras are blind" in told
+    assert "asked by test" in told
+    assert "Break glass" not in text_of(page(empty_fleet.browser(Role.OPERATOR), "/settings/protection"))

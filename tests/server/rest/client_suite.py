@@ -65,6 +65,24 @@ def reading(call: Caller, rollout: str) -> str:
     return str(device)
 
 
+def _protecting(call: Caller) -> None:
+    """Make a protection rule over no device, set it aside, and try to remove it."""
+    models = call.models
+    rule = models.ProtectionRuleIn(name="vault", selector="site=vault")
+    status, made = call("fleet", "create_protection_rule", body=rule)
+    assert (status, made.devices, made.ends_at) == (201, 0, None)
+    glass = models.BreakGlassIn(reason="the cameras are blind", minutes=5)
+    status, broken = call("fleet", "break_glass", "vault", body=glass)
+    assert (status, broken.rule) == (201, "vault")
+    _, listed = call("fleet", "list_protection_rules")
+    assert [len(one.broken) for one in listed.items] == [1]
+    _, ending = call("fleet", "end_protection_rule", "vault")
+    assert ending.ends_at is not None
+    _, kept = call("fleet", "keep_protection_rule", "vault")
+    _, shown = call("fleet", "get_protection_rule", "vault")
+    assert (kept.ends_at, shown.ends_at) == (None, None)
+
+
 def writing(call: Caller, device: str) -> None:
     """Make, change, refuse and remove."""
     models = call.models
@@ -82,6 +100,7 @@ def writing(call: Caller, device: str) -> None:
     assert (status, tried.devices > members.total) == (200, True)
     status, kept = call("fleet", "update_group", "hall", body=models.GroupChangeIn(selector="site = hall"))
     assert (status, kept.devices) == (200, members.total)
+    _protecting(call)
     labels = models.LabelsIn(selector="group=hall", labels=models.LabelsInLabels.from_dict({"ring": "canary"}))
     _, told = call("fleet", "label_devices", body=labels, dry_run=True)
     assert told.changed > 0

@@ -198,6 +198,9 @@ def busy(fleet: Fleet) -> None:
 
     fleet.parts.fleet.suspicion.mark(next(iter(fleet.by_id)), "it reported a golden failure that nobody else sees")
     call("POST", "/groups", {"name": "hall", "selector": "site=hall"})
+    for rule in ("vault", "cellar"):
+        call("POST", "/protection-rules", {"name": rule, "selector": f"site={rule}"})
+    call("POST", "/protection-rules/cellar:end")
     call("PUT", "/models/digits/aliases/prod", {"version": "1.1.0"})
     drifting_fleet.pumps(fleet)
     call("PUT", "/releases/pump@1.0.0/drift-baseline", {"since": "2026-11-20T00:00:00Z"})

@@ -2,7 +2,21 @@
 
 from typing import Any
 
-from edgefleet_cli.core.structs import Body, Struct, field
+from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset, field
+
+
+class BreakGlass(Struct, frozen=True):
+    at: str = ""
+    by: str = ""
+    id: str = ""
+    reason: str = ""
+    rule: str = ""
+    until: str = ""
+
+
+class BreakGlassIn(Body, frozen=True, kw_only=True):
+    minutes: int | Unset = UNSET
+    reason: str
 
 
 class Event(Struct, frozen=True):
@@ -47,6 +61,22 @@ class ModelCount(Struct, frozen=True):
     model: str = ""
     state: str = ""
     version: str = ""
+
+
+class ProtectionRule(Struct, frozen=True):
+    broken: tuple[BreakGlass, ...] = ()
+    created_at: str = ""
+    created_by: str = ""
+    devices: int = 0
+    ending_by: str = ""
+    ends_at: str | None = None
+    name: str = ""
+    selector: str = ""
+
+
+class ProtectionRuleIn(Body, frozen=True, kw_only=True):
+    name: str
+    selector: str
 
 
 class FleetSummary(Struct, frozen=True):

@@ -11,6 +11,7 @@ from edgefleet_server.alerting.alert_facts.drift_verdicts import DriftVerdicts
 from edgefleet_server.alerting.alert_facts.model_facts import ModelFacts
 from edgefleet_server.alerting.alert_rules.drift_rules import FRESH
 from edgefleet_server.alerting.alert_rules.fleet_facts import (
+    BrokenGlassFact,
     DeviceFact,
     DiskFact,
     DriftWordFact,
@@ -19,12 +20,14 @@ from edgefleet_server.alerting.alert_rules.fleet_facts import (
     KeyFact,
     Look,
     ModelFact,
+    ProtectionFact,
     TrailFact,
     UpdateFact,
 )
 from edgefleet_server.alerting.alert_rules.model_rules import taken
 from edgefleet_server.fleet.inventory.device_health import DeviceHealth, DeviceHealthReader
 from edgefleet_server.fleet.inventory.device_list import Trouble
+from edgefleet_server.fleet.protection.model import ProtectionRule
 from edgefleet_server.fleet.reported.absence import habit_s
 from edgefleet_server.telemetry.series import SeriesReader, WindowFigures
 
@@ -81,6 +84,7 @@ class Sources:
     folder: Path
     verdicts: DriftVerdicts
     models: ModelFacts
+    protections: Callable[[], Sequence[ProtectionRule]]
 
 
 class FactsLoader:
@@ -124,6 +128,7 @@ class FactsLoader:
             drift_verdicts=verdicts,
             slos=source.models.slos(),
             totals=[one for one in source.models.totals(now) if one.model in names],
+            protections=[_protection(one) for one in source.protections()],
         )
 
     def refresh(self, now: datetime) -> None:
@@ -139,6 +144,11 @@ def with_windows(known: Records, windows: Sequence[WindowFigures]) -> dict[tuple
         look = Look(one.at, one.n, one.bad, one.nonfinite, one.p95_ms)
         changed[key] = taken(changed.get(key) or known.get(key), one.device, one.model, one.version, look)
     return changed
+
+
+def _protection(one: ProtectionRule) -> ProtectionFact:
+    broken = [BrokenGlassFact(glass.by, glass.reason, glass.until) for glass in one.broken]
+    return ProtectionFact(one.name, one.devices, one.ends_at, one.ending_by, broken)
 
 
 def _device(one: DeviceHealth, now: datetime) -> DeviceFact:

@@ -110,6 +110,26 @@ class TrailFact:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokenGlassFact:
+    """A person who set a protection rule aside, why, and until when."""
+
+    by: str
+    reason: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectionFact:
+    """A deployment protection rule. ends_at: when it ends, None while nobody (`ending_by`) asked to remove it."""
+
+    name: str
+    devices: int
+    ends_at: datetime | None
+    ending_by: str
+    broken: Sequence[BrokenGlassFact] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DriftWordFact:
     """What a device's own detector says of a model there: the signals that drift."""
 
@@ -199,6 +219,7 @@ class Facts:
     drift_verdicts: Sequence[DriftVerdict] = ()
     slos: Sequence[SloFact] = ()
     totals: Sequence[ModelTotals] = ()
+    protections: Sequence[ProtectionFact] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +227,7 @@ class Finding:
     """What a rule found of one subject. near: under the limit, but not far enough to end an alert.
 
     subject: `device:ID`, `site:NAME`, `group:NAME`, `model:NAME@DEVICE`, `model:NAME`, `slo:NAME`, `key:NAME`, `disk:NAME`,
-        `audit`, `fleet`.
+        `audit`, `protection:NAME`, `fleet`.
     group: alerts of one rule and group are one message. devices: those that it is about, for selectors. shown: as people call it.
     """
 

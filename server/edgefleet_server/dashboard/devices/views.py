@@ -1,6 +1,6 @@
 """What the page of one device shows, read from the services."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import chain
@@ -112,12 +112,16 @@ def _absence(device: DeviceView, site: str, one: Absence) -> Happening:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What is asked why a device is as it is: its alerts, why its latency rose, and when it was there. readings: keeps what takes long."""
+    """What is asked why a device is as it is: its alerts, why its latency rose, and when it was there. readings: keeps what takes long.
+
+    rules_of: returns the protection rules of devices that are under any.
+    """
 
     alerts: ActiveAlerts
     latency: LatencyExplainer
     presence: PresenceHistory
     readings: Readings
+    rules_of: Callable[[Collection[str]], Mapping[str, tuple[str, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ class DevicePage:
     """One device. differences: in words, why it does not run what it should. pinned: why no rollout touches it, None = they do.
 
     strips: what happened from `since` until `until`; answers: what it shows to those who watch it, None where nobody does.
+    protections: the protection rules that it is under.
     """
 
     device: DeviceView
@@ -149,6 +154,7 @@ class DevicePage:
     story: Story
     older: str
     drifting: Sequence[DriftWord] = ()
+    protections: Sequence[str] = ()
 
     @property
     def place(self) -> str:
@@ -258,6 +264,7 @@ class DevicePages:
             story=story,
             older=more,
             drifting=_of_running(self._drift.of_device(device_id), device),
+            protections=self._sources.rules_of([device_id]).get(device_id, ()),
         )
 
     def predictions(self, device_id: str) -> PredictionsView:

@@ -14,6 +14,7 @@ from edgefleet_server.dashboard.fleet.views import FleetPages
 from edgefleet_server.dashboard.timelines.time_range import AskedQuery
 from edgefleet_server.db.keyset import decode_cursor
 from edgefleet_server.fleet.errors import BadSelectorError
+from edgefleet_server.fleet.protection.model import Covered as ProtectionCount
 from edgefleet_server.telemetry.timelines.model import LinesBy
 
 BULK: Final = ("deploy", "label", "restart")
@@ -24,10 +25,15 @@ ByQuery = Annotated[LinesBy | None, Query()]
 Ids = Annotated[list[str] | None, Query(max_length=200)]
 
 
-def add_pages(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
+Covered = Callable[[str], Sequence[ProtectionCount]]
+"""The protection rules of the devices that a selector matches."""
+
+
+def add_pages(router: APIRouter, shell: Shell, reader: FleetPages, covered: Covered) -> None:
     """Add the pages."""
 
     _add_devices(router, shell, reader)
+    _add_bulk(router, shell, reader, covered)
     _add_groups(router, shell, reader)
 
 
@@ -52,6 +58,8 @@ def _add_devices(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
 
         return shell.shown(request, "fleet/list.html", build, tab="devices")
 
+
+def _add_bulk(router: APIRouter, shell: Shell, reader: FleetPages, covered: Covered) -> None:
     @router.get("/fleet/bulk", operation_id="show_bulk")
     def show_bulk(
         request: Request,
@@ -71,7 +79,9 @@ def _add_devices(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
             if matching is None and not device:
                 raise NothingSelectedError(search.address())
             action, chosen = do if do in BULK else BULK[0], device if matching is None else None
-            return {"page": reader.bulk(search, chosen), "do": action, "back": search.address(), "asked": matching}
+            page = reader.bulk(search, chosen)
+            rules = covered(page.selector) if action == "deploy" and page.selector else ()
+            return {"page": page, "do": action, "back": search.address(), "asked": matching, "protections": rules}
 
         return shell.shown(request, "fleet/bulk.html", build, tab="devices", role=Role.OPERATOR)
 

@@ -11,6 +11,7 @@ That somebody watches a device is in the telemetry request of its document (ADR 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -126,6 +127,18 @@ class Contents:
             valid = [change for change in changes if is_still_so(parts.models, change)]
             self._known[key] = content_of(parts, self._now, *changed(parts, valid)) if valid else None
         return self._known[key]
+
+    def models(self, before: Texts | None, changes: Sequence[ModelChange]) -> dict[str, ModelDesired]:
+        """Return the models of a document after a device's changes."""
+        found = self.after(before, changes) if changes else None
+        if found is not None:
+            return found.models
+        return {} if before is None else _read_models(before.models)
+
+
+@lru_cache(maxsize=64)
+def _read_models(text: str) -> dict[str, ModelDesired]:
+    return _MODELS.decode(text)
 
 
 def _read(texts: Texts) -> DocumentParts:

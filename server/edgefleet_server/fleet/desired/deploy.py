@@ -13,11 +13,13 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet import store
-from edgefleet_server.fleet.desired.candidate import candidate_events, candidate_requests
+from edgefleet_server.fleet.desired.candidate import CandidateRequest, candidate_events, candidate_requests
 from edgefleet_server.fleet.desired.documents import DesiredBook
 from edgefleet_server.fleet.desired.model import ActiveRequest, Assigned, CandidateOrder, Deployment, Skipped
 from edgefleet_server.fleet.errors import DeviceRevokedError, NothingToDeployError
 from edgefleet_server.fleet.model import DeviceFacts
+from edgefleet_server.fleet.protection.model import Warrant
+from edgefleet_server.fleet.protection.service import ProtectionBook
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
 from edgefleet_server.registry.errors import withdrawn_error
 from edgefleet_server.registry.model import BundleView, ReleaseView
@@ -43,7 +45,13 @@ class Deployer:
     """Makes releases the active ones. Thread-safe; calls block."""
 
     def __init__(
-        self, db: Database, releases: Releases, devices: DeviceSelector, desired: DesiredBook, feed: EventLog
+        self,
+        db: Database,
+        releases: Releases,
+        devices: DeviceSelector,
+        desired: DesiredBook,
+        feed: EventLog,
+        protection: ProtectionBook,
     ) -> None:
         """Wire the parts."""
         self._db = db
@@ -51,6 +59,7 @@ class Deployer:
         self._devices = devices
         self._desired = desired
         self._feed = feed
+        self._protection = protection
 
     def deploy(
         self,
@@ -61,11 +70,12 @@ class Deployer:
         dry_run: bool = False,
         by: str = "",
         order: CandidateOrder | None = None,
+        warrant: Warrant = None,
     ) -> Deployment:
         """Make a release the active one on every matching device whose profile has a bundle of it, or run it as a candidate.
 
-        All in one transaction. Raises BadSelectorError, DeviceUnknownError, DeviceRevokedError, NothingToDeployError, and
-        what the registry raises for an unknown or withdrawn release.
+        All in one transaction. warrant: why protected devices may be changed. Raises BadSelectorError, DeviceUnknownError,
+        DeviceRevokedError, NothingToDeployError, ProtectedDeviceError, and what the registry raises for an unknown or withdrawn release.
         """
         release = self._registry.release(ref)
         ref, bundles = release.ref, {bundle.profile: bundle for bundle in release.bundles}
@@ -84,11 +94,12 @@ class Deployer:
         able = {one.id: bundle for one in matched if (bundle := bundles.get(one.profile)) is not None}
         why_not: dict[DeviceId, str] = {}
         if dry_run:
+            self._desired.check(_requests(able, order), warrant)
             gens = dict.fromkeys(able, 0)
         elif order is None:
-            gens = self._assign(ref, able, by)
+            gens = self._assign(ref, able, by, warrant)
         else:
-            gens, why_not = self._assign_candidate(ref, able, order, by)
+            gens, why_not = self._assign_candidate(ref, able, order, by, warrant)
         done: list[Assigned] = []
         skipped: list[Skipped] = []
         for one in matched:
@@ -123,42 +134,55 @@ class Deployer:
             )
         return self._devices.population(selector)
 
-    def _assign(self, ref: ReleaseRef, bundles: Mapping[DeviceId, BundleView], by: str) -> dict[DeviceId, int]:
+    def _assign(
+        self, ref: ReleaseRef, bundles: Mapping[DeviceId, BundleView], by: str, warrant: Warrant
+    ) -> dict[DeviceId, int]:
         """Write these devices' documents, all in one transaction; return their gens. A device revoked meanwhile has none."""
-        requests = {
-            device: ActiveRequest(
-                bundle.ref.model, Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length)
-            )
-            for device, bundle in bundles.items()
-        }
         with self._db.session():
             self._registry.keep_deployable(ref)
-            written = self._desired.set_active(requests)
+            written = self._desired.set_active(_active_requests(bundles), warrant)
+            fresh = [device for device, (_, is_new) in written.items() if is_new]
             self._feed.add(
                 [
                     NewEvent(
                         "desired",
                         device,
                         bundles[device].ref.model,
-                        detail={"release": str(bundles[device].ref), "gen": signed.gen, "by": by},
+                        detail={"release": str(bundles[device].ref), "gen": written[device][0].gen, "by": by},
                     )
-                    for device, (signed, is_new) in written.items()
-                    if is_new
+                    for device in fresh
                 ]
             )
+            self._protection.note_bypass(by, str(ref), fresh)
         return {device: signed.gen for device, (signed, _) in written.items()}
 
     def _assign_candidate(
-        self, ref: ReleaseRef, bundles: Mapping[DeviceId, BundleView], order: CandidateOrder, by: str
+        self, ref: ReleaseRef, bundles: Mapping[DeviceId, BundleView], order: CandidateOrder, by: str, warrant: Warrant
     ) -> tuple[dict[DeviceId, int], dict[DeviceId, str]]:
         """Write these devices' documents, all in one transaction; return their gens, and why some have none."""
         with self._db.session():
             if order.mode != "end":
                 self._registry.keep_deployable(ref)
-            written = self._desired.set_candidates(candidate_requests(bundles, order))
+            written = self._desired.set_candidates(candidate_requests(bundles, order), warrant)
             self._feed.add(candidate_events(written, bundles, order, by))
+            if order.mode != "end":
+                fresh = [device for device, done in written.items() if not isinstance(done, str) and done[1]]
+                self._protection.note_bypass(by, str(ref), fresh)
         gens = {device: done[0].gen for device, done in written.items() if not isinstance(done, str)}
         return gens, {device: done for device, done in written.items() if isinstance(done, str)}
+
+
+def _active_requests(bundles: Mapping[DeviceId, BundleView]) -> dict[DeviceId, ActiveRequest]:
+    return {
+        device: ActiveRequest(bundle.ref.model, Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length))
+        for device, bundle in bundles.items()
+    }
+
+
+def _requests(
+    bundles: Mapping[DeviceId, BundleView], order: CandidateOrder | None
+) -> dict[DeviceId, ActiveRequest] | dict[DeviceId, CandidateRequest]:
+    return _active_requests(bundles) if order is None else candidate_requests(bundles, order)
 
 
 def _without_bundle(release: ReleaseView, one: DeviceFacts) -> Skipped:

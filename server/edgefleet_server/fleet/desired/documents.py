@@ -3,6 +3,7 @@
 Rules:
 - Every signing raises `gen` to max(stored, last reported) + 1, so that a server restored from an old backup is heard.
 - A document is written and signed in one transaction; listeners hear of it after the commit, never before.
+- What a document says of models changes on a protected device only with a warrant (`protection.rules`), whoever asks.
 """
 
 import logging
@@ -45,6 +46,8 @@ from edgefleet_server.fleet.desired.content import (
 from edgefleet_server.fleet.desired.model import ActiveRequest, ModelChange, OfferedBlob, SignedDesired
 from edgefleet_server.fleet.desired.prediction_logs import log_requests, remember_logs
 from edgefleet_server.fleet.errors import DeviceRevokedError
+from edgefleet_server.fleet.protection.document_guard import DocumentGuard, protected_error, remember_rules
+from edgefleet_server.fleet.protection.model import Refused, Warrant
 from edgefleet_server.fleet.tables import FleetDesired
 from edgefleet_server.signing.service import SigningService
 
@@ -79,53 +82,61 @@ class DesiredBook:
             known = desired_store.desired_of(session, device_id)
             return known if known is not None else self._write(session, _locked(session, device_id))
 
-    def set_active(self, requests: Mapping[DeviceId, ActiveRequest]) -> dict[DeviceId, tuple[SignedDesired, bool]]:
+    def set_active(
+        self, requests: Mapping[DeviceId, ActiveRequest], warrant: Warrant = None
+    ) -> dict[DeviceId, tuple[SignedDesired, bool]]:
         """Make each requested bundle the active one of its model; return each document, and whether that changed and signed it again.
 
         Unknown and revoked devices are left out. Many are locked in batches: give them in the order that the database has.
+        warrant: why protected devices may be changed. Raises ProtectedDeviceError, then nothing is changed.
         """
-        done: dict[DeviceId, tuple[SignedDesired, bool]] = {}
-        ids = list(requests)
         with self._db.session() as session:
-            for start in range(0, len(ids), LOCK_BATCH):
-                for held in _locked_live(session, ids[start : start + LOCK_BATCH]):
-                    done[held.device] = self._set_one(session, held, requests[held.device])
-        return done
+            allowed = list(_allowed(session, self._clock.now(), requests, _with_active, warrant))
+            return {held.device: self._put(session, held, after) for held, after in allowed if not isinstance(after, str)}
 
-    def _set_one(self, session: Session, held: "_Held", request: ActiveRequest) -> tuple[SignedDesired, bool]:
-        models = _models(held.row)
-        before = models.get(request.model)
-        if held.row is not None and before is not None and _is_same(before, request.active):
-            return SignedDesired(held.device, held.row.gen, held.row.envelope), False
-        models[request.model] = ModelDesired(active=request.active)
-        return self._write(session, held, models), True
-
-    def set_candidates(self, requests: Mapping[DeviceId, CandidateRequest]) -> dict[DeviceId, Written]:
+    def set_candidates(
+        self, requests: Mapping[DeviceId, CandidateRequest], warrant: Warrant = None
+    ) -> dict[DeviceId, Written]:
         """Run each requested bundle as a candidate, or end that; return each document and whether it is new, or why not.
 
-        Unknown and revoked devices are left out. Devices are locked as in `set_active`.
+        Unknown and revoked devices are left out. Devices are locked, and protected ones refused, as in `set_active`.
         """
-        done: dict[DeviceId, Written] = {}
-        ids = list(requests)
         with self._db.session() as session:
-            for start in range(0, len(ids), LOCK_BATCH):
-                for held in _locked_live(session, ids[start : start + LOCK_BATCH]):
-                    models = _models(held.row)
-                    after = with_candidate(models, requests[held.device])
-                    if isinstance(after, str):
-                        done[held.device] = after
-                    elif after == models and held.row is not None:
-                        done[held.device] = (SignedDesired(held.device, held.row.gen, held.row.envelope), False)
-                    else:
-                        done[held.device] = (self._write(session, held, after), True)
-        return done
+            allowed = list(_allowed(session, self._clock.now(), requests, _with_candidate, warrant))
+            return {
+                held.device: after if isinstance(after, str) else self._put(session, held, after)
+                for held, after in allowed
+            }
+
+    def check(self, requests: Mapping[DeviceId, ActiveRequest | CandidateRequest], warrant: Warrant) -> None:
+        """Raise ProtectedDeviceError where `set_active` or `set_candidates` would, changing nothing."""
+        with self._db.read() as session:
+            guard = DocumentGuard(session, self._clock.now())
+            guard.look_at(requests, note=False)
+            refused = []
+            for device, _, models in desired_store.documents(session, list(guard.protected())):
+                before = msgspec.convert(models, dict[str, ModelDesired])
+                after = _after(before, requests[device])
+                if isinstance(after, dict) and (one := guard.refused(device, before, after, warrant)):
+                    refused.append(one)
+        if refused:
+            raise protected_error(refused)
+
+    def _put(
+        self, session: Session, held: "_Held", after: Mapping[str, ModelDesired] | None
+    ) -> tuple[SignedDesired, bool]:
+        """Write these models into a document; None: as they are."""
+        if after is not None:
+            return self._write(session, held, after), True
+        assert held.row is not None, "a document that stays as it is exists"
+        return SignedDesired(held.device, held.row.gen, held.row.envelope), False
 
     def set_models(self, changes: Sequence[ModelChange]) -> list[SignedDesired]:
         """Make these changes; return one newly signed document for each device, in order of id.
 
         Always signs, also what differs in attempt, rollout or deadlines only. Unknown and revoked devices are left out, and
-        those where nothing is left to change (`ModelChange.over`). A device's later changes come after its earlier ones. Call
-        it once in a transaction: devices are locked in order of id.
+        those where nothing is left to change (`ModelChange.over`), or where a protected device's change has no warrant. A device's
+        later changes come after its earlier ones. Call it once in a transaction: devices are locked in order of id.
         """
         by_device: dict[str, list[ModelChange]] = {}
         for change in changes:
@@ -138,8 +149,12 @@ class DesiredBook:
             changed: list[dict[str, Any]] = []
             for batch in _locked_many(session, by_device):
                 contents = Contents(self._clock.now())
+                guard = DocumentGuard(session, self._clock.now())
+                guard.look_at([held.device for held in batch])
                 for held in batch:
                     content = contents.after(held.texts, by_device[held.device])
+                    if held.device in guard.protected():
+                        content = _warranted(guard, contents, held, by_device[held.device])
                     if content is not None:
                         one = self._sign(held.device, max(held.gen, held.reported_gen) + 1, content, session)
                         signed.append(one)
@@ -159,7 +174,7 @@ class DesiredBook:
     def drop_tasks(self, over: Mapping[str, Collection[str]]) -> None:
         """Leave each device's tasks that are over out of its document from the next signing on: no reason to sign now."""
         with self._db.session() as session:
-            for row, _, _ in desired_store.lock_documents(session, over) if over else ():
+            for row, _ in desired_store.lock_documents(session, over) if over else ():
                 row.tasks = [task for task in row.tasks if task["id"] not in over[row.device_id]]
 
     def watch(self, device_id: DeviceId) -> datetime:
@@ -299,10 +314,9 @@ def _locked_live(session: Session, device_ids: Collection[str]) -> list[_Held]:
     """Lock those of these devices that are known and not revoked, then their documents; return them in order of id."""
     gens = store.lock_live(session, device_ids)
     rows: dict[str, FleetDesired] = {}
-    for row, public_key, has_logs in desired_store.lock_documents(session, gens):
+    for row, common in desired_store.lock_documents(session, gens):
         rows[row.device_id] = row
-        remember_key(session, public_key)
-        remember_logs(session, has_logs=has_logs)
+        _remember(session, common)
     return [_Held(DeviceId(device_id), gen, rows.get(device_id)) for device_id, gen in gens.items()]
 
 
@@ -312,11 +326,81 @@ def _locked_many(session: Session, device_ids: Collection[str]) -> Iterator[list
     for start in range(0, len(ids), LOCK_BATCH):
         gens = store.lock_live(session, ids[start : start + LOCK_BATCH])
         known: dict[str, tuple[int, Texts]] = {}
-        for device_id, gen, texts, public_key, has_logs in desired_store.lock_contents(session, gens):
+        for device_id, gen, texts, common in desired_store.lock_contents(session, gens):
             known[device_id] = gen, texts
-            remember_key(session, public_key)
-            remember_logs(session, has_logs=has_logs)
+            _remember(session, common)
         yield [_Many(DeviceId(one), reported, *known.get(one, (0, None))) for one, reported in gens.items()]
+
+
+def _remember(session: Session, common: desired_store.Common) -> None:
+    remember_key(session, common.public_key)
+    remember_logs(session, has_logs=common.has_logs)
+    remember_rules(session, has_rules=common.has_rules)
+
+
+def _allowed(
+    session: Session,
+    now: datetime,
+    requests: Mapping[DeviceId, Any],
+    change: Callable[[dict[str, ModelDesired], Any], dict[str, ModelDesired] | str | None],
+    warrant: Warrant,
+) -> Iterator[tuple[_Held, dict[str, ModelDesired] | str | None]]:
+    """Yield the live devices, locked, with what `change` makes of their models: None for nothing, a text for why it cannot.
+
+    Raises ProtectedDeviceError naming those whose change has no warrant.
+    """
+    ids = list(requests)
+    refused: list[Refused] = []
+    for start in range(0, len(ids), LOCK_BATCH):
+        batch = _locked_live(session, ids[start : start + LOCK_BATCH])
+        guard = DocumentGuard(session, now)
+        guard.look_at([held.device for held in batch])
+        for held in batch:
+            models = _models(held.row)
+            after = change(models, requests[held.device])
+            if isinstance(after, dict) and (one := guard.refused(held.device, models, after, warrant)):
+                refused.append(one)
+            yield held, after
+    if refused:
+        raise protected_error(refused)
+
+
+def _with_active(models: dict[str, ModelDesired], request: ActiveRequest) -> dict[str, ModelDesired] | None:
+    before = models.get(request.model)
+    if before is not None and _is_same(before, request.active):
+        return None
+    return {**models, request.model: ModelDesired(active=request.active)}
+
+
+def _after(
+    models: dict[str, ModelDesired], request: ActiveRequest | CandidateRequest
+) -> dict[str, ModelDesired] | str | None:
+    return _with_active(models, request) if isinstance(request, ActiveRequest) else _with_candidate(models, request)
+
+
+def _with_candidate(
+    models: dict[str, ModelDesired], request: CandidateRequest
+) -> dict[str, ModelDesired] | str | None:
+    after = with_candidate(models, request)
+    return None if after == models else after
+
+
+def _warranted(
+    guard: DocumentGuard, contents: Contents, held: _Many, changes: Sequence[ModelChange]
+) -> Content | None:
+    """Return what a protected device's document says after those of its changes that have a warrant; None where none has."""
+    kept: list[ModelChange] = []
+    for change in changes:
+        before, after = contents.models(held.texts, kept), contents.models(held.texts, [*kept, change])
+        refused = guard.refused(held.device, before, after, change.warrant)
+        if refused is None:
+            kept.append(change)
+        else:
+            _log.warning(
+                "protected device left as it is",
+                extra={"device_id": held.device, "rules": refused.rules, "reason": refused.reason},
+            )
+    return contents.after(held.texts, kept) if kept else None
 
 
 def _models(row: FleetDesired | None) -> dict[str, ModelDesired]:

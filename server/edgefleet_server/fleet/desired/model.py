@@ -12,6 +12,7 @@ from typing import Any, Literal
 from edgefleet_protocol.desired import Ref, TelemetryRequest
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName
+from edgefleet_server.fleet.protection.model import Warrant
 
 Mode = Literal["shadow", "split", "measure", "end"]
 
@@ -89,6 +90,7 @@ class ModelChange:
 
     over: made only where the document still names this digest, since somebody may have written over it meanwhile.
     order: `active` is to run as a candidate instead, or no longer to; made only where that can be.
+    warrant: why it may be made on a protected device.
     """
 
     device: DeviceId
@@ -97,6 +99,7 @@ class ModelChange:
     telemetry: TelemetryRequest | None = None
     over: Sha256 | None = None
     order: "CandidateOrder | None" = None
+    warrant: Warrant = None
 
 
 @dataclass(frozen=True)

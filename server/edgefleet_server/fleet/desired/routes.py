@@ -12,6 +12,7 @@ from edgefleet_server.fleet.desired.model import CandidateOrder, Deployment, Tas
 from edgefleet_server.fleet.desired.schemas import CaptureKeyIn, DeployIn, TaskIn, TasksIn
 from edgefleet_server.fleet.desired.tasks import TaskBook
 from edgefleet_server.fleet.errors import CaptureKeyUnknownError
+from edgefleet_server.fleet.protection.model import PersonWarrant
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.web.pagination import ListOf
@@ -45,6 +46,7 @@ def build_deploy_router(deployer: Deployer, registry: RegistryService) -> APIRou
             dry_run=asked_dry or wanted.dry_run,
             by=caller.name,
             order=candidate,
+            warrant=PersonWarrant(caller.id),
         )
 
     return router

@@ -5,7 +5,7 @@ Many documents are read and written as plain rows: objects of rows cost more tha
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlmodel
 from sqlalchemy import String, Table, Text, cast, delete, func, select
@@ -23,6 +23,7 @@ from edgefleet_server.fleet.tables import (
     FleetDevice,
     FleetHold,
     FleetPredictionLog,
+    FleetProtectionRule,
     FleetTask,
     FleetTaskResult,
 )
@@ -31,8 +32,16 @@ OPEN: Final = (TaskState.QUEUED.value, TaskState.ACCEPTED.value, TaskState.RUNNI
 _DESIRED: Final[Table] = FleetDesired.__table__  # type: ignore[attr-defined]
 
 
-def lock_contents(session: Session, device_ids: Collection[str]) -> Iterator[tuple[str, int, Texts, str | None, bool]]:
-    """Lock the documents of devices that `store.lock_live` returned; yield device, gen, content and `_common`."""
+class Common(NamedTuple):
+    """What is the same for all documents: the public key for captures, whether a model has a prediction log, and any protection rule."""
+
+    public_key: str | None
+    has_logs: bool
+    has_rules: bool
+
+
+def lock_contents(session: Session, device_ids: Collection[str]) -> Iterator[tuple[str, int, Texts, Common]]:
+    """Lock the documents of devices that `store.lock_live` returned; yield device, gen, content and what is common."""
     table = _DESIRED
     texts = [cast(column, Text) for column in (table.c.models, table.c.telemetry, table.c.tasks)]
     statement = (
@@ -41,17 +50,17 @@ def lock_contents(session: Session, device_ids: Collection[str]) -> Iterator[tup
         .order_by(table.c.device_id)
         .with_for_update(of=table)
     )
-    for device_id, gen, models, telemetry, tasks, public_key, has_logs in session.execute(statement):
-        yield device_id, int(gen), Texts(models, telemetry, tasks), public_key, bool(has_logs)
+    for device_id, gen, models, telemetry, tasks, public_key, has_logs, has_rules in session.execute(statement):
+        yield device_id, int(gen), Texts(models, telemetry, tasks), Common(public_key, bool(has_logs), bool(has_rules))
 
 
-def _common() -> tuple[Any, Any]:
-    """What all documents say: the public key for captures, and whether a model has a prediction log.
+def _common() -> tuple[Any, Any, Any]:
+    """Return the columns of `Common`.
 
     They may be read in the same statement because they change only while no device is locked (`store.lock_devices`).
     """
     key = select(col(FleetCaptureKey.public_key)).where(col(FleetCaptureKey.id) == CAPTURE_KEY_ROW).scalar_subquery()
-    return key, select(col(FleetPredictionLog.model)).exists()
+    return key, select(col(FleetPredictionLog.model)).exists(), select(col(FleetProtectionRule.name)).exists()
 
 
 def write_documents(session: Session, new: Sequence[bulk.Row], changed: Sequence[bulk.Row]) -> None:
@@ -169,8 +178,8 @@ def wanted_targets(session: Session, model: str) -> dict[str, str]:
     return {str(device_id): str(found) for device_id, found in session.execute(statement)}
 
 
-def lock_documents(session: Session, device_ids: Collection[str]) -> Iterable[tuple[FleetDesired, str | None, bool]]:
-    """Lock the documents of devices that `lock_live` returned; return each, read again, with `_common`."""
+def lock_documents(session: Session, device_ids: Collection[str]) -> Iterable[tuple[FleetDesired, Common]]:
+    """Lock the documents of devices that `lock_live` returned; return each, read again, with what is common."""
     statement = (
         select(FleetDesired, *_common())
         .where(col(FleetDesired.device_id).in_(device_ids))
@@ -178,7 +187,7 @@ def lock_documents(session: Session, device_ids: Collection[str]) -> Iterable[tu
         .with_for_update()
         .execution_options(populate_existing=True)
     )
-    return [(row[0], row[1], bool(row[2])) for row in session.execute(statement)]
+    return [(row[0], Common(row[1], bool(row[2]), bool(row[3]))) for row in session.execute(statement)]
 
 
 def documents(session: Session, device_ids: Sequence[str]) -> Iterator[tuple[DeviceId, int, dict[str, Any]]]:

@@ -46,6 +46,7 @@ from edgefleet_server.fleet.errors import (
     DeviceRevokedError,
     NoProfileError,
 )
+from edgefleet_server.fleet.protection import store as protection_store
 from edgefleet_server.fleet.reported.suspicion import Suspicion
 from edgefleet_server.fleet.selectors.grammar import check_labels
 from edgefleet_server.fleet.tables import FleetClaim, FleetDevice, FleetEnrolment, FleetPending
@@ -375,6 +376,7 @@ class Enroller:
         own_name = plain.pop("display_name")
         session.refresh(claim, ["uses_left"])  # a use of it was taken by a statement
         before = enrolment_store.suspect_before(session, claim.id, key_sha256, public_key, plain)
+        earlier = enrolment_store.protected_before(session, key_sha256, public_key, plain)
         session.add(
             FleetDevice(
                 id=device_id,
@@ -391,6 +393,8 @@ class Enroller:
         )
         session.add(FleetEnrolment(claim_id=claim.id, key_sha256=key_sha256, device_id=device_id, cert=cert, at=now))
         session.flush()
+        protection_store.inherit(session, device_id, earlier)
+        protection_store.note_members(session, now, [device_id])
         self._feed.add([NewEvent("enrolled", device_id, detail={"claim": claim.id, "profile": profile})])
         if before is not None:
             self._suspicion.mark(device_id, before)

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, func, not_, or_, select, update
 from sqlmodel import Session, col
 
 from edgefleet_protocol.claim import fingerprint
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.fleet.tables import FleetClaim, FleetDevice, FleetEnrolment, FleetPending
+from edgefleet_server.fleet.tables import FleetClaim, FleetDevice, FleetEnrolment, FleetPending, FleetProtectedDevice
 
 PENDING: Final = "pending"
 
@@ -149,6 +149,25 @@ def suspect_before(
         why = found.suspect_reason
         return why if why.startswith(_SAME) else f"{_SAME}{name} as the suspect device {found.id}: {why}"
     return None
+
+
+def protected_before(session: Session, key_sha256: str, public_key: str, facts: Mapping[str, Any]) -> list[str]:
+    """Return the devices under a protection rule, revoked or not, that a new one was before.
+
+    It has the key of one (`public_key`: PEM); or its hostname and board, unless a live device under no rule has them too: then
+    they name no machine.
+    """
+    own = col(FleetDevice.id)
+    under_rule = own.in_(select(col(FleetProtectedDevice.device_id)))
+    used = select(col(FleetEnrolment.device_id)).where(col(FleetEnrolment.key_sha256) == key_sha256)
+    current = or_(col(FleetDevice.public_key) == public_key, col(FleetDevice.next_public_key) == public_key)
+    found = set(session.execute(select(own).where(under_rule, or_(own.in_(used), current))).scalars())
+    hardware = and_(*(_fact(name) == str(facts.get(name, "")) for name in ("hostname", "board")))
+    if facts.get("hostname") and (same := session.execute(select(own).where(under_rule, hardware)).scalars().all()):
+        others = select(own).where(hardware, col(FleetDevice.revoked_at).is_(None), not_(under_rule)).limit(1)
+        if session.execute(others).first() is None:
+            found.update(same)
+    return sorted(str(one) for one in found)
 
 
 def _is_shared(session: Session, hardware: ColumnElement[bool]) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, update
 from sqlmodel import Session, col
 
 from edgefleet_profiles.profile import HardwareProfile
+from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.log import EventLog
@@ -19,6 +20,7 @@ from edgefleet_server.fleet import store
 from edgefleet_server.fleet.display_name import check_name
 from edgefleet_server.fleet.errors import BadLabelError
 from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.protection import store as protection_store
 from edgefleet_server.fleet.selectors import device_selector, grammar
 from edgefleet_server.fleet.tables import FleetDevice
 
@@ -42,11 +44,14 @@ class LabelChange:
 class DeviceEdits:
     """Changes labels, profiles and display names. Every write joins the caller's transaction."""
 
-    def __init__(self, db: Database, feed: EventLog, profile: Callable[[str], HardwareProfile]) -> None:
+    def __init__(
+        self, db: Database, feed: EventLog, profile: Callable[[str], HardwareProfile], clock: Clock
+    ) -> None:
         """Wire the parts. profile: returns a hardware profile or raises."""
         self._db = db
         self._feed = feed
         self._profile = profile
+        self._clock = clock
 
     def update(self, device_id: str, labels: Changes, profile: str | None, display_name: str | None = None) -> None:
         """Set what is given of one device. display_name: "" removes it.
@@ -62,6 +67,8 @@ class DeviceEdits:
                 before, row.profile = row.profile, self._profile(profile).name
                 detail = {"from": before, "to": row.profile}
                 self._feed.add([NewEvent("profile_set", device_id, detail=detail)])
+            session.flush()
+            protection_store.note_members(session, self._clock.now(), [device_id])
 
     def editable(self, device_id: str, *, lock: bool = False) -> list[Any]:
         """Return what people can change of a device, as JSON values: what its entity tag names. Raises DeviceUnknownError.
@@ -91,6 +98,7 @@ class DeviceEdits:
             changed = list(_changed(device_selector.labels_of(session, matched), labels))
             if not dry_run:
                 _write(session, changed)
+                protection_store.note_members(session, self._clock.now(), [device for device, _ in changed])
         return LabelChange(len(matched), len(changed), dry_run, [device for device, _ in changed[:SAMPLE]])
 
 

@@ -8,12 +8,14 @@ It looks over all rollouts of a model at once. Rules:
 - Going back costs no byte where a slot of the device still holds the bundle, as its last report says; else the whole bundle.
 - A rollout that says where its devices go back to (`rollback_to`) takes them there.
 - A rollout takes back only what it wrote into documents itself: devices that something newer set are taken back by a new one.
+- A protected device goes back only by the rollout that brought its release, or to nothing (ADR 0118).
 - A device that is already going back, or of which nothing older is known, is left alone, and named with that reason.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
@@ -37,6 +39,7 @@ from edgefleet_server.rollout.state_machines import (
 MAX_DEVICES_SHOWN: Final = 50
 _NAME_CHARS: Final = 63
 NOTHING_OLDER: Final = "nothing older is known of it"
+PROTECTED: Final = "no rollout that can be undone brought its release, and the protection rule {} lets nothing else change it"
 KEEPS: Final = "its rollout says `rollback_to: none`"
 GOING_BACK: Final = "it is going back already"
 UNDONE: Final = "undone"
@@ -161,11 +164,15 @@ def release_of(bundle: Bundle | None) -> str:
 
 
 def undo(
-    standings: Iterable[DeviceVersion], rollouts: Sequence[Known], only: str = "", withdrawn: Collection[str] = ()
+    standings: Iterable[DeviceVersion],
+    rollouts: Sequence[Known],
+    only: str = "",
+    withdrawn: Collection[str] = (),
+    protected: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Undo:
     """Return who goes back to what. rollouts: of the model, newest first. only: the release to undo, "" = by the rules above.
 
-    withdrawn: digests of bundles to which no device goes back.
+    withdrawn: digests of bundles to which no device goes back. protected: the protection rules of devices that are under any.
     """
     open_now = {one.release for one in rollouts if one.state in OPEN}
     targets: list[RollbackTarget] = []
@@ -177,6 +184,8 @@ def undo(
         found = _target_of(standing, runs, rollouts)
         if isinstance(found, RollbackTarget) and found.back is not None and found.back.sha256 in withdrawn:
             found = f"{release_of(found.back)}, to which it would go back, was withdrawn"
+        if isinstance(found, RollbackTarget) and standing.device in protected and not _may_go_back(found):
+            found = PROTECTED.format(protected[standing.device][0])
         if isinstance(found, RollbackTarget):
             targets.append(found)
         else:
@@ -185,6 +194,11 @@ def undo(
         key=lambda target: (target.exposed_at is not None, target.exposed_at, target.standing.device), reverse=True
     )
     return Undo(tuple(targets), tuple(sorted(left, key=lambda one: one.device)))
+
+
+def _may_go_back(target: RollbackTarget) -> bool:
+    """Whether a protected device may be taken back: by the rollout that brought its release, or to nothing of the model."""
+    return target.rollout is not None or target.back is None
 
 
 def _target_of(standing: DeviceVersion, runs: str, rollouts: Sequence[Known]) -> RollbackTarget | str:

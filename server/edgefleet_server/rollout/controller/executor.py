@@ -27,6 +27,7 @@ from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet.desired.candidate import salt_of
 from edgefleet_server.fleet.desired.model import CandidateOrder, ModelChange, TaskOrder
 from edgefleet_server.fleet.desired.tasks import CHECK
+from edgefleet_server.fleet.protection.model import RolloutWarrant
 from edgefleet_server.rollout.analysis import replay
 from edgefleet_server.rollout.analysis.model import Advance, Decision, KeepWaiting, Pause, RollBack
 from edgefleet_server.rollout.analysis.phrases import asked_in_words
@@ -61,6 +62,7 @@ from edgefleet_server.rollout.model import (
     Verdict,
     VerdictKind,
 )
+from edgefleet_server.rollout.planner.first_approval import approvers
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.spec.model import Mode, StageSpec
@@ -266,16 +268,19 @@ class Executor:
             outcome.assignments[device] = outcome.assignments[device].but(previous=previous[device])
         ones = {device: outcome.assignments.get(device) or known[device] for device in outcome.documents}
         offers: dict[tuple[str, int, int, int], Callable[[DeviceId], ModelChange]] = {}
+        cells = {(one.stage, one.stratum): one for one in snapshot.cells} | outcome.cells
+        approved = approvers(snapshot.spec, cells.values())
         changes = []
         for device, order in outcome.documents.items():
             one = ones[device]
             if isinstance(order, Offer):  # the same for all of a stratum and stage that are at the same attempt
                 place = one.stratum, one.stage, one.attempt, order.start_within_s
                 if place not in offers:
-                    offers[place] = _offering(row, snapshot, one, order, now)
+                    warrant = RolloutWarrant(row.id, approved.get(one.stratum, ""))
+                    offers[place] = _offering(row, snapshot, one, order, now, warrant)
                 changes.append(offers[place](device))
             else:
-                changes.append(_giving_back(row, snapshot, one, order))
+                changes.append(_giving_back(row, snapshot, one, order, approved.get(one.stratum, "")))
         gens = {signed.device: signed.gen for signed in self._fleet.desired.set_models(changes)} if changes else {}
         for device, order in outcome.documents.items():
             one, gen = ones[device], gens.get(device)
@@ -313,13 +318,15 @@ class Executor:
         }
 
 
-def _giving_back(row: Rollout, snapshot: Snapshot, one: Assignment, order: Revert) -> ModelChange:
+def _giving_back(row: Rollout, snapshot: Snapshot, one: Assignment, order: Revert, approved_by: str) -> ModelChange:
     model, mine = ModelName(row.model), snapshot.bundles[one.stratum]
     if order.is_candidate:
         return ModelChange(one.device, model, _ref(mine), TelemetryRequest(), order=CandidateOrder("end"))
     bundle = order.to or one.previous
     before = None if bundle is None else _ref(bundle)
-    return ModelChange(one.device, model, before, TelemetryRequest(), over=mine.sha256)
+    ran = "" if one.previous is None else one.previous.sha256
+    warrant = RolloutWarrant(row.id, approved_by, is_rollback=True, before=ran)
+    return ModelChange(one.device, model, before, TelemetryRequest(), over=mine.sha256, warrant=warrant)
 
 
 def _document(order: Offer | Revert) -> Document:
@@ -329,7 +336,7 @@ def _document(order: Offer | Revert) -> Document:
 
 
 def _offering(
-    row: Rollout, snapshot: Snapshot, one: Assignment, offer: Offer, now: datetime
+    row: Rollout, snapshot: Snapshot, one: Assignment, offer: Offer, now: datetime, warrant: RolloutWarrant
 ) -> Callable[[DeviceId], ModelChange]:
     """Return what makes the change of each device that is offered the release as this one is."""
     spec = snapshot.spec
@@ -346,7 +353,7 @@ def _offering(
     watched = limits.download + limits.apply + limits.verify + stage.soak
     until = (now + min(watched, LIVE_AT_MOST)).replace(microsecond=0)
     telemetry, order = TelemetryRequest(profile="live", until=until), _order(row, stage)
-    return partial(ModelChange, model=ModelName(row.model), active=ref, telemetry=telemetry, order=order)
+    return partial(ModelChange, model=ModelName(row.model), active=ref, telemetry=telemetry, order=order, warrant=warrant)
 
 
 def _order(row: Rollout, stage: StageSpec) -> CandidateOrder | None:

@@ -36,11 +36,18 @@ from edgefleet_server.rollout.model import (
     Report,
     RolloutState,
     Snapshot,
+    StageRun,
 )
+from edgefleet_server.rollout.planner.first_approval import approvers, asks_first
 from edgefleet_server.rollout.ports import Budgets, RolloutFleet
 from edgefleet_server.rollout.preparation import confirmation_loader
 from edgefleet_server.rollout.preparation.budget_loader import budget_of
-from edgefleet_server.rollout.preparation.membership import by_stratum, members_of, suspects_in
+from edgefleet_server.rollout.preparation.membership import (
+    by_stratum,
+    members_of,
+    suspects_in,
+    without_unapproved,
+)
 from edgefleet_server.rollout.preparation.overlap import queued_behind
 from edgefleet_server.rollout.spec.fields import NO_ROLLBACK, PREVIOUS
 from edgefleet_server.rollout.spec.model import Membership, Mode, Spec
@@ -193,7 +200,8 @@ class SnapshotLoader:
         devices = _asked(spec, assignments)
         model = ModelName(row.model)
         bundles = self.bundles(ReleaseRef(model, row.version))  # type: ignore[arg-type]
-        members = self._members_now(session, spec, row.id, bundles) if state in ROLLOUT_WALKS else _NOBODY
+        cells = tuple(rollouts.cells(session, row.id))
+        members = self._members_now(session, spec, row.id, bundles, cells) if state in ROLLOUT_WALKS else _NOBODY
         asked = confirmation_loader.load(session, self._fleet, row.id, assignments)
         reports = self._reports_now(row.id, devices, model)
         return Snapshot(
@@ -204,7 +212,7 @@ class SnapshotLoader:
             salt=row.salt,
             bundles=by_stratum(bundles, members, assignments),
             members=members,
-            cells=tuple(rollouts.cells(session, row.id)),
+            cells=cells,
             assignments=tuple(assignments),
             reports=reports,
             answers=_answers(session, row.id, spec),
@@ -249,7 +257,8 @@ class SnapshotLoader:
         withdrawn: frozenset[str],
     ) -> Snapshot:
         spec, asked = kept.spec, _asked(kept.spec, kept.assignments)
-        members = self._members_now(session, spec, kept.id, bundles) if kept.state in ROLLOUT_WALKS else _NOBODY
+        walks = kept.state in ROLLOUT_WALKS
+        members = self._members_now(session, spec, kept.id, bundles, kept.cells) if walks else _NOBODY
         heard = {device: reports[device] for device in asked if device in reports}
         return replace(
             kept,
@@ -283,19 +292,42 @@ class SnapshotLoader:
 
         bundles: of its release, by profile; needed for the stages that run it as a candidate only.
         """
+        members = self._matching(session, spec, rollout_id, bundles)
+        return members if asks_first(spec) else without_unapproved(members, self._fleet.protection.members(), spec)
+
+    def _matching(
+        self, session: Session, spec: Spec, rollout_id: str | None, bundles: Mapping[ProfileName, Bundle] | None
+    ) -> tuple[Member, ...]:
         is_fixed = rollout_id is not None and spec.membership is Membership.SNAPSHOT
         frozen = rollouts.frozen_members(session, rollout_id) if is_fixed and rollout_id is not None else None
         return members_of(self._fleet, spec, bundles or {}, frozen)
 
+    def _allowed(self, members: tuple[Member, ...], spec: Spec, runs: Sequence[StageRun]) -> tuple[Member, ...]:
+        """Return the members as protection rules let them take part. runs: the stages of the rollout, which was made."""
+        approved = approvers(spec, runs)
+        if all(one.stratum in approved for one in members):
+            return members
+        return without_unapproved(members, self._fleet.protection.members(), spec, runs, is_made=True)
+
     def _members_now(
+        self,
+        session: Session,
+        spec: Spec,
+        rollout_id: str,
+        bundles: Mapping[ProfileName, Bundle],
+        runs: Sequence[StageRun],
+    ) -> tuple[Member, ...]:
+        """Return the devices of a rollout, of a large one those of a moment ago; protection rules are always those of now."""
+        return self._allowed(self._matched_now(session, spec, rollout_id, bundles), spec, runs)
+
+    def _matched_now(
         self, session: Session, spec: Spec, rollout_id: str, bundles: Mapping[ProfileName, Bundle]
     ) -> tuple[Member, ...]:
-        """Return the devices of a rollout, of a large one those of a moment ago."""
         known = self.memory.members(rollout_id)
         if known is not None:
             return known
         began_s = self.memory.now_s()
-        members = self.members(session, spec, rollout_id, bundles)
+        members = self._matching(session, spec, rollout_id, bundles)
         if len(members) >= LARGE:
             self.memory.match(rollout_id, members, began_s)
         return members

@@ -3,6 +3,7 @@
 - dynamic: what matches the selector now. snapshot: what matched when the rollout was made, whatever the labels are since.
 - A stage with a `match` bars what does not match it; one that runs the release as a candidate bars devices that run none of the model,
   or this very release already.
+- A protected device takes no part where nobody approves the rollout for its stratum first: it counts as pinned.
 - A suspect device is barred from all stages but the last, so that it is never among the first.
 - What costs a query is asked only where the spec needs it.
 """
@@ -14,7 +15,8 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef
 from edgefleet_server.fleet.model import DeviceFacts
-from edgefleet_server.rollout.model import Assignment, Bundle, Member, Report
+from edgefleet_server.rollout.model import Assignment, Bundle, Member, Report, StageRun
+from edgefleet_server.rollout.planner.first_approval import approvers, asks_first, left_out
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.spec.fields import PROFILE, RUNTIME
 from edgefleet_server.rollout.spec.model import NO_VALUE, Mode, Spec, profile_of
@@ -45,6 +47,34 @@ def members_of(
 def stratum_of(keys: Sequence[str], device: DeviceFacts) -> ProfileName:
     """Return a device's stratum: its profile, then each label of the spec's strata (`rpi5-ort/site=berlin`)."""
     return _stratum(device.profile, {key: device.labels.get(key) for key in labels_in(keys)})
+
+
+def without_unapproved(
+    members: Sequence[Member],
+    rules: Mapping[str, Sequence[str]],
+    spec: Spec,
+    runs: Sequence[StageRun] = (),
+    *,
+    is_made: bool = False,
+) -> tuple[Member, ...]:
+    """Return the members as protection rules let them take part. rules: of protected devices; runs: the stages of the rollout.
+
+    Where the first stage asks nobody, or was left out, they are pinned. Of one that is made, they have only the first stage until that
+    is approved for their stratum.
+    """
+    if not rules:
+        return tuple(members)
+    is_asked, unasked, approved = asks_first(spec), left_out(runs), approvers(spec, runs)
+    later = frozenset(range(1, len(spec.stages))) if is_made else frozenset[int]()
+
+    def allowed(one: Member) -> Member:
+        if one.device not in rules or one.pinned or one.stratum in approved:
+            return one
+        if is_asked and one.stratum not in unasked:
+            return replace(one, barred=one.barred | later)
+        return replace(one, pinned=f"the protection rule {rules[one.device][0]} demands that the first stage is approved")
+
+    return tuple(allowed(one) for one in members)
 
 
 def labels_in(keys: Sequence[str]) -> list[str]:

@@ -40,7 +40,8 @@ class Undoer:
         rows = rollouts.page(session, states=(), model=model, behind=None, limit=MAX_ROLLOUTS)
         known = [self._known(session, row) for row in rows]
         withdrawn = self._registry.withdrawals.withdrawn_digests(model)
-        found = undo(standings, known, "" if only is None else str(only), withdrawn)
+        rules = self._fleet.protection.rules_of([one.device for one in standings])
+        found = undo(standings, known, "" if only is None else str(only), withdrawn, rules)
         if not found.targets:
             raise _nothing(str(only or model), found, [] if only else [one for one in known if one.state in OPEN])
         return found

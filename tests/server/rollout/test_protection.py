@@ -1,0 +1,229 @@
+"""Protected devices take releases only by an approved rollout: each way in is tried, on the real services."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import DeviceId, ReleaseRef
+from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.events.model import EventFilter
+from edgefleet_server.fleet.desired.model import CandidateOrder
+from edgefleet_server.fleet.errors import GroupInUseError, ProtectedDeviceError
+from edgefleet_server.fleet.protection.model import REMOVAL_DELAY, PersonWarrant
+from edgefleet_server.rollout.errors import IllegalStateError, LintError, NothingToUndoError
+from tests.server.fleet.house import FACTS, KeyedDevice
+from tests.server.rollout.fleet_sim import MODEL, SimDevice, World, spec_of, stages
+
+BOSS = Principal("t-boss", "boss", frozenset({Role.ADMIN}))
+EVE = Principal("t-eve", "eve", frozenset({Role.APPROVER}))
+APPROVED = {"role": "approver", "timeout": "1d"}
+BREAK = dt.timedelta(minutes=30)
+
+
+def protected(world: World, count: int = 3) -> list[SimDevice]:
+    """Bring 1.0.0 to devices of production, protect them, and publish 1.1.0."""
+    found = world.enrol(count, env="prod")
+    world.settle("1.0.0")
+    world.release("1.1.0")
+    world.fleet.protection.add("pci", "env=prod", "boss")
+    return found
+
+
+def approved_stages(*sizes: Any) -> list[dict[str, Any]]:
+    first, *rest = stages(*sizes)
+    return [{**first, "approval": APPROVED}, *rest]
+
+
+def wanted(world: World) -> set[str]:
+    return {world.wants(one) for one in world.devices.values()}
+
+
+def deploy(world: World, version: str = "1.1.0", **more: Any) -> Any:
+    return world.fleet.deployer.deploy(ReleaseRef.parse(f"{MODEL}@{version}"), **{"selector": "", "by": "ann", **more})
+
+
+def test_deploying_at_once_is_refused_with_the_rule_and_the_devices(any_world: World) -> None:
+    world = any_world
+    devices = protected(world)
+    before = {one.id: one.gens[-1] for one in devices}
+    for more in ({}, {"dry_run": True}, {"selector": None, "device": devices[0].id}, {"warrant": PersonWarrant("t-ann")}):
+        with pytest.raises(ProtectedDeviceError, match="rule pci") as refused:
+            deploy(world, **more)
+        assert devices[0].id in refused.value.message or devices[1].id in refused.value.message
+        assert "approval: {role: approver}" in refused.value.next_step
+    for mode in ("shadow", "split", "measure"):
+        for dry_run in (True, False):
+            with pytest.raises(ProtectedDeviceError):
+                deploy(world, order=CandidateOrder(mode, 10), dry_run=dry_run)
+    world.step()
+    assert {one.id: one.gens[-1] for one in devices} == before, "nothing was signed"
+    assert deploy(world, "1.0.0").set, "what a device has already is no change"
+
+
+def test_an_approved_rollout_brings_a_release_and_one_without_is_not_made(any_world: World) -> None:
+    world = any_world
+    protected(world)
+    for first in ({}, {"approval": {"role": "operator"}}):
+        with pytest.raises(LintError) as refused:
+            world.create(stages=[{**stages("100%")[0], **first}])
+        assert "protected_without_approval" in {one["code"] for one in refused.value.errors}
+    rollout = world.create(stages=approved_stages("100%"))
+    assert "protected" in {one.code for one in world.service.plan(spec_of(stages=approved_stages("100%"))).findings}
+    world.go_until_state(rollout, "awaiting_approval")
+    assert wanted(world) == {"1.0.0"}
+    world.service.approve(rollout, EVE, "", None)
+    world.go_until_state(rollout, "finished")
+    assert wanted(world) == {"1.1.0"}
+
+
+def test_its_first_stage_cannot_be_left_out(world: World) -> None:
+    protected(world)
+    rollout = world.create(stages=approved_stages(2, "100%"))
+    world.go_until_state(rollout, "awaiting_approval")
+    with pytest.raises(IllegalStateError, match="has to be approved"):
+        world.service.skip(rollout, BOSS, "we know it", "s0", None)
+    with pytest.raises(IllegalStateError):
+        world.service.promote(rollout, "boss", "we know it", None)
+    world.go(20)
+    assert wanted(world) == {"1.0.0"}
+
+
+def test_a_first_stage_without_devices_approves_nothing(world: World) -> None:
+    """Its match reaches no protected device, so it is left out there, and nobody is asked."""
+    protected(world)
+    first, last = approved_stages("100%", "100%")
+    rollout = world.create(selector="env in (prod,lab)", stages=[{**first, "match": "env=lab"}, last])
+    world.go(60)
+    assert wanted(world) == {"1.0.0"}
+    assert world.states(rollout).get("healthy", 0) == 0
+
+
+def test_an_open_rollout_offers_nothing_more_once_a_rule_is_made(world: World) -> None:
+    world.enrol(6, env="prod")
+    world.settle("1.0.0")
+    world.release("1.1.0")
+    rollout = world.create(stages=stages(2, "100%", soak="1h"))
+    world.go_until(lambda: world.states(rollout).get("healthy") == 2)
+    world.fleet.protection.add("pci", "env=prod", "boss")
+    world.go(30, seconds=600)
+    assert sorted(world.wants(one) for one in world.devices.values()) == ["1.0.0"] * 4 + ["1.1.0"] * 2
+    assert world.service.undo(MODEL, "ann", "bad", dry_run=False).rollouts == (rollout,)
+    world.go_until_state(rollout, "rolled_back")
+    assert wanted(world) == {"1.0.0"}, "what it brought, it takes back to what it noted"
+
+
+def test_labels_and_groups_lead_no_device_out(world: World) -> None:
+    devices = protected(world)
+    world.fleet.edits.update(devices[0].id, {"env": None}, None)
+    world.fleet.edits.label("env=prod", {"env": "lab"}, dry_run=False)
+    world.fleet.groups.create("shops", "env=prod", "ann")
+    world.fleet.protection.add("shops", "group=shops", "boss")
+    with pytest.raises(GroupInUseError, match="protection rule shops"):
+        world.fleet.groups.change("shops", "env=none")
+    with pytest.raises(GroupInUseError):
+        world.fleet.groups.delete("shops")
+    for one in devices:
+        with pytest.raises(ProtectedDeviceError):
+            deploy(world, selector=None, device=one.id)
+
+
+def test_labels_lead_a_device_in_for_good(world: World) -> None:
+    protected(world)
+    (lab,) = world.enrol(1, env="lab")
+    world.fleet.edits.update(lab.id, {"env": "prod"}, None)
+    world.fleet.edits.update(lab.id, {"env": "lab"}, None)
+    with pytest.raises(ProtectedDeviceError):
+        deploy(world, selector=None, device=lab.id)
+
+
+def test_a_device_that_enrols_is_protected_from_its_first_document_on(world: World) -> None:
+    protected(world)
+    (fresh,) = world.enrol(1, env="prod")
+    with pytest.raises(ProtectedDeviceError):
+        deploy(world, selector=None, device=fresh.id)
+
+
+def test_enrolling_again_leads_no_device_out(world: World) -> None:
+    protected(world)
+    key = KeyedDevice()
+    facts = {**FACTS, "hostname": "gate-4", "board": "rpi5"}
+
+    def enrol(keyed: KeyedDevice, facts: Any, **labels: str) -> DeviceId:
+        claim = world.fleet.enrolment.create_claims(labels=labels)[0]
+        return world.fleet.enrolment.enroll(claim.token, keyed.csr(), facts).device_id
+
+    first = enrol(key, facts, env="prod")
+    world.fleet.revocation.revoke(first)
+    again = [enrol(key, FACTS, env="lab"), enrol(KeyedDevice(), facts, env="lab")]
+    other = enrol(KeyedDevice(), {**FACTS, "hostname": "lab-1"}, env="lab")
+    assert set(world.fleet.protection.rules_of([*again, other])) == set(again)
+
+
+def test_an_undo_goes_only_to_what_ran_before_in_the_approved_rollout(world: World) -> None:
+    """To and fro between releases is no way to an old one: the second undo finds no rollout that brought what runs."""
+    protected(world)
+    rollout = world.create(stages=approved_stages("100%"))
+    world.go_until_state(rollout, "awaiting_approval")
+    world.service.approve(rollout, EVE, "", None)
+    world.go_until_state(rollout, "finished")
+    made = world.service.undo(MODEL, "ann", "slow", dry_run=False)
+    assert made.rollouts == (rollout,)
+    world.go_until_state(rollout, "rolled_back")
+    assert wanted(world) == {"1.0.0"}
+    with pytest.raises(NothingToUndoError):
+        world.service.undo(MODEL, "ann", "the other way", dry_run=False)
+    world.go(10)
+    assert wanted(world) == {"1.0.0"}
+
+
+def test_what_was_deployed_before_the_rule_is_not_undone_by_hand(world: World) -> None:
+    world.enrol(2, env="prod")
+    world.settle("1.0.0")
+    world.settle("1.1.0")
+    world.fleet.protection.add("pci", "env=prod", "boss")
+    with pytest.raises(NothingToUndoError, match="protection rule pci"):
+        world.service.undo(MODEL, "ann", "slow", dry_run=False)
+    assert wanted(world) == {"1.1.0"}
+
+
+def test_a_broken_glass_lets_one_person_deploy_for_a_while(any_world: World) -> None:
+    world = any_world
+    protected(world)
+    book = world.fleet.protection
+    for reason, lasts in (("short", BREAK), ("the cameras are blind", dt.timedelta(hours=5))):
+        with pytest.raises(EdgefleetError, match=r"glass|at most"):
+            book.break_glass("pci", principal="t-boss", by="boss", reason=reason, lasts=lasts)
+    book.break_glass("pci", principal="t-boss", by="boss", reason="the cameras are blind", lasts=BREAK)
+    with pytest.raises(ProtectedDeviceError):
+        deploy(world, warrant=PersonWarrant("t-ann"))
+    assert [one.by for one in book.rule("pci").broken] == ["boss"]
+    assert len(deploy(world, warrant=PersonWarrant("t-boss")).set) == 3
+    told = world.fleet.feed.newest_of(EventFilter(kinds=("protection",)), 10)
+    assert [one.detail["to"] for one in told] == ["bypassed", "break_glass", "added"]
+    assert (told[0].detail["devices"], told[1].detail["reason"]) == (3, "the cameras are blind")
+    world.house.clock.turn(minutes=31)
+    assert book.rule("pci").broken == []
+    world.release("1.2.0")
+    with pytest.raises(ProtectedDeviceError):
+        deploy(world, "1.2.0", warrant=PersonWarrant("t-boss"))
+
+
+def test_a_rule_that_is_removed_stays_in_force_for_a_day_and_can_be_kept(world: World) -> None:
+    protected(world)
+    book, clock = world.fleet.protection, world.house.clock
+    for end in (True, False):
+        book.end("pci", "mallory")
+        with pytest.raises(ProtectedDeviceError):
+            deploy(world)
+        clock.turn(seconds=REMOVAL_DELAY.total_seconds() - 1)
+        with pytest.raises(ProtectedDeviceError):
+            deploy(world)
+        if end:
+            assert book.keep("pci", "boss").ends_at is None
+    clock.turn(seconds=1)
+    assert deploy(world).set
+    assert (book.end_due(clock.now()), book.rules()) == (1, [])
