@@ -18,8 +18,8 @@ from edgefleet_server.rollout.errors import IllegalStateError, LintError, Nothin
 from tests.server.fleet.house import FACTS, KeyedDevice
 from tests.server.rollout.fleet_sim import MODEL, SimDevice, World, spec_of, stages
 
-BOSS = Principal("t-boss", "boss", frozenset({Role.ADMIN}))
-EVE = Principal("t-eve", "eve", frozenset({Role.APPROVER}))
+BOSS = Principal("t-boss", "boss", frozenset({Role.ADMIN}), person="p-boss")
+EVE = Principal("t-eve", "eve", frozenset({Role.APPROVER}), person="p-eve")
 APPROVED = {"role": "approver", "timeout": "1d"}
 BREAK = dt.timedelta(minutes=30)
 
