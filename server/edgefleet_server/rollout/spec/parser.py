@@ -226,12 +226,6 @@ def with_versions(spec: Spec, resolve: Callable[[str], ReleaseRef]) -> Spec:
     return replace(spec, release=release, rollback_to=back)
 
 
-def releases_in(spec: Spec) -> list[ReleaseRef]:
-    """Return the releases that a spec names: its own, and the one to go back to."""
-    named_in = [spec.release] if spec.rollback_to in (PREVIOUS, NO_ROLLBACK) else [spec.release, spec.rollback_to]
-    return [ReleaseRef.parse(one) for one in named_in]
-
-
 def stage_text(stage: StageSpec) -> str:
     """Return whom a stage reaches, and how, in words: `10 %, of tz=EU, as a shadow, without the quality gate`."""
     parts = [size_text(stage.size)]
