@@ -57,12 +57,22 @@ HALF = active("a", candidate=ref("b"), mode="split", share_pct=50, salt="s")
         (SHADOW, HALF, None, NO_WARRANT),
         (HALF, active("a", candidate=ref("b"), mode="split", share_pct=60, salt="s"), UNAPPROVED, NOT_APPROVED),
         (SHADOW, active("a", candidate=ref("b", attempt=2), mode="shadow"), None, NO_WARRANT),
-        (B, active("b"), None, NO_WARRANT),  # the same bundle in nobody's name: the rollout could not take it back any more
+        (
+            B,
+            active("b"),
+            None,
+            NO_WARRANT,
+        ),  # the same bundle in nobody's name: the rollout could not take it back any more
         (B, active("b", "r-2"), UNAPPROVED, NOT_APPROVED),
         (B, A, back("a"), ""),
         (B, A, back("c"), NOT_BEFORE),
         (B, active("c"), back("a"), NOT_BEFORE),
-        (B, active("c"), back("a", by="eve"), ""),  # the rollout says where its devices go back to, and that was approved
+        (
+            B,
+            active("c"),
+            back("a", by="eve"),
+            "",
+        ),  # the rollout says where its devices go back to, and that was approved
         (B, A, back("a", rollout="r-9"), NOT_ITS_OWN),
         (B, A, back("a", rollout="r-9", by="eve"), NOT_ITS_OWN),
         (A, active("c"), back("c"), NOT_ITS_OWN),
@@ -100,7 +110,9 @@ def test_whoever_shows_nothing_brings_a_device_no_bundle_that_it_did_not_have(
     before: dict[str, ModelDesired], after: dict[str, ModelDesired]
 ) -> None:
     def bundles(document: dict[str, ModelDesired]) -> set[tuple[str, str]]:
-        return {(m, one.sha256) for m, desired in document.items() for one in (desired.active, desired.candidate) if one}
+        return {
+            (m, one.sha256) for m, desired in document.items() for one in (desired.active, desired.candidate) if one
+        }
 
     if refusal(before, after, None, ["pci"]) == "":
         assert bundles(after) <= bundles(before)
@@ -109,7 +121,9 @@ def test_whoever_shows_nothing_brings_a_device_no_bundle_that_it_did_not_have(
         assert refusal(before, after, warrant, ["pci"], {"pci"}) == ""
 
 
-@pytest.mark.parametrize("text", ["status=online", "health=ok", "model.m=1", "free_mb>5", "suspect", "arch=x86_64", "a=1,!suspect"])
+@pytest.mark.parametrize(
+    "text", ["status=online", "health=ok", "model.m=1", "free_mb>5", "suspect", "arch=x86_64", "a=1,!suspect"]
+)
 def test_no_rule_asks_for_what_devices_say_of_themselves(text: str) -> None:
     assert unsteady_keys([parse_selector(text)])
 
@@ -149,8 +163,12 @@ def test_no_code_writes_models_of_devices_past_the_guard() -> None:
     assert re.findall(r"\.values\((.*)\)", found["fleet/desired/capture_key.py"]) == ["resign_at=now"]
     book = ast.parse(found["fleet/desired/documents.py"])
     writers = {one.name for one in ast.walk(book) if isinstance(one, ast.FunctionDef) and _signs_models(one)}
-    assert writers == {"_put", "set_models", "_write"}, "only these bring new models, and what calls them has asked the guard"
-    callers = {one.name for one in ast.walk(book) if isinstance(one, ast.FunctionDef) and "self._put(" in ast.unparse(one)}
+    assert writers == {"_put", "set_models", "_write"}, (
+        "only these bring new models, and what calls them has asked the guard"
+    )
+    callers = {
+        one.name for one in ast.walk(book) if isinstance(one, ast.FunctionDef) and "self._put(" in ast.unparse(one)
+    }
     assert callers == {"set_active", "set_candidates"}
     for name in ("set_active", "set_candidates", "set_models"):
         (method,) = (one for one in ast.walk(book) if isinstance(one, ast.FunctionDef) and one.name == name)

@@ -50,7 +50,12 @@ def test_deploying_at_once_is_refused_with_the_rule_and_the_devices(any_world: W
     world = any_world
     devices = protected(world)
     before = {one.id: one.gens[-1] for one in devices}
-    for more in ({}, {"dry_run": True}, {"selector": None, "device": devices[0].id}, {"warrant": PersonWarrant("t-ann")}):
+    for more in (
+        {},
+        {"dry_run": True},
+        {"selector": None, "device": devices[0].id},
+        {"warrant": PersonWarrant("t-ann")},
+    ):
         with pytest.raises(ProtectedDeviceError, match="rule pci") as refused:
             deploy(world, **more)
         assert devices[0].id in refused.value.message or devices[1].id in refused.value.message

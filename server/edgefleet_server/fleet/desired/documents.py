@@ -92,7 +92,9 @@ class DesiredBook:
         """
         with self._db.session() as session:
             allowed = list(_allowed(session, self._clock.now(), requests, _with_active, warrant))
-            return {held.device: self._put(session, held, after) for held, after in allowed if not isinstance(after, str)}
+            return {
+                held.device: self._put(session, held, after) for held, after in allowed if not isinstance(after, str)
+            }
 
     def set_candidates(
         self, requests: Mapping[DeviceId, CandidateRequest], warrant: Warrant = None
@@ -378,16 +380,12 @@ def _after(
     return _with_active(models, request) if isinstance(request, ActiveRequest) else _with_candidate(models, request)
 
 
-def _with_candidate(
-    models: dict[str, ModelDesired], request: CandidateRequest
-) -> dict[str, ModelDesired] | str | None:
+def _with_candidate(models: dict[str, ModelDesired], request: CandidateRequest) -> dict[str, ModelDesired] | str | None:
     after = with_candidate(models, request)
     return None if after == models else after
 
 
-def _warranted(
-    guard: DocumentGuard, contents: Contents, held: _Many, changes: Sequence[ModelChange]
-) -> Content | None:
+def _warranted(guard: DocumentGuard, contents: Contents, held: _Many, changes: Sequence[ModelChange]) -> Content | None:
     """Return what a protected device's document says after those of its changes that have a warrant; None where none has."""
     kept: list[ModelChange] = []
     for change in changes:

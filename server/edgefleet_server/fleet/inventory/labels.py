@@ -44,9 +44,7 @@ class LabelChange:
 class DeviceEdits:
     """Changes labels, profiles and display names. Every write joins the caller's transaction."""
 
-    def __init__(
-        self, db: Database, feed: EventLog, profile: Callable[[str], HardwareProfile], clock: Clock
-    ) -> None:
+    def __init__(self, db: Database, feed: EventLog, profile: Callable[[str], HardwareProfile], clock: Clock) -> None:
         """Wire the parts. profile: returns a hardware profile or raises."""
         self._db = db
         self._feed = feed

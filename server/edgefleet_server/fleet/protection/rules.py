@@ -78,7 +78,9 @@ def refusal(
         case PersonWarrant():
             return "" if set(rules) <= set(broken) else NO_WARRANT
         case RolloutWarrant(is_rollback=True):
-            return next((why for model in models if (why := _no_rollback(before.get(model), after[model], warrant))), "")
+            return next(
+                (why for model in models if (why := _no_rollback(before.get(model), after[model], warrant))), ""
+            )
         case RolloutWarrant():
             return "" if warrant.approved_by else NOT_APPROVED
         case None:

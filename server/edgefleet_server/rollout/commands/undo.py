@@ -39,7 +39,9 @@ from edgefleet_server.rollout.state_machines import (
 MAX_DEVICES_SHOWN: Final = 50
 _NAME_CHARS: Final = 63
 NOTHING_OLDER: Final = "nothing older is known of it"
-PROTECTED: Final = "no rollout that can be undone brought its release, and the protection rule {} lets nothing else change it"
+PROTECTED: Final = (
+    "no rollout that can be undone brought its release, and the protection rule {} lets nothing else change it"
+)
 KEEPS: Final = "its rollout says `rollback_to: none`"
 GOING_BACK: Final = "it is going back already"
 UNDONE: Final = "undone"

@@ -353,7 +353,9 @@ def _offering(
     watched = limits.download + limits.apply + limits.verify + stage.soak
     until = (now + min(watched, LIVE_AT_MOST)).replace(microsecond=0)
     telemetry, order = TelemetryRequest(profile="live", until=until), _order(row, stage)
-    return partial(ModelChange, model=ModelName(row.model), active=ref, telemetry=telemetry, order=order, warrant=warrant)
+    return partial(
+        ModelChange, model=ModelName(row.model), active=ref, telemetry=telemetry, order=order, warrant=warrant
+    )
 
 
 def _order(row: Rollout, stage: StageSpec) -> CandidateOrder | None:

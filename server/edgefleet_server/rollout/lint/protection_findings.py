@@ -18,8 +18,12 @@ def about_protection(spec: Spec, covered: Sequence[Covered]) -> Iterator[Finding
     for one in covered:
         devices = f"1 device ({one.first})" if one.devices == 1 else f"{one.devices} devices (the first is {one.first})"
         if asks_first(spec):
-            message = f"the protection rule {one.rule} covers {devices}: the rollout begins once {first.name} is approved"
-            next_step = "approve it when it waits: `edgectl rollout approve ID`; a stage that was left out is not approved"
+            message = (
+                f"the protection rule {one.rule} covers {devices}: the rollout begins once {first.name} is approved"
+            )
+            next_step = (
+                "approve it when it waits: `edgectl rollout approve ID`; a stage that was left out is not approved"
+            )
             yield Finding("warning", PROTECTED, 0, None, message, next_step)
             continue
         message = f"the protection rule {one.rule} covers {devices}: they take releases only by a rollout that is approved first"

@@ -72,7 +72,9 @@ def without_unapproved(
             return one
         if is_asked and one.stratum not in unasked:
             return replace(one, barred=one.barred | later)
-        return replace(one, pinned=f"the protection rule {rules[one.device][0]} demands that the first stage is approved")
+        return replace(
+            one, pinned=f"the protection rule {rules[one.device][0]} demands that the first stage is approved"
+        )
 
     return tuple(allowed(one) for one in members)
 
