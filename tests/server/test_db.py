@@ -168,3 +168,13 @@ def test_unreachable_database_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailableError) as refused:
         db.ping()
     assert "database_url" in refused.value.next_step
+
+
+def test_a_file_that_cannot_be_made_is_an_error_in_words_and_a_new_one_is_private(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnavailableError):
+        Database(f"sqlite:///{tmp_path / ('a' * 300)}").ping()
+    made = Database(f"sqlite:///{tmp_path / 'x.db'}")
+    with made.session() as session:
+        session.execute(text("CREATE TABLE t (a INTEGER)"))
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    made.dispose()

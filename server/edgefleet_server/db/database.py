@@ -345,7 +345,8 @@ class _Private:
     def __call__(self, *_: object) -> None:
         if self._is_done:
             return
-        with suppress(FileExistsError):  # opening a file that is in use and closing it would end SQLite's locks on it
+        # O_EXCL: opening a file that is in use and closing it would end SQLite's locks on it. Other errors are SQLite's to report.
+        with suppress(OSError):
             os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         for ending in ("", "-wal", "-shm"):
             with suppress(OSError):  # it belongs to another user, or is not there
