@@ -18,9 +18,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the rule.")]
 
 def state_of(rule: api.fleet.ProtectionRule) -> str:
     """Return how a rule stands, in a few words."""
-    if rule.broken:
-        return "; ".join(f"set aside by {one.by} until {moment(one.until)}" for one in rule.broken)
-    return f"ends {moment(rule.ends_at)}, asked by {rule.ending_by}" if rule.ends_at else "in force"
+    found = [f"set aside by {one.by} until {moment(one.until)}" for one in rule.broken]
+    found += [f"ends {moment(rule.ends_at)}, asked by {rule.ending_by}"] if rule.ends_at else []
+    return "; ".join(found) or "in force"
 
 
 SHEET: Sheet[api.fleet.ProtectionRule] = Sheet(
