@@ -215,6 +215,40 @@ def test_keys_and_trust_are_those_of_the_server(edgectl: Edgectl, there: Fleet, 
     assert "offline media" in told.err
 
 
+def test_a_key_is_rotated_and_revoked(edgectl: Edgectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet(tmp_path / "server")
+    monkeypatch.setenv("EDGECTL_TOKEN", fleet.house.token(Role.ADMIN))
+    with served(fleet.house.own_app()) as url:
+        monkeypatch.setenv("EDGECTL_SERVER", url)
+        rotated_and_revoked(edgectl, fleet)
+    fleet.close()
+
+
+def rotated_and_revoked(edgectl: Edgectl, fleet: Fleet) -> None:
+    """Rotate and revoke keys as an admin."""
+    fleet.release("digits@1.0.0", ORT)
+    before = fleet.parts.signing.director_key().keyid
+    told = edgectl("key", "rotate", "director")
+    after = fleet.parts.signing.director_key().keyid
+    assert f"director: {after[:12]} signs from now on, {before[:12]} no longer" in told.out
+    assert re.search(r"\d+ of \d+ documents are signed with", edgectl("key", "progress").out)
+    assert "retired" in edgectl("key", "show", "director").out
+    assert edgectl("key", "revoke", "director", "--key", before, "--yes").code == 0
+    assert "revoked" in edgectl("key", "show", "director").out
+    made = edgectl("key", "revoke", "m.digits", "--algorithm", "ecdsa-p256", "--yes", "-o", "json").json
+    assert made["revoked"] == made["roles"][0]["before"]
+    assert "ecdsa-sha2-nistp256" in edgectl("key", "show", "m.digits").out
+    for words, code in (
+        (("rotate", "director", "--algorithm", "rsa"), 2),
+        (("rotate", "director", "--uri", "hv:x/1"), 2),
+        (("rotate", "none"), 5),
+        (("rotate", "root"), 6),
+    ):
+        ran = edgectl("key", *words)
+        assert ran.code == code, ran.err
+        ran.told()
+
+
 def test_two_versions_are_compared_by_signs_and_words(edgectl: Edgectl, there: Fleet) -> None:
     told = edgectl("model", "compare", "digits@1.0.0", "digits@1.1.0").out
     assert "▼ 50% larger" in told

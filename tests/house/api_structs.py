@@ -81,6 +81,7 @@ PLACES = {
     "/trust": "key",
     "/signing-requests": "key",
     "/recovery": "key",
+    "/signing-progress": "key",
     "/recovery:sign": "key",
     "/audit": "access",
     "/tokens": "access",

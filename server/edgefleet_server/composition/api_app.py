@@ -111,7 +111,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
         people_routes.build_router(parts.access.people, parts.db),
         build_chain_router(parts.access.chain),
         registry_routes.build_router(parts.registry, parts.signing, parts.db),
-        signing_routes.build_router(parts.signing),
+        signing_routes.build_router(parts.signing, parts.db),
         ceremony_routes.build_router(parts.signing.ceremony, parts.db),
         conversion_routes.build_router(
             parts.conversion, parts.registry, parts.db, partial(_tool_stock, parts.settings)
@@ -160,6 +160,7 @@ def fleet_routers(parts: Parts) -> list[APIRouter]:
         group_routes.build_router(fleet.groups, fleet.lists, db),
         protection_routes.build_router(fleet.protection, db),
         desired_routes.build_capture_key_router(fleet.sampling, db),
+        desired_routes.build_signing_router(fleet.desired),
         desired_routes.build_task_router(fleet.tasks, fleet.devices),
         recovery_routes.build_router(fleet.recovery, db),
     ]

@@ -167,6 +167,8 @@ class FleetDesired(SQLModel, table=True):
     expires_at: datetime = Field(sa_type=UtcDateTime)
     resign_at: datetime = Field(sa_type=UtcDateTime, index=True)
     changed_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    key_id: str = Field(default="", max_length=64, index=True, sa_column_kwargs={"server_default": ""})
+    """The director's key that signed it."""
 
 
 class FleetModelState(SQLModel, table=True):

@@ -376,6 +376,7 @@ def build_engine(parts: Parts) -> EngineThread:
             ("re-sign desired documents", fleet.desired.resign_due),
             ("re-sign the brake", fleet.hold.resign_due),
             ("let ended protection rules go", fleet.protection.end_due),
+            ("re-sign for a new key", lambda _now: fleet.desired.resign_for_key()),
             ("recover metadata", fleet.recovery.step),
             ("sample the fleet", parts.sampler.tick),
             ("look at the fleet for objectives", parts.objectives.tick),

@@ -134,3 +134,26 @@ class RequestOutdatedError(SigningError):
 
     code = "signing.request_outdated"
     default_next_step = "drop it and make a new one: `edgectl key ceremony --cancel`, then the command that made it"
+
+
+class BadKeyOrderError(SigningError):
+    """A new key is asked for in no form that devices could verify."""
+
+    code = "signing.bad_key_order"
+    default_next_step = "give ed25519 or ecdsa-sha2-nistp256, or the URI of a key with its public key in PEM"
+
+
+class KeyNotRotatableError(SigningError):
+    """The keys of this role are not on a running server."""
+
+    code = "signing.not_rotatable"
+    default_next_step = "replace keys of root where they are kept; `edgectl key list` shows the other roles"
+
+
+class RootOfflineError(SigningError):
+    """The change needs a new root, and the root keys are not on this server."""
+
+    code = "signing.root_offline"
+    default_next_step = (
+        "bring root.pem and root.passphrase back into the key folder for this one operation, then try again"
+    )

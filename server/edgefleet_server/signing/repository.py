@@ -68,6 +68,7 @@ from edgefleet_server.signing.fast_forward_recovery import (
 )
 from edgefleet_server.signing.keys.key_ring import KeyRing
 from edgefleet_server.signing.keys.role_keys import RoleKeys
+from edgefleet_server.signing.keys.rotation import parent_of
 from edgefleet_server.signing.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.trust import MODEL_PREFIX
 from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET
@@ -295,6 +296,49 @@ class TufRepository:
         self._publish(session, changed, now, above=plan.above)
         return plan
 
+    def replace_keys(self, session: Session, new: Mapping[str, SSlibKey], now: datetime) -> int | None:
+        """Let each of these roles be signed by the one given key, and sign all that follows; return the version of a new root, or None.
+
+        The caller has its turn. Raises RootOfflineError and what signing raises; nothing is published then.
+        """
+        keys = self._role_keys(session, {})
+        changed: dict[str, Targets] = {}
+        by_root = {role: key for role, key in new.items() if parent_of(role) == "root"}
+        root_version = self._replace_in_root(session, by_root, now) if by_root else None
+        if "targets" in by_root:
+            changed["targets"] = self._load(session, "targets")
+        for role, key in new.items():
+            if role in by_root:
+                continue
+            parent = changed.setdefault(parent_of(role), self._load(session, parent_of(role)))
+            for keyid in keys.of(role)[0]:
+                parent.revoke_key(keyid, role)
+            parent.add_key(key, role)
+            assert parent.delegations is not None
+            assert parent.delegations.roles is not None
+            parent.delegations.roles[role].threshold = 1
+            changed.setdefault(role, self._load(session, role))
+        self._publish(session, changed, now)
+        return root_version
+
+    def _replace_in_root(self, session: Session, new: Mapping[str, SSlibKey], now: datetime) -> int:
+        root = self._load_any(session, "root").signed
+        assert isinstance(root, Root)
+        names = ", ".join(sorted(new))
+        signers = self._ring.root_signers(names, root.roles["root"].keyids, root.roles["root"].threshold)
+        for role, key in new.items():
+            for keyid in list(root.roles[role].keyids):
+                root.revoke_key(keyid, role)
+            root.add_key(key, role)
+            root.roles[role].threshold = 1
+        root.version += 1
+        root.expires = _expiry("root", now)
+        metadata = Metadata(root)
+        for signer in signers:
+            metadata.sign(signer, append=True)
+        store.put(session, "root", root.version, metadata.to_bytes(_SERIALIZER), now)
+        return root.version
+
     def lost_models(self, session: Session) -> list[str]:
         """Return the models whose role names no bundle although none was removed, sorted. Reads all roles.
 
@@ -347,6 +391,17 @@ class TufRepository:
     def role_keys(self, session: Session) -> RoleKeys:
         """Return which keys may sign what today. Reads three files."""
         return self._role_keys(session, {})
+
+    def director_keys(self, session: Session) -> tuple[list[str], int]:
+        """Return the ids of the director's keys, and how many must sign. Reads one small file."""
+        found = store.latest(session, "targets")
+        if found is None:
+            raise _missing("targets")
+        delegated = json.loads(found[1])["signed"]["delegations"][
+            "roles"
+        ]  # our own file, as `announced_timestamp` reads it
+        director = next(one for one in delegated if one["name"] == "director")
+        return list(director["keyids"]), int(director["threshold"])
 
     def _publish(
         self,
@@ -442,7 +497,7 @@ class TufRepository:
             roles = keys.roles_of({record.keyid})
             raise KeyRevokedError(
                 f"the database lets the key {record.keyid[:12]} sign {', '.join(roles)}, and it was revoked: the database is older",
-                next_step="restore a copy of the database that was made after the revocation",
+                next_step=f"`edgectl key rotate {roles[0]}` gives the role a new key",
             )
 
     def _can_sign(self, keys: RoleKeys, name: str) -> bool:
@@ -465,10 +520,7 @@ class TufRepository:
     def _load_any(self, session: Session, name: str) -> Metadata[Any]:
         found = store.latest(session, name)
         if found is None:
-            raise RepositoryMissingError(
-                f"the database holds no TUF metadata for {name!r}",
-                next_step="run `edgectl server init`, or point the server at the data folder that was initialised",
-            )
+            raise _missing(name)
         return Metadata[Any].from_bytes(found[1])
 
 
@@ -479,6 +531,13 @@ def _is_signed(parent: Targets, role: str, file: Metadata[Any]) -> bool:
     except UnsignedMetadataError:
         return False
     return True
+
+
+def _missing(name: str) -> RepositoryMissingError:
+    return RepositoryMissingError(
+        f"the database holds no TUF metadata for {name!r}",
+        next_step="run `edgectl server init`, or point the server at the data folder that was initialised",
+    )
 
 
 def _delegate(parent: Targets, role: str, key: SSlibKey, paths: list[str]) -> None:

@@ -1,16 +1,19 @@
-"""Routes of keys and certificates. They only translate, and read: keys are made and changed where they lie."""
+"""Routes of keys and certificates. They only translate."""
 
 from typing import Any, Final
 
 from fastapi import APIRouter, Response
 
-from edgefleet_server.access.dependency import Viewer
+from edgefleet_server.access.dependency import Admin, Viewer
+from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import rest_of
 from edgefleet_server.signing.errors import RoleUnknownError
-from edgefleet_server.signing.schemas import TrustOut
+from edgefleet_server.signing.keys.rotation import KeyOrder, KeysRotated
+from edgefleet_server.signing.schemas import RevokeKeyIn, RotateKeyIn, TrustOut
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.signing.trust import RoleView
 from edgefleet_server.web.pagination import ByName, ListOf
+from edgefleet_server.web.preconditions import DryRun, acting
 from edgefleet_server.web.sparse_fields import ListRoute
 
 _METADATA: Final[dict[int | str, dict[str, Any]]] = {
@@ -18,7 +21,7 @@ _METADATA: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def build_router(signing: SigningService) -> APIRouter:
+def build_router(signing: SigningService, db: Database) -> APIRouter:
     """Return the routes, to be mounted under `/api/v1`."""
     router = APIRouter(tags=["signing"], route_class=ListRoute)
 
@@ -32,6 +35,24 @@ def build_router(signing: SigningService) -> APIRouter:
     def get_key(role: str, _caller: Viewer) -> RoleView:
         """Return one role of the trust repository."""
         return signing.role(role)
+
+    @router.post("/keys/{role}:rotate", operation_id="rotate_key")
+    def rotate_key(role: str, wanted: RotateKeyIn, dry_run: DryRun, _caller: Admin) -> KeysRotated:
+        """Let a role be signed by a new key from now on, and no longer by those it has. Devices follow with their next metadata."""
+        with acting(db, dry_run=dry_run):
+            done = signing.keys.rotate(role, _order(wanted))
+        signing.note_keys()
+        return done
+
+    @router.post("/keys/{role}:revoke", operation_id="revoke_key")
+    def revoke_key(role: str, wanted: RevokeKeyIn, dry_run: DryRun, _caller: Admin) -> KeysRotated:
+        """Replace the keys of a role because they may be stolen: nothing is signed with them again, and their files are deleted."""
+        with acting(db, dry_run=dry_run):
+            done, finish = signing.keys.revoke(role, _order(wanted), wanted.keyid, dry_run=dry_run)
+        if not dry_run:
+            finish()
+        signing.note_keys()
+        return done
 
     @router.get("/trust", operation_id="get_trust")
     def get_trust(_caller: Viewer) -> TrustOut:
@@ -50,3 +71,7 @@ def build_router(signing: SigningService) -> APIRouter:
         return Response(data, media_type="application/json")
 
     return router
+
+
+def _order(wanted: RotateKeyIn) -> KeyOrder:
+    return KeyOrder(wanted.algorithm, wanted.uri, wanted.public_key)

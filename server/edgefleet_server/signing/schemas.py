@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgefleet_server.signing.trust import AuthorityView, CertificatesView
 
@@ -13,3 +16,23 @@ class TrustOut:
     authority: AuthorityView
     certificates: Sequence[CertificatesView]
     is_root_here: bool
+
+
+class RotateKeyIn(BaseModel):
+    """The new key of a role: made on the server with an algorithm, or one that lies in an HSM or a key service."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    algorithm: Literal["ed25519", "ecdsa-sha2-nistp256"] = "ed25519"
+    """Of a key that the server makes."""
+    uri: str = Field(default="", max_length=500)
+    """Where the key is: ``hsm:…``, ``hv:…``, ``awskms:…``, ``gcpkms:…`` or ``azurekms:…``; "" = the server makes one."""
+    public_key: str = Field(default="", max_length=4000)
+    """Public key of the key at `uri`, PEM."""
+
+
+class RevokeKeyIn(RotateKeyIn):
+    """The key that follows the revoked ones."""
+
+    keyid: str = Field(default="", max_length=64)
+    """Only this key; "" = all that may sign today."""

@@ -47,6 +47,7 @@ from edgefleet_server.signing.fast_forward_recovery import (
     resign_plan,
     role_changes,
 )
+from edgefleet_server.signing.key_rotation import DIRECTOR_KEYS, KeyRotation
 from edgefleet_server.signing.keys.key_files import replace_private
 from edgefleet_server.signing.keys.key_ring import KeyRing
 from edgefleet_server.signing.keys.key_views import with_keys
@@ -76,7 +77,6 @@ ROOT_WARNING: Final = (
 )
 
 _FILE = re.compile(r"(?:(\d{1,19})\.)?([a-z0-9][a-z0-9._-]{0,79})\.json")
-_DIRECTOR: Final = "signing_director"
 _log = logging.getLogger(__name__)
 
 
@@ -111,6 +111,8 @@ class SigningService:
         self._authority = DeviceAuthority(keys_dir)
         self._repository = TufRepository(self._ring)
         self.ceremony = CeremonyService(db, self._ring, self._repository, clock)
+        self.keys = KeyRotation(db, self._ring, self._repository, clock)
+        """Gives roles new keys."""
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -313,6 +315,11 @@ class SigningService:
         """Return the DSSE envelope of an encoded hold, signed by the director key."""
         return self._sign_envelope(HOLD_TYPE, payload)
 
+    def director_keyid(self) -> str:
+        """Return the id of the director's key, the first where there are several: what documents are signed with today."""
+        with self._db.read() as session:
+            return self._director(session)[0][0]
+
     def director_key(self) -> PublicKey:
         """Return the director's public key as devices find it in TUF: the first, where there are several. Raises RepositoryMissingError."""
         with self._db.read() as session:
@@ -330,9 +337,9 @@ class SigningService:
 
     def _director(self, session: Session) -> tuple[list[str], int]:
         """Return the ids of the director's keys and how many must sign. Read once for a transaction, which may sign 100,000 documents."""
-        known: tuple[list[str], int] | None = session.info.get(_DIRECTOR)
+        known: tuple[list[str], int] | None = session.info.get(DIRECTOR_KEYS)
         if known is None:
-            known = session.info[_DIRECTOR] = self._repository.role_keys(session).of("director")
+            known = session.info[DIRECTOR_KEYS] = self._repository.director_keys(session)
         return known
 
     # -- certificates ------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 STATUS: Final[Mapping[str, int]] = {
     "signing.key_revoked": 409,
     "signing.root_outdated": 503,
+    "signing.not_rotatable": 409,
+    "signing.root_offline": 409,
     "request.precondition_failed": 412,
     "access.too_many_requests": 429,
     "access.no_token": 401,

@@ -371,6 +371,12 @@ def keeping(call: Caller) -> None:
     assert "root" in [one.name for one in keys.items]
     assert call("signing", "get_key", "root")[1].resign_at is None
     assert call("signing", "get_trust")[1].is_root_here
+    rotated = call("signing", "rotate_key", "director", body=call.models.RotateKeyIn())[1]
+    assert [one.role for one in rotated.roles] == ["director"]
+    revoked = call("signing", "revoke_key", "m.digits", body=call.models.RevokeKeyIn())[1]
+    assert len(revoked.revoked) == 1
+    status, signed = call("signing", "get_signing_progress")
+    assert (status, signed.keyid) == (200, rotated.roles[0].keyid)
     _ceremony(call)
     status, recovery = call("signing", "get_recovery")
     assert (status, recovery.words, recovery.models) == (200, [], [])

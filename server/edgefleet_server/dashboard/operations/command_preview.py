@@ -75,6 +75,8 @@ LINES: Final[Mapping[str, str]] = {
     "create_signing_request": "edgectl key ceremony --holder public.json[ --threshold {body.threshold}] --yes",
     "sign_signing_request": "edgectl key ceremony --answer answer.json",
     "drop_signing_request": "edgectl key ceremony --cancel --yes",
+    "rotate_key": "edgectl key rotate {path.role}[ --algorithm {body.algorithm}]",
+    "revoke_key": "edgectl key revoke {path.role}[ --algorithm {body.algorithm}][ --key {body.keyid}] --yes",
     "sign_recovery": "edgectl server restored[ --model {body.models*}] --yes",
     "pause_rollout": "edgectl rollout pause {path.rollout_id}[ --reason {body.reason}]",
     "resume_rollout": "edgectl rollout resume {path.rollout_id}[ --reason {body.reason}]",

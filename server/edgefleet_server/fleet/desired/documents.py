@@ -43,7 +43,7 @@ from edgefleet_server.fleet.desired.content import (
     watched,
     watched_until,
 )
-from edgefleet_server.fleet.desired.model import ActiveRequest, ModelChange, OfferedBlob, SignedDesired
+from edgefleet_server.fleet.desired.model import ActiveRequest, ModelChange, OfferedBlob, SignedDesired, SigningProgress
 from edgefleet_server.fleet.desired.prediction_logs import log_requests, remember_logs
 from edgefleet_server.fleet.errors import DeviceRevokedError
 from edgefleet_server.fleet.protection.document_guard import DocumentGuard, protected_error, remember_rules
@@ -52,6 +52,8 @@ from edgefleet_server.fleet.tables import FleetDesired
 from edgefleet_server.signing.service import SigningService
 
 RESIGN_BATCH: Final = 500
+NEW_KEY_BATCHES: Final = 4
+"""After a new key of the director, in each tick: 1,000 documents a second, so that devices do not all fetch metadata at once."""
 LOCK_BATCH: Final = 5_000
 Listener = Callable[[Sequence[SignedDesired]], None]
 
@@ -149,6 +151,7 @@ class DesiredBook:
             signed: list[SignedDesired] = []
             new: list[dict[str, Any]] = []
             changed: list[dict[str, Any]] = []
+            keyid = self._signing.director_keyid()
             for batch in _locked_many(session, by_device):
                 contents = Contents(self._clock.now())
                 guard = DocumentGuard(session, self._clock.now())
@@ -160,7 +163,8 @@ class DesiredBook:
                     if content is not None:
                         one = self._sign(held.device, max(held.gen, held.reported_gen) + 1, content, session)
                         signed.append(one)
-                        row = {"device_id": one.device, "gen": one.gen, "envelope": one.envelope, **content.columns}
+                        row = {"device_id": one.device, "gen": one.gen, "envelope": one.envelope, "key_id": keyid}
+                        row |= content.columns
                         (new if held.texts is None else changed).append(row)
             desired_store.write_documents(session, new, changed)
             self._announce_after_commit(session, signed)
@@ -216,6 +220,33 @@ class DesiredBook:
             if len(due) < RESIGN_BATCH:
                 return done
 
+    def resign_for_key(self) -> int:
+        """Sign again some of what an earlier key of the director signed, in batches of one transaction each; return how many.
+
+        Every tick goes on, in every process, until none is left; so a crash costs nothing, nor does a document that was just being signed.
+        """
+        done = 0
+        keyid = self._signing.director_keyid()
+        with self._db.read() as session:
+            if not desired_store.signed_with_others(session, keyid, 1):
+                return 0
+        for _ in range(NEW_KEY_BATCHES):
+            with self._db.session() as session:
+                due = desired_store.signed_with_others(session, self._signing.director_keyid(), RESIGN_BATCH)
+                for device_id in due:
+                    self._write(session, _locked(session, device_id))
+            done += len(due)
+            if len(due) < RESIGN_BATCH:
+                break
+        return done
+
+    def signing_progress(self) -> SigningProgress:
+        """Return how far the director's newest key has signed what devices have."""
+        keyid = self._signing.director_keyid()
+        with self._db.read() as session:
+            total, waiting = desired_store.count_signed_with_others(session, keyid)
+        return SigningProgress(keyid, total, waiting)
+
     def offered_to(self, device_id: DeviceId) -> list[OfferedBlob]:
         """Return the bundles that the device's document names: what it may pull."""
         with self._db.read() as session:
@@ -242,7 +273,8 @@ class DesiredBook:
         )
         gen = max(0 if row is None else row.gen, held.reported_gen) + 1
         signed = self._sign(held.device, gen, content, session)
-        fields = {"gen": gen, "envelope": signed.envelope, **content.columns}
+        keyid = self._signing.director_keyid()
+        fields = {"gen": gen, "envelope": signed.envelope, "key_id": keyid, **content.columns}
         if row is None:
             session.add(FleetDesired(device_id=held.device, **fields))
         else:

@@ -2,7 +2,7 @@
 
 It is no device's document: it is one row, has its own sequence and reaches devices before any of theirs.
 Rules:
-- A new hold is signed when its content differs or half of its life is over, and only then.
+- A new hold is signed when its content differs, half of its life is over or the director has a new key, and only then.
 - `seq` rises with every signing and is never below the unix time in seconds: a server restored from an old backup is heard,
   although devices do not report which hold they know.
 - The hold is locked before devices: a caller that writes both in one transaction calls `set` first.
@@ -18,6 +18,7 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import Hold, encode_hold
+from edgefleet_protocol.envelope import parse_envelope
 from edgefleet_server.db.database import CommitSignal, Database
 from edgefleet_server.fleet.desired import store as desired_store
 from edgefleet_server.fleet.tables import FleetHold
@@ -51,7 +52,7 @@ class HoldDocument:
             if known is None and wanted == ([], []):
                 return False
             row = desired_store.locked_hold(session, now)
-            if (row.rollouts, row.digests) == wanted and not _is_due(row, now):
+            if (row.rollouts, row.digests) == wanted and not self._is_due(row, now):
                 return False
             self._sign(session, row, *wanted)
             return True
@@ -60,11 +61,11 @@ class HoldDocument:
         """Sign the hold again when half of its life is over; return whether it was."""
         with self._db.read() as session:
             known = desired_store.hold(session)
-            if known is None or not _is_due(known, now):
+            if known is None or not self._is_due(known, now):
                 return False
         with self._db.session() as session:
             row = desired_store.locked_hold(session, now)
-            if not _is_due(row, now):  # another process was faster
+            if not self._is_due(row, now):  # another process was faster
                 return False
             self._sign(session, row, row.rollouts, row.digests)
             return True
@@ -102,6 +103,8 @@ class HoldDocument:
         self._bell.ring(session)
         _log.info("hold signed", extra={"seq": hold.seq, "rollouts": len(rollouts), "digests": len(digests)})
 
-
-def _is_due(row: FleetHold, now: datetime) -> bool:
-    return row.expires_at - now <= HOLD_LIFE / 2
+    def _is_due(self, row: FleetHold, now: datetime) -> bool:
+        if row.expires_at - now <= HOLD_LIFE / 2:
+            return True
+        keys = {one.keyid for one in parse_envelope(row.envelope).signatures}
+        return self._signing.director_keyid() not in keys

@@ -69,6 +69,15 @@ class SignedDesired:
 
 
 @dataclass(frozen=True)
+class SigningProgress:
+    """How far the director's key has come. documents: of devices that are not revoked; waiting: those that an earlier key signed."""
+
+    keyid: str
+    documents: int
+    waiting: int
+
+
+@dataclass(frozen=True)
 class OfferedBlob:
     """A blob that a device may pull: digest and length in bytes."""
 

@@ -8,7 +8,8 @@ from edgefleet_server.access.dependency import Admin, Operator, Viewer
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook, CaptureKeyView
 from edgefleet_server.fleet.desired.deploy import Deployer
-from edgefleet_server.fleet.desired.model import CandidateOrder, Deployment, TasksAsked, TaskView
+from edgefleet_server.fleet.desired.documents import DesiredBook
+from edgefleet_server.fleet.desired.model import CandidateOrder, Deployment, SigningProgress, TasksAsked, TaskView
 from edgefleet_server.fleet.desired.schemas import CaptureKeyIn, DeployIn, TaskIn, TasksIn
 from edgefleet_server.fleet.desired.tasks import TaskBook
 from edgefleet_server.fleet.errors import CaptureKeyUnknownError
@@ -48,6 +49,18 @@ def build_deploy_router(deployer: Deployer, registry: RegistryService) -> APIRou
             order=candidate,
             warrant=PersonWarrant(caller.id),
         )
+
+    return router
+
+
+def build_signing_router(desired: DesiredBook) -> APIRouter:
+    """Return the route that shows how far a new key of the director has come, to be mounted under `/api/v1`."""
+    router = APIRouter(tags=["signing"], route_class=ListRoute)
+
+    @router.get("/signing-progress", operation_id="get_signing_progress")
+    def get_signing_progress(_caller: Viewer) -> SigningProgress:
+        """Return how many documents of devices the director's newest key has signed, after a rotation."""
+        return desired.signing_progress()
 
     return router
 

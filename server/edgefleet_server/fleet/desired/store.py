@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import sqlmodel
-from sqlalchemy import String, Table, Text, cast, delete, func, select
+from sqlalchemy import String, Table, Text, case, cast, delete, func, or_, select
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId
@@ -210,6 +210,32 @@ def due_for_signing(session: Session, now: datetime, limit: int) -> list[str]:
         .with_for_update(skip_locked=True, of=FleetDevice)
     )
     return list(session.execute(statement).scalars())
+
+
+def signed_with_others(session: Session, keyid: str, limit: int) -> list[str]:
+    """Return devices whose document another key of the director signed, locked; those that others hold are left out."""
+    other = or_(col(FleetDesired.key_id) < keyid, col(FleetDesired.key_id) > keyid)  # so an index finds them
+    statement = (
+        select(col(FleetDesired.device_id))
+        .join(FleetDevice, col(FleetDevice.id) == col(FleetDesired.device_id))
+        .where(other, col(FleetDevice.revoked_at).is_(None))
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=FleetDevice)
+    )
+    return list(session.execute(statement).scalars())
+
+
+def count_signed_with_others(session: Session, keyid: str) -> tuple[int, int]:
+    """Return how many documents of live devices there are, and how many another key of the director signed."""
+    is_other = case((col(FleetDesired.key_id) != keyid, 1), else_=0)
+    statement = (
+        select(func.count(), func.coalesce(func.sum(is_other), 0))
+        .select_from(FleetDesired)
+        .join(FleetDevice, col(FleetDevice.id) == col(FleetDesired.device_id))
+        .where(col(FleetDevice.revoked_at).is_(None))
+    )
+    total, others = session.execute(statement).one()
+    return int(total), int(others)
 
 
 def delete_desired(session: Session, device_id: str) -> None:

@@ -45,14 +45,14 @@ The other files are used by the running server and must stay here, readable by i
   director.pem                signs what each device should run
   snapshot.pem timestamp.pem  keep the metadata together and fresh
   audit.pem                   signs heads of the audit trail; made with the first one
-  ROLE.KEYID.pem              a later key of a role
+  ROLE.KEYID.pem              the key of a role after `edgectl key rotate ROLE`
   device-ca.pem device-ca.crt issue the certificates of devices, listeners and services
   server.key server.crt       of the device listener and the broker
   srv-*.key srv-*.crt         of the server's own clients of the broker
   keys.json                   which keys there are, where each lies, and what became of it; nothing secret
   keys.lock                   empty
 
-`edgectl key list` shows them; docs/operate/keys.md says more.
+`edgectl key list` shows them; docs/operate/keys.md says how to rotate and revoke each.
 """
 
 NOTE_AFTER_CEREMONY: Final = """\

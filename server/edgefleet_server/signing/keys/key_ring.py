@@ -20,6 +20,7 @@ from edgefleet_server.signing.errors import (
     KeysExistError,
     KeysMissingError,
     KeysUnreadableError,
+    RootOfflineError,
     SignerUnavailableError,
 )
 from edgefleet_server.signing.keys import key_files
@@ -226,6 +227,16 @@ class KeyRing:
             )
         return CryptoSigner(load_private_key(self._path(ROOT_FILE), passphrase_file.read_bytes()))
 
+    def root_signers(self, roles: str, keyids: Collection[str], threshold: int) -> list[CryptoSigner]:
+        """Return what signs a new root for a change of these roles. keyids, threshold: of root. Raises RootOfflineError."""
+        why = "the root key is not on this server"
+        if self.has_root():
+            signer = self.root_signer()
+            if signer.public_key.keyid in keyids and threshold == 1:
+                return [signer]
+            why = f"root is signed by {threshold} of {len(keyids)} keys, which are not on this server"
+        raise RootOfflineError(f"a new key of {roles} needs a new root, and {why}")
+
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _path(self, name: str) -> Path:
@@ -286,5 +297,5 @@ class KeyRing:
 def _revoked(record: KeyRecord) -> KeyRevokedError:
     return KeyRevokedError(
         f"the key {record.keyid[:12]} of {record.role} was revoked, and nothing is signed with it",
-        next_step="restore a copy of the database that was made after the revocation",
+        next_step=f"`edgectl key rotate {record.role}` gives the role a new key",
     )

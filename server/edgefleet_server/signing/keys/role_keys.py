@@ -32,6 +32,10 @@ class RoleKeys:
                 found |= parent.delegations.keys
         return cast("dict[str, SSlibKey]", found)
 
+    def names(self) -> list[str]:
+        """Return the roles whose keys are named, in the order of trust."""
+        return [name for name, _ in self._roles()]
+
     def named(self) -> set[str]:
         """Return the ids of all keys that may sign something."""
         return {keyid for _, found in self._roles() for keyid in found.keyids}

@@ -1,0 +1,124 @@
+"""New keys for roles on a running fleet, and keys that must never sign again.
+
+A rotation is one transaction: the new private key is safe before it, all metadata that names or uses it is in it. Every process asks the
+metadata which key signs, so all of them change over with the commit; a crash before it leaves a prepared key, which the next try uses.
+What the director had signed is signed again by `fleet.desired`, a batch in each tick.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # documented, but not in __all__
+from sqlmodel import Session
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.db.database import Database
+from edgefleet_server.signing import store
+from edgefleet_server.signing.errors import BadKeyOrderError, KeyNotRotatableError, RoleUnknownError
+from edgefleet_server.signing.keys.inventory import KeyAlgorithm, KeyRecord, KeySource, KeyState
+from edgefleet_server.signing.keys.key_ring import KeyRing
+from edgefleet_server.signing.keys.role_keys import RoleKeys
+from edgefleet_server.signing.keys.rotation import KeyOrder, KeysRotated, RoleRotation, roles_to_rotate
+from edgefleet_server.signing.repository import TufRepository
+
+DIRECTOR_KEYS: Final = "signing_director"
+"""Where a session remembers who the director is."""
+
+
+class KeyRotation:
+    """Rotates and revokes the keys of roles."""
+
+    def __init__(self, db: Database, ring: KeyRing, repository: TufRepository, clock: Clock) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._ring = ring
+        self._repository = repository
+        self._clock = clock
+
+    def rotate(self, role: str, order: KeyOrder) -> KeysRotated:
+        """Let a role be signed by a new key, and no longer by those it has. Joins the caller's transaction; blocks on fsync.
+
+        Raises RoleUnknownError, KeyNotRotatableError, BadKeyOrderError, RootOfflineError, KeysMissingError, SignerUnavailableError.
+        """
+        with self._db.session() as session:
+            store.take_turn(session)
+            return self._rotate(session, role, order)
+
+    def revoke(
+        self, role: str, order: KeyOrder, keyid: str = "", *, dry_run: bool = False
+    ) -> tuple[KeysRotated, Callable[[], None]]:
+        """Let a role be signed by a key that no thief can have, and revoke those it has, or only one that it had (`keyid`).
+
+        Returns what was done, and what to call after the commit: it notes the revocation and deletes the files. Raises as `rotate`.
+        """
+        with self._db.session() as session:
+            store.take_turn(session)
+            keys = self._repository.role_keys(session)
+            gone = {keyid} if keyid else set(_keys_of(keys, role))
+            known = self._ring.inventory().settled(keys.named(), keys.root.version)
+            if keyid and known.key(keyid) is None:
+                raise RoleUnknownError(f"no key of {role[:80]!r} has the id {keyid[:80]!r}")
+            if keyid and keyid not in keys.named():
+                done = KeysRotated([], None, [keyid], self._clock.now())
+            else:
+                # a key that was prepared next to a stolen one is stolen too
+                gone |= {one.keyid for one in known.of_role(role) if one.state is KeyState.PREPARED}
+                if not dry_run:
+                    self._ring.discard([one.keyid for one in known.of_role(role) if one.state is KeyState.PREPARED])
+                done = replace(self._rotate(session, role, order, gone), revoked=sorted(gone))
+        return done, lambda: self._ring.discard(done.revoked)
+
+    def _rotate(self, session: Session, role: str, order: KeyOrder, gone: Collection[str] = ()) -> KeysRotated:
+        keys = self._repository.role_keys(session)
+        before = {name: _keys_of(keys, name) for name in keys.names()}
+        if role not in before:
+            raise RoleUnknownError(f"no TUF role is called {role[:80]!r}")
+        if role == "root":
+            raise KeyNotRotatableError(
+                "the keys of root are not on a running server, and are replaced by their holders"
+            )
+        revoked = [one.keyid for one in self._ring.inventory().revoked_of(keys.named())]
+        roles = roles_to_rotate(role, before, {*revoked, *gone})
+        new = {one: self._new_key(one, order if one == role else KeyOrder(), keys) for one in roles}
+        root_version = self._repository.replace_keys(session, new, self._clock.now())
+        session.info.pop(DIRECTOR_KEYS, None)
+        changed = [RoleRotation(one, before[one], new[one].keyid) for one in roles]
+        return KeysRotated(changed, root_version, [], self._clock.now())
+
+    def _new_key(self, role: str, order: KeyOrder, keys: RoleKeys) -> SSlibKey:
+        if not order.uri:
+            try:
+                algorithm = KeyAlgorithm(order.algorithm)
+            except ValueError as error:
+                raise BadKeyOrderError(f"{order.algorithm[:80]!r} is no algorithm that devices know") from error
+            return self._ring.prepare(role, besides=keys.named(), algorithm=algorithm)
+        public = _public_key(order.public_key)
+        if public.keyid in keys.named():
+            raise BadKeyOrderError(f"the key {public.keyid[:12]} signs a role already; each role has a key of its own")
+        record = KeyRecord(
+            public.keyid,
+            role,
+            order.uri,
+            KeyAlgorithm(public.scheme),
+            str(public.keyval["public"]),
+            KeyState.PREPARED,
+            self._clock.now(),
+            KeySource.GIVEN,
+        )
+        return self._ring.take_in(record)
+
+
+def _keys_of(keys: RoleKeys, role: str) -> list[str]:
+    return keys.of(role)[0]
+
+
+def _public_key(pem: str) -> SSlibKey:
+    try:
+        public = SSlibKey.from_crypto(serialization.load_pem_public_key(pem.encode()))
+        KeyAlgorithm(public.scheme)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadKeyOrderError("the public key is no PEM of an Ed25519 or ECDSA P-256 key") from error
+    return public
