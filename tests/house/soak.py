@@ -95,6 +95,12 @@ SOAKS: dict[str, Soak] = {
         100,
         "an attempt of a thief of the server, the director's, a team's or a root key, or the broker; each there is",
     ),
+    "key-drills": Soak(
+        "tests.hostile.theft.key_drills",
+        1_000,
+        "F15: a device of a fleet whose director, model, snapshot, timestamp and targets keys are replaced one after the other",
+        4,
+    ),
     "fuzz": Soak("tests.hostile.device.fuzz", 1_000_000, "F19: a random input to each parser of foreign bytes", 20_000),
     "tuf-conformance": Soak(
         "tests.hostile.device.conformance",
