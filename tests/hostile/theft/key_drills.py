@@ -1,8 +1,9 @@
-"""`./dev soak key-drills`: the keys of a fleet are replaced while it runs, one role after the other. Every device that is online follows, those
-that were offline do when they return, and what the old key signs is refused.
+"""`./dev soak key-drills`: the keys of a fleet are replaced while it runs, one role after the other. Every device that is online follows,
+those that were offline do when they return, and what the old key signs is refused.
 
-Devices are the agent's own verifier with a state folder each, on a real server without a network. What is signed with a stolen key is the best that
-its thief can send: a document with a higher number, or the role's newest file with the old key's signature, to a device that lost its cache.
+Devices are the agent's own verifier with a state folder each, on a real server without a network. What is signed with a stolen key is the
+best that its thief can send: a document with a higher number, or the role's newest file with the old key's signature, to a device that lost
+its cache.
 """
 
 import random
@@ -36,7 +37,7 @@ MODEL: Final = "digits"
 ROLES: Final = ("director", f"m.{MODEL}", "releases", "snapshot", "timestamp", "targets")
 OFFLINE: Final = 0.1
 """Share of the devices that are away while a role gets its key."""
-MEMORY: Final = Path("/dev/shm")  # noqa: S108  # a folder of its own is made in it
+MEMORY: Final = Path("/dev/shm")  # a folder of its own is made in it
 """Where states of devices are: nothing here is about disks, and a thousand devices sync theirs often."""
 AHEAD: Final = 1_000
 """How much higher the thief's numbers are."""
@@ -166,7 +167,7 @@ def _forged_document(raw: bytes, stolen: KeySigner) -> bytes:
 
 
 def main(n: int, seed: int) -> Mapping[str, Any]:
-    """Replace the keys of every role on n devices, every second one as stolen; ok when all that were online followed and no theft worked."""
+    """Replace the keys of every role on n devices, every second as stolen; ok when all online ones followed and no theft worked."""
     rows: dict[str, dict[str, Any]] = {}
     with TemporaryDirectory(prefix="ef-drill-", dir=MEMORY if MEMORY.is_dir() else None) as name:
         drill = Drill(Path(name), n, seed)
