@@ -5,7 +5,7 @@ metadata which key signs, so all of them change over with the commit; a crash be
 What the director had signed is signed again by `fleet.desired`, a batch in each tick.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -13,6 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # documented, but not in __all__
 from sqlmodel import Session
+from tuf.api.metadata import Metadata, Targets  # type: ignore[attr-defined]  # documented there, but not in __all__
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db.database import Database
@@ -21,8 +22,8 @@ from edgefleet_server.signing.errors import BadKeyOrderError, KeyNotRotatableErr
 from edgefleet_server.signing.keys.inventory import KeyAlgorithm, KeyRecord, KeySource, KeyState
 from edgefleet_server.signing.keys.key_ring import KeyRing
 from edgefleet_server.signing.keys.role_keys import RoleKeys
-from edgefleet_server.signing.keys.rotation import KeyOrder, KeysRotated, RoleRotation, roles_to_rotate
-from edgefleet_server.signing.repository import TufRepository
+from edgefleet_server.signing.keys.rotation import KeyOrder, KeysRotated, RoleRotation, parent_of, roles_to_rotate
+from edgefleet_server.signing.repository import SERIALIZER, TufRepository, expiry
 
 DIRECTOR_KEYS: Final = "signing_director"
 """Where a session remembers who the director is."""
@@ -83,10 +84,48 @@ class KeyRotation:
         revoked = [one.keyid for one in self._ring.inventory().revoked_of(keys.named())]
         roles = roles_to_rotate(role, before, {*revoked, *gone})
         new = {one: self._new_key(one, order if one == role else KeyOrder(), keys) for one in roles}
-        root_version = self._repository.replace_keys(session, new, self._clock.now())
+        root_version = self._replace(session, new, keys)
         session.info.pop(DIRECTOR_KEYS, None)
         changed = [RoleRotation(one, before[one], new[one].keyid) for one in roles]
         return KeysRotated(changed, root_version, [], self._clock.now())
+
+    def _replace(self, session: Session, new: Mapping[str, SSlibKey], keys: RoleKeys) -> int | None:
+        """Let each role be signed by its new key, and sign all that follows; return the version of a new root, or None."""
+        changed: dict[str, Targets] = {}
+        by_root = {role: key for role, key in new.items() if parent_of(role) == "root"}
+        root_version = self._replace_in_root(session, by_root) if by_root else None
+        if "targets" in by_root:
+            changed["targets"] = self._repository.load(session, "targets")
+        for role, key in new.items():
+            if role in by_root:
+                continue
+            parent = changed.setdefault(parent_of(role), self._repository.load(session, parent_of(role)))
+            for keyid in keys.of(role)[0]:
+                parent.revoke_key(keyid, role)
+            parent.add_key(key, role)
+            assert parent.delegations is not None
+            assert parent.delegations.roles is not None
+            parent.delegations.roles[role].threshold = 1
+            changed.setdefault(role, self._repository.load(session, role))
+        self._repository.publish(session, changed, self._clock.now())
+        return root_version
+
+    def _replace_in_root(self, session: Session, new: Mapping[str, SSlibKey]) -> int:
+        root, now = self._repository.today(session)[0].signed, self._clock.now()
+        held = root.roles["root"]
+        signers = self._ring.root_signers(", ".join(sorted(new)), held.keyids, held.threshold)
+        for role, key in new.items():
+            for keyid in list(root.roles[role].keyids):
+                root.revoke_key(keyid, role)
+            root.add_key(key, role)
+            root.roles[role].threshold = 1
+        root.version += 1
+        root.expires = expiry("root", now)
+        metadata = Metadata(root)
+        for signer in signers:
+            metadata.sign(signer, append=True)
+        store.put(session, "root", root.version, metadata.to_bytes(SERIALIZER), now)
+        return int(root.version)
 
     def _new_key(self, role: str, order: KeyOrder, keys: RoleKeys) -> SSlibKey:
         if not order.uri:

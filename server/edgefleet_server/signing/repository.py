@@ -52,10 +52,8 @@ from edgefleet_ceremony.root_fields import OFFLINE_ROLES, offline_roles
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.signing import release_numbers, store
 from edgefleet_server.signing.errors import (
-    KeyRevokedError,
     RepositoryMissingError,
     RoleOfflineError,
-    RootOutdatedError,
     SigningError,
     TargetExistsError,
 )
@@ -68,7 +66,6 @@ from edgefleet_server.signing.fast_forward_recovery import (
 )
 from edgefleet_server.signing.keys.key_ring import KeyRing
 from edgefleet_server.signing.keys.role_keys import RoleKeys
-from edgefleet_server.signing.keys.rotation import parent_of
 from edgefleet_server.signing.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.trust import MODEL_PREFIX
 from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET
@@ -91,7 +88,7 @@ CAN_BE_OFFLINE: Final = frozenset(OFFLINE_ROLES) - {"root"}
 _PARENTS: Final = ("targets", "releases")
 _NOT_TARGETS: Final = frozenset({"root", "snapshot", "timestamp"})
 _log = logging.getLogger(__name__)
-_SERIALIZER = JSONSerializer(compact=True)
+SERIALIZER = JSONSerializer(compact=True)
 
 
 class TufRepository:
@@ -107,14 +104,14 @@ class TufRepository:
         """Sign the first version of everything. The tables must be empty."""
         store.take_turn(session)
         root_signer = self._ring.root_signer()
-        root = Root(version=1, expires=_expiry("root", now), consistent_snapshot=True)
+        root = Root(version=1, expires=expiry("root", now), consistent_snapshot=True)
         root.add_key(root_signer.public_key, "root")
         for role in ("targets", "snapshot", "timestamp"):
             root.add_key(self._ring.prepare(role), role)
         root_md = Metadata(root)
         root_md.sign(root_signer)
-        store.put(session, "root", 1, root_md.to_bytes(_SERIALIZER), now)
-        targets = Targets(version=1, expires=_expiry("targets", now), delegations=Delegations({}, {}))
+        store.put(session, "root", 1, root_md.to_bytes(SERIALIZER), now)
+        targets = Targets(version=1, expires=expiry("targets", now), delegations=Delegations({}, {}))
         _delegate(targets, "director", self._ring.prepare("director"), ["director/*"])
         _delegate(targets, "releases", self._ring.prepare("releases"), ["*/*/*"])
         changed: dict[str, Targets] = {
@@ -122,7 +119,7 @@ class TufRepository:
             "releases": Targets(version=1, delegations=Delegations({}, {})),
             "director": Targets(version=1),
         }
-        self._publish(session, changed, now)
+        self.publish(session, changed, now)
 
     def add_target(
         self, session: Session, path: str, length: int, sha256: str, custom: Mapping[str, Any], now: datetime
@@ -135,13 +132,13 @@ class TufRepository:
         model = path.split("/", 1)[0]
         role = f"m.{model}"
         changed: dict[str, Targets] = {}
-        releases = self._load(session, "releases")
+        releases = self.load(session, "releases")
         if releases.delegations is None or role not in (releases.delegations.roles or {}):
             _delegate(releases, role, self._ring.prepare(role), [f"{model}/*/*"])
             changed["releases"] = releases
             model_role = Targets(version=1)
         else:
-            model_role = self._load(session, role)
+            model_role = self.load(session, role)
         known = model_role.targets.get(path)
         if known is not None:
             if known.hashes.get("sha256") == sha256 and known.length == length:
@@ -154,7 +151,7 @@ class TufRepository:
         whole = {**custom, **({release_numbers.FIELD: sec_version} if sec_version else {})}
         model_role.targets[path] = TargetFile(length, {"sha256": sha256}, path, unrecognized_fields={"custom": whole})
         changed[role] = model_role
-        self._publish(session, changed, now)
+        self.publish(session, changed, now)
         return True
 
     def remove_targets(self, session: Session, paths: Sequence[str], now: datetime) -> int:
@@ -163,7 +160,7 @@ class TufRepository:
         changed: dict[str, Targets] = {}
         removed = 0
         for role in sorted({f"{MODEL_PREFIX}{path.split('/', 1)[0]}" for path in paths}):
-            signed = self._load(session, role)
+            signed = self.load(session, role)
             known = [path for path in paths if path in signed.targets]
             for path in known:
                 del signed.targets[path]
@@ -173,7 +170,7 @@ class TufRepository:
             if not signed.targets:
                 signed.unrecognized_fields[EMPTIED] = True
         if changed:
-            self._publish(session, changed, now)
+            self.publish(session, changed, now)
         return removed
 
     def publish_audit_head(self, session: Session, head: bytes, size: int, now: datetime) -> bool:
@@ -182,13 +179,13 @@ class TufRepository:
         The first one makes the role and its key. Raises KeysMissingError.
         """
         store.take_turn(session)
-        targets, changed = self._load(session, "targets"), dict[str, Targets]()
+        targets, changed = self.load(session, "targets"), dict[str, Targets]()
         delegated = (targets.delegations.roles or {}).get(AUDIT_ROLE) if targets.delegations is not None else None
         if delegated is None:
             _delegate(targets, AUDIT_ROLE, self._ring.prepare(AUDIT_ROLE), [f"{AUDIT_ROLE}/*"])
             changed["targets"], signed = targets, Targets(version=1)
         else:
-            signed = self._load(session, AUDIT_ROLE)
+            signed = self.load(session, AUDIT_ROLE)
         known, digest = signed.targets.get(HEAD_TARGET), sha256_hex(head)
         if known is not None and known.hashes.get("sha256") == digest:
             return False
@@ -197,7 +194,7 @@ class TufRepository:
             HEAD_TARGET: TargetFile(len(head), {"sha256": digest}, HEAD_TARGET, unrecognized_fields=custom)
         }
         is_news = bool(changed)
-        self._publish(session, {**changed, AUDIT_ROLE: signed}, now, announce=is_news)
+        self.publish(session, {**changed, AUDIT_ROLE: signed}, now, announce=is_news)
         return True
 
     def announced_timestamp(self, session: Session) -> store.Timed | None:
@@ -213,10 +210,10 @@ class TufRepository:
     def delegate_audit(self, session: Session, now: datetime) -> None:
         """Let targets delegate the audit trail to a key of its own, unless it does: later its first head would change targets."""
         store.take_turn(session)
-        targets = self._load(session, "targets")
+        targets = self.load(session, "targets")
         if AUDIT_ROLE not in (targets.delegations.roles or {} if targets.delegations is not None else {}):
             _delegate(targets, AUDIT_ROLE, self._ring.prepare(AUDIT_ROLE), [f"{AUDIT_ROLE}/*"])
-            self._publish(session, {"targets": targets, AUDIT_ROLE: Targets(version=1)}, now)
+            self.publish(session, {"targets": targets, AUDIT_ROLE: Targets(version=1)}, now)
 
     def today(self, session: Session) -> tuple[Metadata[Root], Metadata[Targets]]:
         """Return root and targets as they are, with their signatures."""
@@ -238,20 +235,20 @@ class TufRepository:
         Roles that targets delegates are signed again where they are new, or have another key from now on.
         """
         for name, file in files.items():
-            store.put(session, name, file.signed.version, file.to_bytes(_SERIALIZER), now)
-        targets = self._load(session, "targets")
+            store.put(session, name, file.signed.version, file.to_bytes(SERIALIZER), now)
+        targets = self.load(session, "targets")
         changed: dict[str, Targets] = {}
         for name in (targets.delegations.roles or {}) if targets.delegations is not None else {}:
             found = store.latest(session, name)
             if found is None:
                 changed[name] = Targets(version=1)
             elif not _is_signed(targets, name, Metadata[Any].from_bytes(found[1])):
-                changed[name] = self._load(session, name)
-        self._publish(session, changed, now, given={"targets": targets.version})
+                changed[name] = self.load(session, name)
+        self.publish(session, changed, now, given={"targets": targets.version})
 
     def release_numbers(self, session: Session, model: str, made: Mapping[str, datetime]) -> dict[str, int]:
         """Return the security version of each release of a model that is signed or in `made`, which says when each was published."""
-        return release_numbers.of_all(self._load(session, f"{MODEL_PREFIX}{model}"), made)
+        return release_numbers.of_all(self.load(session, f"{MODEL_PREFIX}{model}"), made)
 
     def withdraw_targets(self, session: Session, withdrawal: TargetWithdrawal, now: datetime) -> bool:
         """Sign a model's role without these bundles, and say in it what was withdrawn; return False when it says so already."""
@@ -259,12 +256,12 @@ class TufRepository:
         role = f"{MODEL_PREFIX}{withdrawal.model}"
         if store.latest(session, role) is None:
             return False  # nothing of this model was ever signed here
-        signed = self._load(session, role)
+        signed = self.load(session, role)
         if not release_numbers.withdraw(signed, withdrawal, now):
             return False
         if not signed.targets:
             signed.unrecognized_fields[EMPTIED] = True
-        self._publish(session, {role: signed}, now)
+        self.publish(session, {role: signed}, now)
         return True
 
     def resigning(self, session: Session, seen: VersionsSeen, now: datetime) -> ResignPlan | None:
@@ -287,57 +284,14 @@ class TufRepository:
             return None
         ours = [name for name in store.names(session) if name not in _NOT_TARGETS | self.offline(session)]
         names = ours if plan.everything else []
-        changed: dict[str, Targets] = {name: self._load(session, name) for name in names}
+        changed: dict[str, Targets] = {name: self.load(session, name) for name in names}
         if plan.lost:
-            releases = changed.setdefault("releases", self._load(session, "releases"))
+            releases = changed.setdefault("releases", self.load(session, "releases"))
             for role in plan.lost:
                 _delegate(releases, role, self._ring.prepare(role), [f"{role.removeprefix(MODEL_PREFIX)}/*/*"])
                 changed[role] = Targets(version=1)
-        self._publish(session, changed, now, above=plan.above)
+        self.publish(session, changed, now, above=plan.above)
         return plan
-
-    def replace_keys(self, session: Session, new: Mapping[str, SSlibKey], now: datetime) -> int | None:
-        """Let each of these roles be signed by the one given key, and sign all that follows; return the version of a new root, or None.
-
-        The caller has its turn. Raises RootOfflineError and what signing raises; nothing is published then.
-        """
-        keys = self._role_keys(session, {})
-        changed: dict[str, Targets] = {}
-        by_root = {role: key for role, key in new.items() if parent_of(role) == "root"}
-        root_version = self._replace_in_root(session, by_root, now) if by_root else None
-        if "targets" in by_root:
-            changed["targets"] = self._load(session, "targets")
-        for role, key in new.items():
-            if role in by_root:
-                continue
-            parent = changed.setdefault(parent_of(role), self._load(session, parent_of(role)))
-            for keyid in keys.of(role)[0]:
-                parent.revoke_key(keyid, role)
-            parent.add_key(key, role)
-            assert parent.delegations is not None
-            assert parent.delegations.roles is not None
-            parent.delegations.roles[role].threshold = 1
-            changed.setdefault(role, self._load(session, role))
-        self._publish(session, changed, now)
-        return root_version
-
-    def _replace_in_root(self, session: Session, new: Mapping[str, SSlibKey], now: datetime) -> int:
-        root = self._load_any(session, "root").signed
-        assert isinstance(root, Root)
-        names = ", ".join(sorted(new))
-        signers = self._ring.root_signers(names, root.roles["root"].keyids, root.roles["root"].threshold)
-        for role, key in new.items():
-            for keyid in list(root.roles[role].keyids):
-                root.revoke_key(keyid, role)
-            root.add_key(key, role)
-            root.roles[role].threshold = 1
-        root.version += 1
-        root.expires = _expiry("root", now)
-        metadata = Metadata(root)
-        for signer in signers:
-            metadata.sign(signer, append=True)
-        store.put(session, "root", root.version, metadata.to_bytes(_SERIALIZER), now)
-        return root.version
 
     def lost_models(self, session: Session) -> list[str]:
         """Return the models whose role names no bundle although none was removed, sorted. Reads all roles.
@@ -345,7 +299,7 @@ class TufRepository:
         Devices knew them before this server was restored.
         """
         roles = [name for name in store.names(session) if name.startswith(MODEL_PREFIX)]
-        signed = {name.removeprefix(MODEL_PREFIX): self._load(session, name) for name in roles}
+        signed = {name.removeprefix(MODEL_PREFIX): self.load(session, name) for name in roles}
         return sorted(
             name for name, one in signed.items() if not one.targets and EMPTIED not in one.unrecognized_fields
         )
@@ -361,9 +315,9 @@ class TufRepository:
         keys = self._role_keys(session, {})
         due = {name for name in self.due(session, now) if self._can_sign(keys, name)}
         if due - {"timestamp"}:
-            self._publish(session, {name: self._load(session, name) for name in due - {"snapshot", "timestamp"}}, now)
+            self.publish(session, {name: self.load(session, name) for name in due - {"snapshot", "timestamp"}}, now)
         elif due or force_timestamp:
-            self._check(keys)
+            self._ring.check(keys)
             self._sign_timestamp(session, timestamp.snapshot_meta, now, keys)
         return bool(due) or force_timestamp
 
@@ -403,7 +357,7 @@ class TufRepository:
         director = next(one for one in delegated if one["name"] == "director")
         return list(director["keyids"]), int(director["threshold"])
 
-    def _publish(
+    def publish(
         self,
         session: Session,
         changed: Mapping[str, Targets],
@@ -413,9 +367,10 @@ class TufRepository:
         announce: bool = True,
         given: Mapping[str, int] | None = None,
     ) -> None:
+        """Sign these roles, the snapshot that names them and the timestamp; the caller has its turn."""
         """Sign what changed, a snapshot of it and of what was `given` already signed (versions by role), and a timestamp."""
         keys = self._role_keys(session, changed)
-        self._check(keys)
+        self._ring.check(keys)
         found = store.latest(session, "snapshot")
         snapshot = Snapshot(version=1) if found is None else Metadata[Snapshot].from_bytes(found[1]).signed
         for name, signed in changed.items():
@@ -464,14 +419,14 @@ class TufRepository:
         if name in CAN_BE_OFFLINE and store.latest(session, name) is not None and name in self.offline(session):
             raise RoleOfflineError(f"{name} is signed by its holders, off this server: this waits for their signatures")
         signed.version = next_version(signed.version, above, now)
-        signed.expires = _expiry(name, now)
+        signed.expires = expiry(name, now)
         metadata: Metadata[Any] = Metadata(signed)
         for signer in self._ring.signers(name, *keys.of(name)):
             try:
                 metadata.sign(cast("Any", signer), append=True)
             except UnsignedMetadataError as error:  # the library's, around what our signer said
                 raise (error.__cause__ if isinstance(error.__cause__, SigningError) else error) from None
-        data = metadata.to_bytes(_SERIALIZER)
+        data = metadata.to_bytes(SERIALIZER)
         store.put(session, name, signed.version, data, now)
         return data
 
@@ -479,26 +434,11 @@ class TufRepository:
         """Return which keys may sign what, once `changed` is published with the rest."""
         root = self._load_any(session, "root").signed
         parents = [
-            changed[name] if name in changed else self._load(session, name)
+            changed[name] if name in changed else self.load(session, name)
             for name in _PARENTS
             if name in changed or store.latest(session, name) is not None
         ]
         return RoleKeys(root, parents)
-
-    def _check(self, keys: RoleKeys) -> None:
-        """Refuse to sign for a database that is older than what these keys have published. Raises RootOutdatedError, KeyRevokedError."""
-        inventory = self._ring.inventory()
-        if keys.root.version < inventory.root_version:
-            raise RootOutdatedError(
-                f"the database has version {keys.root.version} of root, and version {inventory.root_version} was published:"
-                " it is older than a change of keys, so devices would refuse all of it"
-            )
-        for record in inventory.revoked_of(keys.named()):
-            roles = keys.roles_of({record.keyid})
-            raise KeyRevokedError(
-                f"the database lets the key {record.keyid[:12]} sign {', '.join(roles)}, and it was revoked: the database is older",
-                next_step=f"`edgectl key rotate {roles[0]}` gives the role a new key",
-            )
 
     def _can_sign(self, keys: RoleKeys, name: str) -> bool:
         try:
@@ -512,7 +452,8 @@ class TufRepository:
         self._left_out.discard(name)
         return True
 
-    def _load(self, session: Session, name: str) -> Targets:
+    def load(self, session: Session, name: str) -> Targets:
+        """Return the newest content of a role that names targets. Raises RepositoryMissingError."""
         signed = self._load_any(session, name).signed
         assert isinstance(signed, Targets), name
         return signed
@@ -552,5 +493,6 @@ def _life_of(name: str) -> timedelta:
     return LIFE["releases" if name.startswith("m.") else name]
 
 
-def _expiry(name: str, now: datetime) -> datetime:
+def expiry(name: str, now: datetime) -> datetime:
+    """Return until when what is signed now is valid."""
     return (now + _life_of(name)).replace(microsecond=0)

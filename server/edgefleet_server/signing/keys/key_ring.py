@@ -21,6 +21,7 @@ from edgefleet_server.signing.errors import (
     KeysMissingError,
     KeysUnreadableError,
     RootOfflineError,
+    RootOutdatedError,
     SignerUnavailableError,
 )
 from edgefleet_server.signing.keys import key_files
@@ -45,6 +46,7 @@ from edgefleet_server.signing.keys.key_files import (
     pem_of,
     write_private,
 )
+from edgefleet_server.signing.keys.role_keys import RoleKeys
 from edgefleet_server.signing.keys.signer_uris import FILE_SCHEME, KeySigner, SecretOf, check_uri, open_signer
 from edgefleet_server.signing.trust import MODEL_PREFIX
 
@@ -236,6 +238,21 @@ class KeyRing:
                 return [signer]
             why = f"root is signed by {threshold} of {len(keyids)} keys, which are not on this server"
         raise RootOfflineError(f"a new key of {roles} needs a new root, and {why}")
+
+    def check(self, keys: RoleKeys) -> None:
+        """Refuse to sign for a database that is older than what these keys have published. Raises RootOutdatedError, KeyRevokedError."""
+        inventory = self.inventory()
+        if keys.root.version < inventory.root_version:
+            raise RootOutdatedError(
+                f"the database has version {keys.root.version} of root, and version {inventory.root_version} was published:"
+                " it is older than a change of keys, so devices would refuse all of it"
+            )
+        for record in inventory.revoked_of(keys.named()):
+            roles = keys.roles_of({record.keyid})
+            raise KeyRevokedError(
+                f"the database lets the key {record.keyid[:12]} sign {', '.join(roles)}, and it was revoked: the database is older",
+                next_step=f"`edgectl key rotate {roles[0]}` gives the role a new key",
+            )
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
