@@ -5,8 +5,8 @@ import json
 import sqlalchemy as sa
 from alembic import op
 
-revision = "1023"
-down_revision = "1022"
+revision = "1024"
+down_revision = "1023"
 branch_labels = None
 depends_on = None
 
