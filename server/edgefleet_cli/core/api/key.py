@@ -52,6 +52,19 @@ class Key(Struct, frozen=True):
     uri: str = ""
 
 
+class RoleRotation(Struct, frozen=True):
+    before: tuple[str, ...] = ()
+    keyid: str = ""
+    role: str = ""
+
+
+class KeysRotated(Struct, frozen=True):
+    at: str = ""
+    revoked: tuple[str, ...] = ()
+    roles: tuple[RoleRotation, ...] = ()
+    root_version: int | None = None
+
+
 class RecoveryDone(Struct, frozen=True):
     everything: bool = False
     models: tuple[str, ...] = ()
@@ -91,6 +104,13 @@ class Recovery(Struct, frozen=True):
     words: tuple[RecoveryWord, ...] = ()
 
 
+class RevokeKeyIn(Body, frozen=True, kw_only=True):
+    algorithm: str | Unset = UNSET
+    keyid: str | Unset = UNSET
+    public_key: str | Unset = UNSET
+    uri: str | Unset = UNSET
+
+
 class Role(Struct, frozen=True):
     expires: str = ""
     key_details: tuple[Key, ...] = ()
@@ -104,8 +124,20 @@ class Role(Struct, frozen=True):
     version: int = 0
 
 
+class RotateKeyIn(Body, frozen=True, kw_only=True):
+    algorithm: str | Unset = UNSET
+    public_key: str | Unset = UNSET
+    uri: str | Unset = UNSET
+
+
 class SigningAnswersIn(Body, frozen=True, kw_only=True):
     answers: tuple[str, ...]
+
+
+class SigningProgress(Struct, frozen=True):
+    documents: int = 0
+    keyid: str = ""
+    waiting: int = 0
 
 
 class SigningRequestIn(Body, frozen=True, kw_only=True):
