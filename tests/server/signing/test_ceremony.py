@@ -329,7 +329,7 @@ def test_a_thief_of_the_key_folder_of_before_signs_no_targets(
     with house.db.session() as session:
         _, targets = thief._repository.today(session)
         with pytest.raises(RoleOfflineError):
-            thief._repository._publish(session, {"targets": targets.signed}, house.clock.now())
+            thief._repository.publish(session, {"targets": targets.signed}, house.clock.now())
     forged = copy.deepcopy(targets)
     forged.signed.version += 100
     old = {one.keyid for one in thief._ring.inventory().of_role("targets")}

@@ -312,7 +312,7 @@ def test_revoking_a_shared_key_gives_a_new_one_to_all_that_share_it(fleet: Fleet
 
 def test_a_role_moves_to_a_key_service_and_back(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     service: StandIn = service_at(monkeypatch, "hv", CryptoSigner.generate_ed25519())
-    pem = service.key._private_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined]
+    pem = service.key._private_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     order = KeyOrder(uri="hv:director/1", public_key=pem.decode())
     fleet.house.signing.keys.rotate("director", order)
     assert fleet.house.signing.role("director").key_details[0].uri == "hv:director/1"
