@@ -20,9 +20,10 @@ from tests.server.conftest import new_database
 from tests.support.apps import AppOf
 from tests.support.databases import NOON
 
+from tests.support.servers import ApiClient, ApiHouse, HandClock
+
 KEY_ID = re.compile(r"\.[0-9a-f]{12}\.")
 """Part of the name of a key file that is made when it is first needed."""
-from tests.support.servers import ApiClient, ApiHouse, HandClock
 
 
 @pytest.fixture
