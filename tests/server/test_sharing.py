@@ -19,7 +19,6 @@ from edgefleet_server.composition.container import Parts
 from tests.server.conftest import new_database
 from tests.support.apps import AppOf
 from tests.support.databases import NOON
-
 from tests.support.servers import ApiClient, ApiHouse, HandClock
 
 KEY_ID = re.compile(r"\.[0-9a-f]{12}\.")
