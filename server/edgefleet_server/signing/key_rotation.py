@@ -18,7 +18,7 @@ from tuf.api.metadata import Metadata, Targets  # type: ignore[attr-defined]  # 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db.database import Database
 from edgefleet_server.signing import store
-from edgefleet_server.signing.errors import BadKeyOrderError, KeyNotRotatableError, RoleUnknownError
+from edgefleet_server.signing.errors import BadKeyOrderError, KeyNotRotatableError, RoleOfflineError, RoleUnknownError
 from edgefleet_server.signing.keys.inventory import KeyAlgorithm, KeyRecord, KeySource, KeyState
 from edgefleet_server.signing.keys.key_ring import KeyRing
 from edgefleet_server.signing.keys.role_keys import RoleKeys
@@ -42,7 +42,8 @@ class KeyRotation:
     def rotate(self, role: str, order: KeyOrder) -> KeysRotated:
         """Let a role be signed by a new key, and no longer by those it has. Joins the caller's transaction; blocks on fsync.
 
-        Raises RoleUnknownError, KeyNotRotatableError, BadKeyOrderError, RootOfflineError, KeysMissingError, SignerUnavailableError.
+        Raises RoleUnknownError, KeyNotRotatableError, BadKeyOrderError, RoleOfflineError, RootOfflineError, KeysMissingError,
+        SignerUnavailableError.
         """
         with self._db.session() as session:
             store.take_turn(session)
@@ -65,6 +66,7 @@ class KeyRotation:
             if keyid and keyid not in keys.named():
                 done = KeysRotated([], None, [keyid], self._clock.now())
             else:
+                self._refuse_offline(session, role)
                 # a key that was prepared next to a stolen one is stolen too
                 gone |= {one.keyid for one in known.of_role(role) if one.state is KeyState.PREPARED}
                 if not dry_run:
@@ -77,6 +79,7 @@ class KeyRotation:
         before = {name: _keys_of(keys, name) for name in keys.names()}
         if role not in before:
             raise RoleUnknownError(f"no TUF role is called {role[:80]!r}")
+        self._refuse_offline(session, role)
         if role == "root":
             raise KeyNotRotatableError(
                 "the keys of root are not on a running server, and are replaced by their holders"
@@ -88,6 +91,24 @@ class KeyRotation:
         session.info.pop(DIRECTOR_KEYS, None)
         changed = [RoleRotation(one, before[one], new[one].keyid) for one in roles]
         return KeysRotated(changed, root_version, [], self._clock.now())
+
+    def _refuse_offline(self, session: Session, role: str) -> None:
+        """Refuse what needs signatures of holders: they are asked by a request. Raises RoleOfflineError."""
+        offline = self._repository.offline(session)
+        if not offline:
+            return
+        offline |= {"root"}  # no root of a ceremony names itself
+        if role in offline:
+            raise RoleOfflineError(
+                f"the keys of {role} are with its holders, off this server",
+                next_step="`edgectl key ceremony --replace HOLDER --holder MEDIUM` asks the holders to replace those of one of them",
+            )
+        if parent_of(role) not in offline:
+            return
+        raise RoleOfflineError(
+            f"a new key of {role} has to be signed by the holders of {parent_of(role)}, off this server",
+            next_step=f"`edgectl key ceremony --new-key {role} --out request.json` asks them for it",
+        )
 
     def _replace(self, session: Session, new: Mapping[str, SSlibKey], keys: RoleKeys) -> int | None:
         """Let each role be signed by its new key, and sign all that follows; return the version of a new root, or None."""

@@ -24,6 +24,7 @@ from edgefleet_server.signing.errors import (
     RequestWaitingError,
     RoleOfflineError,
 )
+from edgefleet_server.signing.keys.rotation import KeyOrder
 from edgefleet_server.signing.service import SigningService
 from tests.server.fleet.house import House, TurnedClock
 from tests.server.signing.test_repository import client
@@ -236,6 +237,30 @@ def test_what_needs_targets_waits_and_nothing_else_does(house: House, holders: d
     done = house.signing.ceremony.take(asked.id, [answer(asked, holders[name]) for name in ("anna", "carl")])
     assert done.state == "done"
     assert follows(house, tmp_path / "client")
+
+
+@pytest.mark.parametrize(
+    ("role", "words"),
+    [
+        ("director", "--new-key director"),
+        ("timestamp", "--new-key timestamp"),
+        ("targets", "--replace HOLDER"),
+        ("root", "--replace HOLDER"),
+    ],
+)
+def test_a_rotation_that_needs_holders_says_how_to_ask_them(
+    house: House, holders: dict[str, Path], role: str, words: str
+) -> None:
+    hold_ceremony(house.signing, holders)
+    before = house.signing._ring.inventory()
+    for act in (house.signing.keys.rotate, house.signing.keys.revoke):
+        with pytest.raises(RoleOfflineError) as caught:
+            act(role, KeyOrder())
+        assert words in str(caught.value.next_step)
+    assert house.signing._ring.inventory() == before, "no key was made, and none destroyed"
+    assert house.signing.keys.rotate("m.digits", KeyOrder()).roles[0].role == "m.digits", (
+        "what the server signs goes on"
+    )
 
 
 @pytest.mark.parametrize("role", ["director", "releases", "snapshot", "timestamp"])
