@@ -94,7 +94,7 @@ def _keys(where: str, old: Mapping[str, Any], new: Mapping[str, Any], names: Map
     for keyid in [one for one in before if one not in after]:
         yield f"{where} loses the key {_named(keyid, names)}"
     for keyid in [one for one in after if one not in before]:
-        yield f"{where} gains the key {_named(keyid, names)}"
+        yield f"{where} gains the key {_named(keyid, names, digits=len(keyid))}"
 
 
 def _key_list(
@@ -114,8 +114,9 @@ def _key_list(
             yield f"{where}: the list of keys {'gains' if keyid in new else 'loses'} {keyid[:SHOWN]}"
 
 
-def _named(keyid: str, names: Mapping[str, str]) -> str:
-    return f"{keyid[:SHOWN]} of {names[keyid]}" if keyid in names else keyid[:SHOWN]
+def _named(keyid: str, names: Mapping[str, str], *, digits: int = SHOWN) -> str:
+    """Return a key's id and holder. digits: all of them where a holder has to compare it, since a short one can be searched for."""
+    return f"{keyid[:digits]} of {names[keyid]}" if keyid in names else keyid[:digits]
 
 
 def _rest(where: str, old: Mapping[str, Any], new: Mapping[str, Any], known: set[str]) -> Iterator[str]:

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from securesystemslib.formats import encode_canonical
 
+from edgefleet_protocol.digest import sha256_hex
+
 MAX_BYTES: Final = 1_000_000
 MAX_NAME: Final = 40
 
@@ -40,6 +42,11 @@ def canonical(document: Any) -> bytes:
         return str(encode_canonical(document)).encode()
     except Exception as error:
         raise BadCeremonyFileError(f"it holds what cannot be signed: {error}") from error
+
+
+def key_id(keytype: str, scheme: str, keyval: Mapping[str, Any]) -> str:
+    """Return the id of a public key: the digest of what it is, so that no other key can have it. Raises BadCeremonyFileError."""
+    return sha256_hex(canonical({"keytype": keytype, "scheme": scheme, "keyval": dict(keyval)}))
 
 
 def checked_name(name: Any) -> str:

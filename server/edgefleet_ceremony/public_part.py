@@ -14,11 +14,11 @@ from edgefleet_ceremony.file_format import (
     BadCeremonyFileError,
     canonical,
     checked_name,
+    key_id,
     read_document,
     write_document,
 )
 from edgefleet_ceremony.root_fields import OFFLINE_ROLES
-from edgefleet_protocol.digest import sha256_hex
 
 PUBLIC_FORMAT: Final = "edgefleet-public-keys/1"
 MAX_HOLDERS: Final = 16
@@ -84,12 +84,9 @@ def _key(document: Any) -> Key:
         raise BadCeremonyFileError("one of its keys cannot be read") from error
     if not isinstance(scheme, str) or not isinstance(public, str) or SCHEMES.get(scheme, "") != keytype:
         raise BadCeremonyFileError(f"keys must be of {' or '.join(SCHEMES)}, not {str(scheme)[:40]!r}")
-    return Key.from_dict(*_named(str(keytype), scheme, public))
-
-
-def _named(keytype: str, scheme: str, public: str) -> tuple[str, dict[str, Any]]:
-    plain = {"keytype": keytype, "scheme": scheme, "keyval": {"public": public}}
-    return sha256_hex(canonical(plain)), plain
+    keyval = {"public": public}
+    plain = {"keytype": str(keytype), "scheme": scheme, "keyval": keyval}
+    return Key.from_dict(key_id(str(keytype), scheme, keyval), plain)
 
 
 def _body(holder: str, threshold: int, keys: Mapping[str, Key]) -> dict[str, Any]:

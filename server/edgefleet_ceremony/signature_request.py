@@ -20,6 +20,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # documented there
 from edgefleet_ceremony.file_format import (
     BadCeremonyFileError,
     canonical,
+    key_id,
     moment_of,
     read_document,
     write_document,
@@ -77,7 +78,7 @@ def request_bytes(request: SigningRequest) -> bytes:
 
 
 def request_of(data: bytes) -> SigningRequest:
-    """Return the request of a file. Nothing of it is verified but its form and its id. Raises BadCeremonyFileError."""
+    """Return the request of a file. Nothing of it is verified but its form, its id and those of keys. Raises BadCeremonyFileError."""
     found = read_document(data, REQUEST_FORMAT)
     current, proposed = _files(found.get("current")), _files(found.get("proposed"))
     if set(current) != set(OFFLINE_ROLES) or not proposed:
@@ -126,4 +127,15 @@ def _files(documents: Any) -> dict[str, Metadata[Any]]:
             raise BadCeremonyFileError(f"its file of {role} cannot be read: {error}") from error
         if not isinstance(found[role].signed, kinds[role]):
             raise BadCeremonyFileError(f"its file of {role} is of another role")
+        _check_keys(role, found[role].signed)
     return found
+
+
+def _check_keys(role: str, signed: Root | Targets) -> None:
+    """Refuse a key under the id of another: holders compare ids, and the library that devices use takes any id for any key."""
+    canonical(signed.to_dict())  # what cannot be signed cannot be shown or compared either
+    delegations = signed.delegations if isinstance(signed, Targets) else None
+    keys = signed.keys if isinstance(signed, Root) else delegations.keys if delegations is not None else {}
+    for keyid, key in keys.items():
+        if key_id(key.keytype, key.scheme, key.keyval) != keyid:
+            raise BadCeremonyFileError(f"its file of {role} holds another key under the id {keyid[:12]}: a server lies")

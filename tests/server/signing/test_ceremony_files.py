@@ -26,6 +26,7 @@ from edgefleet_ceremony.signature_request import SigningRequest, answer_of, requ
 from tests.support.holders import part_text
 
 UNTIL = datetime(2027, 1, 1, tzinfo=UTC)
+KINDS: list[tuple[str, Any]] = [("root", Root), ("targets", Targets)]
 KEYS = [CryptoSigner.generate_ed25519().public_key for _ in range(4)]
 
 
@@ -110,6 +111,26 @@ def test_a_request_that_was_changed_on_its_way_is_refused() -> None:
     whole["proposed"]["root"]["signed"]["version"] = 9
     with pytest.raises(BadCeremonyFileError, match="changed on its way"):
         request_of(json.dumps(whole).encode())
+
+
+@pytest.mark.parametrize("role", ["root", "targets"])
+def test_a_key_under_the_id_of_another_is_refused(role: str) -> None:
+    """A holder compares ids, and the library of devices takes any id: a stolen server would put its own key there."""
+    whole = json.loads(request_bytes(asked(root(), targets())))
+    signed = whole["proposed"][role]["signed"]
+    keys = signed["keys"] if role == "root" else signed["delegations"]["keys"]
+    for key in keys.values():
+        key["keyval"]["public"] = KEYS[3].keyval["public"]
+    whole["id"] = asked(*(kind.from_dict(copy.deepcopy(whole["proposed"][name]["signed"])) for name, kind in KINDS)).id
+    with pytest.raises(BadCeremonyFileError, match="another key under the id"):
+        request_of(json.dumps(whole).encode())
+
+
+def test_the_whole_id_of_a_new_key_is_shown() -> None:
+    new = root()
+    new.add_key(KEYS[3], "root")
+    new.unrecognized_fields[CEREMONY_FIELD]["holders"][KEYS[3].keyid] = "dora"
+    assert f"root: root gains the key {KEYS[3].keyid} of dora" in changes_of(asked(new))
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
