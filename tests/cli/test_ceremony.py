@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,8 @@ def test_a_trial_becomes_production_by_carried_files(
         assert not Path(answer).exists()
         signed = edgectl(*words, "--yes")
         assert "root: targets is signed off the server from now on" in signed.err
+        (root,) = re.findall(r"Root of today: ([0-9a-f]{64})", signed.err)
+        assert f"root of today, for holders who ask: {root}" in begun
         assert "targets: 2 of 3" in signed.err
         assert Path(name, "edgefleet-keys/trusted-root.json").exists()
     Path("secret").write_text("another one of words\n")

@@ -98,6 +98,8 @@ def show_request(session: Session, request: api.key.SigningRequest) -> None:
     """Show a request: what it changes, and which signatures it has and lacks."""
     say = session.out.line
     say(f"request {text(request.id)} ({text(request.state)}): {text(request.purpose)}")
+    if request.state == "waiting":
+        say(f"root of today, for holders who ask: {_root_of_today(request)}")
     for line in request.changes:
         say(f"  {text(line)}")
     session.out.heading("Signatures")
@@ -109,6 +111,18 @@ def show_request(session: Session, request: api.key.SigningRequest) -> None:
         say(f"  {text(one.role)}, for the {text(one.by)}: {one.needed} needed, signed by {names}{left}")
 
 
+def _root_of_today(request: api.key.SigningRequest) -> str:
+    """Return the fingerprint that `edgectl key sign` shows to holders."""
+    from edgefleet_ceremony.file_format import BadCeremonyFileError
+    from edgefleet_ceremony.signature_request import request_of
+    from edgefleet_cli.keys.request_signature import fingerprint
+
+    try:
+        return fingerprint(request_of(request.document.encode()).current["root"])
+    except BadCeremonyFileError as error:
+        return f"cannot be read: {error}"
+
+
 def _begin(
     session: Session, holders: Sequence[Path], threshold: int | None, body: api.key.SigningRequestIn
 ) -> Reply[api.key.SigningRequest]:
@@ -118,12 +132,13 @@ def _begin(
     from edgefleet_cli.keys.holder_folder import PUBLIC_FILE, holder_folder, read_file, read_public
 
     files = [(folder / PUBLIC_FILE if (folder := holder_folder(one)) is not None else one) for one in holders]
-    for file in files:
-        found = read_public(file)
+    parts = [read_file(file) for file in files]  # once: what is compared is what is sent
+    for file, data in zip(files, parts, strict=True):
+        found = read_public(file, data)
         session.out.note(f"{found.holder}: root {found.keys['root'].keyid}, targets {found.keys['targets'].keyid}")
     if files:
         session.confirm("Do the holders see the same key ids?")
-    body = msgspec.structs.replace(body, parts=tuple(read_file(file).decode() for file in files))
+    body = msgspec.structs.replace(body, parts=tuple(one.decode() for one in parts))
     if threshold is not None:
         body = msgspec.structs.replace(body, threshold=threshold)
     return session.api.post("/signing-requests", body, api.key.SigningRequest)

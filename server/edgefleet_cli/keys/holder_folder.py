@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgefleet_ceremony.root_fields import OFFLINE_ROLES
-from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.errors import UnreadableFileError, UsageError
 from edgefleet_cli.keys.errors import BadMediumError, BadRequestFileError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # documented, but not in __all__
 
     from edgefleet_ceremony.public_part import PublicPart
-    from edgefleet_cli.keys.passphrases import Passphrase
 
 FOLDER: Final = "edgefleet-keys"
 PUBLIC_FILE: Final = "public.json"
@@ -40,7 +39,7 @@ If this medium is lost or may have been copied, tell the other holders: they rep
 
 
 def make_holder(
-    medium: Path, holder: str, threshold: int, algorithm: str, passphrase: Passphrase
+    medium: Path, holder: str, threshold: int, algorithm: str, passphrase: Callable[[str], bytes]
 ) -> tuple[PublicPart, bool]:
     """Make the keys of a holder on a medium, unless they are there; return their public part, and whether they were made.
 
@@ -76,6 +75,7 @@ def make_holder(
             _write(fresh / f"{role}.pem", _encrypted(key, secret), 0o600)
         _write(fresh / PUBLIC_FILE, part_bytes(part), 0o644)
         _write(fresh / "README.txt", _NOTE.encode(), 0o644)
+        _sync(fresh)
         fresh.rename(folder)
         _sync(medium)
     except OSError as error:
@@ -87,13 +87,13 @@ def make_holder(
     return part, True
 
 
-def read_public(path: Path) -> PublicPart:
-    """Return a public part whose keys signed it. Raises BadRequestFileError."""
+def read_public(path: Path, data: bytes | None = None) -> PublicPart:
+    """Return a public part whose keys signed it. data: of the file, where it was read already. Raises BadRequestFileError."""
     from edgefleet_ceremony.file_format import BadCeremonyFileError
     from edgefleet_ceremony.public_part import part_of
 
     try:
-        return part_of(read_file(path))
+        return part_of(read_file(path) if data is None else data)
     except BadCeremonyFileError as error:
         raise BadRequestFileError(
             f"{path} is no public part of a holder's keys",
@@ -102,7 +102,7 @@ def read_public(path: Path) -> PublicPart:
         ) from error
 
 
-def read_signers(where: Path, passphrase: Passphrase) -> list[CryptoSigner]:
+def read_signers(where: Path, passphrase: Callable[[str], bytes]) -> list[CryptoSigner]:
     """Return the signers of a holder's folder, or of one PEM file. Raises BadMediumError, BadRequestFileError."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -132,18 +132,32 @@ def holder_folder(where: Path) -> Path | None:
 
 
 def remembered_root(where: Path) -> bytes | None:
-    """Return the last root that this holder signed, None before the first or for a single file."""
-    folder = holder_folder(where)
+    """Return the last root that this holder signed, None before the first or for a file that is of no holder's folder."""
+    folder = _memory(where)
     return read_file(folder / ROOT_FILE) if folder is not None and (folder / ROOT_FILE).is_file() else None
 
 
 def remember_root(where: Path, root: bytes) -> None:
-    """Keep a root that this holder signed, in place of the one before. Raises BadMediumError."""
+    """Keep a root that this holder signs, in place of the one before. Raises BadMediumError."""
     from edgefleet_cli.core.files import write_whole
 
-    folder = holder_folder(where)
-    if folder is not None:
+    folder = _memory(where)
+    if folder is None:
+        return
+    try:
         write_whole(folder / ROOT_FILE, root)
+    except UnreadableFileError as error:
+        raise BadMediumError(
+            f"{folder} cannot keep the root that is signed, so nothing was signed",
+            why=error.why,
+            next_step="let the medium be written to, and run the command again",
+        ) from error
+
+
+def _memory(where: Path) -> Path | None:
+    """Return the holder's folder of a path, also of a key file in it: naming that must not leave the memory out."""
+    folder = holder_folder(where)
+    return where.parent if folder is None and (where.parent / PUBLIC_FILE).is_file() else folder
 
 
 def read_file(path: Path) -> bytes:

@@ -60,8 +60,11 @@ def init(  # noqa: PLR0913, PLR0917  # the options of a command
     if keys is not None and threshold > keys:
         raise UsageError(f"{threshold} of {keys} holders can never sign", next_step="lower --threshold")
     checked_holders(names)
-    passphrase = source_of(passphrase_file or (), may_ask=session.may_ask, is_new=True)
-    made = [(medium, *make_holder(medium, name, threshold, algorithm, passphrase)) for medium, name in names.items()]
+    passphrase = source_of(passphrase_file or (), len(out), may_ask=session.may_ask, is_new=True)
+    made = [
+        (medium, *make_holder(medium, name, threshold, algorithm, lambda what, n=n: passphrase(what, n)))
+        for n, (medium, name) in enumerate(names.items())
+    ]
     document = {
         "threshold": threshold,
         "holders": [
@@ -91,27 +94,27 @@ def sign(
     """Show what a request changes, and sign it with the keys of a medium after a question."""
     from edgefleet_ceremony.signature_request import answer_bytes
     from edgefleet_cli.core.files import write_whole
-    from edgefleet_cli.keys.holder_folder import holder_folder, read_signers, remember_root
+    from edgefleet_cli.keys.holder_folder import read_signers, remember_root
     from edgefleet_cli.keys.passphrases import source_of
-    from edgefleet_cli.keys.request_signature import check_root, fingerprint, read_request, signed_by
+    from edgefleet_cli.keys.request_signature import check_root, fingerprint, memory_of, read_request, signed_by
 
     session = Session.of(ctx)
     asked = read_request(request)
     reasons = [check_root(asked, one, trust_root) for one in key]
     facts = _facts(asked, fingerprint(asked.current["root"]), next((one for one in reasons if one), ""))
     _show_request(session, facts)
-    if not facts["root_believed"] and any(holder_folder(one) is not None for one in key):
+    if not facts["root_believed"]:
         session.confirm(
-            f"This medium has never signed. Does another source say that the root of today is {facts['root_fingerprint']}?"
+            f"No root is remembered here. Does another source say that the root of today is {facts['root_fingerprint']}?"
         )
     session.confirm("Sign this?")
-    passphrase = source_of(passphrase_file or (), may_ask=session.may_ask)
-    answer = signed_by(asked, [signer for one in key for signer in read_signers(one, passphrase)])
+    passphrase = source_of(passphrase_file or (), len(key), may_ask=session.may_ask)
+    signers = [read_signers(one, lambda what, n=n: passphrase(what, n)) for n, one in enumerate(key)]
+    answer = signed_by(asked, [signer for found in signers for signer in found])
     target = out or request.with_name(f"{request.stem}.{_short(answer)}.answer.json")
+    for one in key:  # before the answer is there: what a medium does not remember must not leave it
+        remember_root(one, memory_of(asked))
     write_whole(target, answer_bytes(answer))
-    root = asked.proposed.get("root", asked.current["root"])
-    for one in key:
-        remember_root(one, root.to_bytes())
     document = {
         **facts,
         "answer": str(target),

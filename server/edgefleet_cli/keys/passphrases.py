@@ -9,17 +9,24 @@ from pathlib import Path
 from edgefleet_cli.core.errors import UnreadableFileError, UsageError
 
 LEAST = 12
-Passphrase = Callable[[str], bytes]
-"""Gives the passphrase of what the text names."""
+Passphrase = Callable[[str, int], bytes]
+"""Gives the passphrase of what the text names, which is the n-th of the things that were given."""
 
 
-def source_of(files: Sequence[Path], *, may_ask: bool, is_new: bool = False) -> Passphrase:
-    """Return where passphrases come from: one file for all, one each in order, or the person. Raises UsageError, UnreadableFileError."""
-    left = list(files)
+def source_of(files: Sequence[Path], count: int, *, may_ask: bool, is_new: bool = False) -> Passphrase:
+    """Return where passphrases come from: one file for all, one each of `count` in order, or the person.
 
-    def read(what: str) -> bytes:
-        if left:
-            return _checked(_first_line(left[0] if len(left) == 1 else left.pop(0)), what, is_new=is_new)
+    Raises UsageError, UnreadableFileError.
+    """
+    if len(files) not in {0, 1, count}:
+        raise UsageError(
+            f"{len(files)} passphrase files do not go with {count} media",
+            next_step="give --passphrase-file once for all, or once for each in order",
+        )
+
+    def read(what: str, n: int) -> bytes:
+        if files:
+            return _checked(_first_line(files[0] if len(files) == 1 else files[n]), what, is_new=is_new)
         if not may_ask:
             raise UsageError(
                 f"the passphrase of {what} cannot be asked for",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from edgefleet_ceremony.file_format import BadCeremonyFileError, canonical
 from edgefleet_cli.keys.errors import BadRequestFileError, RootNotTrustedError
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tuf.api.metadata import Metadata
 
     from edgefleet_ceremony.signature_request import SigningAnswer, SigningRequest
+
+_STANDS_ON: Final = "x-edgefleet-stands-on"
+"""Of a remembered root: the fingerprint of the root of today that it was signed to follow."""
 
 
 def read_request(path: Path) -> SigningRequest:
@@ -69,20 +72,38 @@ def check_root(request: SigningRequest, where: Path, trusted: str | None) -> str
             )
         return "its fingerprint is the one that was named"
     raw = remembered_root(where)
-    if raw is None:
-        return ""
-    known = Metadata[Any].from_bytes(raw)
+    return "" if raw is None else _check_memory(request, Metadata[Any].from_bytes(raw), own)
+
+
+def memory_of(request: SigningRequest) -> bytes:
+    """Return what a medium is to remember of a request that it signs: the root that holds then, and which one that stands on."""
+    from tuf.api.metadata import Metadata
+
+    root = request.proposed.get("root", request.current["root"])
+    document = {**root.to_dict(), _STANDS_ON: fingerprint(request.current["root"])}
+    return Metadata[Any].from_dict(document).to_bytes()
+
+
+def _check_memory(request: SigningRequest, known: Metadata[Any], own: str) -> str:
+    """Check the root of today (fingerprint `own`) against the one that was signed last. Raises RootNotTrustedError."""
+    today, proposed = request.current["root"], request.proposed.get("root")
     if fingerprint(known) == own:
         return "this holder signed it"
+    is_same_base = known.unrecognized_fields.get(_STANDS_ON) == own
+    if is_same_base and proposed is not None and fingerprint(proposed) == fingerprint(known):
+        return "this holder signed the new root of this request before, on the same root of today"
     try:
+        if is_same_base:
+            raise ValueError("this holder signed another successor of it, and that one never came into force")
         if today.signed.version <= known.signed.version:
             raise ValueError("it is not newer than the one that this holder signed")
         known.signed.verify_delegate("root", today.signed_bytes, today.signatures)
     except Exception as error:
         raise RootNotTrustedError(
             f"this holder signed another root (version {known.signed.version}) than the one of today",
-            why=f"nor is it signed by the holders of that one: {error}",
-            next_step="ask the other holders before you sign anything; if they vouch for it: --trust-root FINGERPRINT",
+            why=f"{error if is_same_base else f'nor is it signed by the holders of that one: {error}'}; its fingerprint is {own}",
+            next_step="ask the other holders whether the request before was dropped, and which root is the one of today; "
+            "if they say this one: --trust-root FINGERPRINT",
         ) from error
     return f"it is signed by the holders of version {known.signed.version}, which this holder signed"
 
