@@ -1,4 +1,4 @@
-"""What a holder's medium remembers of what it signed, through interruptions, dropped requests and full media; and whose passphrase is whose."""
+"""What a holder's medium remembers of what it signed, through interruptions and dropped requests; and whose passphrase is whose."""
 
 from __future__ import annotations
 

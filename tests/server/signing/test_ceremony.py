@@ -280,9 +280,11 @@ def test_a_role_of_the_server_gets_a_new_key_once_its_holders_signed(
     with house.db.read() as session:
         after = named(session).of(role)[0]
     assert (len(after), after != before) == (1, True)
-    assert [one.state for one in house.signing._ring.inventory().of_role(role)] == ["retired", "active"], (
-        "none is left over"
+    keys = house.signing._ring.inventory().of_role(role)
+    assert [one.state for one in keys] == ["retired", "revoked", "active"], (
+        "a thief may have the one of the dropped request"
     )
+    assert not (house.folder / "keys" / keys[1].uri.removeprefix("file2:")).exists()
     assert follows(house, tmp_path / "client")
     house.signing.add_target("faces/1.0.0/p.bundle", 100, SHA, {})
     assert follows(house, tmp_path / "client")
@@ -310,6 +312,47 @@ def test_targets_and_root_are_asked_for_at_half_of_their_life(house: House, hold
     assert asked.purpose == "renew root and targets"
     house.signing.ceremony.take(asked.id, [answer(asked, holders[name]) for name in ("ben", "carl")])
     assert house.signing.root_expires() > house.clock.now() + dt.timedelta(days=364)
+
+
+def test_a_request_that_the_server_made_can_give_way_to_another(
+    house: House, holders: dict[str, Path], tmp_path: Path
+) -> None:
+    hold_ceremony(house.signing, holders)
+    house.clock.turn(days=91)
+    house.signing.resign_due()
+    asked = house.signing.ceremony.waiting()
+    assert asked is not None
+    house.signing.ceremony.drop(asked.id)
+    house.signing.resign_due()
+    assert house.signing.ceremony.waiting() is None
+    house.clock.turn(days=1, seconds=1)
+    house.signing.resign_due()
+    assert house.signing.ceremony.waiting() is not None
+
+
+def test_a_request_that_waited_too_long_brings_nothing_into_force_that_is_over(
+    house: House, holders: dict[str, Path]
+) -> None:
+    hold_ceremony(house.signing, holders)
+    asked = house.signing.ceremony.renew(["targets"])
+    answers = [answer(asked, holders[name]) for name in ("anna", "ben")]
+    house.clock.turn(days=181)
+    with pytest.raises(RequestOutdatedError, match="over already"):
+        house.signing.ceremony.take(asked.id, answers)
+
+
+def test_a_key_that_cannot_be_destroyed_keeps_nothing_from_being_signed(
+    house: House, holders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = house.folder / "keys" / "root.pem"
+    root.rename(tmp_path / "on-a-stick.pem")
+    root.symlink_to(tmp_path / "on-a-stick.pem")
+    assert hold_ceremony(house.signing, holders) == ["root.passphrase", "targets.pem"]
+    assert "root.pem is trusted no more and cannot be destroyed" in caplog.text
+    again = SigningService(house.db, house.folder / "keys", house.clock)
+    again.start()
+    house.clock.turn(hours=13)
+    assert again.resign_due()
 
 
 def test_a_lost_or_stolen_key_is_replaced_by_the_other_two(

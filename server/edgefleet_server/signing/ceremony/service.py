@@ -12,7 +12,7 @@ Rules:
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlmodel import Session
@@ -47,6 +47,7 @@ DROPPED: Final = "dropped"
 SERVER_ROLES: Final = ("releases", "director", "audit", "snapshot", "timestamp")
 """Roles of the server whose keys root or targets name."""
 MAX_SHOWN: Final = 100
+AFTER_DROP: Final = timedelta(days=1)
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class CeremonyService:
     def renew_keys(self, roles: Sequence[str]) -> SigningRequestView:
         """Ask for a new key of each of these roles of the server, made here now. Its old one signs until the request is in force.
 
-        A key that an earlier request left unused is taken. Raises RoleOfflineError, RequestWaitingError, BadHolderError; blocks on fsync.
+        A key that an earlier request left unused is revoked: a thief of the key folder may have it. Raises RoleOfflineError, RequestWaitingError, BadHolderError; blocks on fsync.
         """
         unknown = sorted(set(roles) - set(SERVER_ROLES))
         if unknown:
@@ -135,6 +136,7 @@ class CeremonyService:
         with self._db.session() as session:
             self._begin(session, is_offline=True)
             named = self._repository.role_keys(session).named()
+            self._keys.discard_unused(roles, named)
             return self.give_keys({role: self._keys.prepare(role, besides=named) for role in dict.fromkeys(roles)})
 
     def give_keys(self, new: Mapping[str, Key]) -> SigningRequestView:
@@ -200,10 +202,15 @@ class CeremonyService:
         return gone
 
     def ask_due(self) -> bool:
-        """Ask for a new life of offline roles of which half is over, unless a request waits; return whether one was made."""
+        """Ask for a new life of offline roles of which half is over, unless a request waits; return whether one was made.
+
+        For a day after one was dropped nothing is asked for: who dropped it has something else to ask.
+        """
         now = self._clock.now()
         with self._db.read() as session:
             if not self._due(session, now) or store.waiting_request(session) is not None:
+                return False
+            if any(one.ended_at and one.ended_at > now - AFTER_DROP for one in store.requests(session, 1)):
                 return False
         try:
             with self._db.session() as session:
@@ -266,6 +273,10 @@ class CeremonyService:
         for role, found in (("root", root), ("targets", targets)):
             if found.signed.to_dict() != request.current[role].signed.to_dict():
                 raise RequestOutdatedError(f"{role} is another one now than when request {request.id} was made")
+
+        for role, proposed in request.proposed.items():
+            if proposed.signed.expires <= self._clock.now():
+                raise RequestOutdatedError(f"request {request.id} waited so long that its {role} would be over already")
 
     def _add(self, request: SigningRequest, text: str) -> None:
         try:

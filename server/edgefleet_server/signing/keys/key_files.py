@@ -4,6 +4,7 @@ Existing key files are never overwritten. Everything is on the disk (fsync, of t
 """
 
 import fcntl
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -62,6 +63,7 @@ The keys of root and targets are not here: their holders have them (`edgectl key
 server and must stay, readable by its user only. `edgectl key list` shows what each key signs; docs/operate/keys.md says more.
 """
 
+_log = logging.getLogger(__name__)
 PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 
 
@@ -123,18 +125,22 @@ def sync_folder(folder: Path) -> None:
 def destroy_files(files: Sequence[Path]) -> list[str]:
     """Overwrite and unlink those files that are there; return their names. May be repeated after a crash.
 
-    On flash and on file systems that copy, old blocks may remain.
+    On flash and on file systems that copy, old blocks may remain. One that cannot be destroyed (a link, a protected file) is named on
+    the log and stays: the server must go on signing.
     """
     gone = []
     for path in files:
         try:
             fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+            with os.fdopen(fd, "wb", buffering=0) as out:
+                out.write(b"\0" * os.fstat(out.fileno()).st_size)
+                os.fsync(out.fileno())
+            path.unlink(missing_ok=True)
         except FileNotFoundError:
             continue
-        with os.fdopen(fd, "wb", buffering=0) as out:
-            out.write(b"\0" * os.fstat(out.fileno()).st_size)
-            os.fsync(out.fileno())
-        path.unlink(missing_ok=True)
+        except OSError as error:
+            _log.error("%s is trusted no more and cannot be destroyed (%s): destroy it by hand", path, error.strerror)
+            continue
         gone.append(path.name)
     if gone:
         sync_folder(files[0].parent)

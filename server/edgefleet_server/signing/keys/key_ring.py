@@ -170,6 +170,14 @@ class KeyRing:
                 self._path(record.uri.partition(":")[2]).unlink(missing_ok=True)
         key_files.sync_folder(self._folder)
 
+    def discard_unused(self, roles: Collection[str], named: Collection[str]) -> None:
+        """Revoke keys that were made here for these roles and that no metadata ever named: who copied the folder has them too."""
+        known = self.inventory().settled(named, 0)
+        unused = [one for role in roles for one in known.of_role(role) if one.state is KeyState.PREPARED]
+        gone = [one.keyid for one in unused if one.source is KeySource.MADE]
+        if gone:
+            self.discard(gone)
+
     def destroy(self, role: str, named: Collection[str]) -> list[str]:
         """Revoke a role's keys that no metadata names any more, and destroy their files; return those that were there.
 
