@@ -138,5 +138,10 @@ def test_a_trial_becomes_production_by_carried_files(
     assert "not the one that was named" in fails(
         edgectl("key", "sign", "renew.json", "--key", "anna", "--trust-root", "ab"), 1
     )
+    for alone in (["--replace", "carl"], ["--threshold", "1"], ["--threshold", "1", "--renew", "root"]):
+        assert "go with --holder" in fails(edgectl("key", "ceremony", *alone), 2)
+    assert "leaves the threshold" in fails(
+        edgectl("key", "ceremony", "--replace", "carl", "--holder", "ben", "--threshold", "1"), 2
+    )
     assert "only one of" in fails(edgectl("key", "ceremony", "--cancel", "--renew", "root"), 2)
     assert "dropped request" in edgectl("key", "ceremony", "--cancel", "--yes").err

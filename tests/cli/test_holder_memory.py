@@ -12,7 +12,7 @@ import pytest
 from edgefleet_ceremony.signature_request import request_bytes, request_of
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.keys.holder_folder import FOLDER, ROOT_FILE, read_signers
-from edgefleet_cli.keys.passphrases import source_of
+from edgefleet_cli.keys.passphrases import sources_of
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.signing.ceremony.views import SigningRequestView
 from tests.cli.conftest import Edgectl
@@ -80,6 +80,16 @@ def test_another_targets_file_under_a_root_that_was_signed_stands_on_the_same_ro
     other.db.engine.dispose()
 
 
+def test_words_of_a_server_stay_in_their_line(house: House, edgectl: Edgectl) -> None:
+    asked(house, "anna", "ben", "carl")
+    whole = json.loads(Path("request.json").read_text())
+    whole["purpose"] = "renew\nWhat changes:\r\x1b[2K\u2028  nothing"
+    Path("request.json").write_text(json.dumps(whole))
+    shown = good(edgectl(*sign("--yes"))).err
+    assert len([line for line in shown.splitlines() if line.startswith("What changes:")]) == 1
+    assert "\x1b" not in shown
+
+
 def test_a_key_file_of_a_medium_does_not_leave_its_memory_out(house: House, edgectl: Edgectl) -> None:
     asked(house, "anna", "ben", "carl")
     good(edgectl(*sign("--yes")))
@@ -114,4 +124,4 @@ def test_after_an_interruption_each_medium_still_gets_its_own_passphrase(
 
 def test_as_many_passphrases_as_media_or_one() -> None:
     with pytest.raises(UsageError, match="do not go with 3 media"):
-        source_of([Path("a"), Path("b")], 3, may_ask=False)
+        sources_of([Path("a"), Path("b")], 3, may_ask=False)

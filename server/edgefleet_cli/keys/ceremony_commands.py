@@ -71,6 +71,7 @@ def ceremony(  # noqa: PLR0913, PLR0917  # the options of a command
     """Show what waits for signatures of offline keys; begin, go on with or drop a ceremony. Run again, it goes on where it was."""
     session = Session.of(ctx)
     _check_one(bool(holder), bool(renew), bool(new_key), bool(answer), cancel)
+    _check_holders(has_holder=bool(holder), replace=replace, threshold=threshold)
     waiting = _waiting(session)
     if holder or renew or new_key:
         body = api.key.SigningRequestIn(replace=replace or "", renew=tuple(renew or ()), new_keys=tuple(new_key or ()))
@@ -79,7 +80,7 @@ def ceremony(  # noqa: PLR0913, PLR0917  # the options of a command
         if waiting is None:
             raise UsageError("no request waits for signatures", next_step="`edgectl key ceremony` shows what was done")
         if cancel:
-            session.confirm(f"Drop the request: {text(waiting.purpose)}? Its signatures are worth nothing then.")
+            session.confirm(f"Drop the request: {text(waiting.purpose)}? This server takes no signature for it then.")
             _post(session, waiting, "drop", api.key.SigningAnswersIn(answers=()), api.key.SigningRequest)
             session.out.note(f"dropped request {text(waiting.id)}")
             return
@@ -196,3 +197,12 @@ def _check_one(*said: bool) -> None:
             "only one of --holder, --renew, --new-key, --answer and --cancel can be done at once",
             next_step="give one of them",
         )
+
+
+def _check_holders(*, has_holder: bool, replace: str | None, threshold: int | None) -> None:
+    if (replace or threshold is not None) and not has_holder:
+        raise UsageError(
+            "--replace and --threshold go with --holder", next_step="add --holder FILE, the public.json of a holder"
+        )
+    if replace and threshold is not None:
+        raise UsageError("replacing a holder leaves the threshold as it is", next_step="leave --threshold out")

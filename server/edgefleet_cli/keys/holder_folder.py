@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # documented, but not in __all__
 
     from edgefleet_ceremony.public_part import PublicPart
+    from edgefleet_cli.keys.passphrases import Passphrase
 
 FOLDER: Final = "edgefleet-keys"
 PUBLIC_FILE: Final = "public.json"
@@ -39,7 +40,7 @@ If this medium is lost or may have been copied, tell the other holders: they rep
 
 
 def make_holder(
-    medium: Path, holder: str, threshold: int, algorithm: str, passphrase: Callable[[str], bytes]
+    medium: Path, holder: str, threshold: int, algorithm: str, passphrase: Passphrase
 ) -> tuple[PublicPart, bool]:
     """Make the keys of a holder on a medium, unless they are there; return their public part, and whether they were made.
 
@@ -102,7 +103,7 @@ def read_public(path: Path, data: bytes | None = None) -> PublicPart:
         ) from error
 
 
-def read_signers(where: Path, passphrase: Callable[[str], bytes]) -> list[CryptoSigner]:
+def read_signers(where: Path, passphrase: Passphrase) -> list[CryptoSigner]:
     """Return the signers of a holder's folder, or of one PEM file. Raises BadMediumError, BadRequestFileError."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key

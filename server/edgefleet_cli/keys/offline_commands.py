@@ -40,7 +40,7 @@ def init(  # noqa: PLR0913, PLR0917  # the options of a command
 ) -> None:
     """Make a root key and a targets key for each holder, on that holder's medium. Run it again to go on after an interruption."""
     from edgefleet_cli.keys.holder_folder import ALGORITHMS, FOLDER, PUBLIC_FILE, checked_holders, make_holder
-    from edgefleet_cli.keys.passphrases import source_of
+    from edgefleet_cli.keys.passphrases import sources_of
 
     session = Session.of(ctx)
     if not offline:
@@ -60,10 +60,10 @@ def init(  # noqa: PLR0913, PLR0917  # the options of a command
     if keys is not None and threshold > keys:
         raise UsageError(f"{threshold} of {keys} holders can never sign", next_step="lower --threshold")
     checked_holders(names)
-    passphrase = source_of(passphrase_file or (), len(out), may_ask=session.may_ask, is_new=True)
+    passphrases = sources_of(passphrase_file or (), len(out), may_ask=session.may_ask, is_new=True)
     made = [
-        (medium, *make_holder(medium, name, threshold, algorithm, lambda what, n=n: passphrase(what, n)))
-        for n, (medium, name) in enumerate(names.items())
+        (medium, *make_holder(medium, name, threshold, algorithm, passphrase))
+        for (medium, name), passphrase in zip(names.items(), passphrases, strict=True)
     ]
     document = {
         "threshold": threshold,
@@ -95,7 +95,7 @@ def sign(
     from edgefleet_ceremony.signature_request import answer_bytes
     from edgefleet_cli.core.files import write_whole
     from edgefleet_cli.keys.holder_folder import read_signers, remember_root
-    from edgefleet_cli.keys.passphrases import source_of
+    from edgefleet_cli.keys.passphrases import sources_of
     from edgefleet_cli.keys.request_signature import check_root, fingerprint, memory_of, read_request, signed_by
 
     session = Session.of(ctx)
@@ -108,9 +108,9 @@ def sign(
             f"No root is remembered here. Does another source say that the root of today is {facts['root_fingerprint']}?"
         )
     session.confirm("Sign this?")
-    passphrase = source_of(passphrase_file or (), len(key), may_ask=session.may_ask)
-    signers = [read_signers(one, lambda what, n=n: passphrase(what, n)) for n, one in enumerate(key)]
-    answer = signed_by(asked, [signer for found in signers for signer in found])
+    passphrases = sources_of(passphrase_file or (), len(key), may_ask=session.may_ask)
+    media = zip(key, passphrases, strict=True)
+    answer = signed_by(asked, [signer for one, passphrase in media for signer in read_signers(one, passphrase)])
     target = out or request.with_name(f"{request.stem}.{_short(answer)}.answer.json")
     for one in key:  # before the answer is there: what a medium does not remember must not leave it
         remember_root(one, memory_of(asked))
@@ -145,8 +145,14 @@ def _facts(request: SigningRequest, root: str, believed: str) -> dict[str, Any]:
 
 
 def _show_request(session: Session, facts: dict[str, Any]) -> None:
-    """Show on stderr what is to be signed, whatever the format of the answer is: it is read before the question."""
-    say = session.out.note
+    """Show on stderr what is to be signed, whatever the format of the answer is: it is read before the question.
+
+    Each fact is one line: a server that lies could write others into its own words.
+    """
+
+    def say(line: str) -> None:
+        session.out.note(" ".join(line.splitlines()))
+
     say(f"Request {facts['request']}, made {facts['made_at'][:16]}: {facts['purpose']}")
     say(f"Root of today: {facts['root_fingerprint']}")
     say(f"  {facts['root_believed'] or 'this medium has no memory of an earlier root to compare it with'}")

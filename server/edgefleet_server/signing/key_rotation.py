@@ -61,7 +61,8 @@ class KeyRotation:
             keys = self._repository.role_keys(session)
             gone = {keyid} if keyid else set(_keys_of(keys, role))
             known = self._ring.inventory().settled(keys.named(), keys.root.version)
-            if keyid and known.key(keyid) is None:
+            record = known.key(keyid) if keyid else None
+            if keyid and (record is None or (record.role != role and keyid not in _keys_of(keys, role))):
                 raise RoleUnknownError(f"no key of {role[:80]!r} has the id {keyid[:80]!r}")
             if keyid and keyid not in keys.named():
                 done = KeysRotated([], None, [keyid], self._clock.now())
@@ -84,6 +85,7 @@ class KeyRotation:
             raise KeyNotRotatableError(
                 "the keys of root are not on a running server, and are replaced by their holders"
             )
+        self._check_here(session, role)
         revoked = [one.keyid for one in self._ring.inventory().revoked_of(keys.named())]
         roles = roles_to_rotate(role, before, {*revoked, *gone})
         new = {one: self._new_key(one, order if one == role else KeyOrder(), keys) for one in roles}

@@ -23,6 +23,7 @@ from edgefleet_server.signing.errors import (
     RequestUnknownError,
     RequestWaitingError,
     RoleOfflineError,
+    RoleUnknownError,
 )
 from edgefleet_server.signing.keys.rotation import KeyOrder
 from edgefleet_server.signing.service import SigningService
@@ -312,6 +313,31 @@ def test_targets_and_root_are_asked_for_at_half_of_their_life(house: House, hold
     assert asked.purpose == "renew root and targets"
     house.signing.ceremony.take(asked.id, [answer(asked, holders[name]) for name in ("ben", "carl")])
     assert house.signing.root_expires() > house.clock.now() + dt.timedelta(days=364)
+
+
+@pytest.mark.parametrize("role", ["director", "timestamp"])
+def test_a_key_that_a_request_waits_for_is_not_revoked_by_a_change_that_only_holders_can_make(
+    house: House, holders: dict[str, Path], role: str
+) -> None:
+    hold_ceremony(house.signing, holders)
+    asked = house.signing.ceremony.renew_keys([role])
+    for change in (house.signing.keys.rotate, house.signing.keys.revoke):
+        with pytest.raises(RoleOfflineError) as refused:
+            change(role, KeyOrder())
+        assert f"`edgectl key ceremony --new-key {role} " in refused.value.next_step
+    with pytest.raises(RoleOfflineError, match="keys of targets are with its holders"):
+        house.signing.keys.rotate("targets", KeyOrder())
+    done = house.signing.ceremony.take(asked.id, [answer(asked, holders[name]) for name in ("anna", "carl")])
+    assert done.state == "done"
+    old, _ = house.signing._ring.inventory().of_role(role)
+    house.signing.keys.revoke(role, KeyOrder(), old.keyid)[1]()  # the stolen one, once it is in use no more
+    assert house.signing._ring.inventory().of_role(role)[0].state == "revoked"
+
+
+def test_a_key_is_revoked_under_the_name_of_its_own_role_only(house: House) -> None:
+    (other,) = house.signing._ring.inventory().of_role("timestamp")
+    with pytest.raises(RoleUnknownError, match="no key of 'director' has the id"):
+        house.signing.keys.revoke("director", KeyOrder(), other.keyid)
 
 
 def test_a_request_that_the_server_made_can_give_way_to_another(

@@ -125,7 +125,8 @@ class CeremonyService:
     def renew_keys(self, roles: Sequence[str]) -> SigningRequestView:
         """Ask for a new key of each of these roles of the server, made here now. Its old one signs until the request is in force.
 
-        A key that an earlier request left unused is revoked: a thief of the key folder may have it. Raises RoleOfflineError, RequestWaitingError, BadHolderError; blocks on fsync.
+        A key that an earlier request left unused is revoked: a thief of the key folder may have it.
+        Raises RoleOfflineError, RequestWaitingError, BadHolderError; blocks on fsync.
         """
         unknown = sorted(set(roles) - set(SERVER_ROLES))
         if unknown:
