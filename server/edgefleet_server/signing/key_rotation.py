@@ -85,7 +85,6 @@ class KeyRotation:
             raise KeyNotRotatableError(
                 "the keys of root are not on a running server, and are replaced by their holders"
             )
-        self._check_here(session, role)
         revoked = [one.keyid for one in self._ring.inventory().revoked_of(keys.named())]
         roles = roles_to_rotate(role, before, {*revoked, *gone})
         new = {one: self._new_key(one, order if one == role else KeyOrder(), keys) for one in roles}

@@ -53,7 +53,7 @@ def build_router(ceremony: CeremonyService, db: Database) -> APIRouter:
 
     @router.post("/signing-requests/{request_id}:drop", operation_id="drop_signing_request")
     def drop_signing_request(request_id: str, dry_run: DryRun, _caller: Admin) -> SigningRequestView:
-        """End a request without its change. Signatures that were made for it are worth nothing then."""
+        """End a request without its change. This server takes no signature for it then."""
         with acting(db, dry_run=dry_run):
             return ceremony.drop(request_id)
 
