@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ReleaseRef
@@ -14,6 +15,7 @@ from edgefleet_server.events.model import EventFilter
 from edgefleet_server.fleet.desired.model import CandidateOrder
 from edgefleet_server.fleet.errors import GroupInUseError, ProtectedDeviceError
 from edgefleet_server.fleet.protection.model import REMOVAL_DELAY, PersonWarrant
+from edgefleet_server.fleet.tables import FleetProtectedDevice
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, NothingToUndoError
 from tests.server.fleet.house import FACTS, KeyedDevice
 from tests.server.rollout.fleet_sim import MODEL, SimDevice, World, spec_of, stages
@@ -44,6 +46,12 @@ def wanted(world: World) -> set[str]:
 
 def deploy(world: World, version: str = "1.1.0", **more: Any) -> Any:
     return world.fleet.deployer.deploy(ReleaseRef.parse(f"{MODEL}@{version}"), **{"selector": "", "by": "ann", **more})
+
+
+def machine(world: World, hostname: str, **labels: str) -> DeviceId:
+    """Enrol a machine that no other device was before."""
+    claim = world.fleet.enrolment.create_claims(labels=labels)[0]
+    return world.fleet.enrolment.enroll(claim.token, KeyedDevice().csr(), {**FACTS, "hostname": hostname}).device_id
 
 
 def test_deploying_at_once_is_refused_with_the_rule_and_the_devices(any_world: World) -> None:
@@ -138,18 +146,40 @@ def test_labels_and_groups_lead_no_device_out(world: World) -> None:
 
 def test_labels_lead_a_device_in_for_good(world: World) -> None:
     protected(world)
-    (lab,) = world.enrol(1, env="lab")
-    world.fleet.edits.update(lab.id, {"env": "prod"}, None)
-    world.fleet.edits.update(lab.id, {"env": "lab"}, None)
-    with pytest.raises(ProtectedDeviceError):
-        deploy(world, selector=None, device=lab.id)
+    one, other = machine(world, "lab-1", env="lab"), machine(world, "lab-2", env="lab")
+    assert not world.fleet.protection.rules_of([one, other])
+    world.fleet.edits.update(one, {"env": "prod"}, None)
+    world.fleet.edits.label(f"id={other}", {"env": "prod"}, dry_run=False)
+    world.fleet.edits.label("env=prod", {"env": "lab"}, dry_run=False)
+    for device in (one, other):
+        with pytest.raises(ProtectedDeviceError):
+            deploy(world, selector=None, device=device)
+
+
+@pytest.mark.parametrize("way", ["one", "many", "profile"])
+def test_who_enrolled_while_the_rule_was_made_is_not_led_out_by_labels_either(world: World, way: str) -> None:
+    """Neither of two transactions saw the other: the rule is there, the device too, and nothing says that it is under the rule."""
+    world.release("1.0.0")
+    world.fleet.protection.add("pci", "env=prod", "boss")
+    world.fleet.protection.add("ort", "profile=generic-x86_64-ort", "boss")
+    (device,) = world.enrol(1, env="prod")
+    with world.house.db.session() as session:
+        session.execute(delete(FleetProtectedDevice))
+    if way == "one":
+        world.fleet.edits.update(device.id, {"env": "lab"}, None)
+    elif way == "many":
+        world.fleet.edits.label("env=prod", {"env": "lab"}, dry_run=False)
+    else:
+        world.fleet.edits.update(device.id, {}, "generic-aarch64-ort")
+    assert world.fleet.protection.rules_of([device.id])[device.id] == ("ort", "pci")
 
 
 def test_a_device_that_enrols_is_protected_from_its_first_document_on(world: World) -> None:
     protected(world)
-    (fresh,) = world.enrol(1, env="prod")
-    with pytest.raises(ProtectedDeviceError):
-        deploy(world, selector=None, device=fresh.id)
+    fresh = machine(world, "gate-9", env="prod")
+    for dry_run in (True, False):
+        with pytest.raises(ProtectedDeviceError):
+            deploy(world, selector=None, device=fresh, dry_run=dry_run)
 
 
 def test_enrolling_again_leads_no_device_out(world: World) -> None:
@@ -215,6 +245,21 @@ def test_a_broken_glass_lets_one_person_deploy_for_a_while(any_world: World) -> 
     world.release("1.2.0")
     with pytest.raises(ProtectedDeviceError):
         deploy(world, "1.2.0", warrant=PersonWarrant("t-boss"))
+
+
+def test_a_broken_glass_is_whole_again_in_a_rule_that_was_made_later(world: World) -> None:
+    protected(world)
+    book, clock = world.fleet.protection, world.house.clock
+    book.end("pci", "mallory")
+    clock.turn(seconds=REMOVAL_DELAY.total_seconds() - 60)
+    book.break_glass("pci", principal="t-mallory", by="mallory", reason="before it is gone", lasts=dt.timedelta(hours=4))
+    clock.turn(seconds=60)
+    book.add("pci", "env=prod", "boss")
+    told = world.fleet.feed.newest_of(EventFilter(kinds=("protection",)), 10)
+    assert [one.detail["to"] for one in told][:2] == ["added", "removed"], "that a rule ended is told, whoever finds it"
+    assert book.rule("pci").broken == []
+    with pytest.raises(ProtectedDeviceError):
+        deploy(world, warrant=PersonWarrant("t-mallory"))
 
 
 def test_a_rule_that_is_removed_stays_in_force_for_a_day_and_can_be_kept(world: World) -> None:

@@ -58,6 +58,7 @@ class DeviceEdits:
         """
         with self._db.session() as session:
             row = store.known_device(session, device_id, lock=True)
+            protection_store.note_members(session, self._clock.now(), [device_id])  # what enrolled as a rule was made
             row.labels = grammar.check_labels(_merged(row.labels, labels))
             if display_name is not None:
                 row.display_name = check_name(display_name) if display_name else ""
@@ -95,8 +96,10 @@ class DeviceEdits:
                 store.lock_devices(session)
             changed = list(_changed(device_selector.labels_of(session, matched), labels))
             if not dry_run:
+                ids, now = [device for device, _ in changed], self._clock.now()
+                protection_store.note_members(session, now, ids)  # as in `update`
                 _write(session, changed)
-                protection_store.note_members(session, self._clock.now(), [device for device, _ in changed])
+                protection_store.note_members(session, now, ids)
         return LabelChange(len(matched), len(changed), dry_run, [device for device, _ in changed[:SAMPLE]])
 
 

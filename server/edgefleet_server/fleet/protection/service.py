@@ -73,14 +73,11 @@ class ProtectionBook:
                     next_step="use labels, groups, profile and id only",
                 )
             lock_devices(session)  # a process that writes documents has ended, or sees the rule
-            known = store.rule(session, name, lock=True)
-            if known is not None and is_in_force(known.ends_at, now):
+            self._drop_ended(session, now)  # one of this name may be among them
+            if store.rule(session, name, lock=True) is not None:
                 raise ProtectionExistsError(
                     f"the protection rule {name!r} already exists", next_step="choose another name: rules add up"
                 )
-            if known is not None:
-                store.drop_ended(session, now)
-                session.expunge_all()
             row = FleetProtectionRule(name=name, selector=str(parsed), created_at=now, created_by=by[:120])
             session.add(row)
             session.flush()
@@ -125,9 +122,12 @@ class ProtectionBook:
     def end_due(self, now: datetime) -> int:
         """Let go of the rules whose time is over; return how many."""
         with self._db.session() as session:
-            ended = store.drop_ended(session, now)
-            for name in ended:
-                self._tell("removed", name, "server")
+            return self._drop_ended(session, now)
+
+    def _drop_ended(self, session: Session, now: datetime) -> int:
+        ended = store.drop_ended(session, now)
+        for name in ended:
+            self._tell("removed", name, "server")
         return len(ended)
 
     # ---- emergencies

@@ -1,7 +1,8 @@
 """SQL of deployment protection rules. Every function works in the caller's session and never commits.
 
 A device under a rule stays under it: `note_members` only adds. Code that writes labels, profiles or new devices calls it in the same
-transaction; writers of documents call it once more, for the devices that they have locked.
+transaction; writers of documents call it once more, for the devices that they have locked. Labels and profiles call it before they
+change, too: a device that enrolled while the rule was made was seen by neither transaction.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -120,9 +121,13 @@ def counts(session: Session) -> dict[str, int]:
 
 
 def broken(session: Session, now: datetime, principal: str | None = None) -> Sequence[FleetBreakGlass]:
-    """Return what was set aside and still is, the newest first. principal: only by this token or session."""
-    row = FleetBreakGlass
-    chosen = select(row).where(col(row.until) > now)
+    """Return what was set aside and still is, the newest first. principal: only by this token or session.
+
+    A rule that was made again under the name of one that ended is another: nobody has set that aside.
+    """
+    row, rule_row = FleetBreakGlass, FleetProtectionRule
+    chosen = select(row).join(rule_row, col(rule_row.name) == col(row.rule))
+    chosen = chosen.where(col(row.until) > now, col(row.at) >= col(rule_row.created_at))
     if principal is not None:
         chosen = chosen.where(col(row.principal) == principal)
     return session.execute(chosen.order_by(col(row.at).desc(), col(row.id))).scalars().all()
