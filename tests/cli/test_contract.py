@@ -60,6 +60,7 @@ LISTS: dict[str, tuple[str, ...]] = {
 """Commands whose answer has `items`; they need no object."""
 
 FACTS: dict[str, tuple[str, ...]] = {
+    "key progress": (),
     "fleet summary": (),
     "fleet metrics": (),
     "whoami": (),
@@ -178,7 +179,7 @@ ACTS = {
     "device capture", "device clear-suspicion", "device diag", "device enroll", "device label", "device measure", "device pin",
     "device rename", "device restart", "device revoke", "device set-profile", "device unpin", "group change", "group create",
     "group delete",
-    "key ceremony", "key init", "key sign",
+    "key ceremony", "key init", "key revoke", "key rotate", "key sign",
     "protection add", "protection break-glass", "protection keep", "protection remove",
     "login", "logout", "model alias remove", "options", "predictions keep", "predictions stop", "predictions export", "data erase",
     "model alias set", "model pull", "publish",

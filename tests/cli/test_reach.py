@@ -43,6 +43,9 @@ FIELDS: Mapping[str, Any] = {
     "path.silence_id": "si-1",
     "path.window_id": "mw-1",
     "path.contact_id": "cp-1",
+    "path.person_id": "p-1",
+    "path.request_id": "sr-1",
+    "body.disabled": True,
     "body.threshold": 15,
     "body.for_s": 3600,
     "body.duration_s": 3600,
@@ -78,6 +81,8 @@ AGREED: Mapping[str, Any] = {
     "devices": 0, "stages": [], "desired": {"gen": 1, "models": []}, "models": [], "labels": {}, "changed": 1, "sample": [],
     "release": "digits@1.0.0", "spec": {}, "counts": {}, "findings": [], "strata": [], "excluded": [], "dry_run": False,
 }  # fmt: skip
+WAITING = [{"id": "sr-1", "state": "waiting"}]
+"""Requests for signatures: commands answer or drop the one that waits, and ask for it first."""
 
 
 class Agreeing(Stub):
@@ -87,7 +92,7 @@ class Agreeing(Stub):
         """Note a request and agree."""
         with self.lock:
             self.asked.append(asked)
-        return dict(AGREED)
+        return AGREED | {"items": WAITING} if asked.what == "GET /signing-requests" else dict(AGREED)
 
 
 @pytest.fixture
@@ -97,6 +102,8 @@ def agreeing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stub]:
     (tmp_path / "model.onnx").write_bytes(b"a model")
     (tmp_path / "rollout.yaml").write_text(SPEC)
     (tmp_path / "labels.csv").write_text("device,trace_id,label\nd-1,t-1,1\n")
+    (tmp_path / "public.json").write_bytes((ROOT / "tests/server/rest/public_part.json").read_bytes())
+    (tmp_path / "answer.json").write_text("{}")
     (tmp_path / "slo.json").write_text(json.dumps(latency()))
     with serving(Agreeing()) as stub:
         monkeypatch.setenv("EDGECTL_SERVER", stub.url)

@@ -160,6 +160,24 @@ def test_a_rule_is_changed_narrowed_switched_off_and_brought_back(plain: Watched
     assert actions.count("update_alert_rule") >= 4
 
 
+def test_nobody_quiets_what_tells_that_a_protection_rule_is_got_past(plain: WatchedFleet) -> None:
+    admin, subject = plain.house.client(Role.ADMIN), "protection:pci"
+    for name in ("break_glass", "protection_ends"):
+        for change in ({"is_enabled": False}, {"for_s": 86_400}, {"severity": "info"}):
+            refused = admin.patch(f"/api/v1/alert-rules/{name}", json=change)
+            assert (refused.status_code, refused.json()["code"]) == (422, "alert.bad_rule"), refused.text
+        assert admin.patch(f"/api/v1/alert-rules/{name}", json={"is_enabled": None}).status_code == 200
+    for matcher in ("rule=~.*", "severity=critical", "rule=pci"):
+        quiet = {"matchers": [matcher], "for_s": 86_400, "comment": "hush"}
+        assert admin.post("/api/v1/alert-silences", json=quiet).status_code == 201
+    assert admin.post("/api/v1/protection-rules", json={"name": "pci", "selector": ""}).status_code == 201
+    assert admin.post("/api/v1/protection-rules/pci:break-glass", json={"reason": "nobody sees it"}).status_code == 201
+    assert admin.post("/api/v1/protection-rules/pci:end").status_code == 200
+    plain.run(minutes=1)
+    assert set(plain.firing()) >= {("break_glass", subject), ("protection_ends", subject)}
+    assert plain.quiet() == {}
+
+
 def test_an_old_critical_alert_comes_before_many_new_warnings(fleet: WatchedFleet) -> None:
     now = fleet.house.clock.now()
     row = {

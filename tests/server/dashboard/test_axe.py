@@ -60,7 +60,7 @@ OTHERS = (
     "/models/pump/drift", "/models/pump/drift/temperature", "/models/pump/accuracy", "/devices/{warm}",
     "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/settings/receivers", "/alerts/{alert}", "/alerts/rules",
     "/alerts/silences", "/settings/contacts", "/settings/contacts/{contact}", "/slos", "/slos/{slo}", "/slos/new", "/drift",
-    "/", "/find",
+    "/", "/find", "/settings/protection",
 )  # fmt: skip
 """Pages that need something going on: seen at a second house."""
 SHOWN_ONCE = {
@@ -156,6 +156,12 @@ class BusyHouse:
         fleet.parts.alarm.engine.tick()
         (one, *_rest) = fleet.parts.alarm.alerts.firing(5)
         admin.post(f"/api/v1/alerts/{one.id}:ack", json={"comment": "on my way"})
+        for name, selector in {"gate": "site=hall", "hot": f"id={devices[1].id}"}.items():
+            rule = {"name": name, "selector": selector}
+            assert admin.post("/api/v1/protection-rules", json=rule).status_code == 201
+        why = {"reason": "the cameras at gate 4 are blind"}
+        assert admin.post("/api/v1/protection-rules/gate:break-glass", json=why).status_code == 201
+        assert admin.post("/api/v1/protection-rules/gate:end").status_code == 200
         self.names = {
             "trial": trial,
             "device": device,

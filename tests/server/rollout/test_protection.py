@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -75,6 +77,44 @@ def test_deploying_at_once_is_refused_with_the_rule_and_the_devices(any_world: W
     world.step()
     assert {one.id: one.gens[-1] for one in devices} == before, "nothing was signed"
     assert deploy(world, "1.0.0").set, "what a device has already is no change"
+
+
+def test_a_deployment_that_begins_while_a_rule_is_made_is_refused(any_world: World) -> None:
+    """Neither can look past the other: who writes documents waits for the rule, which holds every device."""
+    world = any_world
+    world.enrol(2, env="prod")
+    world.settle("1.0.0")
+    world.release("1.1.0")
+    refused: list[str] = []
+
+    def try_it() -> None:
+        with suppress(ProtectedDeviceError):
+            deploy(world)
+            return
+        refused.append("pci")
+
+    meanwhile = threading.Thread(target=try_it)
+    with world.house.db.session():
+        world.fleet.protection.add("pci", "env=prod", "boss")
+        meanwhile.start()
+        meanwhile.join(0.5)
+        assert meanwhile.is_alive(), "it waits"
+    meanwhile.join(30)
+    world.step()
+    assert (refused, wanted(world)) == (["pci"], {"1.0.0"})
+
+
+@pytest.mark.parametrize(("membership", "first"), [("dynamic", "1.1.0"), ("snapshot", "1.0.0")])
+def test_an_approval_is_for_a_rollout_and_reaches_who_matches_later(world: World, membership: str, first: str) -> None:
+    """A limit that the page of protected devices names: what was approved for the laboratory follows a label."""
+    devices = protected(world)
+    world.enrol(2, env="lab")
+    rollout = world.create(selector="env=lab", stages=approved_stages("100%"), membership=membership)
+    world.go_until_state(rollout, "awaiting_approval")
+    world.fleet.edits.update(devices[0].id, {"env": "lab"}, None)
+    world.service.approve(rollout, EVE, "", None)
+    world.go_until_state(rollout, "finished")
+    assert [world.wants(one) for one in devices] == [first, "1.0.0", "1.0.0"]
 
 
 def test_an_approved_rollout_brings_a_release_and_one_without_is_not_made(any_world: World) -> None:

@@ -80,6 +80,11 @@ def known_rule(name: str) -> Rule:
 
 
 def _check(rule: Rule, changes: Mapping[str, Any]) -> None:
+    if rule.is_fixed and any(value is not None for value in changes.values()):
+        raise BadRuleError(
+            f"the rule {rule.name} stays as it is: who gets past a protection rule must not do it unseen",
+            next_step="acknowledge its alert: `edgectl alert ack ID` says that you look after it",
+        )
     threshold = changes.get("threshold")
     if threshold is not None and rule.least == rule.most:
         raise BadRuleError(

@@ -2,7 +2,7 @@
 
 A suppressed alert is shown as such and sends no message. What it needs: all matchers of a silence hold and all its devices are in the
 silence's selector; or all its devices are in maintenance; or all its devices are those of a firing alert of a rule that quiets its own.
-An alert about no device is explained by one about the same subject.
+An alert about no device is explained by one about the same subject. A rule that is fixed says what it has to say, whatever there is.
 """
 
 from collections import defaultdict
@@ -61,6 +61,8 @@ def _reason(
     causes: Mapping[tuple[str, str], Sequence[ActiveAlert]],
 ) -> str:
     """Return what suppresses an alert, "" for nothing. causes: what explains alerts of a rule about a device or subject."""
+    if alert.rule in RULES and RULES[alert.rule].is_fixed:
+        return ""
     for silence in silences:
         if silence.covers(alert):
             return f"silence {silence.id}"

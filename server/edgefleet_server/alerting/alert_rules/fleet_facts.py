@@ -274,3 +274,5 @@ class Rule:
     """What its subject is said to do where it quiets others."""
     has_devices: bool = True
     """Whether its findings are about devices, so that a selector can narrow them."""
+    is_fixed: bool = False
+    """Whether nobody can change, switch off or silence it: whoever gets past a safeguard could else do that first."""

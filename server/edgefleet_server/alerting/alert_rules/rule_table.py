@@ -291,7 +291,10 @@ _ALL: Final = (
     Rule(
         name="break_glass",
         title="Protection rule set aside",
-        description="A person set a deployment protection rule aside, and may deploy to its devices without an approval.",
+        description=(
+            "A person set a deployment protection rule aside, and may deploy to its devices without an approval. "
+            "Nobody can change or silence this rule."
+        ),
         unit="",
         threshold=0,
         least=0,
@@ -303,11 +306,15 @@ _ALL: Final = (
         next_step="Ask them why; `edgectl events --type edgefleet.protection.*` shows what they deployed.",
         check=protection_rules.break_glass,
         has_devices=False,
+        is_fixed=True,
     ),
     Rule(
         name="protection_ends",
         title="Protection rule ends",
-        description="Somebody asked to remove a deployment protection rule: it ends 24 hours later.",
+        description=(
+            "Somebody asked to remove a deployment protection rule: it ends 24 hours later. "
+            "Nobody can change or silence this rule."
+        ),
         unit="",
         threshold=0,
         least=0,
@@ -319,6 +326,7 @@ _ALL: Final = (
         next_step="Ask whether that is meant; `edgectl protection keep NAME` keeps the rule.",
         check=protection_rules.protection_ends,
         has_devices=False,
+        is_fixed=True,
     ),
     Rule(
         name="disk_full",

@@ -12,6 +12,7 @@ from edgefleet_server.alerting.active_alerts.model import AlertState, AlertView
 from edgefleet_server.alerting.active_alerts.rule_settings import RuleBook
 from edgefleet_server.alerting.active_alerts.service import OPEN, ActiveAlerts, AlertQuery
 from edgefleet_server.alerting.active_alerts.silences import SilenceBook
+from edgefleet_server.alerting.alert_rules.rule_table import RULES
 from edgefleet_server.dashboard.alerts.alert_words import (
     STRIP,
     chart_of,
@@ -108,7 +109,8 @@ def _add_rules(router: APIRouter, shell: Shell, alerts: ActiveAlerts, rules: Rul
         """Show the rules, what is in force of each, and when each fired lately."""
 
         def build() -> dict[str, Any]:
-            return {"rules": rules.rules(), **_strips(alerts, clock)}
+            fixed = [name for name, rule in RULES.items() if rule.is_fixed]
+            return {"rules": rules.rules(), "fixed": fixed, **_strips(alerts, clock)}
 
         return shell.shown(request, "alerts/rules.html", build, tab=TAB)
 
