@@ -458,7 +458,9 @@ def test_protection_rules_are_made_set_aside_and_removed_on_their_page(empty_fle
     assert "Break glass" not in text_of(page(empty_fleet.browser(Role.OPERATOR), "/settings/protection"))
 
 
-def test_the_page_of_alert_rules_offers_no_change_of_what_tells_who_gets_past_a_protection_rule(empty_fleet: Fleet) -> None:
+def test_the_page_of_alert_rules_offers_no_change_of_what_tells_who_gets_past_a_protection_rule(
+    empty_fleet: Fleet,
+) -> None:
     told = page(empty_fleet.browser(Role.OPERATOR), "/alerts/rules")
     assert "Change device offline beyond its habit" in told
     assert "Change protection rule" not in told

@@ -292,7 +292,9 @@ def test_a_broken_glass_is_whole_again_in_a_rule_that_was_made_later(world: Worl
     book, clock = world.fleet.protection, world.house.clock
     book.end("pci", "mallory")
     clock.turn(seconds=REMOVAL_DELAY.total_seconds() - 60)
-    book.break_glass("pci", principal="t-mallory", by="mallory", reason="before it is gone", lasts=dt.timedelta(hours=4))
+    book.break_glass(
+        "pci", principal="t-mallory", by="mallory", reason="before it is gone", lasts=dt.timedelta(hours=4)
+    )
     clock.turn(seconds=60)
     book.add("pci", "env=prod", "boss")
     told = world.fleet.feed.newest_of(EventFilter(kinds=("protection",)), 10)
