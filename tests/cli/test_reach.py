@@ -92,7 +92,7 @@ class Agreeing(Stub):
         """Note a request and agree."""
         with self.lock:
             self.asked.append(asked)
-        return AGREED | {"items": WAITING} if asked.what == "GET /signing-requests" else dict(AGREED)
+        return {**AGREED, "items": WAITING} if asked.what == "GET /signing-requests" else dict(AGREED)
 
 
 @pytest.fixture
