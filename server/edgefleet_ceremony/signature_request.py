@@ -139,3 +139,12 @@ def _check_keys(role: str, signed: Root | Targets) -> None:
     for keyid, key in keys.items():
         if key_id(key.keytype, key.scheme, key.keyval) != keyid:
             raise BadCeremonyFileError(f"its file of {role} holds another key under the id {keyid[:12]}: a server lies")
+    delegated = (delegations.roles or {}).values() if delegations is not None else ()
+    words = [
+        keyid
+        for one in (*delegated, *(signed.roles.values() if isinstance(signed, Root) else ()))
+        for keyid in one.keyids
+    ]
+    words += [word for one in delegated for word in (one.name, *(one.paths or ()))]
+    if not all(isinstance(one, str) for one in words):
+        raise BadCeremonyFileError(f"its file of {role} has names, ids of keys or paths that are no text")

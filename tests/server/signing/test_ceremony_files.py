@@ -1,5 +1,6 @@
 """Files of a ceremony: what they refuse, and that no change of a request goes without a line."""
 
+import contextlib
 import copy
 import json
 from datetime import UTC, datetime
@@ -18,11 +19,12 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # documented there
     Targets,
 )
 
-from edgefleet_ceremony.change_text import changes_of
-from edgefleet_ceremony.file_format import BadCeremonyFileError
+from edgefleet_ceremony.change_text import changes_of, state_after
+from edgefleet_ceremony.file_format import BadCeremonyFileError, canonical
 from edgefleet_ceremony.public_part import part_of
 from edgefleet_ceremony.root_fields import CEREMONY_FIELD, holder_names, offline_roles
-from edgefleet_ceremony.signature_request import SigningRequest, answer_of, request_bytes, request_of
+from edgefleet_ceremony.signature_request import ID_DIGITS, SigningRequest, answer_of, request_bytes, request_of
+from edgefleet_protocol.digest import sha256_hex
 from tests.support.holders import part_text
 
 UNTIL = datetime(2027, 1, 1, tzinfo=UTC)
@@ -131,6 +133,25 @@ def test_the_whole_id_of_a_new_key_is_shown() -> None:
     new.add_key(KEYS[3], "root")
     new.unrecognized_fields[CEREMONY_FIELD]["holders"][KEYS[3].keyid] = "dora"
     assert f"root: root gains the key {KEYS[3].keyid} of dora" in changes_of(asked(new))
+
+
+@given(st.data())
+def test_a_request_with_an_odd_value_is_refused_or_shown(data: Any) -> None:
+    whole = json.loads(request_bytes(asked(root(), targets())))
+    path = data.draw(st.sampled_from([one for one in leaves(whole) if one[0] in {"current", "proposed"}]))
+    inner = whole
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = data.draw(
+        st.sampled_from([None, 0, -1, 1.5, True, "", "x", "\ud800", [], {}, [1], {"a": 1}, 10**30])
+    )
+    with contextlib.suppress(BadCeremonyFileError, AttributeError, TypeError, KeyError):  # no id can be made of it
+        signed = {role: one["signed"] for role, one in whole["proposed"].items()}
+        whole["id"] = sha256_hex(canonical(signed))[:ID_DIGITS]
+    with contextlib.suppress(BadCeremonyFileError):
+        request = request_of(json.dumps(whole).encode())
+        assert changes_of(request)
+        assert state_after(request)
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
