@@ -74,14 +74,8 @@ class Sealer:
         self._forget()
         self.start(columns)
         with self._db.session() as session:
-            state = store.state(session, lock=True)
-            assert state is not None
-            key = self._keys_with(state.key_id, "the database").newest
-            if state.key_id != key.id:
-                state.key_id, state.since, state.cleaned_at = key.id, self._clock.now(), None
-            count = sum(self._reseal(session, one, key) for one in columns)
-            is_due = state.cleaned_at is None
-        return Resealed(key.id, count, not is_due or self.clean(columns))
+            sealed = self._seal_all(session, columns, self._held_keys(session))
+        return self._done(columns, *sealed)
 
     def rotate(self, columns: Sequence[SealedColumn]) -> Resealed:
         """Make a new key in the source, keep the old ones there, and seal everything with it.
@@ -90,19 +84,23 @@ class Sealer:
         """
         self._forget()
         self.start(columns)
-        with self._db.read() as session:
-            state = store.state(session)
-        assert state is not None
-        ring = self._keys_with(state.key_id, "the database")
-        self.source.write(KeyRing((rules.key_of(os.urandom(rules.KEY_BYTES)), *ring.keys)))
-        return self.seal_again(columns)
+        with self._db.session() as session:
+            ring = KeyRing((rules.key_of(os.urandom(rules.KEY_BYTES)), *self._held_keys(session).keys))
+            self.source.write(ring)  # before the commit: a process that dies in between leaves a key that seals nothing yet
+            self._forget()
+            sealed = self._seal_all(session, columns, ring)
+        return self._done(columns, *sealed)
 
     def forget_old(self, columns: Sequence[SealedColumn]) -> Resealed:
         """Seal everything with the newest key, then remove the others from the source. Raises what `rotate` does."""
         done = self.seal_again(columns)
-        key = self._keys_with(done.key, "the database").newest
-        self.source.write(KeyRing((key,)))
-        self._forget()
+        with self._db.session() as session:
+            ring = self._held_keys(session)
+            state = store.state(session)
+            assert state is not None
+            needed = {state.key_id, *store.key_ids(session, columns)}
+            self.source.write(KeyRing(tuple(one for one in ring.keys if one.id in needed)))
+            self._forget()
         return done
 
     def clean(self, columns: Sequence[SealedColumn]) -> bool:
@@ -131,13 +129,35 @@ class Sealer:
     def _begin(self, session: Session, columns: Sequence[SealedColumn]) -> SealingState:
         """Choose the first key. Texts that are sealed all the same (the row was removed) need theirs: no other is made."""
         ring = self._read()
-        if ring is None:
-            if named := store.key_ids(session, columns):
-                raise self._missing(next(iter(named)))
-            ring = KeyRing((rules.key_of(os.urandom(rules.KEY_BYTES)),))
+        if ring is not None:
+            return store.begin(session, ring.newest.id, self._clock.now())
+        if named := store.key_ids(session, columns):
+            raise self._missing(next(iter(named)))
+        ring = KeyRing((rules.key_of(os.urandom(rules.KEY_BYTES)),))
+        state = store.begin(session, ring.newest.id, self._clock.now())
+        if state.key_id == ring.newest.id:  # else another process was first, and its key must not be written over
             self.source.write(ring)
             self._forget()
-        return store.begin(session, ring.newest.id, self._clock.now())
+        return state
+
+    def _held_keys(self, session: Session) -> KeyRing:
+        """Return the keys as they are now. Until the transaction ends no other process changes them."""
+        state = store.state(session, lock=True)
+        assert state is not None
+        self._forget()
+        return self._keys_with(state.key_id, "the database")
+
+    def _seal_all(self, session: Session, columns: Sequence[SealedColumn], ring: KeyRing) -> tuple[str, int, bool]:
+        """Seal everything with the newest of the keys; return its id, how many texts those were, and whether files must be cleaned."""
+        state, key = store.state(session), ring.newest
+        assert state is not None
+        if state.key_id != key.id:
+            state.key_id, state.since, state.cleaned_at = key.id, self._clock.now(), None
+        count = sum(self._reseal(session, one, key) for one in columns)
+        return key.id, count, state.cleaned_at is None
+
+    def _done(self, columns: Sequence[SealedColumn], key_id: str, count: int, is_due: bool) -> Resealed:  # noqa: FBT001
+        return Resealed(key_id, count, not is_due or self.clean(columns))
 
     def _keys_with(self, key_id: str, what: str) -> KeyRing:
         """Return the keys, one of which has this id ("": any). Raises KeyMissingError, KeyWrongError, KeyUnreadableError."""

@@ -1,7 +1,9 @@
 """The start seals what is plain, keys are changed while the server runs, and a wrong or missing key ends the start."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -20,7 +22,7 @@ from edgefleet_server.encryption.errors import (
     KeyUnreadableError,
     KeyWrongError,
 )
-from edgefleet_server.encryption.key_sources import KeyText, source_of
+from edgefleet_server.encryption.key_sources import KeyFile, KeyText, source_of
 from edgefleet_server.encryption.model import Kept, KeyRing, SecretEntry
 from edgefleet_server.encryption.secret_list import secret_entries
 from edgefleet_server.encryption.service import Sealer
@@ -240,3 +242,63 @@ def test_many_rows_are_sealed_again_at_once(house: ApiHouse) -> None:
 
 def _ring(number: int) -> Any:
     return KeyRing((rules.key_of(bytes([number]) * 32),))
+
+
+class _SlowFile:
+    """A key file that is written late: whatever another process does meanwhile is done."""
+
+    def __init__(self, file: KeyFile) -> None:
+        self._file = file
+        self.where, self.kept, self.read = file.where, file.kept, file.read
+
+    def write(self, ring: KeyRing) -> None:
+        time.sleep(0.3)
+        self._file.write(ring)
+
+
+def _at_once(house: ApiHouse, *changes: str) -> None:
+    """Call methods of sealers, each as a process of its own."""
+    path = key_file(house)
+    with ThreadPoolExecutor(len(changes)) as pool:
+        sealers = [Sealer(house.parts.db, _SlowFile(KeyFile(path, is_own=True)), house.clock) for _ in changes]
+        calls = [
+            pool.submit(getattr(sealer, name), SEALED_COLUMNS) for sealer, name in zip(sealers, changes, strict=True)
+        ]
+        for call in calls:
+            call.result()
+
+
+@pytest.mark.parametrize("changes", [("start", "start"), ("rotate", "rotate"), ("rotate", "forget_old", "rotate")])
+def test_processes_that_change_the_key_at_once_lose_no_secret(house: ApiHouse, changes: tuple[str, ...]) -> None:
+    if changes[0] == "start":  # the first one of this version: there is no key yet
+        key_file(house).unlink(missing_ok=True)
+        with house.parts.db.session() as session:
+            session.execute(text("DELETE FROM sealing_state"))
+    put_plain(house)
+    _at_once(house, *changes)
+    assert again(house).start(SEALED_COLUMNS) == 0
+    assert [(one.kept, one.problem) for one in entries(house)[-2:]] == [(Kept.SEALED, ""), (Kept.SEALED, "")]
+
+
+def test_a_process_that_dies_between_the_file_and_the_database_leaves_secrets_that_open(
+    house: ApiHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_plain(house)
+    house.parts.sealer.start(SEALED_COLUMNS)
+    for name in ("rotate", "forget_old", "rotate"):
+        with monkeypatch.context() as patch:
+            patch.setattr(KeyFile, "write", _write_and_die)
+            with pytest.raises(KeyboardInterrupt):
+                getattr(again(house), name)(SEALED_COLUMNS)
+        assert again(house).start(SEALED_COLUMNS) == 0
+        assert [one.problem for one in entries(house)[-2:]] == ["", ""]
+    assert again(house).forget_old(SEALED_COLUMNS).is_clean
+    assert key_file(house).read_text().count("\n") == 2
+
+
+_WRITE = KeyFile.write
+
+
+def _write_and_die(file: KeyFile, ring: KeyRing) -> None:
+    _WRITE(file, ring)
+    raise KeyboardInterrupt
