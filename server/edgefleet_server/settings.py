@@ -210,7 +210,7 @@ class ServerSettings(BaseSettings):
     def secret(self, name: str) -> str | None:
         """Return a secret setting: its value, else the text of the file `NAME_file`, else of the systemd credential `edgefleet.NAME`.
 
-        Raises SettingsError when the file cannot be read.
+        Raises SettingsError when the file cannot be read or is empty: nothing else is taken in its place.
         """
         value: SecretStr | None = getattr(self, name)
         if value is not None:
@@ -219,13 +219,18 @@ class ServerSettings(BaseSettings):
         if path is None:
             return None
         try:
-            return path.read_text(encoding="utf-8").strip()
+            text = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is no text"
             raise SettingsError(
                 f"the file {path} of the setting {name} cannot be read: {why}",
                 next_step=f"let the server's user read it, or correct {name}_file",
             ) from None
+        if not text:
+            raise SettingsError(
+                f"the file {path} of the setting {name} is empty", next_step=f"put the value into it, or remove {name}_file"
+            )
+        return text
 
     @property
     def database(self) -> str:

@@ -5,6 +5,7 @@
 """
 
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -71,13 +72,17 @@ class KeyFile:
         return rules.parse_keys(text, self.where)
 
     def write(self, ring: KeyRing) -> None:
-        """Put keys into the file, 0600, all or none of them. Blocks on fsync. Raises KeyUnreadableError."""
+        """Put keys into the file, 0600, all or none of them; a file that is there keeps its owner, and its group may read on.
+
+        Blocks on fsync. Raises KeyUnreadableError.
+        """
         fresh = self.path.with_name(f"{self.path.name}.new")
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             fresh.unlink(missing_ok=True)
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                self._keep_owner(descriptor)
                 file.write(rules.key_text(ring))
                 file.flush()
                 os.fsync(file.fileno())
@@ -92,6 +97,15 @@ class KeyFile:
                 f"the sealing key cannot be written to {self.path}: {error.strerror}",
                 next_step="let the server's user write there; nothing was changed",
             ) from error
+
+    def _keep_owner(self, descriptor: int) -> None:
+        """Let the server's user read what root writes (`sudo edgectl server seal`)."""
+        is_there = self.path.exists()
+        before = (self.path if is_there else self.path.parent).stat()
+        if os.geteuid() == 0:
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+        if is_there:
+            os.fchmod(descriptor, 0o600 | before.st_mode & stat.S_IRGRP)
 
     def _unreadable(self, error: OSError) -> KeyUnreadableError:
         return KeyUnreadableError(

@@ -158,3 +158,31 @@ def test_the_database_url_comes_from_its_file_or_credential(tmp_path: Path, monk
     assert load_settings(tmp_path).database == "postgresql://u:credential@h/d"
     (tmp_path / "url").write_text("postgresql://u:file@h/d\n")
     assert load_settings(tmp_path, database_url_file=tmp_path / "url").database == "postgresql://u:file@h/d"
+
+
+def test_a_setting_whose_file_is_empty_is_refused_and_no_other_database_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text(" \n")
+    with pytest.raises(SettingsError, match="is empty"):
+        assert load_settings(tmp_path, database_url_file=file).database
+    with pytest.raises(SettingsError, match="is empty"):
+        source_of(load_settings(tmp_path, secrets_vault_url="https://vault:8200/v1/secret/x", secrets_vault_token_file=file))
+
+
+def test_a_key_file_that_root_rotates_stays_the_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `sudo edgectl server seal --rotate`: a file of root's, 0600, would end the next start of the server."""
+    path = tmp_path / "secrets.key"
+    path.write_text(KEYS[0])
+    path.chmod(0o640)
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("os.fchown", lambda _file, user, group: given.append((user, group)))
+    KeyFile(path).write(KeyRing((rules.key_of(bytes([1]) * 32),)))
+    assert given == [(path.parent.stat().st_uid, path.parent.stat().st_gid)]
+    assert path.stat().st_mode & 0o777 == 0o640
+    path.chmod(0o666)
+    KeyFile(path).write(KeyRing((rules.key_of(bytes([2]) * 32),)))
+    assert path.stat().st_mode & 0o777 == 0o640
+    path.unlink()
+    KeyFile(path).write(KeyRing((rules.key_of(bytes([3]) * 32),)))
+    assert path.stat().st_mode & 0o777 == 0o600
