@@ -36,7 +36,7 @@ def apply(
     prune: Annotated[
         bool,
         typer.Option(
-            "--prune", help="Delete what this token created and no file declares; asks first, or needs --yes."
+            "--prune", help="Delete what this token's owner created and no file declares; asks first, or needs --yes."
         ),
     ] = False,
     replace: Annotated[
@@ -99,7 +99,7 @@ def _prune(session: Session, documents: list[Any]) -> list[Any]:
 
     if not documents:
         raise UsageError(
-            "the files hold no document, so --prune would delete everything this token created",
+            "the files hold no document, so --prune would delete everything that its owner created",
             why="the files are empty",
             next_step="give the right files, or delete objects with `edgectl delete -f FILE`",
         )
