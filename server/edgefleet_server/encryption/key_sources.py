@@ -72,7 +72,7 @@ class KeyFile:
         return rules.parse_keys(text, self.where)
 
     def write(self, ring: KeyRing) -> None:
-        """Put keys into the file, 0600, all or none of them; a file that is there keeps its owner, and its group may read on.
+        """Put keys into the file, 0600, all or none of them; it keeps its owner, and the group of one outside the data folder may read on.
 
         Blocks on fsync. Raises KeyUnreadableError.
         """
@@ -104,7 +104,7 @@ class KeyFile:
         before = (self.path if is_there else self.path.parent).stat()
         if os.geteuid() == 0:
             os.fchown(descriptor, before.st_uid, before.st_gid)
-        if is_there:
+        if is_there and not self.is_own:
             os.fchmod(descriptor, 0o600 | before.st_mode & stat.S_IRGRP)
 
     def _unreadable(self, error: OSError) -> KeyUnreadableError:
