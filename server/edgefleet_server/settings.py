@@ -228,7 +228,8 @@ class ServerSettings(BaseSettings):
             ) from None
         if not text:
             raise SettingsError(
-                f"the file {path} of the setting {name} is empty", next_step=f"put the value into it, or remove {name}_file"
+                f"the file {path} of the setting {name} is empty",
+                next_step=f"put the value into it, or remove {name}_file",
             )
         return text
 

@@ -86,7 +86,9 @@ class Sealer:
         self.start(columns)
         with self._db.session() as session:
             ring = KeyRing((rules.key_of(os.urandom(rules.KEY_BYTES)), *self._held_keys(session).keys))
-            self.source.write(ring)  # before the commit: a process that dies in between leaves a key that seals nothing yet
+            self.source.write(
+                ring
+            )  # before the commit: a process that dies in between leaves a key that seals nothing yet
             self._forget()
             sealed = self._seal_all(session, columns, ring)
         return self._done(columns, *sealed)

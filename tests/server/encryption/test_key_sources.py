@@ -166,7 +166,9 @@ def test_a_setting_whose_file_is_empty_is_refused_and_no_other_database_is_taken
     with pytest.raises(SettingsError, match="is empty"):
         assert load_settings(tmp_path, database_url_file=file).database
     with pytest.raises(SettingsError, match="is empty"):
-        source_of(load_settings(tmp_path, secrets_vault_url="https://vault:8200/v1/secret/x", secrets_vault_token_file=file))
+        source_of(
+            load_settings(tmp_path, secrets_vault_url="https://vault:8200/v1/secret/x", secrets_vault_token_file=file)
+        )
 
 
 def test_a_key_file_that_root_rotates_stays_the_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
