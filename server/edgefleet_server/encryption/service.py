@@ -158,7 +158,7 @@ class Sealer:
         count = sum(self._reseal(session, one, key) for one in columns)
         return key.id, count, state.cleaned_at is None
 
-    def _done(self, columns: Sequence[SealedColumn], key_id: str, count: int, is_due: bool) -> Resealed:  # noqa: FBT001
+    def _done(self, columns: Sequence[SealedColumn], key_id: str, count: int, is_due: bool) -> Resealed:
         return Resealed(key_id, count, not is_due or self.clean(columns))
 
     def _keys_with(self, key_id: str, what: str) -> KeyRing:
