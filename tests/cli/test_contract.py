@@ -69,6 +69,7 @@ FACTS: dict[str, tuple[str, ...]] = {
     "top": (),
     "export": (),
     "key trust": (),
+    "key progress": (),
 }
 """Commands whose answer is something else, and that need no object."""
 
