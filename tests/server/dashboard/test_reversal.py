@@ -292,6 +292,10 @@ NEVER = {
         create_webhook rotate_webhook""",
     "a name stays that owner's, so that the audit trail is not about two": "create_person",
     "it is a longer work, which its page shows and ends": "create_release",
+    "holders carry it: what they signed or were asked is not taken from them": """create_signing_request drop_signing_request
+        sign_signing_request""",
+    "who gets past protection is alarmed, and its page has what ends it": """break_glass create_protection_rule end_protection_rule
+        keep_protection_rule""",
     "what was there is not known in full": "clear_drift_baseline label_devices set_capture_key set_drift_baseline clear_device_suspicion",
 }
 """Why an act has no button that undoes it."""

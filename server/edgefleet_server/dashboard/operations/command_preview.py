@@ -193,7 +193,7 @@ def cli_line(operation_id: str, values: Mapping[str, Any], asks: str = "", now: 
         return "".join(before + word for word in _words(value, form, now))
 
     def found(name: str, form: str) -> list[str]:
-        return _words(values.get(name), form, now) or [name.rpartition(".")[2].upper()]
+        return _words(values.get(name), form, now) or [_WITHOUT.get(form, name.rpartition(".")[2].upper())]
 
     line = _OPTIONAL.sub(optional, _line(operation_id, asks))
     line = _EACH.sub(lambda match: "".join(match[1] + word for word in found(match[2], "*")), line)
@@ -263,6 +263,8 @@ def _until(moment: str, now: datetime | None) -> str:
     return f"{max(1, round((end - (now or end)).total_seconds() / _DAY_S))}d"
 
 
+_WITHOUT: Final = {"|able": "disable"}
+"""What a form says without a value: a command, where the name of the field would be none."""
 _FORMS: Final[Mapping[str, Callable[[Any, datetime | None], str]]] = {
     "able": lambda value, _now: "disable" if value else "enable",
     "seconds": lambda value, _now: f"{value}s",
