@@ -69,7 +69,6 @@ FACTS: dict[str, tuple[str, ...]] = {
     "top": (),
     "export": (),
     "key trust": (),
-    "key progress": (),
 }
 """Commands whose answer is something else, and that need no object."""
 
