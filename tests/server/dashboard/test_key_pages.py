@@ -91,7 +91,7 @@ def test_root_and_targets_are_given_to_holders_by_pasting_their_files(fleet: Fle
     text = browser.get("/bundles").text
     told = part_of(text, "ceremony")
     assert "root: root needs 2 of 3 keys (now 1 of 1)" in told
-    file = browser.get(f"/signing-requests/{waiting.id}")
+    file = browser.get(f"/bundles/requests/{waiting.id}")
     assert (file.text, "attachment" in file.headers["content-disposition"]) == (waiting.document, True)
     assert "/do/sign_signing_request" not in fleet.browser(Role.OPERATOR).get("/bundles").text
     answers = "\n".join(answer(waiting, holders[name]).strip() for name in ("anna", "carl"))

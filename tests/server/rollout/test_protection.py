@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import threading
 from contextlib import suppress
 from typing import Any
 
 import pytest
+import yaml
 from sqlalchemy import delete
 
 from edgefleet_protocol.errors import EdgefleetError
@@ -19,6 +21,7 @@ from edgefleet_server.fleet.errors import GroupInUseError, ProtectedDeviceError
 from edgefleet_server.fleet.protection.model import REMOVAL_DELAY, PersonWarrant
 from edgefleet_server.fleet.tables import FleetProtectedDevice
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, NothingToUndoError
+from tests.house.tree import ROOT
 from tests.server.fleet.house import FACTS, KeyedDevice
 from tests.server.rollout.fleet_sim import MODEL, SimDevice, World, spec_of, stages
 
@@ -129,6 +132,19 @@ def test_an_approved_rollout_brings_a_release_and_one_without_is_not_made(any_wo
     world.go_until_state(rollout, "awaiting_approval")
     assert wanted(world) == {"1.0.0"}
     world.service.approve(rollout, EVE, "", None)
+    world.go_until_state(rollout, "finished")
+    assert wanted(world) == {"1.1.0"}
+
+
+def test_the_rollout_of_the_page_waits_for_its_approval_and_then_reaches_them(world: World) -> None:
+    page = (ROOT / "docs/operate/protection.md").read_text("utf-8")
+    [written] = re.findall(r"<<'YAML'\n(.*?)^YAML$", page, re.DOTALL | re.MULTILINE)
+    spec = yaml.safe_load(written)["spec"]
+    protected(world, 40)
+    rollout = world.create(selector=spec["selector"], stages=[{**one, "soak": "0s"} for one in spec["stages"]])
+    world.go_until_state(rollout, "awaiting_approval")
+    assert wanted(world) == {"1.0.0"}
+    world.service.approve(rollout, EVE, "tested in the lab", None)
     world.go_until_state(rollout, "finished")
     assert wanted(world) == {"1.1.0"}
 

@@ -177,7 +177,7 @@ def _add_bundle_pages(router: APIRouter, shell: Shell, keys: KeySources, views: 
 
         return shell.shown(request, "registry/bundles.html", build, tab="bundles")
 
-    @router.get("/signing-requests/{request_id}", operation_id="show_signing_request")
+    @router.get("/bundles/requests/{request_id}", operation_id="show_signing_request")
     def show_signing_request(request: Request, request_id: str) -> Response:
         """Give the file of a request for signatures, to be carried to the holders."""
         session = shell.gate.session_of(request)

@@ -70,17 +70,19 @@ class HoldDocument:
             self._sign(session, row, row.rollouts, row.digests)
             return True
 
-    def rollouts(self) -> list[str]:
-        """Return the rollouts that the hold names, sorted."""
+    def names(self) -> tuple[list[str], list[str]]:
+        """Return the rollouts and the bundles that the hold names, each sorted."""
         with self._db.read() as session:
             row = desired_store.hold(session)
-            return [] if row is None else list(row.rollouts)
+            return ([], []) if row is None else (list(row.rollouts), list(row.digests))
+
+    def rollouts(self) -> list[str]:
+        """Return the rollouts that the hold names, sorted."""
+        return self.names()[0]
 
     def digests(self) -> list[str]:
         """Return the bundles that the hold names, sorted."""
-        with self._db.read() as session:
-            row = desired_store.hold(session)
-            return [] if row is None else list(row.digests)
+        return self.names()[1]
 
     def envelope(self) -> bytes | None:
         """Return the signed hold, or None when there never was one."""

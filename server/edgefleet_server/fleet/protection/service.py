@@ -38,6 +38,7 @@ from edgefleet_server.fleet.selectors.grammar import parse_selector
 from edgefleet_server.fleet.store import lock_devices
 from edgefleet_server.fleet.tables import FleetBreakGlass, FleetProtectionRule
 
+_MEMBERS: Final = "fleet_protection_members"
 KIND: Final = "protection"
 """Kind of the events of rules; their `to` is one of `events.types.PROTECTION`."""
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -179,10 +180,14 @@ class ProtectionBook:
             return store.rules_of(session, now, ids) if store.rules(session, now) else {}
 
     def members(self) -> Mapping[str, tuple[str, ...]]:
-        """Return the rules of every device that is under one."""
+        """Return the rules of every device that is under one. Read once in a transaction, which may look at many rollouts."""
         with self._db.read() as session:
-            now = self._clock.now()
-            return store.all_members(session, now) if store.rules(session, now) else {}
+            known: Mapping[str, tuple[str, ...]] | None = session.info.get(_MEMBERS)
+            if known is None:
+                now = self._clock.now()
+                known = store.all_members(session, now) if store.rules(session, now) else {}
+                session.info[_MEMBERS] = known
+            return known
 
     def uses_group(self, group: str) -> str | None:
         """Return why a group must stay as it is, None when no rule names it."""

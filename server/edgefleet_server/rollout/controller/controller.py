@@ -254,7 +254,7 @@ class RolloutController:
     def _is_brake_right(self, session: Session) -> bool:
         """Whether the brake names what it should: not rollouts that ended long ago, nor less than two processes wrote at the same time."""
         wanted = rollouts.braked(session, self._clock.now() - BRAKE_LIFE), rollouts.failed_digests(session)
-        return wanted == (self._fleet.hold.rollouts(), self._fleet.hold.digests())
+        return wanted == self._fleet.hold.names()
 
 
 def _log_taken_over(rollout_id: str, fence: int) -> None:
