@@ -202,9 +202,8 @@ class TufRepository:
         newest = store.latest(session, "timestamp")
         if newest is None:
             return None
-        version = json.loads(newest[1])["signed"].get(
-            ANNOUNCED, newest[0]
-        )  # our own file; python-tuf takes ten times as long
+        # our own file; python-tuf takes ten times as long
+        version = json.loads(newest[1])["signed"].get(ANNOUNCED, newest[0])
         return store.timed(session, "timestamp", version) or store.timed(session, "timestamp", newest[0])
 
     def delegate_audit(self, session: Session, now: datetime) -> None:
@@ -351,9 +350,8 @@ class TufRepository:
         found = store.latest(session, "targets")
         if found is None:
             raise _missing("targets")
-        delegated = json.loads(found[1])["signed"]["delegations"][
-            "roles"
-        ]  # our own file, as `announced_timestamp` reads it
+        # our own file, as `announced_timestamp` reads it
+        delegated = json.loads(found[1])["signed"]["delegations"]["roles"]
         director = next(one for one in delegated if one["name"] == "director")
         return list(director["keyids"]), int(director["threshold"])
 
@@ -367,8 +365,10 @@ class TufRepository:
         announce: bool = True,
         given: Mapping[str, int] | None = None,
     ) -> None:
-        """Sign these roles, the snapshot that names them and the timestamp; the caller has its turn."""
-        """Sign what changed, a snapshot of it and of what was `given` already signed (versions by role), and a timestamp."""
+        """Sign what changed, a snapshot of it and of what was `given` already signed (versions by role), and a timestamp.
+
+        The caller has its turn.
+        """
         keys = self._role_keys(session, changed)
         self._ring.check(keys)
         found = store.latest(session, "snapshot")

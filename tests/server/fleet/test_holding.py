@@ -27,12 +27,12 @@ def test_it_is_signed_only_when_it_differs(house: House) -> None:
     rung: list[int] = []
     stop = house.fleet.hold.subscribe(lambda: rung.append(1))
     assert not house.fleet.hold.set([], [])
-    assert (house.fleet.hold.envelope(), house.fleet.hold.rollouts()) == (None, [])
+    assert (house.fleet.hold.envelope(), house.fleet.hold.names()[0]) == (None, [])
     assert house.fleet.hold.set(["r-2", "r-1", "r-1"], ["b" * 64])
     first = hold_of(house)
     assert (first.rollouts, first.digests) == (["r-1", "r-2"], ["b" * 64])
     assert first.expires == house.clock.now() + dt.timedelta(days=7)
-    assert house.fleet.hold.rollouts() == ["r-1", "r-2"]
+    assert house.fleet.hold.names()[0] == ["r-1", "r-2"]
     assert not house.fleet.hold.set(["r-1", "r-2"], ["b" * 64])
     assert hold_of(house) == first
     assert house.fleet.hold.set([], [])
@@ -101,5 +101,5 @@ def test_two_that_brake_first_at_once_both_succeed(house: House) -> None:
     for thread in threads:
         thread.join(60)
     assert failed == []
-    assert len(house.fleet.hold.rollouts()) == 1
+    assert len(house.fleet.hold.names()[0]) == 1
     assert hold_of(house).seq == int(house.clock.now().timestamp()) + 3

@@ -76,14 +76,6 @@ class HoldDocument:
             row = desired_store.hold(session)
             return ([], []) if row is None else (list(row.rollouts), list(row.digests))
 
-    def rollouts(self) -> list[str]:
-        """Return the rollouts that the hold names, sorted."""
-        return self.names()[0]
-
-    def digests(self) -> list[str]:
-        """Return the bundles that the hold names, sorted."""
-        return self.names()[1]
-
     def envelope(self) -> bytes | None:
         """Return the signed hold, or None when there never was one."""
         with self._db.read() as session:
