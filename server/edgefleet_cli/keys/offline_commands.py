@@ -151,7 +151,7 @@ def _show_request(session: Session, facts: dict[str, Any]) -> None:
     """
 
     def say(line: str) -> None:
-        session.out.note(" ".join(line.splitlines()))
+        session.out.notice(" ".join(line.splitlines()))
 
     say(f"Request {facts['request']}, made {facts['made_at'][:16]}: {facts['purpose']}")
     say(f"Root of today: {facts['root_fingerprint']}")

@@ -94,7 +94,11 @@ class Output:
     def note(self, text: str) -> None:
         """Write a remark to stderr, unless quiet."""
         if not self.quiet:
-            self.remarks.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+            self.notice(text)
+
+    def notice(self, text: str) -> None:
+        """Write to stderr, also when quiet: what has to be read before a question is answered."""
+        self.remarks.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def line(self, text: str) -> None:
         """Write one line of data to stdout."""
