@@ -1,7 +1,7 @@
 """People and services, the owners of tokens: added, listed, disabled, enabled. Thread-safe; calls block.
 
 A person who is disabled loses all tokens, login links and sessions in the same transaction, and for good: one who is enabled again needs
-a new token. Nobody disables themselves, so that an admin is left. Source: ADR 0117.
+a new token. Nobody disables themselves. Source: ADR 0117.
 """
 
 import base64
