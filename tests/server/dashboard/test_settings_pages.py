@@ -72,6 +72,7 @@ def test_a_login_link_for_another_browser_is_shown_once(empty_fleet: Fleet) -> N
 def test_a_token_is_made_shown_once_and_revoked_by_forms(fleet: Fleet) -> None:
     browser = fleet.browser(Role.ADMIN)
     form = page(browser, "/settings/tokens")
+    assert {one.value for one in Role} == set(re.findall(r'name="body.roles" value="([a-z]+)"', form))
     end = re.search(r'<option value="(20[^"]+)" selected>in 30 days', form)
     assert end is not None
     fields = {
@@ -456,6 +457,10 @@ def test_protection_rules_are_made_set_aside_and_removed_on_their_page(empty_fle
     assert "the cameras are blind" in told
     assert "asked by test" in told
     assert "Break glass" not in text_of(page(empty_fleet.browser(Role.OPERATOR), "/settings/protection"))
+    empty_fleet.parts.alarm.engine.tick()
+    alerts = page(browser, "/alerts")
+    assert "Acknowledge<span" in alerts
+    assert "Silence<span" not in alerts, "nobody can silence it"
 
 
 def test_the_page_of_alert_rules_offers_no_change_of_what_tells_who_gets_past_a_protection_rule(

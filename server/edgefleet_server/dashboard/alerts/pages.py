@@ -135,7 +135,10 @@ def add_quiet_pages(router: APIRouter, shell: Shell, silences: SilenceBook) -> N
 
 
 def matchers_of(alert: AlertView) -> list[str]:
-    """Return the matchers of a silence for just this alert."""
+    """Return the matchers of a silence for just this alert, none where nobody can silence it."""
+    rule = RULES.get(alert.rule)
+    if rule is not None and rule.is_fixed:
+        return []
     return [f'rule="{alert.rule}"', 'subject="{}"'.format(alert.subject.replace("\\", "\\\\").replace('"', '\\"'))]
 
 
