@@ -41,6 +41,7 @@ from edgefleet_server.web.attempt_limits import Attempt, AttemptLimiter
 
 _log = logging.getLogger(__name__)
 USED_RESOLUTION = timedelta(minutes=1)
+MAX_ENDING = 200
 FIRST_ADMIN: Final = "first admin"
 _NOBODY_SHA256 = sha256_hex(b"no such token")
 _LOGIN = "ask an admin for a token (`edgectl token create --name NAME --role ROLE`), then `edgectl login URL`"
@@ -153,6 +154,11 @@ class AccessService:
         with self._db.read() as session:
             rows = store.list_tokens(session, page)
         return rows.of([_view(row, owner) for row, owner in rows.items])
+
+    def ending(self, first: datetime, last: datetime) -> list[TokenView]:
+        """Return tokens that end between two times, the soonest first, at most MAX_ENDING; not those revoked or of a disabled owner."""
+        with self._db.read() as session:
+            return [_view(*one) for one in store.list_ending(session, first, last, MAX_ENDING)]
 
     def token(self, token_id: str) -> TokenView:
         """Return one token, without its secret. Raises UnknownTokenError."""

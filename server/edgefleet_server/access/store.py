@@ -45,6 +45,15 @@ def list_tokens(session: Session, page: PageRequest) -> Page[tuple[TokenRow, Own
     return cut_page(rows, page, total, lambda row: row[0].id)
 
 
+def list_ending(session: Session, first: datetime, last: datetime, most: int) -> list[tuple[TokenRow, Owner]]:
+    """Return tokens that nobody revoked and that end between two times, the soonest first, of owners who are not disabled."""
+    ends = col(TokenRow.expires_at)
+    query = _OWNED.where(
+        ends > first, ends < last, col(TokenRow.revoked_at).is_(None), col(PersonRow.disabled_at).is_(None)
+    )
+    return [(row[0], _owner(row[1:])) for row in session.execute(query.order_by(ends, col(TokenRow.id)).limit(most))]
+
+
 def _owner(found: Any) -> Owner:
     """Return the owner of columns id, name, kind, disabled_at of an outer join."""
     return Owner() if found[0] is None else Owner(found[0], found[1], PersonKind(found[2]), found[3])

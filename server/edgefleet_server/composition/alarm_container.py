@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_server.access.audit_chain.chain_book import AuditChain
+from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.active_alerts.engine import AlertEngine
 from edgefleet_server.alerting.active_alerts.rule_settings import RuleBook
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
@@ -50,7 +50,7 @@ class Watched:
     registry: RegistryService
     drift: DriftService
     objectives: ObjectiveBook
-    chain: AuditChain
+    access: AccessService
 
 
 def build_alarm(db: Database, watched: Watched, *, clock: Clock, shared: Clock, settings: ServerSettings) -> Alarm:
@@ -68,7 +68,8 @@ def build_alarm(db: Database, watched: Watched, *, clock: Clock, shared: Clock, 
         series=watched.telemetry.series,
         troubled=watched.fleet.lists.troubled,
         roles=watched.signing.roles,
-        trail=watched.chain.own_check,
+        trail=watched.access.chain.own_check,
+        tokens=watched.access.ending,
         folder=settings.data_dir,
         verdicts=verdicts,
         models=ModelFacts(watched.objectives, watched.telemetry.rollups, clock),

@@ -119,7 +119,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     registry.forecast_with(costs.forecast)
     predictions = build_prediction_logs(settings, db, clock, fleet, access)
     webhooks = WebhookService(db, fleet.feed, poster, shared, settings, Sealer(db, source_of(settings), shared))
-    watched = Watched(fleet, telemetry, signing, webhooks, registry, drift, objectives, access.chain)
+    watched = Watched(fleet, telemetry, signing, webhooks, registry, drift, objectives, access)
     alarm = build_alarm(db, watched, clock=clock, shared=shared, settings=settings)
     _watch_fleet(metrics, first, watched, alarm, settings.data_dir, clock)
     return Parts(

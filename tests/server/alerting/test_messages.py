@@ -186,7 +186,7 @@ def test_one_of_several_servers_evaluates_and_one_that_is_late_writes_nothing(fl
     parts = fleet.house.parts
     watched = Watched(
         *(parts.fleet, parts.telemetry, parts.signing, parts.webhooks, parts.registry, parts.drift, parts.objectives),
-        parts.access.chain,
+        parts.access,
     )
     other = build_alarm(parts.db, watched, clock=parts.clock, shared=parts.clock, settings=parts.settings).engine
     device = fleet.device()

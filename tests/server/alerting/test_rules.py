@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.access.errors import BrokenTrailError
+from edgefleet_server.access.model import Role
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
 from edgefleet_server.signing.service import DEVICE_CERT_LIFE
 from tests.server.alerting.watched_fleet import WatchedDevice, WatchedFleet
@@ -353,6 +354,32 @@ def test_an_audit_trail_that_does_not_follow_is_an_alert_until_it_does(fleet: Wa
     parts.access.chain.read_again()
     fleet.run(minutes=1)
     is_calm(fleet, "audit_trail_broken")
+
+
+def test_a_token_in_use_is_an_alert_before_it_ends_until_it_is_revoked(fleet: WatchedFleet) -> None:
+    access, clock = fleet.house.parts.access, fleet.house.clock
+    made = {
+        name: access.create_token(name, [Role.VIEWER], by="boss", expires_at=clock.now() + timedelta(days=days))
+        for name, days in (("ci", 90), ("unused", 90), ("short", 27))
+    }
+    clock.turn(days=14)
+    access.authenticate(made["short"].token)
+    fleet.run(minutes=1)
+    is_calm(fleet, "token_ends")  # it was made for 27 days, so its maker knows
+    clock.turn(days=61)
+    access.authenticate(made["ci"].token)
+    fleet.run(minutes=1)
+    is_calm(fleet, "token_ends")
+    clock.turn(days=2)
+    fleet.run(minutes=1)
+    fires(fleet, "token_ends", f"token:{made['ci'].view.id}")
+    clock.turn(days=17)
+    fleet.run(minutes=1)
+    fires(fleet, "token_ends", f"token:{made['ci'].view.id}")  # it ended four days ago, and is missed somewhere
+    assert fleet.open()["token_ends", f"token:{made['ci'].view.id}"].summary.startswith("ended on ")
+    access.revoke_token(made["ci"].view.id)
+    fleet.run(minutes=1)
+    is_calm(fleet, "token_ends")
 
 
 def test_every_rule_has_a_test_that_makes_it_fire_and_one_that_does_not() -> None:

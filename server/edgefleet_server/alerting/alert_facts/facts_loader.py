@@ -21,10 +21,13 @@ from edgefleet_server.alerting.alert_rules.fleet_facts import (
     Look,
     ModelFact,
     ProtectionFact,
+    TokenFact,
     TrailFact,
     UpdateFact,
 )
 from edgefleet_server.alerting.alert_rules.model_rules import taken
+from edgefleet_server.alerting.alert_rules.rule_table import RULES
+from edgefleet_server.alerting.alert_rules.server_rules import AFTERWARDS
 from edgefleet_server.fleet.inventory.device_health import DeviceHealth, DeviceHealthReader
 from edgefleet_server.fleet.inventory.device_list import Trouble
 from edgefleet_server.fleet.protection.model import ProtectionRule
@@ -34,6 +37,7 @@ from edgefleet_server.telemetry.series import SeriesReader, WindowFigures
 SETTLED: Final = timedelta(seconds=10)
 MAX_WINDOWS: Final = 20_000
 MAX_UPDATES: Final = 1_000
+TOKENS_AHEAD: Final = timedelta(days=RULES["token_ends"].most)
 Records = Mapping[tuple[str, str], ModelFact]
 
 
@@ -70,10 +74,44 @@ class OwnCheck(Protocol):
         ...
 
 
+class EndingToken(Protocol):
+    """A token that nobody revoked, as `access` shows it."""
+
+    @property
+    def id(self) -> str:
+        """Its id, which is not secret."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def person(self) -> str:
+        """Who owns it."""
+        ...
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was made."""
+        ...
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When it ends."""
+        ...
+
+    @property
+    def last_used_at(self) -> datetime | None:
+        """When it was last used, None: never."""
+        ...
+
+
 @dataclass(frozen=True)
 class Sources:
     """Where facts come from. troubled: the newest failed updates, at most so many; roles: of signed metadata; trail: of the
-    audit trail; folder: on the disk.
+    audit trail; tokens: that end between two times; folder: on the disk.
     """
 
     health: DeviceHealthReader
@@ -81,6 +119,7 @@ class Sources:
     troubled: Callable[[int], Sequence[Trouble]]
     roles: Callable[[], Sequence[Role]]
     trail: Callable[[], OwnCheck]
+    tokens: Callable[[datetime, datetime], Sequence[EndingToken]]
     folder: Path
     verdicts: DriftVerdicts
     models: ModelFacts
@@ -120,6 +159,7 @@ class FactsLoader:
             keys=[KeyFact(f"TUF role {one.name}", one.expires, one.resign_at) for one in source.roles()],
             disks=[DiskFact("the data folder", disk.total, disk.free)],
             trail=TrailFact(trail.broken_n, trail.whole_at),
+            tokens=[_token(one) for one in source.tokens(now - AFTERWARDS, now + TOKENS_AHEAD)],
             drift_words=[
                 DriftWordFact(one.device, one.model, one.signals)
                 for one in source.health.drifts(now - FRESH)
@@ -144,6 +184,11 @@ def with_windows(known: Records, windows: Sequence[WindowFigures]) -> dict[tuple
         look = Look(one.at, one.n, one.bad, one.nonfinite, one.p95_ms)
         changed[key] = taken(changed.get(key) or known.get(key), one.device, one.model, one.version, look)
     return changed
+
+
+def _token(one: EndingToken) -> TokenFact:
+    assert one.expires_at is not None  # it was asked for by its end
+    return TokenFact(one.id, one.name, one.person, one.created_at, one.expires_at, one.last_used_at)
 
 
 def _protection(one: ProtectionRule) -> ProtectionFact:

@@ -110,6 +110,18 @@ class TrailFact:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenFact:
+    """A token that nobody revoked. owner: its person or service. used_at: when it was last used, None: never."""
+
+    id: str
+    name: str
+    owner: str
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class BrokenGlassFact:
     """A person who set a protection rule aside, why, and until when."""
 
@@ -215,6 +227,7 @@ class Facts:
     keys: Sequence[KeyFact] = ()
     disks: Sequence[DiskFact] = ()
     trail: TrailFact | None = None
+    tokens: Sequence[TokenFact] = ()
     drift_words: Sequence[DriftWordFact] = ()
     drift_verdicts: Sequence[DriftVerdict] = ()
     slos: Sequence[SloFact] = ()
@@ -227,7 +240,7 @@ class Finding:
     """What a rule found of one subject. near: under the limit, but not far enough to end an alert.
 
     subject: `device:ID`, `site:NAME`, `group:NAME`, `model:NAME@DEVICE`, `model:NAME`, `slo:NAME`, `key:NAME`, `disk:NAME`,
-        `audit`, `protection:NAME`, `fleet`.
+        `audit`, `token:ID`, `protection:NAME`, `fleet`.
     group: alerts of one rule and group are one message. devices: those that it is about, for selectors. shown: as people call it.
     """
 

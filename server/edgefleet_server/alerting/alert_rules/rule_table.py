@@ -375,6 +375,22 @@ _ALL: Final = (
         check=server_rules.audit_trail_broken,
         has_devices=False,
     ),
+    Rule(
+        name="token_ends",
+        title="Token ends",
+        description="A token that was used in the last 30 days ends soon, or ended a few days ago. Nobody revoked it.",
+        unit="days",
+        threshold=14,
+        least=0,
+        most=90,
+        source="Chosen: time to make another one and to carry it to where the old one is used.",
+        for_s=0,
+        settle_s=0,
+        severity=Severity.WARNING,
+        next_step="`edgectl token create` makes another; put it where the old one is used, then `edgectl token revoke ID`.",
+        check=server_rules.token_ends,
+        has_devices=False,
+    ),
 )
 RULES: Final[Mapping[str, Rule]] = {one.name: one for one in _ALL}
 

@@ -1,4 +1,4 @@
-"""Rules about the server itself: what it signed, its disk, and its audit trail. Pure."""
+"""Rules about the server itself: what it signed, its disk, its audit trail, and the tokens that it takes. Pure."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -9,6 +9,10 @@ from edgefleet_server.alerting.alert_rules.fleet_facts import Facts, Finding
 
 LATE: Final = timedelta(days=1)
 """What the server signs again by itself is late after so long."""
+IN_USE: Final = timedelta(days=30)
+"""A token that nobody used for so long is missed by nobody."""
+AFTERWARDS: Final = timedelta(days=7)
+"""For how long a token that ended while it was in use is spoken of."""
 CLEARS_AT: Final = 1.25
 GIB: Final = 1024**3
 SERVER: Final = "server"
@@ -59,3 +63,23 @@ def audit_trail_broken(facts: Facts, threshold: float) -> Iterator[Finding]:
         subject="audit", shown="the audit trail", summary=f"entry {trail.broken_n} was changed, removed or added later",
         value=trail.broken_n, limit=threshold, group=SERVER, evidence=[last], link="/audit",
     )  # fmt: skip
+
+
+def token_ends(facts: Facts, threshold: float) -> Iterator[Finding]:
+    """Find tokens in use that end within so many days, or that ended within AFTERWARDS. One that was made for less than twice that
+    time is short on purpose.
+    """
+    ahead = timedelta(days=threshold)
+    for one in facts.tokens:
+        left = one.expires_at - facts.now
+        if not -AFTERWARDS < left < ahead or one.expires_at - one.created_at < 2 * ahead:
+            continue
+        if one.used_at is None or min(facts.now, one.expires_at) - one.used_at > IN_USE:
+            continue
+        end = f"{one.expires_at:%Y-%m-%d %H:%M} UTC"
+        yield Finding(
+            subject=f"token:{one.id}", shown=f"token {one.name} of {one.owner}",
+            summary=f"ends on {end}" if left > timedelta(0) else f"ended on {end}", value=left / timedelta(days=1),
+            limit=threshold, group=SERVER, evidence=[f"last used on {one.used_at:%Y-%m-%d %H:%M} UTC"],
+            labels={"token": one.id}, link="/settings/tokens",
+        )  # fmt: skip
