@@ -75,7 +75,7 @@ def parts_of(house: House) -> Parts:
             house.db,
             Watched(
                 *(house.fleet, house.telemetry, house.signing, house.webhooks),
-                *(house.registry, house.drift, objectives, access.chain),
+                *(house.registry, house.drift, objectives, access),
             ),
             clock=house.clock,
             shared=house.clock,
