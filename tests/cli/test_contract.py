@@ -187,7 +187,7 @@ ACTS = {
     "server restored",
     "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
     "rollout resume", "rollout retry", "rollout rollback", "rollout skip", "server init", "server start", "sim",
-    "person add", "person disable", "person enable", "token create", "token revoke",
+    "person add", "person invite", "person disable", "person enable", "token create", "token revoke",
     "tool install", "tool remove",
     "undo", "webhook create", "webhook delete", "webhook redeliver", "webhook rotate", "webhook test",
 }  # fmt: skip

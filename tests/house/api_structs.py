@@ -88,6 +88,7 @@ PLACES = {
     "/people": "access",
     "/whoami": "access",
     "/login-links": "access",
+    "/invitations": "access",
     "/webhooks": "webhook",
     "/slos": "alert",
     "/alert-receivers": "alert",

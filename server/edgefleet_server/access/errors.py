@@ -81,6 +81,37 @@ class LoginRefusedError(AccessError):
     code = "access.login_unauthorized"
 
 
+class BadInvitationError(AccessError):
+    """A one-time code cannot be made like this."""
+
+    code = "access.bad_invitation"
+
+
+class BadPasswordError(AccessError):
+    """A new password is too short, too long or easily guessed."""
+
+    code = "access.bad_password"
+
+
+class WrongPasswordError(AccessError):
+    """The current password, which changing it asks for, is wrong."""
+
+    code = "access.password_forbidden"
+
+
+class NoAccountError(AccessError):
+    """The signed-in person has no password here, so there is nothing to change."""
+
+    code = "access.account_missing"
+
+
+class SignInBusyError(AccessError):
+    """Too many passwords are checked at this moment. `retry_after_s`: when to try again."""
+
+    code = "access.sign_in_unavailable"
+    retry_after_s = 5
+
+
 class ForgedFormError(AccessError):
     """A form was not sent by the page that shows it."""
 

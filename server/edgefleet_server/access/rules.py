@@ -25,6 +25,7 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("POST", "/people"): Role.ADMIN,
     ("GET", "/people/{person_id}"): Role.ADMIN,
     ("PATCH", "/people/{person_id}"): Role.ADMIN,
+    ("POST", "/invitations"): Role.ADMIN,
     ("POST", "/login-links"): Role.VIEWER,
     ("GET", "/audit"): Role.AUDITOR,
     ("GET", "/audit/chain"): Role.AUDITOR,

@@ -19,6 +19,8 @@ from sqlmodel import Session
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access import rules, store
+from edgefleet_server.access.accounts.password_hasher import PasswordHasher
+from edgefleet_server.access.accounts.service import AccountBook
 from edgefleet_server.access.audit_chain.chain_book import AuditChain
 from edgefleet_server.access.audit_chain.chain_model import NewEntry
 from edgefleet_server.access.errors import (
@@ -50,8 +52,10 @@ _LOGIN = "ask an admin for a token (`edgectl token create --name NAME --role ROL
 class AccessService:
     """Makes and checks operator tokens, writes the audit trail. Thread-safe; calls block."""
 
-    def __init__(self, db: Database, clock: Clock, *, rate_limit_per_min: int = 0) -> None:
-        """Wire the parts. rate_limit_per_min: requests that one token may send; 0 = no limit."""
+    def __init__(
+        self, db: Database, clock: Clock, *, rate_limit_per_min: int = 0, hasher: PasswordHasher | None = None
+    ) -> None:
+        """Wire the parts. rate_limit_per_min: requests that one token may send; 0 = no limit. hasher: of passwords, None = as usual."""
         self._db = db
         self._clock = clock
         self.throttle = Throttle(clock, rate_limit_per_min)
@@ -60,7 +64,8 @@ class AccessService:
         self._used: dict[str, datetime] = {}
         self.logins = LoginBook(db, clock)
         self.people = PeopleBook(db, clock)
-        self.attempts = AttemptLimiter(clock, self._accounts)
+        self.accounts = AccountBook(db, clock, self.people, self.logins, hasher or PasswordHasher(), self.record)
+        self.attempts = AttemptLimiter(clock, self._keys)
         self.chain = AuditChain(db, clock)
         self.refusals = RefusalBook(clock, self.record)
 
@@ -124,7 +129,7 @@ class AccessService:
         self.attempts.note_success(attempt)
         return found
 
-    def _accounts(self) -> list[str]:
+    def _keys(self) -> list[str]:
         with self._db.read() as session:
             return store.accounts(session, self._clock.now())
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, update
 from sqlmodel import Session, col
 
+from edgefleet_server.access.accounts.tables import InvitationRow
 from edgefleet_server.access.model import AuditFilter, Owner, PersonKind, SignedIn
 from edgefleet_server.access.tables import AuditRow, LoginLinkRow, PersonRow, SessionRow, TokenRow
 from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
@@ -65,11 +66,12 @@ def mark_used(session: Session, token_id: str, now: datetime) -> None:
 
 
 def accounts(session: Session, now: datetime) -> list[str]:
-    """Return the ids of the tokens and login links in force."""
+    """Return the ids of the tokens, login links and one-time codes in force."""
     in_force = or_(col(TokenRow.expires_at).is_(None), col(TokenRow.expires_at) > now)
     tokens = select(col(TokenRow.id)).where(col(TokenRow.revoked_at).is_(None), in_force)
     links = select(col(LoginLinkRow.id)).where(col(LoginLinkRow.expires_at) > now)
-    return [*session.scalars(tokens), *session.scalars(links)]
+    codes = select(col(InvitationRow.id)).where(col(InvitationRow.expires_at) > now)
+    return [*session.scalars(tokens), *session.scalars(links), *session.scalars(codes)]
 
 
 def find_link(session: Session, link_id: str) -> LoginLinkRow | None:

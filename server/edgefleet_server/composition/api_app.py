@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access import routes as access_routes
+from edgefleet_server.access.accounts import routes as account_routes
 from edgefleet_server.access.allowed_methods import AllowedMethods
 from edgefleet_server.access.audit_chain.chain_routes import build_chain_router
 from edgefleet_server.access.dependency import authorize, throttled, viewer_if_named
@@ -109,6 +110,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
     return [
         access_routes.build_router(parts.access, parts.db, parts.settings.tenant),
         people_routes.build_router(parts.access.people, parts.db),
+        account_routes.build_router(parts.access.accounts),
         build_chain_router(parts.access.chain),
         registry_routes.build_router(parts.registry, parts.signing, parts.db),
         signing_routes.build_router(parts.signing, parts.db),

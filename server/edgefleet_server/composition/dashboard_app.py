@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 
 from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard import documentation_pages, help_pages, search_pages
+from edgefleet_server.dashboard.accounts import pages as accounts_pages
 from edgefleet_server.dashboard.actions import preview_pages
 from edgefleet_server.dashboard.alerts import pages as alerts_pages
 from edgefleet_server.dashboard.audit import pages as audit_pages
@@ -244,6 +245,7 @@ def _looking_up(
             clock=clock,
         ),
         partial(settings_pages.add_pages, pages=settings, webhooks=parts.webhooks),
+        partial(accounts_pages.add_pages, accounts=parts.access.accounts),
         partial(protection_pages.add_pages, protection=fleet.protection),
         partial(notification_pages.add_pages, contacts=parts.alarm.contacts, alerts=parts.alerts, registry=registry),
         partial(search_pages.add_pages, search=parts.search),

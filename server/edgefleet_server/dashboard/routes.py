@@ -81,11 +81,11 @@ def _add_login_routes(router: APIRouter, gate: Gate) -> None:
     ) -> Response:
         """Show how to sign in; with a link's code, the button that uses it. Uses nothing up."""
         session = gate.session_of(request)
-        return render.render("login.html", code=code, to=own_page(to), error=None, session=session)
+        return render.render("login.html", code=code, to=own_page(to), error=None, session=session, name="")
 
     @router.post("/login", operation_id="login_browser")
     def login_browser(request: Request, form: Posted) -> Response:
-        """Sign this browser in by the code of a link or by a token."""
+        """Sign this browser in by a name and password, the code of a link or a token."""
         return gate.sign_in(request, form)
 
     @router.post("/logout", operation_id="logout_browser")

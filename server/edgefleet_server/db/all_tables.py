@@ -5,6 +5,7 @@ from typing import Final
 
 MODULES: Final = (
     "access.tables",
+    "access.accounts.tables",
     "encryption.tables",
     "registry.tables",
     "conversion.tables",

@@ -26,6 +26,7 @@ from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.predictions.erasure import Erasures
 from edgefleet_server.telemetry.release_comparison import Comparisons
 from edgefleet_server.telemetry.rollups.model import KEPT
+from tests.server.access.accounts_house import quick_hasher
 from tests.server.fleet.house import House
 from tests.support.apps import shared_app, shared_device_app
 
@@ -33,7 +34,7 @@ from tests.support.apps import shared_app, shared_device_app
 def parts_of(house: House) -> Parts:
     """Return the parts that routes get."""
     rollout = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
-    access = AccessService(house.db, house.clock)
+    access = AccessService(house.db, house.clock, hasher=quick_hasher())
     predictions = build_prediction_logs(house.settings, house.db, house.clock, house.fleet, access)
     objectives = build_objectives(
         *(house.db, house.fleet, house.registry, house.telemetry, house.accuracy, house.clock, house.clock)

@@ -181,6 +181,9 @@ def handing_out(call: Caller, device: str) -> None:
     assert call("access", "get_person", robot.id)[1].name == "robot"
     status, ended = call("access", "update_person", robot.id, body=models.PersonChangeIn(disabled=True))
     assert (status, ended.disabled_at is not None) == (200, True)
+    wanted = models.InvitationIn(person="cleo", roles=[models.Role.VIEWER])
+    status, code = call("access", "create_invitation", body=wanted)
+    assert (status, code.person, code.url_path.startswith("/invitation?code=")) == (201, "cleo", True)
     status, task = call("fleet", "create_device_task", device, body=models.TaskIn(kind=models.TaskInKind.DIAG))
     assert (status, task.kind) == (201, "diag")
     assert call("fleet", "get_device_task", device, task.id)[1].id == task.id

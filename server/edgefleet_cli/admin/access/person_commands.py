@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
 from edgefleet_cli.core import api, completion
+from edgefleet_cli.core.options import parse_duration_s
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.structs import Struct
+from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
@@ -15,12 +19,30 @@ from edgefleet_cli.render.output import Column, Sheet
 app = typer.Typer(help="Manage people and services, to whom tokens belong.", no_args_is_help=True)
 Who = Annotated[str, typer.Argument(metavar="NAME", help="Name or id.", autocompletion=completion.people)]
 
+_PASSWORD = {"none": "", "invited": "code waits", "lapsed": "code ended", "open": "yes", "closed": "ended"}
+
+
+class OneTimeCode(Struct, frozen=True):
+    """A one-time code of a person. url: the whole address."""
+
+    person: str = ""
+    roles: tuple[str, ...] = ()
+    url: str = ""
+    expires_at: str = ""
+
+
+CODES: Sheet[OneTimeCode] = Sheet(
+    "codes",
+    [Column("url", lambda c: text(c.url), keep=True), Column("expires", lambda c: moment(c.expires_at))],
+    lambda c: text(c.url),
+)
 SHEET: Sheet[api.access.Person] = Sheet(
     "people",
     [
         Column("name", lambda p: text(p.name), keep=True),
         Column("kind", lambda p: text(p.kind)),
         Column("tokens", lambda p: text(p.tokens)),
+        Column("password", lambda p: _PASSWORD.get(p.account, text(p.account))),
         Column("created", lambda p: moment(p.created_at)),
         Column("disabled", lambda p: moment(p.disabled_at)),
         Column("id", lambda p: text(p.id), wide=True),
@@ -49,6 +71,38 @@ def add(
     body = api.access.PersonIn(name=name, kind=kind)
     reply = session.api.post("/people", body, api.access.Person)
     session.out.one(reply, SHEET)
+
+
+@app.command("invite")
+def invite(
+    ctx: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Person; added if there is none.", autocompletion=completion.people)
+    ],
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--role", help="viewer, operator, publisher, approver, auditor or admin; repeatable; default: as before."
+        ),
+    ] = None,
+    ttl: Annotated[str | None, typer.Option("--ttl", help="How long the code works, 7d at most; default: 24h.")] = None,
+) -> None:
+    """Print a one-time address where a person chooses a password; one of before ends now."""
+    from edgefleet_cli.core.structs import UNSET
+
+    session = Session.of(ctx)
+    end = None if ttl is None else session.clock.now() + timedelta(seconds=parse_duration_s(ttl))
+    body = api.access.InvitationIn(
+        person=name, roles=tuple(role or ()), expires_at=UNSET if end is None else end.isoformat()
+    )
+    made = session.api.post("/invitations", body, api.access.Invitation)
+    url = session.server + made.value.url_path
+    session.out.one(Reply({"url": url, **made.raw}, OneTimeCode), CODES, lambda entry: session.out.line(entry.url))
+    if session.out.is_for_eyes:
+        until = moment(made.value.expires_at)
+        session.out.note(
+            f"give it to {text(made.value.person)} only: the first who opens it until {until} chooses the password"
+        )
 
 
 @app.command("disable")

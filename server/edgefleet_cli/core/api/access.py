@@ -27,6 +27,19 @@ class Audit(Struct, frozen=True):
     status: int = 0
 
 
+class InvitationIn(Body, frozen=True, kw_only=True):
+    expires_at: str | Unset | None = UNSET
+    person: str
+    roles: tuple[str, ...] | Unset = UNSET
+
+
+class Invitation(Struct, frozen=True):
+    expires_at: str = ""
+    person: str = ""
+    roles: tuple[str, ...] = ()
+    url_path: str = ""
+
+
 class LoginLink(Struct, frozen=True):
     expires_at: str = ""
     url_path: str = ""
@@ -55,6 +68,7 @@ class PersonIn(Body, frozen=True, kw_only=True):
 
 
 class Person(Struct, frozen=True):
+    account: str = ""
     created_at: str = ""
     disabled_at: str | None = None
     id: str = ""

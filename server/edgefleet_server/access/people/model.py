@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from edgefleet_server.access.accounts.model import AccountState
 from edgefleet_server.access.errors import BadTokenRequestError
 from edgefleet_server.access.model import PersonKind
 
@@ -17,7 +18,10 @@ ENDS_SOON: Final = timedelta(days=14)
 
 @dataclass(frozen=True, slots=True)
 class PersonView:
-    """A person or a service. tokens: how many of theirs are in force; disabled_at: since when nothing of theirs works, None: it does."""
+    """A person or a service. tokens: how many of theirs are in force; disabled_at: since when nothing of theirs works, None: it does.
+
+    account: whether the person signs in with a password.
+    """
 
     id: str
     name: str
@@ -26,6 +30,7 @@ class PersonView:
     created_by: str
     disabled_at: datetime | None
     tokens: int
+    account: AccountState = AccountState.NONE
 
 
 def end_of_token(kind: PersonKind, wanted: datetime | None, now: datetime, *, is_endless: bool) -> datetime | None:

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgefleet_server.access.accounts.model import AccountState
 from edgefleet_server.access.model import PersonKind
 from edgefleet_server.access.people.model import PersonView
 
@@ -26,7 +27,10 @@ class PersonChangeIn(BaseModel):
 
 
 class PersonOut(BaseModel):
-    """A person or a service, the owner of tokens. tokens: how many of theirs are in force."""
+    """A person or a service, the owner of tokens. tokens: how many of theirs are in force.
+
+    account: whether the person signs in with a password.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -37,6 +41,7 @@ class PersonOut(BaseModel):
     created_by: str
     disabled_at: datetime | None
     tokens: int
+    account: AccountState
 
     @classmethod
     def of(cls, view: PersonView) -> "PersonOut":

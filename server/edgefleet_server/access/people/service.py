@@ -6,13 +6,16 @@ a new token. Nobody disables themselves. Source: ADR 0117.
 
 import base64
 import secrets
+from collections.abc import Sequence
 
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_server.access.accounts import store as accounts
+from edgefleet_server.access.accounts.model import AccountState, state_of
 from edgefleet_server.access.errors import OwnAccountError, PersonExistsError, UnknownPersonError
-from edgefleet_server.access.model import Owner, PersonKind, Principal
+from edgefleet_server.access.model import Owner, PersonKind, Principal, is_in_force
 from edgefleet_server.access.people import store
 from edgefleet_server.access.people.model import PersonView
 from edgefleet_server.access.tables import PersonRow
@@ -60,8 +63,7 @@ class PeopleBook:
         """Return one page of people and services, by name."""
         with self._db.read() as session:
             rows = store.list_people(session, page)
-            counts = store.count_tokens(session, [row.id for row in rows.items], self._clock.now())
-        return rows.of([_view(row, counts.get(row.id, 0)) for row in rows.items])
+            return rows.of(self._views(session, rows.items))
 
     def person(self, key: str) -> PersonView:
         """Return a person or a service by id or name. Raises UnknownPersonError."""
@@ -91,7 +93,22 @@ class PeopleBook:
             return self._shown(session, row)
 
     def _shown(self, session: Session, row: PersonRow) -> PersonView:
-        return _view(row, store.count_tokens(session, [row.id], self._clock.now()).get(row.id, 0))
+        return self._views(session, [row])[0]
+
+    def _views(self, session: Session, rows: Sequence[PersonRow]) -> list[PersonView]:
+        now, ids = self._clock.now(), [row.id for row in rows]
+        counts = store.count_tokens(session, ids, now)
+        codes = accounts.invitations_of(session, ids)
+        states = {
+            account.person_id: state_of(
+                has_password=bool(account.password_hash),
+                is_in_force=is_in_force(token.expires_at, token.revoked_at, now, person.disabled_at),
+                code_ends_at=codes.get(person.id),
+                now=now,
+            )
+            for account, token, person in accounts.accounts_of(session, ids)
+        }
+        return [_view(row, counts.get(row.id, 0), states.get(row.id, AccountState.NONE)) for row in rows]
 
     def _insert(self, session: Session, name: str, kind: PersonKind, by: str) -> PersonRow | None:
         """Add a row, None where another request just added the name."""
@@ -120,5 +137,6 @@ def _unknown(key: str) -> UnknownPersonError:
     )
 
 
-def _view(row: PersonRow, tokens: int) -> PersonView:
-    return PersonView(row.id, row.name, PersonKind(row.kind), row.created_at, row.created_by, row.disabled_at, tokens)
+def _view(row: PersonRow, tokens: int, account: AccountState = AccountState.NONE) -> PersonView:
+    kind = PersonKind(row.kind)
+    return PersonView(row.id, row.name, kind, row.created_at, row.created_by, row.disabled_at, tokens, account)

@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, or_, select, update
 from sqlmodel import Session, col
 
+from edgefleet_server.access.accounts.tables import InvitationRow
 from edgefleet_server.access.tables import LoginLinkRow, PersonRow, SessionRow, TokenRow
 from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
 
@@ -36,9 +37,10 @@ def count_tokens(session: Session, people: Collection[str], now: datetime) -> di
 
 
 def end_all_of(session: Session, person: str, now: datetime) -> None:
-    """Revoke a person's tokens and remove the login links and sessions that rest on them."""
+    """Revoke a person's tokens, remove the login links and sessions that rest on them, and the one-time code of the account."""
     mine = select(col(TokenRow.id)).where(col(TokenRow.person_id) == person)
     for table in (LoginLinkRow, SessionRow):
         session.execute(delete(table).where(col(table.token_id).in_(mine)))
+    session.execute(delete(InvitationRow).where(col(InvitationRow.person_id) == person))
     live = update(TokenRow).where(col(TokenRow.person_id) == person, col(TokenRow.revoked_at).is_(None))
     session.execute(live.values(revoked_at=now))

@@ -29,6 +29,7 @@ SHOWN_ONCE: Final = frozenset(
     {
         "create_token",
         "create_login_link",
+        "create_invitation",
         "create_enrollments",
         "create_webhook",
         "rotate_webhook",

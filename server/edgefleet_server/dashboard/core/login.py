@@ -1,13 +1,16 @@
 """Signing in and out: these pages change the session of this browser, and nothing else.
 
 - A link is opened by GET and used by POST: a program that looks at the address for a preview does not use it up.
-- A token is pasted into a form and sent in its body, never in an address.
+- A token is pasted, a password typed into a form and sent in its body, never in an address.
 - The cookie is HttpOnly and SameSite=Strict; with TLS it is Secure and bound to this host by its name (`__Host-`).
 - Forms are taken from our own pages only (`forms`), and the one that signs out carries the session's key as well.
 - Every sign-in is in the audit trail; refused ones are counted there (`access.refusals`).
 """
 
 import re
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -15,7 +18,7 @@ from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.access.errors import AccessError, ForgedFormError, LoginRefusedError
+from edgefleet_server.access.errors import ForgedFormError, LoginRefusedError
 from edgefleet_server.access.logins import SESSION_LIFE
 from edgefleet_server.access.model import BrowserSession, NewSession, Principal
 from edgefleet_server.access.refusals import ANONYMOUS, Refusal
@@ -23,14 +26,15 @@ from edgefleet_server.access.service import AccessService, attempt_of
 from edgefleet_server.dashboard.core import render
 from edgefleet_server.dashboard.core.forms import Form, check_origin
 from edgefleet_server.web import problems
-from edgefleet_server.web.attempt_limits import TooManyLoginsError
 
 COOKIE: Final = "edgefleet_session"
 SECURE_COOKIE: Final = f"__Host-{COOKIE}"
 _OWN_PAGE: Final = re.compile(
-    r"/(?:(?!login|logout|do/|static/|[^?]*\.\.)[A-Za-z0-9_][A-Za-z0-9._~@/:-]{0,200})?(?:\?[A-Za-z0-9._~@/?&=%+,:-]{0,500})?"
+    r"/(?:(?!login|logout|invitation|do/|static/|[^?]*\.\.)[A-Za-z0-9_][A-Za-z0-9._~@/:-]{0,200})?(?:\?[A-Za-z0-9._~@/?&=%+,:-]{0,500})?"
 )
 _SEE_OTHER: Final = 303
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
 
 
 class Gate:
@@ -54,23 +58,54 @@ class Gate:
         return found
 
     def sign_in(self, request: Request, form: Form) -> Response:
-        """Use the link's code or the token of a form; answer with a cookie, or with the page again and why not."""
-        with_link = bool(form["code"])
-        attempt = attempt_of(_host_of(request), form["code"] if with_link else form["token"].strip())
+        """Use the name and password, the link's code or the token of a form; answer with a cookie, or with the page again and why not."""
+        to, code, token = own_page(form["next"]), form["code"], form["token"].strip()
+        try:
+            if form["name"] and not code:
+                name = form["name"].strip().replace("\0", " ")
+                opens = partial(self._access.accounts.sign_in, _host_of(request), name, form["password"])
+                return self.sign_in_by(request, "password", "", to, opens)
+            if code:
+                return self.sign_in_by(request, "link", code, to, lambda: self._access.logins.use_link(code))
+            return self.sign_in_by(request, "token", token, to, lambda: self._with_token(token))
+        except EdgefleetError as error:
+            return self._refused(form, error, problems.status_of(error.code) or 500)
+
+    def sign_in_by(self, request: Request, way: str, secret: str, to: str, opens: Callable[[], NewSession]) -> Response:
+        """Open a session and answer with its cookie. way: for the audit trail; secret: a code or token, "" for what counts its own tries.
+
+        to: the page afterwards. The session that this browser had before ends.
+        Raises ForgedFormError, TooManyLoginsError, what `opens` raises.
+        """
+        attempt = attempt_of(_host_of(request), secret) if secret else None
         try:
             check_origin(request)
-            self._access.attempts.check(attempt)
-            opened = self._access.logins.use_link(form["code"]) if with_link else self._with_token(form["token"])
-        except (AccessError, TooManyLoginsError) as error:
+            if attempt is not None:
+                self._access.attempts.check(attempt)
+            opened = opens()
+        except EdgefleetError as error:
             status = problems.status_of(error.code) or 500
-            if status == 401:
+            if status == _UNAUTHORIZED and attempt is not None:
                 self._access.attempts.note_failure(attempt)
-            if status != 429:
-                self._record(request, ANONYMOUS, _action(with_link=with_link), status)
-            return self._refused(form, error, status)
-        self._access.attempts.note_success(attempt)
-        self._record(request, _actor(opened.session.principal), _action(with_link=with_link), _SEE_OTHER)
-        return self._welcome(request, opened, own_page(form["next"]))
+            if status in (_UNAUTHORIZED, _FORBIDDEN):
+                self._record(request, ANONYMOUS, f"login_by_{way}", status)
+            raise
+        if attempt is not None:
+            self._access.attempts.note_success(attempt)
+        self._record(request, _actor(opened.session.principal), f"login_by_{way}", _SEE_OTHER)
+        self._end_before(request)
+        return self._welcome(request, opened, to)
+
+    def record(self, request: Request, principal: Principal, action: str, status: int) -> None:
+        """Append an audit row of what a signed-in person did on a page of their own account."""
+        self._record(request, _actor(principal), action, status)
+
+    def _end_before(self, request: Request) -> None:
+        """End the session that a browser had: its cookie is replaced, so nobody would ever end it."""
+        cookie = request.cookies.get(self._cookie_name(request), "")
+        with suppress(LoginRefusedError):
+            if cookie:
+                self._access.logins.end_session(cookie, self._access.logins.session_of(cookie).form_key)
 
     def sign_out(self, request: Request, form: Form) -> Response:
         """End the session of a form; without a session there is nothing to do. Raises ForgedFormError."""
@@ -90,7 +125,7 @@ class Gate:
         return answer
 
     def _with_token(self, token: str) -> NewSession:
-        return self._access.logins.open_session(self._access.authenticate(token.strip()))
+        return self._access.logins.open_session(self._access.authenticate(token))
 
     def _welcome(self, request: Request, opened: NewSession, to: str) -> Response:
         answer = redirect(to)
@@ -105,7 +140,9 @@ class Gate:
         return answer
 
     def _refused(self, form: Form, error: EdgefleetError, status: int) -> Response:
-        answer = render.render("login.html", status, code="", to=own_page(form["next"]), error=error, session=None)
+        answer = render.render(
+            "login.html", status, code="", to=own_page(form["next"]), error=error, session=None, name=form["name"]
+        )
         wait_s = getattr(error, "retry_after_s", None)
         if wait_s is not None:
             answer.headers["retry-after"] = str(wait_s)
@@ -152,10 +189,6 @@ def own_page(path: str) -> str:
 def redirect(path: str) -> Response:
     """Return a redirect to one of our pages, which the browser fetches by GET."""
     return RedirectResponse(path, _SEE_OTHER, headers=dict(render.HEADERS))
-
-
-def _action(*, with_link: bool) -> str:
-    return "login_by_link" if with_link else "login_by_token"
 
 
 def _actor(principal: Principal) -> str:

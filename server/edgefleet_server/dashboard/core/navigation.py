@@ -93,6 +93,7 @@ ADMIN: Final = Section(
 NAVIGATION: Final = tuple(place for section in (*SECTIONS, ADMIN) for place in section.places)
 PARTS: Final = (
     Place("/settings/preferences", "Preferences", words="theme colours time zone density sign in"),
+    Place("/settings/account", "Your account", words="password change sign out other browsers profile"),
     Place("/settings/people", "People", Role.ADMIN, "users accounts services owners add disable access"),
     Place("/settings/tokens", "Tokens", Role.ADMIN, "make new create api access user role revoke"),
     Place("/settings/webhooks", "Webhooks", Role.OPERATOR, "make new create events deliveries redeliver"),

@@ -21,6 +21,7 @@ LINES: Final[Mapping[str, str]] = {
     "create_token": (
         "edgectl token create --name {body.name}( --role {body.roles*})[ --ttl {body.expires_at|until}][ --person {body.person}]"
     ),
+    "create_invitation": "edgectl person invite {body.person}[ --role {body.roles*}][ --ttl {body.expires_at|until}]",
     "create_person": "edgectl person add {body.name}[ --kind {body.kind}]",
     "update_person": "edgectl person {body.disabled|able} {path.person_id} --yes",
     "revoke_token": "edgectl token revoke {path.token_id}",
