@@ -66,7 +66,9 @@ OTHERS = (
     "/rollouts/new?release=digits@1.1.0&step=review&who=all",
     "/rollouts/undo?name=digits",
     "/devices/nobody",
-    "/login", "/invitation", "/settings/account",
+    "/login",
+    "/invitation",
+    "/settings/account",
     "/docs",
 )
 """Pages that no menu names. Their examples are of `edgectl demo`."""
