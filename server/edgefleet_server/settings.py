@@ -63,6 +63,8 @@ class ServerSettings(BaseSettings):
     """Passphrase of private keys in files, and PIN of keys in an HSM; better in a file. New key files are encrypted with it."""
     keys_passphrase_file: Path | None = None
     """File with that passphrase, e.g. a systemd credential."""
+    signer_socket: Path | None = None
+    """Socket of a signing process that is run apart (`edgectl server signer`); None = the server starts one as its child."""
     secrets_key: SecretStr | None = None
     """Sealing keys of secrets in the database, base64 of 32 bytes each, the first one seals; None = ``keys/secrets.key``."""
     secrets_key_file: Path | None = None
@@ -242,6 +244,11 @@ class ServerSettings(BaseSettings):
     def keys_dir(self) -> Path:
         """Folder of the private keys (0700)."""
         return self.data_dir / "keys"
+
+    @property
+    def own_signer_socket(self) -> Path:
+        """Socket of the signing process that this server starts."""
+        return self.run_dir / f"signer-{self.instance}.sock"
 
     @property
     def keys_secret(self) -> str | None:

@@ -184,7 +184,7 @@ ACTS = {
     "login", "logout", "model alias remove", "options", "predictions keep", "predictions stop", "predictions export", "data erase",
     "model alias set", "model pull", "publish",
     "release cancel", "release delete", "release withdraw", "server agent-packages add", "server monitoring-files",
-    "server restored",
+    "server restored", "server signer",
     "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
     "rollout resume", "rollout retry", "rollout rollback", "rollout skip", "server init", "server start", "sim",
     "person add", "person invite", "person disable", "person enable", "token create", "token revoke",

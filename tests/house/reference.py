@@ -118,6 +118,7 @@ def metrics_page() -> str:
     metrics = Metrics()
     metrics.watch_gateway(lambda: {"example": 1}, lambda: {"rate": 1})
     metrics.watch_revocation(lambda: 1, lambda: 1)
+    metrics.watch_signer(lambda: ({"director": 1}, {"director": 1}))
     fleet = [(one.name, one.kind.value, _named(one.labels), one.text) for one in FIGURES]
     return _METRICS + _rows(fleet) + _PROCESS_METRICS + _rows(_figures(metrics))
 

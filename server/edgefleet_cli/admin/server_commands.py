@@ -128,6 +128,28 @@ def start(  # noqa: PLR0913, PLR0917 - the flags of the command
     become(python_module("edgefleet_server.main", "--data", str(data or default_data()), *flags))
 
 
+@app.command("signer")
+def signer(
+    keys: Annotated[Path, typer.Option("--keys", metavar="DIR", help="Folder of the signing keys.")],
+    socket: Annotated[Path, typer.Option("--socket", metavar="FILE", help="Unix socket to make and answer on.")],
+    user: Annotated[
+        list[str] | None, typer.Option("--user", help="User of a server that may ask; repeatable; default: its own.")
+    ] = None,
+    passphrase_file: Annotated[
+        Path | None, typer.Option("--passphrase-file", metavar="FILE", help="Passphrase of key files, PIN of a token.")
+    ] = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
+) -> None:
+    """Run the signing process apart, as a user whose keys the server cannot read, until it is stopped."""
+    require("fastapi", "server")
+    flags = child_flags(
+        keys=keys, socket=socket, passphrase_file=passphrase_file, log_level=log_level, log_format=log_format
+    )
+    flags += [part for name in user or () for part in ("--user", name)]
+    become(python_module("edgefleet_server.signing.signer.signer_process", *flags))
+
+
 @app.command("openapi")
 def openapi(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="File to write; default: stdout.")] = None,

@@ -18,6 +18,8 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.keys.key_files import secret_of
 from edgefleet_server.signing.service import SigningService
+from edgefleet_server.signing.signer.remote_keys import RemoteAuthority, RemoteKeys
+from edgefleet_server.signing.signer.signer_connection import SignerConnection
 from edgefleet_server.telemetry.costs import CostService
 
 
@@ -58,9 +60,18 @@ def build_first_parts(
         max_blob_bytes=settings.max_blob_bytes,
         allowed_code=AllowedCode(settings.custom_metrics, settings.allow_pickle),
     )
-    secret = secret_of(settings.keys_secret, settings.keys_passphrase_file)
-    signing = SigningService(db, settings.keys_dir, clock, secret)
+    signing = build_signing(settings, db, clock)
     return ConverterParts(settings, clock, shared, db, signing, conversion, registry)
+
+
+def build_signing(settings: ServerSettings, db: Database, clock: Clock) -> SigningService:
+    """Wire signing: with the signing process of the settings, where they name one, else with the keys of the data folder."""
+    if settings.signer_socket is None:
+        secret = secret_of(settings.keys_secret, settings.keys_passphrase_file)
+        return SigningService(db, settings.keys_dir, clock, secret)
+    connection = SignerConnection(settings.signer_socket)
+    keepers = RemoteKeys(connection), RemoteAuthority(connection, settings.keys_dir)
+    return SigningService(db, settings.keys_dir, clock, keepers=keepers)
 
 
 def build_converter_parts(settings: ServerSettings, clock: Clock) -> ConverterParts:

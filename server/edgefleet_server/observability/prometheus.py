@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.observability.fleet_figures.collector import FleetCollector
 from edgefleet_server.observability.fleet_figures.values import FigureValues
 
@@ -105,6 +106,10 @@ class Metrics:
         """Show the gateway's own counters, read when somebody asks. dropped: by reason."""
         self.registry.register(_GatewayCounters(counters, dropped))
 
+    def watch_signer(self, counts: Callable[[], tuple[Mapping[str, int], Mapping[str, int]]]) -> None:
+        """Show what the signing process signed and refused, read when somebody asks. counts: both by role."""
+        self.registry.register(_SignerCounters(counts))
+
     def watch_revocation(self, in_force: Callable[[], float], left_s: Callable[[], float]) -> None:
         """Show how the gateway's list of revoked certificates fares, read when somebody asks. A process without a gateway has none."""
         Gauge(
@@ -126,6 +131,29 @@ class Metrics:
         """Return the figures of this process in Prometheus text format, on request with those of the fleet."""
         own = generate_latest(self.registry)
         return own + generate_latest(self.fleet_registry) if with_fleet else own
+
+
+class _SignerCounters(Collector):
+    """Two counter families over what the signing process counts itself; none while it does not answer."""
+
+    def __init__(self, counts: Callable[[], tuple[Mapping[str, int], Mapping[str, int]]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """Return the present numbers."""
+        try:
+            signed, refused = self._counts()
+        except EdgefleetError:
+            signed = refused = {}
+        families = (
+            ("edgefleet_signer_signed", "What the signing process signed since it started", signed),
+            ("edgefleet_signer_refused", "What the signing process refused to sign since it started", refused),
+        )
+        for name, about, counted in families:
+            family = CounterMetricFamily(name, about, labels=["role"])
+            for role, count in counted.items():
+                family.add_metric([role], count)
+            yield family
 
 
 class _GatewayCounters(Collector):

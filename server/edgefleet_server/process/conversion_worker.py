@@ -130,8 +130,8 @@ class Worker:
             _log.warning("the job was cancelled, or another worker took it over", extra={"job": job.id})
 
 
-_NOT_FOR_WORKERS = frozenset({"secrets_key", "secrets_vault_token"})
-"""A worker opens no secret of the database."""
+_NOT_FOR_WORKERS = frozenset({"secrets_key", "secrets_vault_token", "keys_passphrase"})
+"""A worker opens no secret of the database, and no key: it asks the signing process."""
 
 
 def dump_settings(settings: ServerSettings) -> bytes:

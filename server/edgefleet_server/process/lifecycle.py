@@ -41,6 +41,7 @@ from edgefleet_server.process.listener import (
     ListeningSocket,
     listening_socket,
 )
+from edgefleet_server.process.signer_child import SignerChild, wait_for_signer, watch_signer
 from edgefleet_server.process.worker_pool import WorkerPool
 from edgefleet_server.rollout.controller.controller import RolloutController
 from edgefleet_server.rollout.controller.gate_caller import GateCaller
@@ -130,6 +131,7 @@ class Server:
         if ServerRole.API in roles:
             api_socket = self._stack.enter_context(listening_socket(settings.api_host, settings.api_port))
             device_socket = self._stack.enter_context(listening_socket(settings.device_host, settings.device_port))
+        settings = self.settings = self._with_signer(settings)
         parts = self.parts = build_parts(settings, SystemClock())
         self._stack.callback(parts.db.dispose)
         self._prepare(parts)
@@ -174,10 +176,21 @@ class Server:
                 next_step="stop it first, or give this replica its own name with --instance",
             ) from error
 
+    def _with_signer(self, settings: ServerSettings) -> ServerSettings:
+        """Start the signing process, unless one is run apart; return the settings that name its socket."""
+        if settings.signer_socket is not None or not settings.keys_dir.is_dir():
+            return settings
+        signer = SignerChild(settings)
+        signer.start()
+        self._stack.callback(signer.stop)
+        return settings.model_copy(update={"signer_socket": settings.own_signer_socket})
+
     def _prepare(self, parts: Parts) -> None:
         settings = self.settings
         parts.db.ping()
         migrations.upgrade(parts.db)
+        if settings.signer_socket is not None:
+            wait_for_signer(settings.signer_socket)
         if not parts.signing.is_initialised():
             raise SettingsError(
                 f"{self.settings.data_dir} lacks the keys or the root of trust",
@@ -189,6 +202,7 @@ class Server:
         parts.health.add("database", Recent(lambda: _database_line(parts), parts.clock))
         parts.health.add("disk", Recent(lambda: disk_line(settings.data_dir, settings.min_free_bytes), parts.clock))
         parts.health.add("keys", lambda: _keys_line(parts))
+        watch_signer(parts)
 
     def _start_otlp(self, parts: Parts) -> None:
         from edgefleet_server.observability.otlp.exporter import OtlpExporter

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -46,6 +46,35 @@ class Issued:
     key_sha256: Sha256
     not_before: datetime
     not_after: datetime
+
+
+class Authority(Protocol):
+    """The device CA, whether its key is in this process or in the signing process. Every method may raise a SigningError."""
+
+    def create(self, now: datetime) -> None:
+        """Make the CA key and its certificate."""
+
+    def certificate_pem(self) -> bytes:
+        """Return the CA certificate, PEM."""
+
+    def certificate_sha256(self) -> Sha256:
+        """Return the SHA-256 of the CA certificate in DER."""
+
+    def view(self) -> AuthorityView:
+        """Return what can be shown of the CA's certificate."""
+
+    def issue_client(
+        self, public_key: ec.EllipticCurvePublicKey, subject: str, now: datetime, life: timedelta
+    ) -> Issued:
+        """Return a clientAuth certificate for `public_key` with CN `subject`."""
+
+    def issue_server(
+        self, public_key: ec.EllipticCurvePublicKey, hosts: Sequence[str], now: datetime, life: timedelta
+    ) -> Issued:
+        """Return a serverAuth certificate whose SANs are `hosts`."""
+
+    def issue_crl(self, serials: Sequence[str], now: datetime) -> bytes:
+        """Return the signed list of revoked certificates (PEM). serials: hex."""
 
 
 class DeviceAuthority:
@@ -84,14 +113,7 @@ class DeviceAuthority:
 
     def view(self) -> AuthorityView:
         """Return what can be shown of the CA's certificate."""
-        certificate = self._load()[1]
-        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return AuthorityView(
-            subject=str(names[0].value) if names else "",
-            sha256=self.certificate_sha256(),
-            not_before=certificate.not_valid_before_utc,
-            not_after=certificate.not_valid_after_utc,
-        )
+        return view_of(self._load()[1])
 
     def issue_client(
         self, public_key: ec.EllipticCurvePublicKey, subject: str, now: datetime, life: timedelta
@@ -185,6 +207,17 @@ class DeviceAuthority:
                 )
             self._loaded = (key, cert)
         return self._loaded
+
+
+def view_of(certificate: x509.Certificate) -> AuthorityView:
+    """Return what can be shown of a CA's certificate."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return AuthorityView(
+        subject=str(names[0].value) if names else "",
+        sha256=sha256_hex(certificate.public_bytes(serialization.Encoding.DER)),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+    )
 
 
 def checked_csr_key(csr_pem: bytes) -> ec.EllipticCurvePublicKey:

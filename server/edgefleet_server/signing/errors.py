@@ -79,6 +79,29 @@ class SignerUnavailableError(SigningError):
     code = "signing.signer_unavailable"
 
 
+class StatementRefusedError(SigningError):
+    """The signing process was asked for a signature that the role may not give."""
+
+    code = "signing.statement_refused"
+    default_next_step = (
+        "see docs/operate/signing-process.md for what each role may say, and the log of the signing process"
+    )
+
+
+class SigningQuotaError(SigningError):
+    """The signing process has signed as much in this minute as it may."""
+
+    code = "signing.process_too_many"
+    default_next_step = "try again in a minute; look at the log of the signing process for what was signed"
+
+
+class SigningProcessDownError(SigningError):
+    """The signing process does not answer, so nothing can be signed."""
+
+    code = "signing.process_unavailable"
+    default_next_step = "try again: a server starts its own signing process again; one that is run apart: `systemctl status edge-signer`"
+
+
 class KeyRevokedError(SigningError):
     """Signed metadata names a key that was revoked: this database is older than the revocation."""
 

@@ -7,7 +7,7 @@ What the director had signed is signed again by `fleet.desired`, a batch in each
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -20,7 +20,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.signing import store
 from edgefleet_server.signing.errors import BadKeyOrderError, KeyNotRotatableError, RoleOfflineError, RoleUnknownError
 from edgefleet_server.signing.keys.inventory import KeyAlgorithm, KeyRecord, KeySource, KeyState
-from edgefleet_server.signing.keys.key_ring import KeyRing
+from edgefleet_server.signing.keys.key_keeper import KeyKeeper, root_signers
 from edgefleet_server.signing.keys.role_keys import RoleKeys
 from edgefleet_server.signing.keys.rotation import KeyOrder, KeysRotated, RoleRotation, parent_of, roles_to_rotate
 from edgefleet_server.signing.repository import SERIALIZER, TufRepository, expiry
@@ -32,7 +32,7 @@ DIRECTOR_KEYS: Final = "signing_director"
 class KeyRotation:
     """Rotates and revokes the keys of roles."""
 
-    def __init__(self, db: Database, ring: KeyRing, repository: TufRepository, clock: Clock) -> None:
+    def __init__(self, db: Database, ring: KeyKeeper, repository: TufRepository, clock: Clock) -> None:
         """Wire the parts."""
         self._db = db
         self._ring = ring
@@ -135,7 +135,7 @@ class KeyRotation:
     def _replace_in_root(self, session: Session, new: Mapping[str, SSlibKey]) -> int:
         root, now = self._repository.today(session)[0].signed, self._clock.now()
         held = root.roles["root"]
-        signers = self._ring.root_signers(", ".join(sorted(new)), held.keyids, held.threshold)
+        signers = root_signers(self._ring, ", ".join(sorted(new)), held.keyids, held.threshold)
         for role, key in new.items():
             for keyid in list(root.roles[role].keyids):
                 root.revoke_key(keyid, role)
@@ -145,7 +145,7 @@ class KeyRotation:
         root.expires = expiry("root", now)
         metadata = Metadata(root)
         for signer in signers:
-            metadata.sign(signer, append=True)
+            metadata.sign(cast("Any", signer), append=True)
         store.put(session, "root", root.version, metadata.to_bytes(SERIALIZER), now)
         return int(root.version)
 

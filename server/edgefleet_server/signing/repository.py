@@ -64,21 +64,13 @@ from edgefleet_server.signing.fast_forward_recovery import (
     next_version,
     resign_plan,
 )
-from edgefleet_server.signing.keys.key_ring import KeyRing
+from edgefleet_server.signing.keys.key_keeper import KeyKeeper, check_keys, signers
 from edgefleet_server.signing.keys.role_keys import RoleKeys
 from edgefleet_server.signing.release_numbers import TargetWithdrawal
+from edgefleet_server.signing.role_lives import life_of
 from edgefleet_server.signing.trust import MODEL_PREFIX
 from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET
 
-LIFE: Final[Mapping[str, timedelta]] = {
-    "root": timedelta(days=365),
-    "targets": timedelta(days=180),
-    "releases": timedelta(days=90),
-    "director": timedelta(days=90),
-    "audit": timedelta(days=90),
-    "snapshot": timedelta(days=7),
-    "timestamp": timedelta(hours=24),
-}
 KEPT_FOR: Final = timedelta(days=1)
 EMPTIED: Final = "x-edgefleet-emptied"
 ANNOUNCED: Final = "x-edgefleet-announced"
@@ -94,7 +86,7 @@ SERIALIZER = JSONSerializer(compact=True)
 class TufRepository:
     """Changes TUF metadata inside the caller's session; the caller commits."""
 
-    def __init__(self, ring: KeyRing) -> None:
+    def __init__(self, ring: KeyKeeper) -> None:
         """Use the keys of `ring` for every signature."""
         self._ring = ring
         self._left_out: set[str] = set()
@@ -109,7 +101,7 @@ class TufRepository:
         for role in ("targets", "snapshot", "timestamp"):
             root.add_key(self._ring.prepare(role), role)
         root_md = Metadata(root)
-        root_md.sign(root_signer)
+        root_md.sign(cast("Any", root_signer))
         store.put(session, "root", 1, root_md.to_bytes(SERIALIZER), now)
         targets = Targets(version=1, expires=expiry("targets", now), delegations=Delegations({}, {}))
         _delegate(targets, "director", self._ring.prepare("director"), ["director/*"])
@@ -316,7 +308,7 @@ class TufRepository:
         if due - {"timestamp"}:
             self.publish(session, {name: self.load(session, name) for name in due - {"snapshot", "timestamp"}}, now)
         elif due or force_timestamp:
-            self._ring.check(keys)
+            check_keys(self._ring.inventory(), keys)
             self._sign_timestamp(session, timestamp.snapshot_meta, now, keys)
         return bool(due) or force_timestamp
 
@@ -334,7 +326,7 @@ class TufRepository:
         if announced is not None:
             made["timestamp"] = announced.made_at
         elsewhere = self.offline(session) | {"root"} if "root" in made else frozenset()
-        return {name: made_at + _life_of(name) / 2 for name, made_at in made.items() if name not in elsewhere}
+        return {name: made_at + life_of(name) / 2 for name, made_at in made.items() if name not in elsewhere}
 
     def root_expires(self, session: Session) -> datetime:
         """Return when the newest root expires (aware UTC)."""
@@ -370,7 +362,7 @@ class TufRepository:
         The caller has its turn.
         """
         keys = self._role_keys(session, changed)
-        self._ring.check(keys)
+        check_keys(self._ring.inventory(), keys)
         found = store.latest(session, "snapshot")
         snapshot = Snapshot(version=1) if found is None else Metadata[Snapshot].from_bytes(found[1]).signed
         for name, signed in changed.items():
@@ -421,7 +413,7 @@ class TufRepository:
         signed.version = next_version(signed.version, above, now)
         signed.expires = expiry(name, now)
         metadata: Metadata[Any] = Metadata(signed)
-        for signer in self._ring.signers(name, *keys.of(name)):
+        for signer in signers(self._ring, name, *keys.of(name)):
             try:
                 metadata.sign(cast("Any", signer), append=True)
             except UnsignedMetadataError as error:  # the library's, around what our signer said
@@ -442,8 +434,8 @@ class TufRepository:
 
     def _can_sign(self, keys: RoleKeys, name: str) -> bool:
         try:
-            for signer in self._ring.signers(name, *keys.of(name)):
-                signer.sign_bytes(b"edgefleet: does it sign?")  # a place that is away must not keep the rest waiting
+            for signer in signers(self._ring, name, *keys.of(name)):
+                signer.probe()  # a place that is away must not keep the rest waiting
         except SigningError as error:
             if name not in self._left_out:
                 self._left_out.add(name)
@@ -489,10 +481,6 @@ def _delegate(parent: Targets, role: str, key: SSlibKey, paths: list[str]) -> No
     parent.add_key(key, role)
 
 
-def _life_of(name: str) -> timedelta:
-    return LIFE["releases" if name.startswith("m.") else name]
-
-
 def expiry(name: str, now: datetime) -> datetime:
     """Return until when what is signed now is valid."""
-    return (now + _life_of(name)).replace(microsecond=0)
+    return (now + life_of(name)).replace(microsecond=0)

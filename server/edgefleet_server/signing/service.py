@@ -18,7 +18,7 @@ from edgefleet_ceremony.root_fields import OFFLINE_ROLES
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE
 from edgefleet_protocol.digest import Sha256, sha256_hex
-from edgefleet_protocol.envelope import Envelope, Signature, dump_envelope, pae
+from edgefleet_protocol.envelope import Envelope, Signature, dump_envelope
 from edgefleet_protocol.messages import RepoHead, encode
 from edgefleet_protocol.verify import PublicKey
 from edgefleet_server.db.database import Database
@@ -27,6 +27,7 @@ from edgefleet_server.signing.authority import (
     CA_CERT_FILE,
     CLOCK_SLACK,
     CRL_LIFE,
+    Authority,
     DeviceAuthority,
     Issued,
     checked_csr_key,
@@ -49,6 +50,7 @@ from edgefleet_server.signing.fast_forward_recovery import (
 )
 from edgefleet_server.signing.key_rotation import DIRECTOR_KEYS, KeyRotation
 from edgefleet_server.signing.keys.key_files import replace_private
+from edgefleet_server.signing.keys.key_keeper import KeyKeeper
 from edgefleet_server.signing.keys.key_ring import KeyRing
 from edgefleet_server.signing.keys.key_views import with_keys
 from edgefleet_server.signing.keys.signer_uris import SecretOf, public_key_of, public_pem_of
@@ -102,13 +104,23 @@ class BriefIdentity:
 class SigningService:
     """Signs with the keys of one key folder; metadata and certificates are rows of the database."""
 
-    def __init__(self, db: Database, keys_dir: Path, clock: Clock, secret: SecretOf = lambda: None) -> None:
-        """Wire the parts. No key is read before it is needed. secret: the passphrase of key files and the PIN of tokens, None for none."""
+    def __init__(
+        self,
+        db: Database,
+        keys_dir: Path,
+        clock: Clock,
+        secret: SecretOf = lambda: None,
+        *,
+        keepers: "tuple[KeyKeeper, Authority] | None" = None,
+    ) -> None:
+        """Wire the parts. No key is read before it is needed. secret: the passphrase of key files and the PIN of tokens, None for none.
+
+        keepers: who holds the keys of TUF and of the device CA, the signing process; None: this process, in `keys_dir`.
+        """
         self._db = db
         self._keys_dir = keys_dir
         self._clock = clock
-        self._ring = KeyRing(keys_dir, clock, secret)
-        self._authority = DeviceAuthority(keys_dir)
+        self._ring, self._authority = keepers or (KeyRing(keys_dir, clock, secret), DeviceAuthority(keys_dir))
         self._repository = TufRepository(self._ring)
         self.ceremony = CeremonyService(db, self._ring, self._repository, clock)
         self.keys = KeyRotation(db, self._ring, self._repository, clock)
@@ -309,11 +321,15 @@ class SigningService:
 
     def sign_desired(self, payload: bytes) -> bytes:
         """Return the DSSE envelope of an encoded desired document, signed by the director key."""
-        return self._sign_envelope(DESIRED_TYPE, payload)
+        return self._sign_envelopes(DESIRED_TYPE, [payload])[0]
+
+    def sign_all_desired(self, payloads: Sequence[bytes]) -> list[bytes]:
+        """Return the DSSE envelopes of encoded desired documents, in their order: one question to the signing process for many."""
+        return self._sign_envelopes(DESIRED_TYPE, payloads)
 
     def sign_hold(self, payload: bytes) -> bytes:
         """Return the DSSE envelope of an encoded hold, signed by the director key."""
-        return self._sign_envelope(HOLD_TYPE, payload)
+        return self._sign_envelopes(HOLD_TYPE, [payload])[0]
 
     def director_keyid(self) -> str:
         """Return the id of the director's key, the first where there are several: what documents are signed with today."""
@@ -326,14 +342,16 @@ class SigningService:
             key = self._ring.signer(self._director(session)[0][0]).public_key
         return PublicKey(key.keyid, key.keytype, key.scheme, str(key.keyval["public"]))
 
-    def _sign_envelope(self, payload_type: str, payload: bytes) -> bytes:
+    def _sign_envelopes(self, payload_type: str, payloads: Sequence[bytes]) -> list[bytes]:
+        if not payloads:
+            return []
         with self._db.read() as session:
             keyids, threshold = self._director(session)
-        content = pae(payload_type, payload)
-        if len(keyids) > 1:
-            keyids = [one.public_key.keyid for one in self._ring.signers("director", keyids, threshold)]
-        signatures = tuple(Signature(keyid=one, sig=self._ring.sign(one, content)) for one in keyids)
-        return dump_envelope(Envelope(payload_type, payload, signatures))
+        signed = self._ring.sign_documents(keyids, threshold, payload_type, payloads)
+        return [
+            dump_envelope(Envelope(payload_type, payload, tuple(Signature(keyid, sig) for keyid, sig in by_key)))
+            for payload, by_key in zip(payloads, signed, strict=True)
+        ]
 
     def _director(self, session: Session) -> tuple[list[str], int]:
         """Return the ids of the director's keys and how many must sign. Read once for a transaction, which may sign 100,000 documents."""

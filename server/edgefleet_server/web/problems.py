@@ -28,6 +28,8 @@ STATUS: Final[Mapping[str, int]] = {
     "signing.key_revoked": 409,
     "signing.root_outdated": 503,
     "signing.not_rotatable": 409,
+    "signing.statement_refused": 409,
+    "signing.process_too_many": 503,
     "signing.root_offline": 409,
     "request.precondition_failed": 412,
     "access.too_many_requests": 429,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -236,7 +237,8 @@ def test_a_report_without_it_signs_nothing(house: House) -> None:
 
 def test_without_a_key_nothing_is_half_done_and_the_report_counts(house: House) -> None:
     devices = fleet_of(house, 3)
-    house.signing._ring._signers.clear()
+    ring: Any = house.signing._ring
+    ring._signers.clear()
     (house.folder / "keys" / "releases.pem").unlink()
     before = house.signing.metadata_file("timestamp.json")
     says(house, devices[0], Seen(version=now_s(house)))

@@ -156,16 +156,19 @@ class DesiredBook:
                 contents = Contents(self._clock.now())
                 guard = DocumentGuard(session, self._clock.now())
                 guard.look_at([held.device for held in batch])
+                due: list[tuple[_Many, int, Content]] = []
                 for held in batch:
                     content = contents.after(held.texts, by_device[held.device])
                     if held.device in guard.protected():
                         content = _warranted(guard, contents, held, by_device[held.device])
                     if content is not None:
-                        one = self._sign(held.device, max(held.gen, held.reported_gen) + 1, content, session)
-                        signed.append(one)
-                        row = {"device_id": one.device, "gen": one.gen, "envelope": one.envelope, "key_id": keyid}
-                        row |= content.columns
-                        (new if held.texts is None else changed).append(row)
+                        due.append((held, max(held.gen, held.reported_gen) + 1, content))
+                payloads = [_payload(held.device, gen, content, session) for held, gen, content in due]
+                for (held, gen, content), envelope in zip(due, self._signing.sign_all_desired(payloads), strict=True):
+                    signed.append(SignedDesired(held.device, gen, envelope))
+                    row = {"device_id": held.device, "gen": gen, "envelope": envelope, "key_id": keyid}
+                    row |= content.columns
+                    (new if held.texts is None else changed).append(row)
             desired_store.write_documents(session, new, changed)
             self._announce_after_commit(session, signed)
             _log.info("desired signed", extra={"devices": len(signed)})
@@ -287,18 +290,7 @@ class DesiredBook:
 
     def _sign(self, device: DeviceId, gen: int, content: Content, session: Session) -> SignedDesired:
         """Return a device's document with this content and number, signed."""
-        document = Desired(
-            device=device,
-            gen=gen,
-            issued=content.issued,
-            expires=content.expires,
-            models=content.models,
-            telemetry=content.telemetry,
-            tasks=content.tasks,
-            capture=capture_request(session) or msgspec.UNSET,
-            prediction_logs=log_requests(session, content.models, content.issued) or msgspec.UNSET,
-        )
-        return SignedDesired(device, gen, self._signing.sign_desired(encode_desired(document)))
+        return SignedDesired(device, gen, self._signing.sign_desired(_payload(device, gen, content, session)))
 
     def _announce_after_commit(self, session: Session, signed: Sequence[SignedDesired]) -> None:
         waiting: list[SignedDesired] = session.info.setdefault("fleet_signed", [])
@@ -330,6 +322,22 @@ class _Many(NamedTuple):
     reported_gen: int
     gen: int
     texts: Texts | None
+
+
+def _payload(device: DeviceId, gen: int, content: Content, session: Session) -> bytes:
+    """Return a device's document with this content and number, as it is signed."""
+    document = Desired(
+        device=device,
+        gen=gen,
+        issued=content.issued,
+        expires=content.expires,
+        models=content.models,
+        telemetry=content.telemetry,
+        tasks=content.tasks,
+        capture=capture_request(session) or msgspec.UNSET,
+        prediction_logs=log_requests(session, content.models, content.issued) or msgspec.UNSET,
+    )
+    return encode_desired(document)
 
 
 def _locked(session: Session, device_id: str) -> _Held:

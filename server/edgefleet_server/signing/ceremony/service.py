@@ -13,7 +13,7 @@ Rules:
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final, cast
 
 from sqlmodel import Session
 from tuf.api.metadata import Key, Root, Targets  # type: ignore[attr-defined]  # documented there, but not in __all__
@@ -37,8 +37,9 @@ from edgefleet_server.signing.errors import (
     RequestWaitingError,
     RoleOfflineError,
 )
-from edgefleet_server.signing.keys.key_ring import KeyRing
-from edgefleet_server.signing.repository import LIFE, TufRepository
+from edgefleet_server.signing.keys.key_keeper import KeyKeeper
+from edgefleet_server.signing.repository import TufRepository
+from edgefleet_server.signing.role_lives import LIFE
 from edgefleet_server.signing.tables import SigningRequestRow
 
 WAITING: Final = "waiting"
@@ -55,7 +56,7 @@ _log = logging.getLogger(__name__)
 class CeremonyService:
     """Makes requests, takes answers, and brings them into force."""
 
-    def __init__(self, db: Database, keys: KeyRing, repository: TufRepository, clock: Clock) -> None:
+    def __init__(self, db: Database, keys: KeyKeeper, repository: TufRepository, clock: Clock) -> None:
         """Wire the parts. Nothing is read."""
         self._db, self._keys, self._repository, self._clock = db, keys, repository, clock
         self._finished = (0, 0)
@@ -257,7 +258,7 @@ class CeremonyService:
         if "root" in request.proposed and self._keys.has_root():
             signer = self._keys.root_signer()
             if signer.public_key.keyid in wanted_keys(request, "root"):
-                request.proposed["root"].sign(signer, append=True)
+                request.proposed["root"].sign(cast("Any", signer), append=True)
         row = SigningRequestRow(
             id=request.id,
             state=WAITING,

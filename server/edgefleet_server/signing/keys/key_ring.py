@@ -7,22 +7,20 @@ Which key may sign is never asked here: callers take the ids from root and deleg
 """
 
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]  # documented, but not in __all__
+from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # documented, but not in __all__
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.envelope import pae
 from edgefleet_server.signing.errors import (
     KeyRevokedError,
     KeysExistError,
     KeysMissingError,
     KeysUnreadableError,
-    RootOfflineError,
-    RootOutdatedError,
-    SignerUnavailableError,
 )
 from edgefleet_server.signing.keys import key_files
 from edgefleet_server.signing.keys.inventory import (
@@ -46,8 +44,8 @@ from edgefleet_server.signing.keys.key_files import (
     pem_of,
     write_private,
 )
-from edgefleet_server.signing.keys.role_keys import RoleKeys
-from edgefleet_server.signing.keys.signer_uris import FILE_SCHEME, KeySigner, SecretOf, check_uri, open_signer
+from edgefleet_server.signing.keys.key_keeper import signers
+from edgefleet_server.signing.keys.signer_uris import FILE_SCHEME, FileKey, KeySigner, SecretOf, check_uri, open_signer
 from edgefleet_server.signing.trust import MODEL_PREFIX
 
 ONLINE_ROLES: Final = ("targets", "releases", "snapshot", "timestamp", "director")
@@ -199,75 +197,14 @@ class KeyRing:
 
     # -- signing -----------------------------------------------------------------------------------------------------
 
-    def signer(self, keyid: str) -> KeySigner:
+    def signer(self, keyid: str, role: str = "") -> KeySigner:  # only the signing process asks for whom
         """Return the signer of a key. Raises KeysMissingError, KeysUnreadableError, KeyRevokedError, SignerUnavailableError."""
         if keyid not in self._signers:
-            self._signers[keyid] = open_signer(self._record(keyid), self._folder, self._secret)
+            self._signers[keyid] = open_signer(self.record(keyid), self._folder, self._secret)
         return self._signers[keyid]
 
-    def signers(self, role: str, keyids: Collection[str], threshold: int) -> list[KeySigner]:
-        """Return the signers of a role's keys that are here, at least `threshold`. Raises what `signer` does."""
-        found: list[KeySigner] = []
-        failure: Exception | None = None
-        for keyid in keyids:
-            try:
-                found.append(self.signer(keyid))
-            except (KeysMissingError, KeysUnreadableError, SignerUnavailableError) as error:
-                failure = error
-        if len(found) >= threshold:
-            return found
-        if failure is not None and len(keyids) == 1:
-            raise failure
-        raise KeysMissingError(
-            f"{role} is signed by {threshold} of {len(keyids)} keys, and {len(found)} of them can be used here",
-            next_step="bring the missing key files back into the key folder, or sign it where they are kept",
-        ) from failure
-
-    def sign(self, keyid: str, payload: bytes) -> bytes:
-        """Return the signature of a key, raw. Raises what `signer` does."""
-        return self.signer(keyid).sign_bytes(payload)
-
-    def root_signer(self) -> CryptoSigner:
-        """Return the root signer; needs `root.pem` and `root.passphrase` here. Raises KeysMissingError."""
-        passphrase_file = self._path(PASSPHRASE_FILE)
-        if not passphrase_file.is_file():
-            raise KeysMissingError(
-                f"{PASSPHRASE_FILE} is not in the key folder, so the root key cannot be used",
-                next_step="bring root.pem and root.passphrase back from their offline medium for this one operation",
-            )
-        return CryptoSigner(load_private_key(self._path(ROOT_FILE), passphrase_file.read_bytes()))
-
-    def root_signers(self, roles: str, keyids: Collection[str], threshold: int) -> list[CryptoSigner]:
-        """Return what signs a new root for a change of these roles. keyids, threshold: of root. Raises RootOfflineError."""
-        why = "the root key is not on this server"
-        if self.has_root():
-            signer = self.root_signer()
-            if signer.public_key.keyid in keyids and threshold == 1:
-                return [signer]
-            why = f"root is signed by {threshold} of {len(keyids)} keys, which are not on this server"
-        raise RootOfflineError(f"a new key of {roles} needs a new root, and {why}")
-
-    def check(self, keys: RoleKeys) -> None:
-        """Refuse to sign for a database that is older than what these keys have published. Raises RootOutdatedError, KeyRevokedError."""
-        inventory = self.inventory()
-        if keys.root.version < inventory.root_version:
-            raise RootOutdatedError(
-                f"the database has version {keys.root.version} of root, and version {inventory.root_version} was published:"
-                " it is older than a change of keys, so devices would refuse all of it"
-            )
-        for record in inventory.revoked_of(keys.named()):
-            roles = keys.roles_of({record.keyid})
-            raise KeyRevokedError(
-                f"the database lets the key {record.keyid[:12]} sign {', '.join(roles)}, and it was revoked: the database is older",
-                next_step=f"`edgectl key rotate {roles[0]}` gives the role a new key",
-            )
-
-    # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _path(self, name: str) -> Path:
-        return self._folder / name
-
-    def _record(self, keyid: str) -> KeyRecord:
+    def record(self, keyid: str) -> KeyRecord:
+        """Return a key that may be used. Raises KeysMissingError, KeyRevokedError."""
         inventory = self.inventory()
         record = inventory.key(keyid) or self._found_keys(inventory).key(keyid)
         if record is None:
@@ -278,6 +215,34 @@ class KeyRing:
         if record.state is KeyState.REVOKED:
             raise _revoked(record)
         return record
+
+    def sign(self, keyid: str, payload: bytes) -> bytes:
+        """Return the signature of a key, raw. Raises what `signer` does."""
+        return self.signer(keyid).sign_bytes(payload)
+
+    def sign_documents(
+        self, keyids: Sequence[str], threshold: int, payload_type: str, payloads: Sequence[bytes]
+    ) -> list[list[tuple[str, bytes]]]:
+        """Return the signatures of each payload of the director, by key id. Raises what `signer` does."""
+        signing = [(one.public_key.keyid, one.sign_bytes) for one in signers(self, "director", keyids, threshold)]
+        contents = [pae(payload_type, payload) for payload in payloads]
+        return [[(keyid, sign(content)) for keyid, sign in signing] for content in contents]
+
+    def root_signer(self) -> KeySigner:
+        """Return the root signer; needs `root.pem` and `root.passphrase` here. Raises KeysMissingError."""
+        passphrase_file = self._path(PASSPHRASE_FILE)
+        if not passphrase_file.is_file():
+            raise KeysMissingError(
+                f"{PASSPHRASE_FILE} is not in the key folder, so the root key cannot be used",
+                next_step="bring root.pem and root.passphrase back from their offline medium for this one operation",
+            )
+        private = load_private_key(self._path(ROOT_FILE), passphrase_file.read_bytes())
+        return FileKey(private, SSlibKey.from_crypto(private.public_key()))
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _path(self, name: str) -> Path:
+        return self._folder / name
 
     def _make(self, role: str, algorithm: KeyAlgorithm, name: str, state: KeyState) -> KeyRecord:
         private = key_files.new_private_key(algorithm)

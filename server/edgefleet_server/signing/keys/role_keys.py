@@ -2,20 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
-
-from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # documented, but not in __all__
-from tuf.api.metadata import Root, Targets  # type: ignore[attr-defined]  # documented there, but not in __all__
+from typing import TYPE_CHECKING, Any, cast
 
 from edgefleet_server.signing.errors import RoleUnknownError
+
+if TYPE_CHECKING:  # the signing process reads this module and starts without the library
+    from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # documented, but not in __all__
+    from tuf.api.metadata import Root, Targets  # type: ignore[attr-defined]  # documented there, but not in __all__
 
 
 @dataclass(frozen=True, slots=True)
 class RoleKeys:
     """The newest metadata that names keys. parents: signed content of `targets` and `releases`, those that there are."""
 
-    root: Root
-    parents: Sequence[Targets]
+    root: "Root"
+    parents: Sequence["Targets"]
 
     def of(self, role: str) -> tuple[list[str], int]:
         """Return the ids of the keys of a role, and how many must sign. Raises RoleUnknownError."""
@@ -24,7 +25,7 @@ class RoleKeys:
                 return list(found.keyids), int(found.threshold)
         raise RoleUnknownError(f"neither root nor a delegation names keys for {role[:80]!r}")
 
-    def keys(self) -> dict[str, SSlibKey]:
+    def keys(self) -> "dict[str, SSlibKey]":
         """Return the public keys that root and the delegations carry, by id."""
         found = dict(self.root.keys)
         for parent in self.parents:

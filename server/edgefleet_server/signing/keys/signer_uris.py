@@ -51,6 +51,9 @@ class KeySigner(Protocol):
     def sign_bytes(self, payload: bytes) -> bytes:
         """Return the signature of `payload`, raw."""
 
+    def probe(self) -> None:
+        """Let the key sign, where it lies elsewhere. Raises SignerUnavailableError."""
+
 
 def check_uri(uri: str) -> str:
     """Return the scheme of a URI. Raises SignerUriError."""
@@ -144,6 +147,9 @@ class FileKey:
             return self._private.sign(payload)
         return bytes.fromhex(self.sign(payload).signature)
 
+    def probe(self) -> None:
+        """Do nothing: the key is in memory."""
+
 
 class RemoteKey:
     """A key in an HSM or a key service. What it signs is verified before it is used: a place that answers with another key is refused."""
@@ -171,3 +177,7 @@ class RemoteKey:
     def sign_bytes(self, payload: bytes) -> bytes:
         """Return the signature of `payload`, raw. Blocks on the network. Raises SignerUnavailableError."""
         return bytes.fromhex(self.sign(payload).signature)
+
+    def probe(self) -> None:
+        """Let the key sign a text that is nothing. Blocks on the network. Raises SignerUnavailableError."""
+        self.sign(b"edgefleet: does it sign?")

@@ -1,0 +1,194 @@
+"""Answers the questions of the signing process: looks at each, signs it or refuses, and says on the log what was signed."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.signing.authority import DeviceAuthority
+from edgefleet_server.signing.errors import StatementRefusedError
+from edgefleet_server.signing.keys.inventory import KeyAlgorithm, dump_inventory, parse_inventory
+from edgefleet_server.signing.keys.key_ring import KeyRing
+from edgefleet_server.signing.keys.signer_uris import KeySigner, SecretOf
+from edgefleet_server.signing.signer import messages as m
+from edgefleet_server.signing.signer import quotas, statements
+from edgefleet_server.signing.signer.signed_versions import SignedVersions
+
+DEVICE_CERT_LIFE: Final = timedelta(days=90)
+OTHER_CERT_LIFE: Final = timedelta(days=397)
+SERVICE_PREFIX: Final = "srv-"
+_log = logging.getLogger(__name__)
+
+
+class QuestionHandler:
+    """The keys of one folder behind what may be asked. Thread-safe: one question at a time."""
+
+    def __init__(self, folder: Path, clock: Clock, secret: SecretOf = lambda: None) -> None:
+        """Read what was signed last. secret: the passphrase of key files and the PIN of tokens."""
+        self._clock = clock
+        self._ring = KeyRing(folder, clock, secret)
+        self._authority = DeviceAuthority(folder)
+        self._versions = SignedVersions(folder)
+        self._quotas = quotas.Quotas()
+        self._started = clock.now()
+        self._signed: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._lock = Lock()
+        self._answers: dict[type, Callable[[Any], object]] = {
+            m.AskStatus: self._status,
+            m.AskInventory: lambda _asked: dump_inventory(self._ring.inventory()),
+            m.AskPublic: self._public,
+            m.AskRoot: lambda _asked: _part(self._ring.root_signer()) if self._ring.has_root() else None,
+            m.SignDocuments: self._sign_documents,
+            m.SignMetadata: self._sign_metadata,
+            m.Prepare: self._prepare,
+            m.TakeIn: self._take_in,
+            m.Settle: lambda asked: self._ring.settle(asked.named, asked.root_version),
+            m.Discard: lambda asked: self._discard(asked.keyids),
+            m.DiscardUnused: lambda asked: self._ring.discard_unused(asked.roles, asked.named),
+            m.Destroy: self._destroy,
+            m.IssueCertificate: self._issue,
+            m.IssueCrl: self._issue_crl,
+        }
+
+    def answer(self, asked: m.AnyQuestion) -> m.Answer:
+        """Return the answer to a question; what is refused or fails is an answer too. Blocks on files, and on places of keys."""
+        with self._lock:
+            try:
+                return m.answered(self._answers[type(asked)](asked))
+            except EdgefleetError as error:
+                role = _role_of(asked)
+                if isinstance(error, StatementRefusedError):
+                    self._refused[role] += 1
+                _log.warning("refused to sign: %s", error.message, extra={"role": role, "code": error.code})
+                return m.Answer(code=error.code, message=error.message, next_step=error.next_step)
+            except (ValueError, TypeError, KeyError) as error:  # a question that no client of ours asks
+                _log.warning("a question makes no sense", extra={"kind": type(asked).__name__, "error": repr(error)})
+                return m.Answer(
+                    code=StatementRefusedError.code, message=f"the question makes no sense: {error!r}"[:300]
+                )
+
+    # -- signing -----------------------------------------------------------------------------------------------------
+
+    def _sign_documents(self, asked: m.SignDocuments) -> list[list[tuple[str, bytes]]]:
+        if len(asked.payloads) > m.MAX_DOCUMENTS:
+            raise StatementRefusedError(f"more than {m.MAX_DOCUMENTS} documents in one question")
+        now = self._clock.now()
+        for keyid in asked.keyids:
+            statements.check_key(self._ring.record(keyid), "director")
+        for payload in asked.payloads:
+            statements.check_document(asked.payload_type, payload, now)
+        self._take("documents", len(asked.payloads), quotas.DOCUMENTS)
+        signed = self._ring.sign_documents(asked.keyids, asked.threshold, asked.payload_type, asked.payloads)
+        self._note("director", asked.payloads)
+        return signed
+
+    def _sign_metadata(self, asked: m.SignMetadata) -> str:
+        role = asked.role
+        if role == "root":
+            signer: KeySigner = self._ring.root_signer()
+            if signer.public_key.keyid != asked.keyid:
+                raise StatementRefusedError(f"the key {asked.keyid[:12]} of root is not in the key folder")
+        else:
+            statements.check_key(self._ring.record(asked.keyid), role)
+            signer = self._ring.signer(asked.keyid)
+        facts = statements.MetadataFacts(self._ring.inventory(), self._versions.last(role), self._clock.now())
+        version = statements.check_metadata(role, asked.content, facts)
+        self._take(role, 1, quotas.METADATA)
+        self._versions.note(role, version)
+        signature = signer.sign(asked.content)
+        self._note(role, [asked.content], version=version)
+        return str(signature.signature)
+
+    # -- keys --------------------------------------------------------------------------------------------------------
+
+    def _public(self, asked: m.AskPublic) -> m.PublicPart:
+        signer = self._ring.signer(asked.keyid)
+        if asked.probe:
+            signer.probe()
+        return _part(signer)
+
+    def _prepare(self, asked: m.Prepare) -> m.PublicPart:
+        self._take("new keys", 1, quotas.KEYS)
+        if asked.role == "root":
+            raise StatementRefusedError("the signing process makes no key of root")
+        key = self._ring.prepare(asked.role, besides=asked.besides, algorithm=KeyAlgorithm(asked.algorithm))
+        return m.PublicPart(key.keyid, key.scheme, str(key.keyval["public"]))
+
+    def _take_in(self, asked: m.TakeIn) -> m.PublicPart:
+        self._take("new keys", 1, quotas.KEYS)
+        (record,) = parse_inventory(asked.record).keys
+        key = self._ring.take_in(record)
+        return m.PublicPart(key.keyid, key.scheme, str(key.keyval["public"]))
+
+    def _discard(self, keyids: Sequence[str]) -> None:
+        _log.warning("keys are revoked, and their files deleted: %s", ", ".join(keyids))
+        self._ring.discard(keyids)
+
+    def _destroy(self, asked: m.Destroy) -> list[str]:
+        return self._ring.destroy(asked.role, asked.named)
+
+    # -- certificates ------------------------------------------------------------------------------------------------
+
+    def _issue(self, asked: m.IssueCertificate) -> m.Certificate:
+        key = serialization.load_der_public_key(asked.spki)
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise StatementRefusedError("the device CA certifies P-256 keys only")
+        is_device = asked.hosts is None and not asked.subject.startswith(SERVICE_PREFIX)
+        life, most = timedelta(seconds=asked.life_s), DEVICE_CERT_LIFE if is_device else OTHER_CERT_LIFE
+        if not timedelta(0) < life <= most:
+            raise StatementRefusedError(f"a certificate of {asked.subject[:80]} lives {most.days} days at most")
+        self._take("certificates", 1, quotas.CERTIFICATES)
+        now = self._clock.now()
+        if asked.hosts is None:
+            made = self._authority.issue_client(key, asked.subject, now, life)
+        else:
+            made = self._authority.issue_server(key, asked.hosts, now, life)
+        self._note("device-ca", [made.pem], subject=asked.subject)
+        return m.Certificate(made.pem, made.subject, made.serial, made.key_sha256, made.not_before, made.not_after)
+
+    def _issue_crl(self, asked: m.IssueCrl) -> bytes:
+        self._take("lists of revoked certificates", 1, quotas.METADATA)
+        made = self._authority.issue_crl(asked.serials, self._clock.now())
+        self._note("device-ca", [made], revoked=len(asked.serials))
+        return made
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _status(self, _asked: m.AskStatus) -> m.Status:
+        return m.Status(os.getpid(), self._started, dict(self._signed), dict(self._refused))
+
+    def _take(self, what: str, count: int, limit: int) -> None:
+        self._quotas.take(what, count, limit, self._clock.monotonic_s())
+
+    def _note(self, role: str, contents: Sequence[bytes], **facts: object) -> None:
+        self._signed[role] += len(contents)
+        if _log.isEnabledFor(logging.INFO):
+            digest = sha256()
+            for one in contents:
+                digest.update(one)
+            fields = {"role": role, "count": len(contents), "sha256": digest.hexdigest(), **facts}
+            _log.info("signed", extra=fields)
+
+
+def _part(signer: KeySigner) -> m.PublicPart:
+    key = signer.public_key
+    return m.PublicPart(key.keyid, key.scheme, str(key.keyval["public"]))
+
+
+def _role_of(asked: m.AnyQuestion) -> str:
+    if isinstance(asked, m.SignDocuments):
+        return "director"
+    if isinstance(asked, m.IssueCertificate | m.IssueCrl):
+        return "device-ca"
+    return str(getattr(asked, "role", ""))

@@ -1,0 +1,164 @@
+"""What each role may say: what the signing process looks at before it signs. Pure.
+
+It is asked by a web process that may be in a thief's hands, so it reads what it signs and trusts no summary of it. It never says whether a
+release is good: that only the keys of a team do, off this machine. What it keeps out is what outlives the theft.
+
+Rules:
+- A key signs for its own role. The key of `releases` also signs models from before they had keys of their own (ADR 0115). A file that was
+  put back under a name that says no role signs what metadata lets it.
+- Documents of the director live DOCUMENT_LIFE at most, and their numbers end far below the highest one that a device takes, so that
+  the fleet cannot be locked out of later ones.
+- Metadata lives as long as its role does; its version is no lower than the last one signed here, and no higher than a recovery needs.
+- `targets` and `releases` name no target, and hand on only to keys of this folder; in `targets` a model may have its team's. `director`
+  names no target either, `audit` its one head, and the role of a model its own bundles.
+- Root is signed only where its key lies next to the others, as in a trial.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE, decode_desired, decode_hold
+from edgefleet_protocol.errors import BadMessageError
+from edgefleet_server.signing.errors import StatementRefusedError
+from edgefleet_server.signing.keys.inventory import Inventory, KeyRecord, KeySource, KeyState
+from edgefleet_server.signing.role_lives import LIFE, life_of
+from edgefleet_server.signing.trust import MODEL_PREFIX
+from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET
+
+DOCUMENT_LIFE: Final = timedelta(days=7)
+SLACK: Final = timedelta(hours=1)
+MAX_AHEAD: Final = timedelta(days=1)
+MAX_NUMBER: Final = 10**12
+"""The highest number of a document or a hold: a device takes up to 2**63 - 1, so there is always a higher one."""
+
+_TYPES: Final = {"root": "root", "snapshot": "snapshot", "timestamp": "timestamp"}
+_HANDED_ON: Final = {"targets": frozenset({"director", "releases", AUDIT_ROLE}), "releases": frozenset[str]()}
+"""To which roles these hand on, and to those of models."""
+_OF_MODELS: Final = re.compile(r"(\*|[^/*?\[]+)/\*/\*")
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataFacts:
+    """What is known when metadata is to be signed. last: version of the last one of this role that was signed here, 0 for none."""
+
+    inventory: Inventory
+    last: int
+    now: datetime
+
+
+def check_key(record: KeyRecord, role: str) -> None:
+    """Refuse a key that is another role's. Raises StatementRefusedError."""
+    is_older_model = record.role == "releases" and role.startswith(MODEL_PREFIX)
+    is_restored = record.source is KeySource.FOUND and record.role not in LIFE and MODEL_PREFIX not in record.role
+    if record.role != role and not is_older_model and not is_restored:
+        raise _refused(role, f"the key {record.keyid[:12]} is the one of {record.role}")
+
+
+def check_document(payload_type: str, payload: bytes, now: datetime) -> None:
+    """Refuse what the director may not sign. Raises StatementRefusedError."""
+    try:
+        if payload_type == DESIRED_TYPE:
+            document = decode_desired(payload)
+            number, expires = document.gen, document.expires
+        elif payload_type == HOLD_TYPE:
+            hold = decode_hold(payload)
+            number, expires = hold.seq, hold.expires
+        else:
+            raise _refused("director", f"it signs no {payload_type[:80]!r}")
+    except BadMessageError as error:
+        raise _refused("director", error.message) from error
+    if expires > now + DOCUMENT_LIFE + SLACK:
+        raise _refused("director", f"the document would live until {expires:%Y-%m-%d %H:%M}, longer than a week")
+    if number > MAX_NUMBER:
+        raise _refused("director", f"the number {number} leaves no higher ones")
+
+
+def check_metadata(role: str, content: bytes, facts: MetadataFacts) -> int:
+    """Refuse metadata that a role may not sign; return its version. content: its signed part. Raises StatementRefusedError."""
+    if role not in LIFE and not role.startswith(MODEL_PREFIX):
+        raise _refused(role, "there is no such role")
+    try:
+        signed = json.loads(content, strict=False)  # canonical JSON leaves the line ends of a PEM as they are
+        kind, version, expires = signed["_type"], signed["version"], _time(signed["expires"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _refused(role, f"it is no metadata: {type(error).__name__}") from error
+    if kind != _TYPES.get(role, "targets"):
+        raise _refused(role, f"it is metadata of type {str(kind)[:40]!r}")
+    if expires > facts.now + life_of(role) + SLACK:
+        raise _refused(role, f"it would live until {expires:%Y-%m-%d %H:%M}, longer than {life_of(role).days} days")
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise _refused(role, "its version is no number")
+    _check_version(role, version, facts)
+    try:
+        if kind == "targets":
+            _check_targets(role, signed, facts.inventory)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _refused(role, f"it is no metadata: {type(error).__name__}") from error
+    return version
+
+
+def _check_version(role: str, version: int, facts: MetadataFacts) -> None:
+    if version < max(facts.last, 1):
+        raise _refused(
+            role, f"version {version} is older than {facts.last}, which was signed here; wait until the clock is right"
+        )
+    highest = facts.last + 1 if role == "root" else int((facts.now + MAX_AHEAD + SLACK).timestamp())
+    if facts.last and version > max(highest, facts.last + 1):
+        raise _refused(role, f"version {version} would leave devices out of those to come")
+
+
+def _check_targets(role: str, signed: Mapping[str, Any], inventory: Inventory) -> None:
+    targets: Mapping[str, Any] = signed["targets"]
+    if role.startswith(MODEL_PREFIX):
+        own = f"{role.removeprefix(MODEL_PREFIX)}/"
+        foreign = [path for path in targets if not path.startswith(own)]
+    else:
+        foreign = [path for path in targets if not (role == AUDIT_ROLE and path == HEAD_TARGET)]
+    if foreign:
+        raise _refused(role, f"it names {foreign[0][:80]!r}")
+    delegations = signed.get("delegations")
+    if not delegations:
+        return
+    if role not in _HANDED_ON:
+        raise _refused(role, "it hands on to other roles")
+    ours: set[str] = set()
+    for one in delegations["roles"]:
+        _check_delegation(role, one)
+        if not (role == "targets" and one["name"].startswith(MODEL_PREFIX)):
+            ours.update(one["keyids"])
+    for keyid in ours:
+        _check_own_key(role, keyid, delegations["keys"][keyid], inventory)
+
+
+def _check_delegation(role: str, one: Mapping[str, Any]) -> None:
+    name, keyids, threshold, paths = one["name"], one["keyids"], one["threshold"], one["paths"]
+    if name.startswith(MODEL_PREFIX):
+        is_right = paths == [f"{name.removeprefix(MODEL_PREFIX)}/*/*"]
+    elif name not in _HANDED_ON[role]:
+        raise _refused(role, f"it hands on to {name[:80]!r}")
+    elif name == "releases":
+        is_right = all(_OF_MODELS.fullmatch(path) for path in paths)
+    else:
+        is_right = paths == [f"{name}/*"]
+    if not is_right or one["terminating"] is not True:
+        raise _refused(role, f"it gives {name[:80]} paths that are not its own")
+    if not 1 <= threshold <= len(keyids):
+        raise _refused(role, f"it lets {name[:80]} be signed by {threshold} of {len(keyids)} keys")
+
+
+def _check_own_key(role: str, keyid: str, key: Mapping[str, Any], inventory: Inventory) -> None:
+    record = inventory.key(keyid)
+    if record is None or record.state is KeyState.REVOKED or key["keyval"].get("public") != record.public:
+        raise _refused(role, f"it hands on to the key {keyid[:12]}, which is none of this key folder")
+
+
+def _time(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def _refused(role: str, why: str) -> StatementRefusedError:
+    return StatementRefusedError(f"the signing process signs nothing of the kind for {role[:80]}: {why}")

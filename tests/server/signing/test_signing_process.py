@@ -1,0 +1,283 @@
+"""The signing process: a server without a key does all its work by asking, and what it must not have is refused."""
+
+import datetime as dt
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from edgefleet_protocol.desired import DESIRED_TYPE
+from edgefleet_protocol.verify import verify_envelope
+from edgefleet_server.clock import SystemClock
+from edgefleet_server.process.signer_child import SignerChild, wait_for_signer
+from edgefleet_server.settings import load_settings
+from edgefleet_server.signing.authority import new_p256_key, public_der
+from edgefleet_server.signing.errors import (
+    KeyRevokedError,
+    SigningProcessDownError,
+    StatementRefusedError,
+)
+from edgefleet_server.signing.keys.rotation import KeyOrder
+from edgefleet_server.signing.service import SigningService
+from edgefleet_server.signing.signer import messages as m
+from edgefleet_server.signing.signer.question_handler import QuestionHandler
+from edgefleet_server.signing.signer.remote_keys import RemoteAuthority, RemoteKeys
+from edgefleet_server.signing.signer.signer_connection import SignerConnection
+from edgefleet_server.signing.signer.signer_process import SigningServer
+from edgefleet_server.signing.signer.unix_sockets import connect, listen, read_frame
+from tests.hostile.device.forge import PROFILE
+from tests.server.fleet.house import House, TurnedClock
+from tests.server.signing.test_key_rotation import Fleet
+from tests.server.signing.test_statements import document
+
+TARGET = "digits/1.0.0/p.bundle"
+MODULE = "edgefleet_server.signing.signer.signer_process"
+
+
+def move_keys(web: Path, apart: Path) -> None:
+    """Take all keys that sign from a server, as docs/operate/signing-process.md says."""
+    apart.mkdir(mode=0o700)
+    for one in [*web.glob("*.pem"), web / "keys.json", web / "root.passphrase"]:
+        shutil.move(one, apart)
+    shutil.copy(web / "device-ca.crt", apart)
+
+
+@dataclass
+class Apart:
+    """A signing process in a thread, with the clock of a test, and the server that asks it."""
+
+    handler: QuestionHandler
+    connection: SignerConnection
+    keys: Path
+
+    def give_to(self, house: House) -> None:
+        """Let a server ask from now on; it forgets the keys that it has read."""
+        keepers = RemoteKeys(self.connection), RemoteAuthority(self.connection, house.folder / "keys")
+        SigningService.__init__(house.signing, house.db, house.folder / "keys", house.clock, keepers=keepers)
+
+
+@contextmanager
+def apart_of(house: House, folder: Path) -> Iterator[Apart]:
+    """Take the keys of a server to a signing process."""
+    keys = folder / "apart"
+    move_keys(house.folder / "keys", keys)
+    path = folder / ("long" * 30) / "sign.sock"  # longer than the kernel takes
+    path.parent.mkdir(parents=True)
+    handler = QuestionHandler(keys, house.clock)
+    server = SigningServer(handler, listen(path), {os.geteuid()})
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    made = Apart(handler, SignerConnection(path, patience_s=0.0), keys)
+    made.give_to(house)
+    try:
+        yield made
+    finally:
+        made.connection.close()
+        server.stop()
+        thread.join(5)
+
+
+@pytest.fixture(name="fleet")
+def _fleet(tmp_path: Path) -> Iterator[Fleet]:
+    made = Fleet(tmp_path)
+    yield made
+    made.house.db.dispose()
+
+
+@pytest.fixture(name="house")
+def _house(tmp_path: Path) -> Iterator[House]:
+    made = House(f"sqlite:///{tmp_path / 'a.db'}", tmp_path / "a", TurnedClock(SystemClock().now()))
+    yield made
+    made.db.dispose()
+
+
+@pytest.fixture(name="apart")
+def _apart(house: House, tmp_path: Path) -> Iterator[Apart]:
+    with apart_of(house, tmp_path) as made:
+        yield made
+
+
+def test_a_device_follows_a_server_that_has_no_key(fleet: Fleet, tmp_path: Path) -> None:
+    with apart_of(fleet.house, tmp_path) as apart:
+        web = fleet.house.folder / "keys"
+        assert not list(web.glob("*.pem"))
+        signing = fleet.house.signing
+        signing.start()
+        fleet.house.release("other@1.0.0", bundles={PROFILE: b"x"})
+        before = signing.director_keyid()
+        signing.keys.rotate("director", KeyOrder("ecdsa-sha2-nistp256"))
+        signing.keys.rotate("timestamp", KeyOrder())  # a new root too, while its key lies with the others
+        fleet.serve(signing)
+        assert fleet.offer(signing) == "", "the device takes what the signing process signed"
+        assert fleet.hold(signing) == ""
+        _, finish = signing.keys.revoke("director", KeyOrder())
+        finish()
+        fleet.house.clock.turn(seconds=1)
+        assert fleet.offer(signing) == ""
+        assert signing.trust().is_root_here
+        with pytest.raises(KeyRevokedError):
+            apart.connection.ask(m.AskPublic(signing.keys._ring.inventory().of_role("director")[1].keyid), object)
+        assert before in {one.keyid for one in signing.keys._ring.inventory().of_role("director")}
+        assert not list(web.glob("*.pem")), "no key came back"
+        assert apart.handler.answer(m.AskStatus()).code == ""
+
+
+def test_many_documents_are_one_question_and_certificates_are_its_own(
+    house: House, apart: Apart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = house.clock.now()
+    until = now + dt.timedelta(days=7)
+    payloads = [document(device=f"d-{number}", issued=now, expires=until) for number in range(2_500)]
+    asked: list[m.AnyQuestion] = []
+    answer = apart.handler.answer
+
+    def heard(question: m.AnyQuestion) -> m.Answer:
+        asked.append(question)
+        return answer(question)
+
+    monkeypatch.setattr(apart.handler, "answer", heard)
+    signed = house.signing.sign_all_desired(payloads)
+    assert [len(one.payloads) for one in asked if isinstance(one, m.SignDocuments)] == [2_000, 500]
+    key = house.signing.director_key()
+    assert [verify_envelope(one, DESIRED_TYPE, [key]) for one in (signed[0], signed[-1])] == [payloads[0], payloads[-1]]
+    made = house.signing.brief_identity("d-1")
+    usage = x509.load_pem_x509_certificate(made.cert).extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert house.signing.refused_certificates("main")[0].crl.startswith(b"-----BEGIN X509 CRL")
+    house.signing.issue_server_certificate(["edge.example"])
+    house.signing.service_identity("main")
+
+
+def test_a_thief_of_the_web_process_gets_nothing_that_outlives_it(house: House, apart: Apart) -> None:
+    """It asks the socket itself, with all that the server knows."""
+    ids = {role: house.signing.role(role).keys[0] for role in ("director", "targets", "timestamp", "root")}
+    spki = new_p256_key().public_key()
+    der, now = public_der(spki), house.clock.now()
+    with house.db.read() as session:
+        targets = house.signing._repository.load(session, "targets")
+    targets.delegations.roles["director"].keyids = ["f" * 64]  # type: ignore[union-attr,index]
+    content = json.dumps(targets.to_dict()).encode()
+    attempts: list[m.AnyQuestion] = [
+        m.SignDocuments([ids["director"]], 1, DESIRED_TYPE, [b"blind bytes"]),
+        m.SignDocuments([ids["director"]], 1, DESIRED_TYPE, [document(gen=2**63 - 1, expires=now)]),
+        m.SignDocuments([ids["targets"]], 1, DESIRED_TYPE, [document(expires=now)]),
+        m.SignDocuments([ids["director"]], 1, DESIRED_TYPE, [document(expires=now)] * 2_001),
+        m.SignMetadata("targets", ids["targets"], content),
+        m.SignMetadata("timestamp", ids["targets"], content),
+        m.SignMetadata("root", ids["targets"], content),
+        m.SignMetadata("root", ids["root"], b"{}"),
+        m.Prepare("root", "ed25519", None),
+        m.Prepare("director", "rsa", None),
+        m.TakeIn(b"{}"),
+        m.IssueCertificate(der, "d-1", 91 * 86_400),
+        m.IssueCertificate(der, "srv-x", 398 * 86_400),
+        m.IssueCertificate(b"no key", "d-1", 60),
+    ]
+    signed = apart.connection.ask(m.AskStatus(), m.Status).signed
+    codes = [apart.handler.answer(one).code for one in attempts]
+    assert all(code.startswith("signing.") for code in codes), codes
+    assert apart.connection.ask(m.AskStatus(), m.Status).signed == signed, "nothing was signed"
+    assert house.signing.add_target(TARGET, 1, house.signing.root_sha256(), {}), "and it goes on signing"
+
+
+def test_an_older_version_is_not_signed_again(house: House, apart: Apart) -> None:
+    house.signing.start()
+    house.clock.turn(seconds=-30)
+    # the database forgets what was signed, the signing process does not
+    with house.db.session() as session:
+        session.connection().exec_driver_sql(
+            "UPDATE signing_tuf_metadata SET version = version - 100 WHERE name = 'timestamp'"
+        )
+    with pytest.raises(StatementRefusedError, match="older than"):
+        house.signing.start()
+
+
+def test_frames_that_are_too_long_or_none_end_the_connection(apart: Apart) -> None:
+    for data in (b"\xff\xff\xff\xff", b"\x00\x00\x00\x03abc", b"\x00\x00\x00\x01\xc0"):
+        with connect(apart.connection.path, 5.0) as connection:
+            connection.sendall(data)
+            assert read_frame(connection) is None
+    assert apart.connection.ask(m.AskInventory(), bytes)
+
+
+def test_without_a_signing_process_nothing_is_signed_and_it_is_said(house: House, tmp_path: Path) -> None:
+    with apart_of(house, tmp_path) as apart:
+        assert house.signing.is_initialised()
+    with pytest.raises(SigningProcessDownError, match="does not answer"):
+        house.signing.add_target(TARGET, 1, house.signing.root_sha256(), {})
+    assert house.signing.target(TARGET) is None, "the transaction left nothing behind"
+    assert apart.connection.path.exists(), "as after a kill; the next one takes its place"
+
+
+def test_the_child_is_started_again_and_ends_with_its_server(house: House) -> None:
+    house.settings.run_dir.mkdir()
+    settings = load_settings(house.folder, log_level="ERROR")
+    child = SignerChild(settings)
+    child.start()
+    wait_for_signer(settings.own_signer_socket)
+    connection = SignerConnection(settings.own_signer_socket)
+    first = connection.ask(m.AskStatus(), m.Status).pid
+    limits = Path(f"/proc/{first}/limits").read_text(encoding="utf-8")
+    assert re.search(r"Max core file size +0 +0", limits), "no core file holds the keys"
+    os.kill(first, 9)
+    second = connection.ask(m.AskStatus(), m.Status).pid  # asked again until the next one answers
+    assert second != first
+    connection.close()
+    child.stop()
+    assert not settings.own_signer_socket.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(second, 0)
+
+
+def as_user(uid: int, imports: str, work: str) -> list[str]:
+    """Return a Python that imports as root, whose folders others may not read, and works as a user of its own."""
+    become = f"import os\nos.setgroups([])\nos.setgid({uid})\nos.setuid({uid})\n"
+    return [sys.executable, "-P", "-c", f"{imports}\n{become}{work}"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of other users")
+def test_a_signing_process_of_another_user_answers_the_named_user_only(house: House, tmp_path: Path) -> None:
+    """The web process cannot read the keys, nor can a third user ask for a signature."""
+    signer, web, third = 64_001, 64_002, 64_003
+    keys, run = tmp_path / "apart", tmp_path / "run"
+    move_keys(house.folder / "keys", keys)
+    run.mkdir()
+    for one in (keys, *keys.iterdir(), run):
+        os.chown(one, signer, signer)
+    for one in [tmp_path, *tmp_path.parents][:-1]:
+        one.chmod(one.stat().st_mode | 0o011)
+    run.chmod(0o755)
+    flags = ["--keys", str(keys), "--socket", str(run / "s"), "--user", str(web), "--log-level", "ERROR"]
+    process = subprocess.Popen(
+        as_user(signer, f"import gettext, locale, shutil, sys; from {MODULE} import main", f"sys.exit(main({flags}))")
+    )
+    ask = (
+        f"try: Path({str(keys)!r}, 'director.pem').read_bytes(); sys.exit(9)\n"
+        "except PermissionError: pass\n"
+        f"found = SignerConnection(Path({str(run / 's')!r}), float(sys.argv[1])).ask(AskInventory(), bytes)\n"
+        "sys.exit(0 if found else 8)\n"
+    )
+    imports = (
+        "import sys\nfrom pathlib import Path\n"
+        "from edgefleet_server.signing.signer.messages import AskInventory\n"
+        "from edgefleet_server.signing.signer.signer_connection import SignerConnection\n"
+    )
+    try:
+        for uid, patience, code in ((web, "20", 0), (third, "0.3", 1)):
+            asked = subprocess.run([*as_user(uid, imports, ask), patience], check=False, capture_output=True, text=True)
+            assert asked.returncode == code, asked.stderr
+        assert "does not answer" in asked.stderr
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+    assert not (run / "s").exists()

@@ -1,0 +1,195 @@
+"""What each role may say to the signing process: everything that would outlive a theft of the web process is refused."""
+
+import datetime as dt
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE, Desired, Hold, encode_desired, encode_hold
+from edgefleet_server.fleet.desired.content import DESIRED_LIFE
+from edgefleet_server.fleet.desired.hold import HOLD_LIFE
+from edgefleet_server.signing.errors import SigningQuotaError, StatementRefusedError
+from edgefleet_server.signing.keys.inventory import Inventory, KeyAlgorithm, KeyRecord, KeySource, KeyState
+from edgefleet_server.signing.service import DEVICE_CERT_LIFE, SERVER_CERT_LIFE, SERVICE_CERT_LIFE
+from edgefleet_server.signing.signer import question_handler, quotas, statements
+
+NOW = dt.datetime(2026, 12, 1, 12, tzinfo=dt.UTC)
+VERSION = int(NOW.timestamp())
+THIEF = "f" * 64
+Change = Callable[[dict[str, Any]], object]
+
+
+def record(role: str, state: KeyState = KeyState.ACTIVE, source: KeySource = KeySource.MADE) -> KeyRecord:
+    """Return a key of a role, whose id and public part are its name."""
+    return KeyRecord(role, role, f"file2:{role}.pem", KeyAlgorithm.ED25519, f"public {role}", state, NOW, source)
+
+
+ROLES = ("targets", "releases", "director", "snapshot", "timestamp", "m.digits")
+INVENTORY = Inventory((*(record(role) for role in ROLES), record("m.gone", KeyState.REVOKED)))
+
+
+def delegation(name: str, *paths: str, keyids: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return a delegation as metadata has it."""
+    return {"name": name, "keyids": list(keyids or (name,)), "threshold": 1, "paths": list(paths), "terminating": True}
+
+
+def metadata(role: str) -> dict[str, Any]:
+    """Return what a role signs day by day."""
+    life = {"timestamp": 1, "snapshot": 7, "targets": 180, "root": 365}.get(role, 90)
+    expires = f"{NOW + dt.timedelta(days=life):%Y-%m-%dT%H:%M:%SZ}"
+    signed: dict[str, Any] = {"_type": role, "version": VERSION, "expires": expires, "spec_version": "1.0.31"}
+    if role in {"root", "snapshot", "timestamp"}:
+        return signed | ({"version": 2} if role == "root" else {})
+    signed |= {"_type": "targets", "targets": {}}
+    if role == "targets":
+        roles = [delegation("director", "director/*"), delegation("releases", "*/*/*")]
+    elif role == "releases":
+        roles = [delegation("m.digits", "digits/*/*")]
+    else:
+        signed["targets"] = {"digits/1.0.0/p.bundle": {}} if role == "m.digits" else {}
+        return signed
+    keys = {keyid: {"keyval": {"public": f"public {keyid}"}} for one in roles for keyid in one["keyids"]}
+    return signed | {"delegations": {"roles": roles, "keys": keys}}
+
+
+def check(role: str, signed: object, last: int = VERSION - 1) -> int:
+    """Let the signing process look at metadata."""
+    facts = statements.MetadataFacts(INVENTORY, 1 if role == "root" else last, NOW)
+    return statements.check_metadata(role, json.dumps(signed).encode(), facts)
+
+
+def hand_on(name: str, *paths: str, keyid: str = "", **more: Any) -> Change:
+    """Return a change that adds a delegation."""
+
+    def change(signed: dict[str, Any]) -> None:
+        one = delegation(name, *paths, keyids=(keyid,) if keyid else ()) | more
+        found = signed.setdefault("delegations", {"roles": [], "keys": {}})
+        found["roles"] = [other for other in found["roles"] if other["name"] != name] + [one]
+        for each in one["keyids"]:
+            found["keys"].setdefault(each, {"keyval": {"public": f"public {each}"}})
+
+    return change
+
+
+@pytest.mark.parametrize("role", ["root", *ROLES, "audit"])
+def test_what_is_signed_day_by_day_passes(role: str) -> None:
+    assert check(role, metadata(role)) == metadata(role)["version"]
+
+
+def test_a_team_may_have_its_model_and_models_may_be_closed() -> None:
+    signed = metadata("targets")
+    hand_on("m.digits", "digits/*/*", keyid=THIEF)(signed)
+    hand_on("releases", "gears/*/*", "faces/*/*")(signed)
+    assert check("targets", signed)
+
+
+REFUSED: dict[str, tuple[str, Change, str]] = {
+    "another type": ("director", lambda s: s.update(_type="root"), "of type 'root'"),
+    "a snapshot as timestamp": ("timestamp", lambda s: s.update(_type="snapshot"), "of type 'snapshot'"),
+    "a role that is none": ("m/../x", lambda _s: None, "no such role"),
+    "a longer life": ("timestamp", lambda s: s.update(expires="2026-12-02T13:00:01Z"), "longer than 1 days"),
+    "an older version": ("snapshot", lambda s: s.update(version=VERSION - 2), "older than"),
+    "version 0": ("snapshot", lambda s: s.update(version=0), "older than"),
+    "a version out of reach": ("timestamp", lambda s: s.update(version=2**62), "those to come"),
+    "a version of another kind": ("timestamp", lambda s: s.update(version="9"), "no number"),
+    "a root that skips": ("root", lambda s: s.update(version=3), "those to come"),
+    "no end": ("timestamp", lambda s: s.pop("expires"), "no metadata"),
+    "bundles in targets": ("targets", lambda s: s.update(targets={"digits/2/p.bundle": {}}), "it names 'digits"),
+    "bundles of the director": ("director", lambda s: s.update(targets={"director/x": {}}), "it names 'director"),
+    "bundles of another model": ("m.digits", lambda s: s["targets"].update({"gears/1/p": {}}), "it names 'gears"),
+    "another head of the audit": ("audit", lambda s: s.update(targets={"audit/x": {}}), "it names 'audit/x'"),
+    "a thief as director": ("targets", hand_on("director", "director/*", keyid=THIEF), "none of this key folder"),
+    "a thief's releases": ("targets", hand_on("releases", "*/*/*", keyid=THIEF), "none of this key folder"),
+    "a thief's model": ("releases", hand_on("m.digits", "digits/*/*", keyid=THIEF), "none of this key folder"),
+    "a key under another id": (
+        "targets",
+        lambda s: s["delegations"]["keys"]["director"]["keyval"].update(public="other"),
+        "none of this key folder",
+    ),
+    "a revoked key": ("releases", hand_on("m.gone", "gone/*/*"), "none of this key folder"),
+    "a role from outside": ("targets", hand_on("thief", "*", keyid="director"), "hands on to 'thief'"),
+    "more paths": ("targets", hand_on("director", "director/*", "*/*/*"), "not its own"),
+    "all paths for a model": ("releases", hand_on("m.digits", "*/*/*"), "not its own"),
+    "paths by hash": ("targets", hand_on("director", path_hash_prefixes=["00"]), "not its own"),
+    "not the last word": ("releases", hand_on("m.digits", "digits/*/*", terminating=False), "not its own"),
+    "no threshold": ("releases", hand_on("m.digits", "digits/*/*", threshold=0), "by 0 of 1"),
+    "a director that hands on": ("director", hand_on("m.digits", "digits/*/*"), "hands on"),
+    "a model that hands on": ("m.digits", hand_on("m.digits", "digits/*/*"), "hands on"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_metadata_that_would_outlive_a_theft_is_refused(case: str) -> None:
+    role, change, why = REFUSED[case]
+    signed = metadata("targets" if role.startswith("m/") else role)
+    change(signed)
+    with pytest.raises(StatementRefusedError, match=why):
+        check(role, signed)
+
+
+def test_a_key_signs_for_its_own_role_only() -> None:
+    statements.check_key(record("m.digits"), "m.digits")
+    statements.check_key(record("releases"), "m.digits")  # ADR 0115: a model from before it had a key of its own
+    statements.check_key(record("copy", source=KeySource.FOUND), "director")
+    for key, role in (("m.digits", "m.gears"), ("director", "targets"), ("releases", "director"), ("timestamp", "m.x")):
+        with pytest.raises(StatementRefusedError, match=f"is the one of {key}"):
+            statements.check_key(record(key), role)
+
+
+def document(**fields: Any) -> bytes:
+    """Return a desired document."""
+    known: dict[str, Any] = {"device": "d-1", "gen": 7, "issued": NOW, "expires": NOW + DESIRED_LIFE, "models": {}}
+    return encode_desired(Desired(**known | fields))
+
+
+def test_documents_of_the_director_are_read_before_they_are_signed() -> None:
+    statements.check_document(DESIRED_TYPE, document(), NOW)
+    statements.check_document(HOLD_TYPE, encode_hold(Hold(seq=3, expires=NOW + HOLD_LIFE)), NOW)
+    long, high = NOW + DESIRED_LIFE + dt.timedelta(hours=2), 2**63 - 1
+    for kind, payload, why in (
+        (DESIRED_TYPE, document(expires=long), "longer than a week"),
+        (DESIRED_TYPE, document(gen=high), "leaves no higher"),
+        (HOLD_TYPE, encode_hold(Hold(seq=high, expires=NOW)), "leaves no higher"),
+        (HOLD_TYPE, encode_hold(Hold(seq=1, expires=long)), "longer than a week"),
+        (HOLD_TYPE, document(), "not a hold"),
+        (DESIRED_TYPE, b"anything at all", "not a desired document"),
+        ("application/vnd.other", document(), "signs no"),
+    ):
+        with pytest.raises(StatementRefusedError, match=why):
+            statements.check_document(kind, payload, NOW)
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(role=st.sampled_from([*ROLES, "root"]), field=st.sampled_from(sorted(metadata("targets"))), value=_json)
+def test_no_metadata_is_so_odd_that_looking_at_it_fails(role: str, field: str, value: object) -> None:
+    signed = metadata(role) | {field: value}
+    try:
+        check(role, signed)
+    except StatementRefusedError:
+        return
+    assert signed["_type"] == metadata(role)["_type"]
+
+
+def test_a_minute_has_an_end() -> None:
+    counted = quotas.Quotas()
+    counted.take("documents", quotas.DOCUMENTS, quotas.DOCUMENTS, 0.0)
+    with pytest.raises(SigningQuotaError, match="documents in a minute"):
+        counted.take("documents", 1, quotas.DOCUMENTS, 59.0)
+    counted.take("certificates", 1, quotas.CERTIFICATES, 59.0)
+    counted.take("documents", 1, quotas.DOCUMENTS, 60.0)
+
+
+def test_lives_are_the_ones_that_the_server_gives() -> None:
+    assert statements.DOCUMENT_LIFE == DESIRED_LIFE == HOLD_LIFE
+    assert question_handler.DEVICE_CERT_LIFE == DEVICE_CERT_LIFE
+    assert max(SERVICE_CERT_LIFE, SERVER_CERT_LIFE) == question_handler.OTHER_CERT_LIFE
