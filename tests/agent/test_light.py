@@ -26,6 +26,13 @@ def test_agentd_imports_nothing_heavy() -> None:
     assert not {"importlib.metadata", "edgefleet_agent.client", "edgefleet_agent.enrolment.renew"} & set(loaded)
 
 
+def test_the_install_child_has_no_http_client() -> None:
+    code = "import sys, edgefleet_agent.verifier.__main__; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "tuf.ngclient.updater" in loaded
+    assert not {"urllib3", "requests", "http.client", "urllib.request"} & set(loaded)
+
+
 def test_what_paho_needs_for_a_proxy_is_imported_when_it_is_used() -> None:
     code = (
         "import sys, edgefleet_agent.daemon; print('http.client' in sys.modules); import urllib.request; "
