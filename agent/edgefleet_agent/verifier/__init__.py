@@ -19,7 +19,7 @@ class Urllib3Fetcher:
 
 
 def _leave_out_http() -> None:
-    """Keep an HTTP client out that ngclient imports and nothing here uses: a third of the work of a start, of which each document has one."""
+    """Keep an HTTP client out that ngclient imports and nothing here uses: a third of the work of a start, one for each document."""
     stand_in = ModuleType("tuf.ngclient.urllib3_fetcher", Urllib3Fetcher.__doc__)
     vars(stand_in)[Urllib3Fetcher.__name__] = Urllib3Fetcher
     sys.modules.setdefault(stand_in.__name__, stand_in)
