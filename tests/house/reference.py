@@ -20,8 +20,9 @@ from pydantic import TypeAdapter
 from edgefleet_agent.settings import PREFIX as AGENT_PREFIX
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_server import settings as server_settings
+from edgefleet_server.access.grants.grant_scope import Touch
 from edgefleet_server.access.model import INCLUDES, Role
-from edgefleet_server.access.rules import POLICY
+from edgefleet_server.access.rules import POLICY, role_of, touch_of
 from edgefleet_server.observability.fleet_figures.figure_table import FIGURES
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.rollout.spec.model import Spec
@@ -87,6 +88,23 @@ _ROLES = """
 | of | routes | {roles} |
 | --- | --- | {lines} |
 """
+_SCOPES = """
+## What a grant for a part of the fleet reaches
+
+A route that is in no row needs its role over the whole fleet; to read, any grant is enough.
+Stages are approved and denied by the role that they name, over what the rollout touches.
+
+| what its scope has to contain | routes |
+| --- | --- |
+"""
+_TOUCHES = {
+    Touch.NOTHING: "anything: it touches nothing that a scope names",
+    Touch.MODEL: "the model of the address",
+    Touch.MODEL_EVERYWHERE: "the model of the address, on all devices",
+    Touch.DEVICE: "the device of the address, with every model",
+    Touch.ROLLOUT: "the model of the rollout, on the devices of its selector",
+    Touch.STATED: "the model and the devices that the body names",
+}
 
 
 def sentences() -> dict[str, str]:
@@ -135,14 +153,17 @@ def roles_page() -> str:
     """Return the page of roles: what people wrote, and below it which role may call which route."""
     written = (FOLDER / "roles.md").read_text("utf-8").partition(_ROLES.splitlines()[1])[0].rstrip("\n")
     routes: dict[tuple[str, Role], list[str]] = {}
-    for (method, path), role in POLICY.items():
-        routes.setdefault((re.split(r"[/:]", path)[1], role), []).append(f"`{method} {path}`")
+    for method, path in POLICY:
+        if (role := role_of(method, path)) is not None:
+            routes.setdefault((re.split(r"[/:]", path)[1], role), []).append(f"`{method} {path}`")
     rows = [
         f"| {what} | {', '.join(those)} |" + "".join(" yes |" if role in INCLUDES[own] else " |" for own in Role)
         for (what, role), those in sorted(routes.items())
     ]
     head = _ROLES.format(roles=" | ".join(Role), lines=" | ".join("---" for _ in Role))
-    return f"{written}\n{head}" + "\n".join(rows) + "\n"
+    scoped = {touch: [f"`{' '.join(row)}`" for row in POLICY if touch_of(*row) is touch] for touch in Touch}
+    reaches = "".join(f"| {_TOUCHES[touch]} | {', '.join(those)} |\n" for touch, those in scoped.items())
+    return f"{written}\n{head}" + "\n".join(rows) + f"\n{_SCOPES}{reaches}"
 
 
 def _figures(metrics: Metrics) -> Iterator[tuple[str, str, str, str]]:

@@ -121,6 +121,12 @@ SOAKS: dict[str, Soak] = {
         "a change, removal, swap, addition or cut in the rows of an audit trail, with and without new hashes",
         20,
     ),
+    "policy-walk": Soak(
+        "tests.server.access.policy_walk",
+        EACH_POINT,
+        "a request to a route by a caller with one role in one scope, about things inside and outside; each there is",
+        300,
+    ),
     "revocation": Soak("tests.hostile.revocation", 50, "a connected device that is revoked, on each broker", 1),
     "server-kill": Soak(
         "tests.crash.server_kill", 10, "kill -9 of a server at a random moment of a rollout, on each kind of database"

@@ -4,6 +4,9 @@
 (``rules.POLICY``; a route that is not in it is refused) and puts the :class:`Principal` on the request. ``require(role)``
 is what a route declares, mostly by `Viewer`, `Operator`, `Publisher` or `Admin`: it returns that principal and checks its own
 role once more. A test holds both equal. ``throttled`` runs after ``authorize``.
+
+What a request touches beyond that is asked in ``authorize`` where its address says it. Where only its body does, the route declares
+`ScopedOperator` or `ScopedPublisher`, and gets its caller by saying what the body names.
 This module is neither routes nor service: it is the seam that all features' routes import.
 """
 
@@ -13,9 +16,11 @@ from typing import Annotated, Final, cast
 from fastapi import Depends, Request
 
 from edgefleet_server.access.errors import ForbiddenError, MissingTokenError, TooManyRequestsError
+from edgefleet_server.access.grants.grant_scope import EVERYTHING, Touch
+from edgefleet_server.access.grants.scoped_caller import Reach, ScopedCaller, out_of_scope
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.access.request_quota import Allowance
-from edgefleet_server.access.rules import role_of
+from edgefleet_server.access.rules import role_of, touch_of
 from edgefleet_server.access.service import AccessService
 
 CALLER_KEY: Final = "edgefleet.caller"
@@ -29,8 +34,11 @@ def authorize(request: Request) -> Principal:
         return known
     principal = cast("Principal | None", request.scope.get(CALLER_KEY)) or _by_token(request)
     request.state.principal = principal
-    needed = role_of(request.method, request.scope["route"].path)
-    _check(principal, needed)
+    path = request.scope["route"].path
+    needed, touch = role_of(request.method, path), touch_of(request.method, path)
+    _check(principal, needed, is_scoped=touch is not None)
+    if needed is not None and touch not in (None, Touch.STATED) and not principal.may(needed):
+        _check_scope(request, principal, needed, cast("Touch", touch))
     request.state.authorized = principal
     return principal
 
@@ -60,11 +68,23 @@ def require(role: Role) -> Callable[[Request], Principal]:
 
     def principal_of(request: Request) -> Principal:
         principal = cast("Principal | None", getattr(request.state, "principal", None)) or authorize(request)
-        _check(principal, role)
+        _check(principal, role, is_scoped=touch_of(request.method, request.scope["route"].path) is not None)
         return principal
 
     principal_of.required_role = role  # type: ignore[attr-defined]  # read by the test that walks all routes
     return principal_of
+
+
+def require_stated(role: Role) -> Callable[[Request], ScopedCaller]:
+    """Return a dependency like `require` for a route whose body says what it touches."""
+    known = require(role)
+
+    def caller_of(request: Request) -> ScopedCaller:
+        return ScopedCaller(known(request), role)
+
+    caller_of.required_role = role  # type: ignore[attr-defined]  # as in `require`
+    caller_of.is_stated = True  # type: ignore[attr-defined]  # read by the test that holds it equal to the table
+    return caller_of
 
 
 def throttled(request: Request) -> None:
@@ -83,16 +103,27 @@ Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 Publisher = Annotated[Principal, Depends(require(Role.PUBLISHER))]
 Auditor = Annotated[Principal, Depends(require(Role.AUDITOR))]
 Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
+ScopedOperator = Annotated[ScopedCaller, Depends(require_stated(Role.OPERATOR))]
+ScopedPublisher = Annotated[ScopedCaller, Depends(require_stated(Role.PUBLISHER))]
 
 
-def _check(principal: Principal, role: Role | None) -> None:
+def _check(principal: Principal, role: Role | None, *, is_scoped: bool = False) -> None:
     if role is None:
         raise ForbiddenError(
             "no role is allowed to call this route", next_step="add the route to the policy table of the access feature"
         )
-    if not principal.may(role):
-        have = ", ".join(sorted(principal.roles)) or "none"
-        raise ForbiddenError(
-            f"this needs the role {role}; the token {principal.id} ({principal.name}) has: {have}",
-            next_step=f"ask an admin for a token with it: `edgectl token create --name NAME --role {role}`",
-        )
+    if principal.may_somewhere(role) if is_scoped else principal.may(role):
+        return
+    if principal.may_somewhere(role):
+        raise out_of_scope(principal, role, EVERYTHING)
+    raise ForbiddenError(
+        f"this needs the role {role}; the token {principal.id} ({principal.name}) has: {principal.said()}",
+        next_step=f"ask an admin for a token with it: `edgectl token create --name NAME --role {role}`",
+    )
+
+
+def _check_scope(request: Request, principal: Principal, role: Role, touch: Touch) -> None:
+    """Raise ForbiddenError when no single grant has all that the address names."""
+    touched = cast("Reach", request.app.state.reach).touched(touch, request.path_params)
+    if touched is not None and not principal.may(role, touched):
+        raise out_of_scope(principal, role, touched)

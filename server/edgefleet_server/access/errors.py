@@ -75,6 +75,18 @@ class BadTokenRequestError(AccessError):
     code = "access.bad_token_request"
 
 
+class BadGrantError(AccessError):
+    """A role cannot be granted in this scope."""
+
+    code = "access.bad_grant"
+
+
+class UnknownGrantError(AccessError):
+    """A person or a service has no such grant."""
+
+    code = "access.grant_unknown"
+
+
 class LoginRefusedError(AccessError):
     """A login link, a session or a pasted token is not valid. Says no more, so that nothing can be learned by guessing."""
 

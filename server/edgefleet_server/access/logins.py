@@ -21,6 +21,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access import rules, store
 from edgefleet_server.access.errors import ForgedFormError, LoginRefusedError
+from edgefleet_server.access.grants.rules import loaded
 from edgefleet_server.access.model import (
     BrowserSession,
     LoginLink,
@@ -138,6 +139,7 @@ class LoginBook:
             token.expires_at,
             None,
             owner,
+            loaded(token.grants),
         )
         return NewSession(_session(opened, secret), f"{session_id}_{secret}")
 
@@ -157,7 +159,8 @@ def _is_good(token: TokenRow, owner: Owner, now: datetime) -> bool:
 def _session(found: SignedIn, secret: str) -> BrowserSession:
     owner, roles = found.owner, frozenset(Role(role) for role in found.roles)
     name = owner.name or found.name
-    principal = Principal(found.token_id, name, roles, owner.id, owner.kind, found.token_expires_at)
+    ends, scoped, limits = found.token_expires_at, found.scoped, owner.grants
+    principal = Principal(found.token_id, name, roles, owner.id, owner.kind, ends, scoped, limits)
     form_key = hmac.new(secret.encode(), _FORM_PURPOSE, sha256).hexdigest()
     return BrowserSession(found.session_id, principal, found.expires_at, form_key)
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from edgefleet_server.access.grants.grant_scope import EVERYTHING, WHOLE, Scope, Touched
+
 
 class Role(StrEnum):
     """What a token may do. Stored and public: never renamed."""
@@ -24,25 +26,6 @@ class PersonKind(StrEnum):
     SERVICE = "service"
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who makes a request: the token's id, its owner's name, and its roles.
-
-    person: the owner's id, "" for a token without one, which may approve nothing; expires_at: when the token ends, None: never.
-    """
-
-    id: str
-    name: str
-    roles: frozenset[Role]
-    person: str = ""
-    kind: PersonKind = PersonKind.PERSON
-    expires_at: datetime | None = None
-
-    def may(self, role: Role) -> bool:
-        """Return whether this caller holds ``role``, directly or by a role that includes it."""
-        return any(role in INCLUDES[own] for own in self.roles)
-
-
 INCLUDES: dict[Role, frozenset[Role]] = {
     Role.VIEWER: frozenset({Role.VIEWER}),
     Role.OPERATOR: frozenset({Role.OPERATOR, Role.VIEWER}),
@@ -55,14 +38,79 @@ INCLUDES: dict[Role, frozenset[Role]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """A role in a scope. The scope of a viewer, an auditor and an admin is always the whole fleet."""
+
+    role: Role
+    scope: Scope = WHOLE
+
+    def allows(self, role: Role, touched: Touched) -> bool:
+        """Return whether this grant alone gives a role over all that a request touches. Each grant lets its holder read."""
+        return role in INCLUDES[self.role] and (role is Role.VIEWER or self.scope.contains(touched))
+
+    def __str__(self) -> str:
+        return self.role.value if self.scope.is_whole else f"{self.role} ({self.scope})"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who makes a request: the token's id, its owner's name, and what it was granted.
+
+    roles: over the whole fleet; scoped: grants of a part of it. limits: what the owner was granted, beyond which no token of theirs goes;
+    None: nothing is said of the owner, and the token decides. person: the owner's id, "" for a token without one, which may approve
+    nothing; expires_at: when the token ends, None: never.
+    """
+
+    id: str
+    name: str
+    roles: frozenset[Role]
+    person: str = ""
+    kind: PersonKind = PersonKind.PERSON
+    expires_at: datetime | None = None
+    scoped: tuple[Grant, ...] = ()
+    limits: tuple[Grant, ...] | None = None
+
+    @property
+    def grants(self) -> tuple[Grant, ...]:
+        """What the token was granted: over the whole fleet first."""
+        return (*(Grant(role) for role in sorted(self.roles)), *self.scoped)
+
+    @property
+    def rights(self) -> tuple[frozenset[Role], tuple[Grant, ...], tuple[Grant, ...] | None]:
+        """All that decides what this caller may do."""
+        return self.roles, self.scoped, self.limits
+
+    def may(self, role: Role, touched: Touched = EVERYTHING) -> bool:
+        """Return whether this caller holds ``role`` over all that a request touches.
+
+        One grant has to give it, alone: grants are never added up. What limits the owner holds in the same way.
+        """
+        own = any(one.allows(role, touched) for one in self.grants)
+        return own and (self.limits is None or any(one.allows(role, touched) for one in self.limits))
+
+    def may_somewhere(self, role: Role) -> bool:
+        """Return whether this caller holds ``role`` in any scope at all: what a request touches is asked then."""
+        own = any(role in INCLUDES[one.role] for one in self.grants)
+        return own and (self.limits is None or any(role in INCLUDES[one.role] for one in self.limits))
+
+    def said(self) -> str:
+        """Return what the caller was granted, in words."""
+        return ", ".join(map(str, self.grants if self.limits is None else (*self.grants, *self.limits))) or "none"
+
+
+@dataclass(frozen=True, slots=True)
 class TokenView:
-    """A token as it may be shown: everything but its secret. person: its owner's name; kind: what the owner is."""
+    """A token as it may be shown: everything but its secret. person: its owner's name; kind: what the owner is.
+
+    roles: over the whole fleet; scoped: grants of a part of it.
+    """
 
     id: str
     name: str
     person: str
     kind: PersonKind
     roles: tuple[Role, ...]
+    scoped: tuple[Grant, ...]
     created_at: datetime
     created_by: str
     expires_at: datetime | None
@@ -105,12 +153,13 @@ def is_in_force(
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """To whom a token belongs. id "": to nobody."""
+    """To whom a token belongs. id "": to nobody. grants: what limits all their tokens, None: nothing is said."""
 
     id: str = ""
     name: str = ""
     kind: PersonKind = PersonKind.PERSON
     disabled_at: datetime | None = None
+    grants: tuple[Grant, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +175,7 @@ class SignedIn:
     token_expires_at: datetime | None
     revoked_at: datetime | None
     owner: Owner = Owner()
+    scoped: tuple[Grant, ...] = ()
 
     def is_valid(self, now: datetime) -> bool:
         """Whether neither the session nor its token has ended, and the owner is not disabled."""

@@ -54,6 +54,7 @@ def build_router(access: AccessService, db: Database, tenant: str) -> APIRouter:
             expires_at=wanted.expires_at,
             person=wanted.person,
             is_endless=wanted.never_expires,
+            scoped=[one.to_grant() for one in wanted.scoped],
         )
         return NewTokenOut(**TokenOut.of(made.view).model_dump(), token=made.token)
 

@@ -1,4 +1,7 @@
-"""The policy: which role each route under `/api/v1` needs. One table; a route that is not in it is refused to everybody.
+"""The policy: which role each route under `/api/v1` needs, and what of the fleet. One table; a route that is not in it is refused to all.
+
+A row that says no more than a role needs it over the whole fleet; `on` says what else a request touches, and so which scopes of grants
+suffice. To read needs no scope: each person who is signed in sees the whole fleet (ADR 0121).
 
 A token is `edg_<id>_<secret>`: id 12 characters of lower-case base32, secret 256 random bits in base64url. The code of a login
 link and the cookie of a session are `<id>_<secret>` of the same kind.
@@ -6,8 +9,10 @@ link and the cookie of a session are `<id>_<secret>` of the same kind.
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
+from edgefleet_server.access.grants.grant_scope import Touch
 from edgefleet_server.access.model import Role
 
 _TOKEN = re.compile(r"edg_([a-z2-7]{12})_([A-Za-z0-9_-]{43})")
@@ -15,7 +20,21 @@ _KEY = re.compile(r"([a-z2-7]{12})_([A-Za-z0-9_-]{43})")
 
 API_PREFIX: Final = "/api/v1"
 
-POLICY: Final[Mapping[tuple[str, str], Role]] = {
+
+@dataclass(frozen=True, slots=True)
+class Scoped:
+    """A row for which a grant of a part of the fleet may suffice."""
+
+    role: Role
+    touch: Touch
+
+
+def on(touch: Touch, role: Role) -> Scoped:
+    """Return a row: the role is needed over what a request touches."""
+    return Scoped(role, touch)
+
+
+POLICY: Final[Mapping[tuple[str, str], Role | Scoped]] = {
     ("GET", "/whoami"): Role.VIEWER,
     ("GET", "/tokens"): Role.ADMIN,
     ("POST", "/tokens"): Role.ADMIN,
@@ -26,6 +45,8 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/people/{person_id}"): Role.ADMIN,
     ("PATCH", "/people/{person_id}"): Role.ADMIN,
     ("POST", "/invitations"): Role.ADMIN,
+    ("POST", "/people/{person_id}:grant"): Role.ADMIN,
+    ("POST", "/people/{person_id}:revoke-grant"): Role.ADMIN,
     ("POST", "/login-links"): Role.VIEWER,
     ("GET", "/audit"): Role.AUDITOR,
     ("GET", "/audit/chain"): Role.AUDITOR,
@@ -33,35 +54,35 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/audit/entries/{n}/proof"): Role.AUDITOR,
     ("GET", "/audit/heads"): Role.AUDITOR,
     ("GET", "/audit/heads/{size}"): Role.AUDITOR,
-    ("PUT", "/blobs/{sha256}"): Role.PUBLISHER,
+    ("PUT", "/blobs/{sha256}"): on(Touch.NOTHING, Role.PUBLISHER),
     ("HEAD", "/blobs/{sha256}"): Role.VIEWER,
     ("GET", "/blobs/{sha256}"): Role.VIEWER,
-    ("POST", "/releases"): Role.PUBLISHER,
+    ("POST", "/releases"): on(Touch.STATED, Role.PUBLISHER),
     ("GET", "/releases"): Role.VIEWER,
     ("GET", "/releases/{ref}"): Role.VIEWER,
     ("GET", "/releases/{ref}/devices"): Role.VIEWER,
     ("GET", "/releases/{ref}/report"): Role.VIEWER,
     ("GET", "/releases/{ref}/report.html"): Role.VIEWER,
-    ("GET", "/tools"): Role.PUBLISHER,
-    ("DELETE", "/releases/{ref}"): Role.PUBLISHER,
-    ("POST", "/releases/{ref}:cancel"): Role.PUBLISHER,
-    ("POST", "/releases/{ref}:end-search"): Role.PUBLISHER,
-    ("POST", "/releases/{ref}:withdraw"): Role.OPERATOR,
+    ("GET", "/tools"): on(Touch.NOTHING, Role.PUBLISHER),
+    ("DELETE", "/releases/{ref}"): on(Touch.MODEL, Role.PUBLISHER),
+    ("POST", "/releases/{ref}:cancel"): on(Touch.MODEL, Role.PUBLISHER),
+    ("POST", "/releases/{ref}:end-search"): on(Touch.MODEL, Role.PUBLISHER),
+    ("POST", "/releases/{ref}:withdraw"): on(Touch.MODEL_EVERYWHERE, Role.OPERATOR),
     ("GET", "/releases/{ref}/performance"): Role.VIEWER,
     ("GET", "/models/{name}/accuracy"): Role.VIEWER,
-    ("POST", "/models/{name}/feedback"): Role.OPERATOR,
+    ("POST", "/models/{name}/feedback"): on(Touch.MODEL_EVERYWHERE, Role.OPERATOR),
     ("GET", "/models/{name}/feedback"): Role.VIEWER,
     ("GET", "/models/{name}/feedback/{upload_id}"): Role.VIEWER,
     ("GET", "/releases/{ref}/drift-baseline"): Role.VIEWER,
-    ("PUT", "/releases/{ref}/drift-baseline"): Role.OPERATOR,
-    ("DELETE", "/releases/{ref}/drift-baseline"): Role.OPERATOR,
-    ("POST", "/releases/{ref}:deploy"): Role.OPERATOR,
+    ("PUT", "/releases/{ref}/drift-baseline"): on(Touch.MODEL_EVERYWHERE, Role.OPERATOR),
+    ("DELETE", "/releases/{ref}/drift-baseline"): on(Touch.MODEL_EVERYWHERE, Role.OPERATOR),
+    ("POST", "/releases/{ref}:deploy"): on(Touch.STATED, Role.OPERATOR),
     ("GET", "/models"): Role.VIEWER,
     ("GET", "/models/{name}"): Role.VIEWER,
     ("GET", "/models/{name}/aliases"): Role.VIEWER,
     ("GET", "/models/{name}/aliases/{alias}"): Role.VIEWER,
-    ("PUT", "/models/{name}/aliases/{alias}"): Role.PUBLISHER,
-    ("DELETE", "/models/{name}/aliases/{alias}"): Role.PUBLISHER,
+    ("PUT", "/models/{name}/aliases/{alias}"): on(Touch.MODEL, Role.PUBLISHER),
+    ("DELETE", "/models/{name}/aliases/{alias}"): on(Touch.MODEL, Role.PUBLISHER),
     ("GET", "/models/{name}/compare"): Role.VIEWER,
     ("GET", "/models/{name}/drift"): Role.VIEWER,
     ("GET", "/models/{name}/drift/{signal}"): Role.VIEWER,
@@ -90,8 +111,8 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("POST", "/devices:label"): Role.OPERATOR,
     ("GET", "/devices/{device_id}"): Role.VIEWER,
     ("PATCH", "/devices/{device_id}"): Role.OPERATOR,
-    ("DELETE", "/devices/{device_id}"): Role.OPERATOR,
-    ("POST", "/devices/{device_id}:clear-suspicion"): Role.OPERATOR,
+    ("DELETE", "/devices/{device_id}"): on(Touch.DEVICE, Role.OPERATOR),
+    ("POST", "/devices/{device_id}:clear-suspicion"): on(Touch.DEVICE, Role.OPERATOR),
     ("GET", "/devices/{device_id}/events"): Role.VIEWER,
     ("GET", "/devices/{device_id}/explain"): Role.VIEWER,
     ("GET", "/devices/{device_id}/telemetry"): Role.VIEWER,
@@ -104,12 +125,12 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/models/{name}/latency-explanation"): Role.VIEWER,
     ("GET", "/fleet/metrics"): Role.VIEWER,
     ("GET", "/fleet/metrics.csv"): Role.VIEWER,
-    ("POST", "/devices/{device_id}:watch"): Role.OPERATOR,
-    ("GET", "/devices/{device_id}/predictions"): Role.OPERATOR,
-    ("POST", "/devices/{device_id}/captures:fetch"): Role.OPERATOR,
-    ("GET", "/devices/{device_id}/captures:fetch/{fetch_id}"): Role.OPERATOR,
-    ("GET", "/devices/{device_id}/captures"): Role.OPERATOR,
-    ("GET", "/devices/{device_id}/captures/{record}"): Role.OPERATOR,
+    ("POST", "/devices/{device_id}:watch"): on(Touch.DEVICE, Role.OPERATOR),
+    ("GET", "/devices/{device_id}/predictions"): on(Touch.DEVICE, Role.OPERATOR),
+    ("POST", "/devices/{device_id}/captures:fetch"): on(Touch.DEVICE, Role.OPERATOR),
+    ("GET", "/devices/{device_id}/captures:fetch/{fetch_id}"): on(Touch.DEVICE, Role.OPERATOR),
+    ("GET", "/devices/{device_id}/captures"): on(Touch.DEVICE, Role.OPERATOR),
+    ("GET", "/devices/{device_id}/captures/{record}"): on(Touch.DEVICE, Role.OPERATOR),
     ("GET", "/capture-key"): Role.VIEWER,
     ("PUT", "/capture-key"): Role.ADMIN,
     ("DELETE", "/capture-key"): Role.ADMIN,
@@ -123,11 +144,11 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("POST", "/erasures"): Role.ADMIN,
     ("GET", "/erasures"): Role.AUDITOR,
     ("GET", "/erasures/{erasure_id}"): Role.AUDITOR,
-    ("POST", "/devices/{device_id}/tasks"): Role.OPERATOR,
-    ("POST", "/devices:task"): Role.OPERATOR,
+    ("POST", "/devices/{device_id}/tasks"): on(Touch.DEVICE, Role.OPERATOR),
+    ("POST", "/devices:task"): on(Touch.STATED, Role.OPERATOR),
     ("GET", "/devices/{device_id}/tasks"): Role.VIEWER,
     ("GET", "/devices/{device_id}/tasks/{task_id}"): Role.VIEWER,
-    ("GET", "/devices/{device_id}/tasks/{task_id}/result"): Role.OPERATOR,
+    ("GET", "/devices/{device_id}/tasks/{task_id}/result"): on(Touch.DEVICE, Role.OPERATOR),
     ("GET", "/enrollments"): Role.VIEWER,
     ("POST", "/enrollments"): Role.OPERATOR,
     ("GET", "/enrollments/{claim_id}"): Role.VIEWER,
@@ -138,21 +159,21 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/events"): Role.VIEWER,
     ("GET", "/events/stream"): Role.VIEWER,
     ("GET", "/fleet/summary"): Role.VIEWER,
-    ("POST", "/rollouts"): Role.OPERATOR,
+    ("POST", "/rollouts"): on(Touch.STATED, Role.OPERATOR),
     ("POST", "/rollouts:plan"): Role.VIEWER,
-    ("POST", "/rollouts:undo"): Role.OPERATOR,
+    ("POST", "/rollouts:undo"): on(Touch.STATED, Role.OPERATOR),
     ("GET", "/rollouts"): Role.VIEWER,
     ("GET", "/rollouts/{rollout_id}"): Role.VIEWER,
     ("GET", "/rollouts/{rollout_id}/plan"): Role.VIEWER,
     ("GET", "/rollouts/{rollout_id}/devices"): Role.VIEWER,
     ("GET", "/rollouts/{rollout_id}/decisions"): Role.VIEWER,
-    ("POST", "/rollouts/{rollout_id}:pause"): Role.OPERATOR,
-    ("POST", "/rollouts/{rollout_id}:resume"): Role.OPERATOR,
-    ("POST", "/rollouts/{rollout_id}:abort"): Role.OPERATOR,
-    ("POST", "/rollouts/{rollout_id}:promote"): Role.OPERATOR,
-    ("POST", "/rollouts/{rollout_id}:skip"): Role.OPERATOR,
-    ("POST", "/rollouts/{rollout_id}:retry"): Role.OPERATOR,
-    ("POST", "/rollouts/{rollout_id}:approve"): Role.VIEWER,  # and the role that the stage asks for
+    ("POST", "/rollouts/{rollout_id}:pause"): on(Touch.ROLLOUT, Role.OPERATOR),
+    ("POST", "/rollouts/{rollout_id}:resume"): on(Touch.ROLLOUT, Role.OPERATOR),
+    ("POST", "/rollouts/{rollout_id}:abort"): on(Touch.ROLLOUT, Role.OPERATOR),
+    ("POST", "/rollouts/{rollout_id}:promote"): on(Touch.ROLLOUT, Role.OPERATOR),
+    ("POST", "/rollouts/{rollout_id}:skip"): on(Touch.ROLLOUT, Role.OPERATOR),
+    ("POST", "/rollouts/{rollout_id}:retry"): on(Touch.ROLLOUT, Role.OPERATOR),
+    ("POST", "/rollouts/{rollout_id}:approve"): Role.VIEWER,  # and the role that the stage asks for, over the rollout
     ("POST", "/rollouts/{rollout_id}:deny"): Role.VIEWER,
     ("GET", "/experiments"): Role.VIEWER,
     ("GET", "/experiments/{rollout_id}"): Role.VIEWER,
@@ -225,7 +246,14 @@ def role_of(method: str, path: str) -> Role | None:
 
     Whether a template carries the prefix of its router depends on FastAPI's version, so it is taken off.
     """
-    return POLICY.get((method, path.removeprefix(API_PREFIX)))
+    row = POLICY.get((method, path.removeprefix(API_PREFIX)))
+    return row.role if isinstance(row, Scoped) else row
+
+
+def touch_of(method: str, path: str) -> Touch | None:
+    """Return what requests to a route touch; None: the whole fleet, as far as its row says no more than a role."""
+    row = POLICY.get((method, path.removeprefix(API_PREFIX)))
+    return row.touch if isinstance(row, Scoped) else None
 
 
 def split_token(token: str) -> tuple[str, str] | None:

@@ -4,12 +4,17 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgefleet_server.access.grants.schemas import GrantIn, GrantOut
 from edgefleet_server.access.model import AuditEntry, LoginLink, PersonKind, Principal, Role, TokenView
 from edgefleet_server.web.strict_types import Moment
 
 
 class WhoAmIOut(BaseModel):
-    """The caller as the server sees it. id: of the token; name: of its owner; person: the owner's id; expires_at: when the token ends."""
+    """The caller as the server sees it. id: of the token; name: of its owner; person: the owner's id; expires_at: when the token ends.
+
+    roles: over the whole fleet; scoped: grants of a part of it; limits: what the owner was granted, beyond which no token of theirs goes,
+    null: nothing is said.
+    """
 
     id: str
     name: str
@@ -18,6 +23,8 @@ class WhoAmIOut(BaseModel):
     person: str
     kind: PersonKind
     expires_at: datetime | None
+    scoped: list[GrantOut]
+    limits: list[GrantOut] | None
 
     @classmethod
     def of(cls, principal: Principal, tenant: str) -> "WhoAmIOut":
@@ -31,26 +38,32 @@ class WhoAmIOut(BaseModel):
             person=own.person,
             kind=own.kind,
             expires_at=own.expires_at,
+            scoped=[GrantOut.of(one) for one in own.scoped],
+            limits=None if own.limits is None else [GrantOut.of(one) for one in own.limits],
         )
 
 
 class TokenIn(BaseModel):
     """A token to make. person: its owner, by name or id, "" = the one with its name; expires_at: null = in 90 days.
 
-    never_expires: it has no end, for services only.
+    roles: over the whole fleet; scoped: grants of a part of it; one of the two is needed. never_expires: it has no end, for services only.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=80)
-    roles: list[Role] = Field(min_length=1)
+    roles: list[Role] = Field(default_factory=list)
     expires_at: Moment | None = None
     person: str = Field(default="", max_length=80)
     never_expires: bool = False
+    scoped: list[GrantIn] = Field(default_factory=list, max_length=50)
 
 
 class TokenOut(BaseModel):
-    """A token without its secret. person: its owner's name, "" = nobody's; kind: what the owner is."""
+    """A token without its secret. person: its owner's name, "" = nobody's; kind: what the owner is.
+
+    roles: over the whole fleet; scoped: grants of a part of it.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -64,11 +77,24 @@ class TokenOut(BaseModel):
     expires_at: datetime | None
     last_used_at: datetime | None
     revoked_at: datetime | None
+    scoped: list[GrantOut]
 
     @classmethod
     def of(cls, view: TokenView) -> "TokenOut":
         """Return the body of a token."""
-        return cls.model_validate(view)
+        return cls(
+            id=view.id,
+            name=view.name,
+            person=view.person,
+            kind=view.kind,
+            roles=list(view.roles),
+            created_at=view.created_at,
+            created_by=view.created_by,
+            expires_at=view.expires_at,
+            last_used_at=view.last_used_at,
+            revoked_at=view.revoked_at,
+            scoped=[GrantOut.of(one) for one in view.scoped],
+        )
 
 
 class NewTokenOut(TokenOut):

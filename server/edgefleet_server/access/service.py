@@ -9,7 +9,7 @@ import hmac
 import logging
 import secrets
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -29,9 +29,10 @@ from edgefleet_server.access.errors import (
     ExpiredTokenError,
     UnknownTokenError,
 )
+from edgefleet_server.access.grants.rules import loaded, stored
 from edgefleet_server.access.idempotency.answers import RepeatBook
 from edgefleet_server.access.logins import LoginBook
-from edgefleet_server.access.model import AuditEntry, AuditFilter, NewToken, Owner, Principal, Role, TokenView
+from edgefleet_server.access.model import AuditEntry, AuditFilter, Grant, NewToken, Owner, Principal, Role, TokenView
 from edgefleet_server.access.people.model import end_of_token
 from edgefleet_server.access.people.service import PeopleBook
 from edgefleet_server.access.refusals import RefusalBook
@@ -78,18 +79,21 @@ class AccessService:
         expires_at: datetime | None = None,
         person: str = "",
         is_endless: bool = False,
+        scoped: Sequence[Grant] = (),
     ) -> NewToken:
-        """Make a token; its text is returned this once. Raises BadTokenRequestError, UnknownPersonError.
+        """Make a token; its text is returned this once. Raises BadTokenRequestError, BadGrantError, UnknownPersonError.
 
-        person: id or name of its owner, "" = the one with its name; expires_at: None = in 90 days; is_endless: never.
+        roles: over the whole fleet; scoped: grants of a part of it. person: id or name of its owner, "" = the one with its name;
+        expires_at: None = in 90 days; is_endless: never.
         """
         now = self._clock.now()
-        if not roles:
+        if not roles and not scoped:
             raise BadTokenRequestError("a token needs at least one role", next_step="name a role")
         with self._db.session():
             owner = self.people.owner_of_new_token(name, person, by)
             ends = end_of_token(owner.kind, expires_at, now, is_endless=is_endless)
-            return self._insert(name, roles, owner, ends, by)
+            self.people.check_token(owner, [*map(Grant, roles), *scoped])
+            return self._insert(name, roles, owner, ends, by, scoped)
 
     def create_first_admin(self, by: str) -> NewToken:
         """Make the token of a new server, the only one of a person without an end: it lies next to all keys, and nothing else lets in."""
@@ -97,7 +101,15 @@ class AccessService:
             owner = self.people.owner_of_new_token(FIRST_ADMIN, "", by)
             return self._insert(FIRST_ADMIN, [Role.ADMIN], owner, None, by)
 
-    def _insert(self, name: str, roles: Collection[Role], owner: Owner, ends: datetime | None, by: str) -> NewToken:
+    def _insert(
+        self,
+        name: str,
+        roles: Collection[Role],
+        owner: Owner,
+        ends: datetime | None,
+        by: str,
+        scoped: Sequence[Grant] = (),
+    ) -> NewToken:
         token_id = base64.b32encode(secrets.token_bytes(10)).decode().lower()[:12]
         secret = secrets.token_urlsafe(32)
         row = TokenRow(
@@ -109,6 +121,7 @@ class AccessService:
             created_by=by,
             expires_at=ends,
             person_id=owner.id,
+            grants=stored(dict.fromkeys(scoped)),
         )
         with self._db.session() as session:
             session.add(row)
@@ -151,8 +164,9 @@ class AccessService:
                 next_step=_LOGIN,
             )
         self._note_use(token_id, row.last_used_at, now)
-        roles = frozenset(Role(role) for role in row.roles)
-        return Principal(row.id, owner.name or row.name, roles, owner.id, owner.kind, row.expires_at)
+        roles, name = frozenset(Role(role) for role in row.roles), owner.name or row.name
+        scoped = loaded(row.grants)
+        return Principal(row.id, name, roles, owner.id, owner.kind, row.expires_at, scoped, owner.grants)
 
     def tokens(self, page: PageRequest) -> Page[TokenView]:
         """Return one page of tokens, without their secrets."""
@@ -231,6 +245,7 @@ def _view(row: TokenRow, owner: Owner) -> TokenView:
         person=owner.name,
         kind=owner.kind,
         roles=tuple(Role(role) for role in row.roles),
+        scoped=loaded(row.grants),
         created_at=row.created_at,
         created_by=row.created_by,
         expires_at=row.expires_at,

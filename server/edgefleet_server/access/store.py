@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, upda
 from sqlmodel import Session, col
 
 from edgefleet_server.access.accounts.tables import InvitationRow
+from edgefleet_server.access.grants.rules import loaded, loaded_limits
 from edgefleet_server.access.model import AuditFilter, Owner, PersonKind, SignedIn
 from edgefleet_server.access.tables import AuditRow, LoginLinkRow, PersonRow, SessionRow, TokenRow
 from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
@@ -15,16 +16,17 @@ from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
 _SIGNED_IN: Final = (
     select(  # type: ignore[call-overload]  # more columns than its overloads have
         SessionRow.id, SessionRow.secret_sha256, SessionRow.expires_at, TokenRow.id, TokenRow.name, TokenRow.roles,
-        TokenRow.expires_at, TokenRow.revoked_at, PersonRow.id, PersonRow.name, PersonRow.kind, PersonRow.disabled_at,
+        TokenRow.expires_at, TokenRow.revoked_at, TokenRow.grants,
+        PersonRow.id, PersonRow.name, PersonRow.kind, PersonRow.disabled_at, PersonRow.grants,
     )
     .join(TokenRow, col(TokenRow.id) == col(SessionRow.token_id))
     .outerjoin(PersonRow, col(PersonRow.id) == col(TokenRow.person_id))
     .where(col(SessionRow.id) == bindparam("id"))
 )  # fmt: skip
 """Made once: each page asks it."""
-_OWNED: Final = select(TokenRow, PersonRow.id, PersonRow.name, PersonRow.kind, PersonRow.disabled_at).outerjoin(  # type: ignore[call-overload]
-    PersonRow, col(PersonRow.id) == col(TokenRow.person_id)
-)
+_OWNED: Final = select(  # type: ignore[call-overload]
+    TokenRow, PersonRow.id, PersonRow.name, PersonRow.kind, PersonRow.disabled_at, PersonRow.grants
+).outerjoin(PersonRow, col(PersonRow.id) == col(TokenRow.person_id))
 
 
 def find_token(session: Session, token_id: str) -> TokenRow | None:
@@ -56,8 +58,10 @@ def list_ending(session: Session, first: datetime, last: datetime, most: int) ->
 
 
 def _owner(found: Any) -> Owner:
-    """Return the owner of columns id, name, kind, disabled_at of an outer join."""
-    return Owner() if found[0] is None else Owner(found[0], found[1], PersonKind(found[2]), found[3])
+    """Return the owner of columns id, name, kind, disabled_at, grants of an outer join."""
+    if found[0] is None:
+        return Owner()
+    return Owner(found[0], found[1], PersonKind(found[2]), found[3], loaded_limits(found[4]))
 
 
 def mark_used(session: Session, token_id: str, now: datetime) -> None:
@@ -89,7 +93,7 @@ def find_signed_in(session: Session, session_id: str) -> SignedIn | None:
     """Return a browser session with what its token says now."""
     session.flush()
     found = session.connection().execute(_SIGNED_IN, {"id": session_id}).first()
-    return None if found is None else replace(SignedIn(*found[:8]), owner=_owner(found[8:]))
+    return None if found is None else replace(SignedIn(*found[:8]), owner=_owner(found[9:]), scoped=loaded(found[8]))
 
 
 def delete_session(session: Session, session_id: str) -> None:

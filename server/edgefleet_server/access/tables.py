@@ -1,6 +1,7 @@
 """Tables of the access feature. Only `store.py` reads and writes them."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Column, Index, Integer, LargeBinary
 from sqlmodel import Field, SQLModel
@@ -19,6 +20,8 @@ class PersonRow(SQLModel, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
     created_by: str = Field(max_length=80)
     disabled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    grants: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
+    """What limits all tokens of theirs (`grants.rules.stored`); None: nothing is said, and each token decides."""
 
 
 class TokenRow(SQLModel, table=True):
@@ -30,12 +33,17 @@ class TokenRow(SQLModel, table=True):
     name: str = Field(max_length=80)
     secret_sha256: str = Field(max_length=64)
     roles: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    """Over the whole fleet."""
     created_at: datetime = Field(sa_type=UtcDateTime)
     created_by: str = Field(max_length=80)
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     person_id: str | None = Field(default=None, max_length=16, nullable=True, index=True)
+    grants: list[dict[str, Any]] = Field(
+        default_factory=list, sa_column=Column(JSON, nullable=False, server_default="[]")
+    )
+    """Of a part of the fleet. Not among the roles: a server of the version before would give them over all of it."""
 
 
 class LoginLinkRow(SQLModel, table=True):

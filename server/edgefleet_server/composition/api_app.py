@@ -26,6 +26,7 @@ from edgefleet_server.access.accounts import routes as account_routes
 from edgefleet_server.access.allowed_methods import AllowedMethods
 from edgefleet_server.access.audit_chain.chain_routes import build_chain_router
 from edgefleet_server.access.dependency import authorize, throttled, viewer_if_named
+from edgefleet_server.access.grants.scoped_caller import Reach
 from edgefleet_server.access.idempotency.middleware import Idempotency
 from edgefleet_server.access.model import Principal
 from edgefleet_server.access.people import routes as people_routes
@@ -86,6 +87,7 @@ def create_app(parts: Parts) -> FastAPI:
     )
     app.state.access = parts.access
     app.state.guard = authorize  # before a body is parsed
+    app.state.reach = Reach(parts.fleet.devices.crowd_of_device, parts.rollout.finder.touched)
     problems.install(app)
     for router in api_routers(parts):
         app.include_router(router, prefix=API_PREFIX, dependencies=[Depends(authorize), Depends(throttled)])
@@ -154,7 +156,7 @@ def fleet_routers(parts: Parts) -> list[APIRouter]:
             db,
         ),
         enrolment_routes.build_router(fleet.enrolment, fleet.enroller, fleet.installer, fleet.approvals, db),
-        desired_routes.build_deploy_router(fleet.deployer, registry),
+        desired_routes.build_deploy_router(fleet.deployer, registry, fleet.devices),
         inventory_routes.build_release_router(fleet.reader, registry),
         event_routes.build_router(fleet.feed, fleet.reader.check),
         inventory_routes.build_summary_router(fleet.reader),

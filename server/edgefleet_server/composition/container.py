@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_server.access.accounts.password_hasher import PasswordHasher
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.alert_rules.drift_rules import FRESH
 from edgefleet_server.alerting.service import AlertService
@@ -113,7 +114,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     rollout = RolloutService(db, fleet, registry, shared, telemetry, objectives.budget)
     metrics = Metrics()
     rollout.carrier.counted.subscribe(metrics.count_transitions, metrics.count_documents)
-    access = AccessService(db, clock, rate_limit_per_min=settings.rate_limit_per_min)
+    access = build_access(db, clock, fleet, settings.rate_limit_per_min)
     access.refusals.on_refusal(metrics.refused_requests.inc)
     costs = CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
@@ -183,6 +184,16 @@ def build_telemetry(db: Database, clock: Clock, references: BundleReferences, fl
     intake = PartIntake(fleet.logging, fleet.feed)
     truths = TruthIntake(references)
     return TelemetryService(db, clock, DriftIntake(references), fleet.memberships.of, intake, truths)
+
+
+def build_access(
+    db: Database, clock: Clock, fleet: Fleet, rate_limit_per_min: int = 0, hasher: PasswordHasher | None = None
+) -> AccessService:
+    """Wire access with the groups that scopes of grants name: they stay as they are."""
+    access = AccessService(db, clock, rate_limit_per_min=rate_limit_per_min, hasher=hasher)
+    access.people.know_groups(fleet.groups.pin_scope)
+    fleet.groups.add_guard(access.people.uses_group)
+    return access
 
 
 def build_prediction_logs(

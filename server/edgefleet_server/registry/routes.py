@@ -10,7 +10,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from edgefleet_profiles.profile import profile_to_dict
 from edgefleet_protocol.digest import Sha256, parse_sha256
 from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_version
-from edgefleet_server.access.dependency import Publisher, Viewer
+from edgefleet_server.access.dependency import Publisher, ScopedPublisher, Viewer
+from edgefleet_server.access.grants.grant_scope import Touched
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.registry import rules
@@ -143,9 +144,11 @@ def _add_release_routes(router: APIRouter, registry: RegistryService) -> None:
         status_code=201,
         responses={200: {"model": ReleaseOut, "description": "exactly this was published before"}},
     )
-    def create_release(wanted: ReleaseIn, response: Response, caller: Publisher) -> ReleaseOut:
+    def create_release(wanted: ReleaseIn, response: Response, scoped: ScopedPublisher) -> ReleaseOut:
         """Publish a release: its conversions are queued, one job a profile; poll the release until it is not `converting`."""
-        view, is_new = registry.publish(wanted.to_publication(), caller.name)
+        publication = wanted.to_publication()
+        caller = scoped.on(Touched(frozenset({publication.ref.model}), None))
+        view, is_new = registry.publish(publication, caller.name)
         response.status_code = 201 if is_new else 200
         response.headers["location"] = f"/api/v1/releases/{view.ref}"
         return ReleaseOut.of(view)

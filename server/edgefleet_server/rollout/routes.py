@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from edgefleet_protocol.ids import DeviceId, ReleaseRef
-from edgefleet_server.access.dependency import Operator, Publisher, Viewer
+from edgefleet_server.access.dependency import Operator, Publisher, ScopedOperator, Viewer
+from edgefleet_server.access.grants.grant_scope import EVERYBODY, Touched
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.registry.routes import release_tag
@@ -88,10 +89,11 @@ def build_retirement_router(retirement: ReleaseRetirement, registry: RegistrySer
 
 def _add_making(router: APIRouter, rollouts: RolloutService, db: Database) -> None:
     @router.post("/rollouts", operation_id="create_rollout", status_code=201)
-    def create_rollout(spec: SpecIn, response: Response, dry_run: DryRun, caller: Operator) -> RolloutView:
+    def create_rollout(spec: SpecIn, response: Response, dry_run: DryRun, scoped: ScopedOperator) -> RolloutView:
         """Start a rollout: a spec, alone or as `{apiVersion, kind, metadata, spec}`."""
+        maker = scoped.principal
         with acting(db, dry_run=dry_run):
-            made = rollouts.reader.rollout(rollouts.create(spec, caller.name, caller.person))
+            made = rollouts.reader.rollout(rollouts.create(spec, maker.name, maker.person, scoped.on))
         put_location(response, f"/rollouts/{made.id}")
         return made
 
@@ -207,8 +209,9 @@ def _add_steering(router: APIRouter, rollouts: RolloutService, db: Database) -> 
         )
 
     @router.post("/rollouts:undo", operation_id="undo_model")
-    def undo_model(command: UndoIn, asked_dry: DryRun, caller: Operator) -> UndoView:
+    def undo_model(command: UndoIn, asked_dry: DryRun, scoped: ScopedOperator) -> UndoView:
         """Take every device of a model back to what it ran before; with `dry_run` only tell what that would do."""
+        caller = scoped.on(Touched(frozenset({command.name.partition("@")[0]}), EVERYBODY))
         return rollouts.undo(command.name, caller.name, command.reason, dry_run=asked_dry or command.dry_run)
 
 

@@ -17,7 +17,6 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import ProfileName, ReleaseRef, RolloutId, parse_model_name
 from edgefleet_server.access.model import Principal
 from edgefleet_server.db.database import Database
-from edgefleet_server.fleet.selectors import grammar
 from edgefleet_server.fleet.selectors.count import DeviceSet
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.commands import retry, steer, undo
@@ -43,7 +42,15 @@ from edgefleet_server.rollout.planner.completion import plan_regression
 from edgefleet_server.rollout.planner.stages import awaiting_approval
 from edgefleet_server.rollout.ports import Budgets, RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
-from edgefleet_server.rollout.preparation.membership import as_taking_part, by_stratum, counted, selectors_in
+from edgefleet_server.rollout.preparation.membership import (
+    Allows,
+    anything,
+    as_taking_part,
+    by_stratum,
+    counted,
+    selectors_in,
+    touched_by,
+)
 from edgefleet_server.rollout.preparation.metric_collector import MetricCollector
 from edgefleet_server.rollout.preparation.overlap import (
     OpenRollout,
@@ -102,7 +109,7 @@ class RolloutService:
         self.experiments = ExperimentReader(db, self.loader, telemetry)
         self._undoer = Undoer(fleet, registry, self.loader)
         self._wakers: list[Callable[[], None]] = []
-        fleet.groups.add_guard(self._uses_group)
+        fleet.groups.add_guard(self.finder.uses_group)
 
     def on_change(self, waker: Callable[[], None]) -> None:
         """Call `waker` when a rollout was made or steered: the engine looks at once."""
@@ -143,12 +150,16 @@ class RolloutService:
             made = plan(spec, row.salt, members, bundles, cuts, placed)
             return with_names(self._with_cost(made, spec, members, bundles), self._fleet.offers.display_names)
 
-    def create(self, document: Any, by: str, person: str = "") -> RolloutId:
-        """Start a rollout of a person; return its id. Raises BadSpecError, LintError, ActiveExistsError and what the registry raises."""
+    def create(self, document: Any, by: str, person: str = "", allows: Allows = anything) -> RolloutId:
+        """Start a rollout of a person; return its id. Raises BadSpecError, LintError, ActiveExistsError and what the registry raises.
+
+        allows: raises where the person may not touch what it or a rollout that it supersedes touches.
+        """
         spec = with_versions(parse_spec(document), self._resolve)
+        allows(touched_by(spec))
         ref = ReleaseRef.parse(spec.release)
         salt = secrets.token_hex(SALT_BYTES)
-        self._supersede_older(spec, ref, salt, by)
+        self._supersede_older(spec, ref, salt, by, allows)
         with self._db.session() as session:
             store_rollouts.lock_making(session, ref.model)
             self._check(spec, salt)
@@ -193,7 +204,7 @@ class RolloutService:
         unpinned = f"{selector},!{PIN_LABEL}" if selector else f"!{PIN_LABEL}"
         return list(overlaps(session, self._fleet.offers, model, selector, DeviceSet(unpinned)))
 
-    def _supersede_older(self, spec: Spec, ref: ReleaseRef, salt: str, by: str) -> None:
+    def _supersede_older(self, spec: Spec, ref: ReleaseRef, salt: str, by: str, allows: Allows) -> None:
         """End the rollouts that a new one supersedes, each in a transaction of its own: devices are locked in one order."""
         if spec.supersede is not Supersede.CANCEL_OLDER:
             return
@@ -201,6 +212,7 @@ class RolloutService:
             self._check(spec, salt)
             older = self._older(session, spec, ref)
             for one in older:
+                allows(touched_by(stored_spec(one.other.spec)))
                 if is_going_back(session, one.other):
                     raise in_the_way(one, is_going_back=True)
             ids = [one.other.id for one in older]
@@ -334,7 +346,7 @@ class RolloutService:
                 raise IllegalTransitionError(f"its stages are {', '.join(names)}")
             wanted = snapshot.spec.stages[names.index(stage)]
             if wanted.approval is not None:
-                refuse_unless_second_person(wanted, caller, self._makers(rollout_id))
+                refuse_unless_second_person(wanted, caller, self._makers(rollout_id), touched_by(snapshot.spec))
             if wanted is snapshot.spec.stages[0] and self._fleet.protection.covered(snapshot.spec.selector):
                 raise IllegalTransitionError(f"{stage} has to be approved: a protection rule covers its devices")
             made = steer.plan_skip(snapshot, self.clock.now(), message, names.index(stage), stratum)
@@ -430,11 +442,12 @@ class RolloutService:
             if not cells or snapshot.state not in ROLLOUT_WALKS:
                 raise IllegalTransitionError("no stage waits for an approval")
             stages, now = [snapshot.spec.stages[cell.stage] for cell in cells], self.clock.now()
+            touched = touched_by(snapshot.spec)
             for stage in stages:
                 if verb == "deny":
-                    refuse_unless_in_role(stage, caller)
+                    refuse_unless_in_role(stage, caller, touched)
                 else:
-                    refuse_unless_second_person(stage, caller, self._makers(rollout_id))
+                    refuse_unless_second_person(stage, caller, self._makers(rollout_id), touched)
             if verb == "deny":
                 return steer.plan_denial(snapshot, now, message, stratum)
             return steer.plan_approval(snapshot, now, caller.name, message, stratum)
@@ -477,16 +490,6 @@ class RolloutService:
         """Let the engine look at once."""
         for waker in self._wakers:
             waker()
-
-    def _uses_group(self, group: str) -> str | None:
-        with self._db.read() as session:
-            for row in store_rollouts.active(session):
-                if any(
-                    group in grammar.parse_selector(selector).groups()
-                    for selector in selectors_in(stored_spec(row.spec))
-                ):
-                    return f"rollout {row.id} of {row.model}@{row.version} is {row.state} and names it"
-        return None
 
 
 def _message(what: str, by: str, reason: str) -> str:

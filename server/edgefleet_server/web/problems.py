@@ -42,6 +42,8 @@ STATUS: Final[Mapping[str, int]] = {
     "access.audit_unknown": 404,
     "access.audit_broken": 500,
     "access.bad_token_request": 422,
+    "access.bad_grant": 422,
+    "access.grant_unknown": 404,
     "access.too_many_logins": 429,
     "signing.repository_unsound": 503,
     "signing.repository_stale": 503,

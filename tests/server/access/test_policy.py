@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 from fastapi.routing import APIRoute
 
+from edgefleet_server.access.grants.grant_scope import Touch
 from edgefleet_server.access.model import INCLUDES, Role
-from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, POLICY, role_of
+from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, POLICY, role_of, touch_of
 from edgefleet_server.composition.api_app import api_routers
 from edgefleet_server.web.guarded_route import GuardedRoute
 from tests.support.servers import ApiClient, ApiHouse
@@ -36,7 +37,29 @@ def test_every_route_declares_the_role_that_the_table_gives_it(house: ApiHouse) 
             needed = [dependency.call for dependency in route.dependant.dependencies]
             roles = {call.required_role for call in needed if call is not None and hasattr(call, "required_role")}
             declared |= {(method, route.path): roles for method in route.methods or ()}
-    assert declared == {row: {role} for row, role in POLICY.items()}
+    assert declared == {row: {role_of(*row)} for row in POLICY}
+
+
+def test_a_route_whose_body_says_what_it_touches_gets_its_caller_only_by_saying_so(house: ApiHouse) -> None:
+    stated: set[tuple[str, str]] = set()
+    for router in api_routers(house.parts):
+        for route in router.routes:
+            assert isinstance(route, APIRoute)
+            if any(getattr(one.call, "is_stated", False) for one in route.dependant.dependencies):
+                stated |= {(method, route.path) for method in route.methods or ()}
+    assert stated == {row for row in POLICY if touch_of(*row) is Touch.STATED}
+
+
+def test_an_address_names_what_its_row_says_that_it_touches() -> None:
+    parts = {Touch.DEVICE: "{device_id}", Touch.ROLLOUT: "{rollout_id}"}
+    for method, path in POLICY:
+        touch = touch_of(method, path)
+        if touch in parts:
+            assert parts[touch] in path
+        if touch in (Touch.MODEL, Touch.MODEL_EVERYWHERE):
+            assert path.startswith(("/models/{name}", "/releases/{ref}"))
+        if touch is not None:
+            assert role_of(method, path) in (Role.OPERATOR, Role.PUBLISHER), "what else has a scope?"
 
 
 @pytest.mark.parametrize("role", list(Role))

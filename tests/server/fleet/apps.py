@@ -5,11 +5,10 @@ from typing import Any, cast
 from fastapi.testclient import TestClient
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.alert_rules.drift_rules import FRESH
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.alarm_container import Watched, build_alarm
-from edgefleet_server.composition.container import Parts, build_prediction_logs, build_prover
+from edgefleet_server.composition.container import Parts, build_access, build_prediction_logs, build_prover
 from edgefleet_server.composition.objective_container import build_objectives
 from edgefleet_server.composition.timeline_container import build_timelines
 from edgefleet_server.dashboard.core.readings import Readings
@@ -34,7 +33,7 @@ from tests.support.apps import shared_app, shared_device_app
 def parts_of(house: House) -> Parts:
     """Return the parts that routes get."""
     rollout = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
-    access = AccessService(house.db, house.clock, hasher=quick_hasher())
+    access = build_access(house.db, house.clock, house.fleet, hasher=quick_hasher())
     predictions = build_prediction_logs(house.settings, house.db, house.clock, house.fleet, access)
     objectives = build_objectives(
         *(house.db, house.fleet, house.registry, house.telemetry, house.accuracy, house.clock, house.clock)

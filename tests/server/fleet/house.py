@@ -84,6 +84,14 @@ class NoJobs:
         """Nothing fails here."""
         return 0
 
+    def cancel(self, ref: ReleaseRef, by: str) -> int:
+        """Nothing waits here."""
+        return 0
+
+    def end_search(self, ref: ReleaseRef) -> int:
+        """Nothing is searched here."""
+        return 0
+
     def forget(self, ref: ReleaseRef) -> None:
         """Do nothing."""
 

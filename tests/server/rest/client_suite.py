@@ -179,6 +179,11 @@ def handing_out(call: Caller, device: str) -> None:
     assert (status, robot.tokens) == (201, 0)
     assert robot.id in [one.id for one in call("access", "list_people")[1].items]
     assert call("access", "get_person", robot.id)[1].name == "robot"
+    scoped = models.GrantIn(role=models.Role.OPERATOR, models=["digits"], sites=["hall"])
+    status, granted = call("access", "grant_role", robot.id, body=scoped)
+    assert (status, [one.sites for one in granted.grants]) == (200, [["hall"]])
+    status, granted = call("access", "revoke_grant", robot.id, body=scoped)
+    assert (status, granted.grants) == (200, [])
     status, ended = call("access", "update_person", robot.id, body=models.PersonChangeIn(disabled=True))
     assert (status, ended.disabled_at is not None) == (200, True)
     wanted = models.InvitationIn(person="cleo", roles=[models.Role.VIEWER])

@@ -207,6 +207,7 @@ def busy(fleet: Fleet) -> None:
     call("PUT", "/capture-key", {"public_key": "09" + "0" * 62})
     call("POST", "/enrollments", {"count": 1})
     call("POST", "/tokens", {"name": "ci", "roles": ["viewer"]})
+    call("POST", "/people/ci:grant", {"role": "operator", "sites": ["hall"]})
     call("POST", "/alert-receivers", {"name": "prod"})
     call("PUT", "/slos/digits-fast", latency())
     mail = "mailto://127.0.0.1:9/?from=fleet@example.org&to=ops@example.org"

@@ -14,13 +14,14 @@ from sqlalchemy import delete
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ReleaseRef
-from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.access.grants.grant_scope import Scope
+from edgefleet_server.access.model import Grant, Principal, Role
 from edgefleet_server.events.model import EventFilter
 from edgefleet_server.fleet.desired.model import CandidateOrder
 from edgefleet_server.fleet.errors import GroupInUseError, ProtectedDeviceError
 from edgefleet_server.fleet.protection.model import REMOVAL_DELAY, PersonWarrant
 from edgefleet_server.fleet.tables import FleetProtectedDevice
-from edgefleet_server.rollout.errors import IllegalStateError, LintError, NothingToUndoError
+from edgefleet_server.rollout.errors import IllegalStateError, LintError, NotApproverError, NothingToUndoError
 from tests.house.tree import ROOT
 from tests.server.fleet.house import FACTS, KeyedDevice
 from tests.server.rollout.fleet_sim import MODEL, SimDevice, World, spec_of, stages
@@ -105,6 +106,25 @@ def test_a_deployment_that_begins_while_a_rule_is_made_is_refused(any_world: Wor
     meanwhile.join(30)
     world.step()
     assert (refused, wanted(world)) == (["pci"], {"1.0.0"})
+
+
+def test_a_stage_is_answered_by_an_approver_whose_scope_has_the_rollout(world: World) -> None:
+    """An approver of one group opens nothing elsewhere, whichever selector happens to find its devices only."""
+    world.enrol(2, site="oslo")
+    world.settle("1.0.0")
+    world.release("1.1.0")
+    rollout = world.create(selector="site=oslo", stages=approved_stages("100%"))
+    world.go_until_state(rollout, "awaiting_approval")
+    inside, outside = (
+        Principal("t", site, frozenset(), f"p-{site}", scoped=(Grant(Role.APPROVER, Scope(sites=frozenset({site}))),))
+        for site in ("oslo", "rome")
+    )
+    for answer in (world.service.approve, world.service.deny):
+        with pytest.raises(NotApproverError, match=f"for model {MODEL} on devices of site oslo, by one grant alone"):
+            answer(rollout, outside, "no", None)
+    world.service.approve(rollout, inside, "", None)
+    world.go_until_state(rollout, "finished")
+    assert wanted(world) == {"1.1.0"}
 
 
 @pytest.mark.parametrize(("membership", "first"), [("dynamic", "1.1.0"), ("snapshot", "1.0.0")])

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from edgefleet_cli.admin.access.grant_options import grants_text
 from edgefleet_cli.core.contexts import Context
 from edgefleet_cli.core.errors import NotLoggedInError, UsageError
 from edgefleet_cli.core.session import Session
@@ -25,7 +26,8 @@ WHOAMI: Sheet[WhoAmI] = Sheet(
     [
         Column("name", lambda who: text(who.name)),
         Column("id", lambda who: text(who.id)),
-        Column("roles", lambda who: text(",".join(who.roles))),
+        Column("roles", lambda who: grants_text(who.scoped, who.roles)),
+        Column("limits", lambda who: text("" if who.limits is None else grants_text(who.limits))),
         Column("tenant", lambda who: text(who.tenant)),
         Column("kind", lambda who: text(who.kind)),
         Column("expires", lambda who: moment(who.expires_at) if who.expires_at else "never"),

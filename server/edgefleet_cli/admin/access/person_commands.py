@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgefleet_cli.admin.access.grant_options import GROUPS, MODELS, SITES, grants_text
 from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.options import parse_duration_s
 from edgefleet_cli.core.session import Session
@@ -18,6 +19,7 @@ from edgefleet_cli.render.output import Column, Sheet
 
 app = typer.Typer(help="Manage people and services, to whom tokens belong.", no_args_is_help=True)
 Who = Annotated[str, typer.Argument(metavar="NAME", help="Name or id.", autocompletion=completion.people)]
+Role = Annotated[str, typer.Argument(metavar="ROLE", help="viewer, operator, publisher, approver, auditor or admin.")]
 
 _PASSWORD = {"none": "", "invited": "code waits", "lapsed": "code ended", "open": "yes", "closed": "ended"}
 
@@ -43,6 +45,7 @@ SHEET: Sheet[api.access.Person] = Sheet(
         Column("kind", lambda p: text(p.kind)),
         Column("tokens", lambda p: text(p.tokens)),
         Column("password", lambda p: _PASSWORD.get(p.account, text(p.account))),
+        Column("grants", lambda p: "as its tokens say" if p.grants is None else grants_text(p.grants)),
         Column("created", lambda p: moment(p.created_at)),
         Column("disabled", lambda p: moment(p.disabled_at)),
         Column("id", lambda p: text(p.id), wide=True),
@@ -56,6 +59,13 @@ def list_people(ctx: typer.Context) -> None:
     """List people and services with the number of their tokens in force."""
     session = Session.of(ctx)
     session.out.items(session.api.pages("/people", api.access.Person), SHEET)
+
+
+@app.command("show")
+def show(ctx: typer.Context, name: Who) -> None:
+    """Show a person or a service, and what limits their tokens."""
+    session = Session.of(ctx)
+    session.out.one(session.api.get(f"/people/{part(name)}", api.access.Person), SHEET)
 
 
 @app.command("add")
@@ -117,6 +127,35 @@ def disable(ctx: typer.Context, name: Who) -> None:
 def enable(ctx: typer.Context, name: Who) -> None:
     """Let a person or a service have tokens again; the old ones stay revoked."""
     _change(Session.of(ctx), name, is_disabled=False)
+
+
+@app.command("grant")
+def grant(
+    ctx: typer.Context, name: Who, role: Role, model: MODELS = None, group: GROUPS = None, site: SITES = None
+) -> None:
+    """Grant a role for all of the fleet, or only for models, groups of devices and sites: the grant is good where all of them hold.
+
+    With the first grant, what was granted limits all tokens of the person; what these hold is kept.
+    """
+    _put(Session.of(ctx), name, "grant", _grant(role, model, group, site))
+
+
+@app.command("revoke-grant")
+def revoke_grant(
+    ctx: typer.Context, name: Who, role: Role, model: MODELS = None, group: GROUPS = None, site: SITES = None
+) -> None:
+    """Take a grant away, from all tokens and browsers of the person at once. Name it as `edgectl person show` does."""
+    session = Session.of(ctx)
+    session.confirm(f"Revoke the grant {role} of {name}?")
+    _put(session, name, "revoke-grant", _grant(role, model, group, site))
+
+
+def _grant(role: str, model: list[str] | None, group: list[str] | None, site: list[str] | None) -> api.access.GrantIn:
+    return api.access.GrantIn(role=role, models=tuple(model or ()), groups=tuple(group or ()), sites=tuple(site or ()))
+
+
+def _put(session: Session, name: str, verb: str, body: api.access.GrantIn) -> None:
+    session.out.one(session.api.post(f"/people/{part(name)}:{verb}", body, api.access.Person), SHEET)
 
 
 def _change(session: Session, name: str, *, is_disabled: bool) -> None:

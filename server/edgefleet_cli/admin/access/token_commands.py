@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgefleet_cli.admin.access.grant_options import GROUPS, MODELS, SITES, grants_text
 from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.options import parse_duration_s
 from edgefleet_cli.core.session import Session
@@ -23,7 +24,7 @@ SHEET: Sheet[api.access.Token] = Sheet(
         Column("id", lambda t: text(t.id), keep=True),
         Column("name", lambda t: text(t.name)),
         Column("owner", lambda t: text(t.person)),
-        Column("role", lambda t: text(",".join(t.roles))),
+        Column("role", lambda t: grants_text(t.scoped, t.roles)),
         Column("created", lambda t: moment(t.created_at)),
         Column("expires", lambda t: moment(t.expires_at) if t.expires_at else "never"),
         Column("last used", lambda t: moment(t.last_used_at)),
@@ -41,7 +42,7 @@ def list_tokens(ctx: typer.Context) -> None:
 
 
 @app.command("create")
-def create(
+def create(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     name: Annotated[str, typer.Option("--name", help="Who or what it is for.")],
     role: Annotated[
@@ -57,15 +58,24 @@ def create(
         ),
     ] = "",
     never: Annotated[bool, typer.Option("--never", help="It does not expire; for services only.")] = False,
+    model: MODELS = None,
+    group: GROUPS = None,
+    site: SITES = None,
 ) -> None:
-    """Create a token and print it. It is shown only once."""
+    """Create a token and print it. It is shown only once. With --model, --group or --site its roles are good only there."""
     from edgefleet_cli.core.structs import UNSET
 
     session = Session.of(ctx)
     end = None if ttl is None else session.clock.now() + timedelta(seconds=parse_duration_s(ttl))
+    is_scoped = bool(model or group or site)
+    scoped = [
+        api.access.GrantIn(role=one, models=tuple(model or ()), groups=tuple(group or ()), sites=tuple(site or ()))
+        for one in role
+    ]
     body = api.access.TokenIn(
         name=name,
-        roles=tuple(role),
+        roles=() if is_scoped else tuple(role),
+        scoped=tuple(scoped) if is_scoped else (),
         expires_at=UNSET if end is None else end.isoformat(),
         person=person,
         never_expires=never,
@@ -75,7 +85,10 @@ def create(
     session.out.one(Reply(reply.raw, api.access.Token), SHEET, lambda _: session.out.line(made.token))
     if session.out.is_for_eyes:
         until = f"until {moment(made.expires_at)}" if made.expires_at else "without an end"
-        note = f"token {made.id} of {text(made.person)}, role {', '.join(role)}, valid {until}: save it now, it is not shown again"
+        granted = grants_text(made.scoped, made.roles)
+        note = (
+            f"token {made.id} of {text(made.person)}, role {granted}, valid {until}: save it now, it is not shown again"
+        )
         session.out.note(note)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from edgefleet_cli.admin.access.grant_options import grants_text
 from edgefleet_cli.core.api.access import WhoAmI
 from edgefleet_cli.core.errors import ApiError, BadAnswerError, CliError
 from edgefleet_cli.core.session import Session
@@ -223,7 +224,7 @@ def _token(session: Session) -> Finding:
         return Finding("token", FAIL, f"{error.message} ({error.foreign_code})", error.next_step)
     except CliError as error:
         return Finding("token", FAIL, error.message, error.next_step)
-    return Finding("token", OK, f"{who.name}, {', '.join(who.roles)}, tenant {who.tenant}")
+    return Finding("token", OK, f"{who.name}, {grants_text(who.scoped, who.roles)}, tenant {who.tenant}")
 
 
 def _completion() -> Finding:

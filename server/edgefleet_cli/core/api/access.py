@@ -27,6 +27,20 @@ class Audit(Struct, frozen=True):
     status: int = 0
 
 
+class GrantIn(Body, frozen=True, kw_only=True):
+    groups: tuple[str, ...] | Unset = UNSET
+    models: tuple[str, ...] | Unset = UNSET
+    role: str
+    sites: tuple[str, ...] | Unset = UNSET
+
+
+class Grant(Struct, frozen=True):
+    groups: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    role: str = ""
+    sites: tuple[str, ...] = ()
+
+
 class InvitationIn(Body, frozen=True, kw_only=True):
     expires_at: str | Unset | None = UNSET
     person: str
@@ -55,6 +69,7 @@ class NewToken(Struct, frozen=True):
     person: str = ""
     revoked_at: str | None = None
     roles: tuple[str, ...] = ()
+    scoped: tuple[Grant, ...] = ()
     token: str = ""
 
 
@@ -71,6 +86,7 @@ class Person(Struct, frozen=True):
     account: str = ""
     created_at: str = ""
     disabled_at: str | None = None
+    grants: tuple[Grant, ...] | None = None
     id: str = ""
     kind: str = ""
     name: str = ""
@@ -82,7 +98,8 @@ class TokenIn(Body, frozen=True, kw_only=True):
     name: str
     never_expires: bool | Unset = UNSET
     person: str | Unset = UNSET
-    roles: tuple[str, ...]
+    roles: tuple[str, ...] | Unset = UNSET
+    scoped: tuple[GrantIn, ...] | Unset = UNSET
 
 
 class Token(Struct, frozen=True):
@@ -95,13 +112,16 @@ class Token(Struct, frozen=True):
     person: str = ""
     revoked_at: str | None = None
     roles: tuple[str, ...] = ()
+    scoped: tuple[Grant, ...] = ()
 
 
 class WhoAmI(Struct, frozen=True):
     expires_at: str | None = None
     id: str = ""
     kind: str = ""
+    limits: tuple[Grant, ...] | None = None
     name: str = ""
     person: str = ""
     roles: tuple[str, ...] = ()
+    scoped: tuple[Grant, ...] = ()
     tenant: str = ""

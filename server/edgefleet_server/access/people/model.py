@@ -6,7 +6,7 @@ from typing import Final
 
 from edgefleet_server.access.accounts.model import AccountState
 from edgefleet_server.access.errors import BadTokenRequestError
-from edgefleet_server.access.model import PersonKind
+from edgefleet_server.access.model import Grant, PersonKind
 
 TOKEN_LIFE: Final = timedelta(days=90)
 """Of a token for which no end was asked."""
@@ -20,7 +20,8 @@ ENDS_SOON: Final = timedelta(days=14)
 class PersonView:
     """A person or a service. tokens: how many of theirs are in force; disabled_at: since when nothing of theirs works, None: it does.
 
-    account: whether the person signs in with a password.
+    account: whether the person signs in with a password;
+    grants: what limits all their tokens, None: nothing is said, and each token decides.
     """
 
     id: str
@@ -31,6 +32,7 @@ class PersonView:
     disabled_at: datetime | None
     tokens: int
     account: AccountState = AccountState.NONE
+    grants: tuple[Grant, ...] | None = None
 
 
 def end_of_token(kind: PersonKind, wanted: datetime | None, now: datetime, *, is_endless: bool) -> datetime | None:

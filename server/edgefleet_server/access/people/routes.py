@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 
 from edgefleet_server.access.dependency import Admin
+from edgefleet_server.access.grants.schemas import GrantIn
 from edgefleet_server.access.people.schemas import PersonChangeIn, PersonIn, PersonOut
 from edgefleet_server.access.people.service import PeopleBook
 from edgefleet_server.db.database import Database
@@ -52,6 +53,18 @@ def build_router(people: PeopleBook, db: Database) -> APIRouter:
         found = PersonOut.of(changed)
         put_tag(response, _tag(found))
         return found
+
+    @router.post("/people/{person_id}:grant", operation_id="grant_role")
+    def grant_role(person_id: str, wanted: GrantIn, dry_run: DryRun, _caller: Admin) -> PersonOut:
+        """Grant a role in a scope. With the first grant, what was granted limits all their tokens; what these hold is kept."""
+        with acting(db, dry_run=dry_run):
+            return PersonOut.of(people.grant(person_id, wanted.to_grant()))
+
+    @router.post("/people/{person_id}:revoke-grant", operation_id="revoke_grant")
+    def revoke_grant(person_id: str, wanted: GrantIn, dry_run: DryRun, caller: Admin) -> PersonOut:
+        """Take a grant away, from all their tokens and sessions at once."""
+        with acting(db, dry_run=dry_run):
+            return PersonOut.of(people.revoke_grant(person_id, wanted.to_grant(), caller))
 
     return router
 

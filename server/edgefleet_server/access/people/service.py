@@ -1,12 +1,13 @@
 """People and services, the owners of tokens: added, listed, disabled, enabled. Thread-safe; calls block.
 
 A person who is disabled loses all tokens, login links and sessions in the same transaction, and for good: one who is enabled again needs
-a new token. Nobody disables themselves. Source: ADR 0117.
+a new token. Nobody disables themselves. What a person was granted limits all their tokens at each request. Source: ADRs 0117, 0121.
 """
 
 import base64
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
@@ -14,8 +15,23 @@ from sqlmodel import Session
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.accounts import store as accounts
 from edgefleet_server.access.accounts.model import AccountState, state_of
-from edgefleet_server.access.errors import OwnAccountError, PersonExistsError, UnknownPersonError
-from edgefleet_server.access.model import Owner, PersonKind, Principal, is_in_force
+from edgefleet_server.access.errors import (
+    BadGrantError,
+    BadTokenRequestError,
+    OwnAccountError,
+    PersonExistsError,
+    UnknownPersonError,
+)
+from edgefleet_server.access.grants.rules import (
+    check_grant,
+    excess,
+    loaded,
+    loaded_limits,
+    stored,
+    with_grant,
+    without_grant,
+)
+from edgefleet_server.access.model import Grant, Owner, PersonKind, Principal, Role, is_in_force
 from edgefleet_server.access.people import store
 from edgefleet_server.access.people.model import PersonView
 from edgefleet_server.access.tables import PersonRow
@@ -30,6 +46,11 @@ class PeopleBook:
         """Wire the parts."""
         self._db = db
         self._clock = clock
+        self._pin_groups: Callable[[Collection[str]], None] = _no_groups
+
+    def know_groups(self, pin: Callable[[Collection[str]], None]) -> None:
+        """Ask `pin` whether grants may name some groups; it keeps them until the transaction ends, or raises."""
+        self._pin_groups = pin
 
     def create(self, name: str, kind: PersonKind, *, by: str) -> PersonView:
         """Add a person or a service. Raises PersonExistsError."""
@@ -57,7 +78,60 @@ class PeopleBook:
                     f"{found.name} is disabled and can have no token",
                     next_step=f"`edgectl person enable '{found.name}'`",
                 )
-            return Owner(found.id, found.name, PersonKind(found.kind))
+            return Owner(found.id, found.name, PersonKind(found.kind), grants=loaded_limits(found.grants))
+
+    def check_token(self, owner: Owner, grants: Collection[Grant]) -> None:
+        """Raise BadGrantError for a grant that cannot be, BadTokenRequestError for one beyond what its owner was granted."""
+        self._check(grants)
+        if (beyond := excess(grants, owner.grants)) is not None:
+            have = ", ".join(map(str, owner.grants or ())) or "nothing"
+            raise BadTokenRequestError(
+                f"{owner.name} was granted: {have}; the token would have {beyond}",
+                next_step=f"ask for less, or grant it first: `edgectl person grant '{owner.name}' {beyond.role}`",
+            )
+
+    def grant(self, key: str, grant: Grant) -> PersonView:
+        """Grant a person or a service a role in a scope; again changes nothing. Raises UnknownPersonError, BadGrantError.
+
+        The first grant keeps what their tokens in force hold: from then on what was granted limits them.
+        """
+        with self._db.session() as session:
+            row = _known(session, key)
+            self._check([grant])
+            held = loaded_limits(row.grants)
+            if held is None:
+                tokens = store.tokens_of(session, row.id, self._clock.now())
+                held = tuple(dict.fromkeys(one for token in tokens for one in _grants_of(token.roles, token.grants)))
+            row.grants = stored(with_grant(held, grant))
+            session.add(row)
+            session.flush()
+            return self._shown(session, row)
+
+    def revoke_grant(self, key: str, grant: Grant, caller: Principal) -> PersonView:
+        """Take a grant away, from all tokens at once. Raises UnknownPersonError, UnknownGrantError, OwnAccountError."""
+        with self._db.session() as session:
+            row = _known(session, key)
+            left = without_grant(row.name, loaded_limits(row.grants), grant)
+            if row.id == caller.person and Grant(Role.ADMIN) not in left:
+                raise OwnAccountError("nobody takes the role admin from themselves", next_step="ask another admin")
+            row.grants = stored(left)
+            session.add(row)
+            session.flush()
+            return self._shown(session, row)
+
+    def uses_group(self, group: str) -> str | None:
+        """Return why a group must stay as it is, None when no grant names it."""
+        with self._db.read() as session:
+            for name, grants in store.granted(session, self._clock.now()):
+                if any(group in one.scope.groups for one in loaded(grants)):
+                    return f"a grant of {name} names it"
+        return None
+
+    def _check(self, grants: Collection[Grant]) -> None:
+        for one in grants:
+            check_grant(one)
+        if groups := sorted({name for one in grants for name in one.scope.groups}):
+            self._pin_groups(groups)
 
     def people(self, page: PageRequest) -> Page[PersonView]:
         """Return one page of people and services, by name."""
@@ -138,5 +212,14 @@ def _unknown(key: str) -> UnknownPersonError:
 
 
 def _view(row: PersonRow, tokens: int, account: AccountState = AccountState.NONE) -> PersonView:
-    kind = PersonKind(row.kind)
-    return PersonView(row.id, row.name, kind, row.created_at, row.created_by, row.disabled_at, tokens, account)
+    kind, grants = PersonKind(row.kind), loaded_limits(row.grants)
+    since, by = row.created_at, row.created_by
+    return PersonView(row.id, row.name, kind, since, by, row.disabled_at, tokens, account, grants)
+
+
+def _grants_of(roles: Collection[str], scoped: Sequence[Mapping[str, Any]]) -> list[Grant]:
+    return [*(Grant(Role(role)) for role in roles), *loaded(scoped)]
+
+
+def _no_groups(names: Collection[str]) -> None:
+    raise BadGrantError(f"there is no group {min(names)!r}", next_step="make the group first")

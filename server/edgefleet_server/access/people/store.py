@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import delete, func, or_, select, update
 from sqlmodel import Session, col
@@ -34,6 +35,21 @@ def count_tokens(session: Session, people: Collection[str], now: datetime) -> di
     in_force = or_(col(TokenRow.expires_at).is_(None), col(TokenRow.expires_at) > now)
     query = select(own, func.count()).where(own.in_(people), col(TokenRow.revoked_at).is_(None), in_force)
     return {person: count for person, count in session.execute(query.group_by(own)) if person is not None}
+
+
+def tokens_of(session: Session, person: str, now: datetime) -> list[TokenRow]:
+    """Return a person's tokens in force."""
+    in_force = or_(col(TokenRow.expires_at).is_(None), col(TokenRow.expires_at) > now)
+    mine = select(TokenRow).where(col(TokenRow.person_id) == person, col(TokenRow.revoked_at).is_(None), in_force)
+    return list(session.scalars(mine.order_by(col(TokenRow.id))))
+
+
+def granted(session: Session, now: datetime) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return what is granted to people, and to tokens in force, by the name of each."""
+    in_force = or_(col(TokenRow.expires_at).is_(None), col(TokenRow.expires_at) > now)
+    tokens = select(col(TokenRow.name), col(TokenRow.grants)).where(col(TokenRow.revoked_at).is_(None), in_force)
+    rows = [*session.execute(select(col(PersonRow.name), col(PersonRow.grants))), *session.execute(tokens)]
+    return [(str(name), grants) for name, grants in rows if grants]
 
 
 def end_all_of(session: Session, person: str, now: datetime) -> None:

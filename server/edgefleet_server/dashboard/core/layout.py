@@ -21,6 +21,7 @@ from edgefleet_server.dashboard.core.preferences import preferences_of
 from edgefleet_server.dashboard.core.saved_views import views_of
 from edgefleet_server.dashboard.operations.catalog import Operations
 from edgefleet_server.dashboard.operations.command_preview import command_lines, curl_line
+from edgefleet_server.dashboard.operations.own_scope import may_do
 from edgefleet_server.dashboard.operations.reversal import opened
 
 SAID_COOKIE: Final = "edgefleet_said"
@@ -61,10 +62,9 @@ class Shell:
 
     def check_role(self, session: BrowserSession, role: Role) -> None:
         """Raise ForbiddenError when the user of a session lacks a role: signing in again as the same one would not help."""
-        if not session.principal.may(role):
-            have = ", ".join(sorted(session.principal.roles)) or "none"
+        if not session.principal.may_somewhere(role):
             raise ForbiddenError(
-                f"this page needs the role {role}; {session.principal.name} has: {have}",
+                f"this page needs the role {role}; {session.principal.name} has: {session.principal.said()}",
                 next_step=f"ask an admin for a token with it (`edgectl token create --name NAME --role {role}`), and sign in with that",
             )
 
@@ -83,7 +83,10 @@ class Shell:
         operations = self.operations(request)
         now = self._clock.now()
         picks = Picks(self._readers)
-        sections, admin = allowed(SECTIONS, session.principal.may), allowed([ADMIN], session.principal.may)
+        may = (
+            session.principal.may_somewhere
+        )  # a page is shown to who may act on a part of it; each button asks for itself
+        sections, admin = allowed(SECTIONS, may), allowed([ADMIN], may)
         answer = render.render(
             template,
             status,
@@ -100,10 +103,13 @@ class Shell:
             sections=sections,
             admin=admin,
             section=section_of([*sections, *admin], tab),
-            keys={one.key: one.path for one in NAVIGATION if one.key and session.principal.may(one.role)},
+            keys={one.key: one.path for one in NAVIGATION if one.key and may(one.role)},
             pick=picks.pick,
             picked=picks.lists,
-            may=lambda role: session.principal.may(Role(role)),
+            may=lambda role: may(Role(role)),
+            may_do=lambda operation_id, fields, role: may_do(
+                session.principal, operations, operation_id, fields, Role(role), request.app.state.reach
+            ),
             commands=lambda operation_id, form, asks: command_lines(
                 operations, operation_id, form.values, form.needs, now, asks
             ),

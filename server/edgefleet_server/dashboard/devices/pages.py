@@ -5,6 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from edgefleet_server.access.grants.grant_scope import Touched
+from edgefleet_server.access.grants.scoped_caller import ScopedCaller
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.alerts.pages import matchers_of
 from edgefleet_server.dashboard.core.layout import Shell
@@ -31,7 +33,7 @@ def add_pages(router: APIRouter, shell: Shell, reader: DevicePages, tasks: TaskB
 
         def build() -> dict[str, Any]:
             session = shell.gate.session_of(request)
-            may_act = session is not None and session.principal.may(Role.OPERATOR)
+            may_act = session is not None and session.principal.may_somewhere(Role.OPERATOR)
             page = reader.device(device_id, asked, _number(events), may_act=may_act)
             return {"page": page, "matchers_of": matchers_of}
 
@@ -47,8 +49,10 @@ def add_pages(router: APIRouter, shell: Shell, reader: DevicePages, tasks: TaskB
     def download_task_result(request: Request, device_id: str, task_id: str) -> Response:
         """Return what a device sent for a task, as a file."""
         session = shell.gate.session_of(request)
-        if session is None or not session.principal.may(Role.OPERATOR):
+        if session is None:
             return to_login(request)
+        touched = Touched(None, request.app.state.reach.device(device_id))
+        ScopedCaller(session.principal, Role.OPERATOR).on(touched)
         media_type, data = tasks.result(device_id, task_id)
         ending = _TYPES.get(media_type.partition(";")[0], "bin")
         headers = {

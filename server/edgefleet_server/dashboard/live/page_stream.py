@@ -42,7 +42,7 @@ def add_live_route(router: APIRouter, shell: Shell, is_closing: Callable[[], boo
         preferences = tuple(
             sorted((k, v) for k, v in request.cookies.items() if k.startswith("edgefleet_") and "session" not in k)
         )
-        key = (address, session.principal.roles, preferences)
+        key = (address, session.principal.rights, preferences)
         body = _stream(hub, request, key, address, viewer, lambda: shell.gate.session_of(request) is not None)
         return StreamingResponse(body, media_type="text/event-stream", headers=_HEADERS)
 

@@ -24,6 +24,13 @@ LINES: Final[Mapping[str, str]] = {
     "create_invitation": "edgectl person invite {body.person}[ --role {body.roles*}][ --ttl {body.expires_at|until}]",
     "create_person": "edgectl person add {body.name}[ --kind {body.kind}]",
     "update_person": "edgectl person {body.disabled|able} {path.person_id} --yes",
+    "grant_role": (
+        "edgectl person grant {path.person_id} {body.role}( --model {body.models*})( --group {body.groups*})( --site {body.sites*})"
+    ),
+    "revoke_grant": (
+        "edgectl person revoke-grant {path.person_id} {body.role}( --model {body.models*})( --group {body.groups*})"
+        "( --site {body.sites*}) --yes"
+    ),
     "revoke_token": "edgectl token revoke {path.token_id}",
     "create_login_link": "edgectl dashboard",
     "create_release": (

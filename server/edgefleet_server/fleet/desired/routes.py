@@ -4,7 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from edgefleet_server.access.dependency import Admin, Operator, Viewer
+from edgefleet_server.access.dependency import Admin, Operator, ScopedOperator, Viewer
+from edgefleet_server.access.grants.grant_scope import Touched
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook, CaptureKeyView
 from edgefleet_server.fleet.desired.deploy import Deployer
@@ -14,7 +15,7 @@ from edgefleet_server.fleet.desired.schemas import CaptureKeyIn, DeployIn, TaskI
 from edgefleet_server.fleet.desired.tasks import TaskBook
 from edgefleet_server.fleet.errors import CaptureKeyUnknownError
 from edgefleet_server.fleet.protection.model import PersonWarrant
-from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
+from edgefleet_server.fleet.selectors.device_selector import DeviceSelector, crowd_of
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.web.pagination import ListOf
 from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_location, put_tag, tag_of
@@ -32,16 +33,19 @@ _RESULTS: dict[int | str, dict[str, Any]] = {
 _NO_KEY: dict[int | str, dict[str, Any]] = {404: {"description": "no capture key was set"}}
 
 
-def build_deploy_router(deployer: Deployer, registry: RegistryService) -> APIRouter:
+def build_deploy_router(deployer: Deployer, registry: RegistryService, devices: DeviceSelector) -> APIRouter:
     """Return the route that deploys at once, to be mounted under `/api/v1`."""
     router = APIRouter(tags=["fleet"], route_class=ListRoute)
 
     @router.post("/releases/{ref}:deploy", operation_id="deploy_release")
-    def deploy_release(ref: str, wanted: DeployIn, asked_dry: DryRun, caller: Operator) -> Deployment:
+    def deploy_release(ref: str, wanted: DeployIn, asked_dry: DryRun, scoped: ScopedOperator) -> Deployment:
         """Make a release active on every matching device whose profile has a bundle, or run it as a candidate; the others are listed."""
+        release = registry.resolve(ref)
+        crowd = crowd_of(wanted.selector or "") if wanted.device is None else devices.crowd_of_device(wanted.device)
+        caller = scoped.on(Touched(frozenset({release.model}), crowd))
         candidate = None if wanted.mode is None else CandidateOrder(wanted.mode, wanted.share_pct, wanted.salt)
         return deployer.deploy(
-            registry.resolve(ref),
+            release,
             selector=wanted.selector,
             device=wanted.device,
             dry_run=asked_dry or wanted.dry_run,
@@ -121,8 +125,9 @@ def build_task_router(tasks: TaskBook, devices: DeviceSelector) -> APIRouter:
         return made
 
     @router.post("/devices:task", operation_id="create_tasks", status_code=201)
-    def create_tasks(wanted: TasksIn, caller: Operator) -> TasksAsked:
+    def create_tasks(wanted: TasksIn, scoped: ScopedOperator) -> TasksAsked:
         """Ask every live device that a selector matches to do something once: at most 1,000; `dry_run` only counts them."""
+        caller = scoped.on(Touched(None, crowd_of(wanted.selector)))
         chosen = [one.id for one in devices.population(wanted.selector)]
         return tasks.create_many(chosen, wanted.order(), caller.name, dry_run=wanted.dry_run)
 

@@ -6,12 +6,13 @@ Rules:
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_server.access.errors import BadGrantError
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store as group_store
 from edgefleet_server.fleet.errors import (
@@ -22,6 +23,7 @@ from edgefleet_server.fleet.errors import (
     GroupUnknownError,
 )
 from edgefleet_server.fleet.model import DeviceStatus, Group
+from edgefleet_server.fleet.protection.rules import unsteady_keys
 from edgefleet_server.fleet.selectors import device_selector, grammar, sql
 from edgefleet_server.fleet.tables import FleetGroup
 
@@ -109,6 +111,25 @@ class GroupBook:
                 raise GroupInUseError(
                     f"the group {name!r} is needed: {reason}", next_step="wait until that has ended, or end it"
                 )
+
+    def pin_scope(self, names: Collection[str]) -> None:
+        """Keep the groups that a grant names until the caller's transaction ends. Raises BadGrantError.
+
+        A device must not come into somebody's scope by what it says of itself.
+        """
+        with self._db.session() as session:
+            known = {row.name: row for row in group_store.groups(session)}
+            group_store.share_groups(session, frozenset(names))
+            for name in names:
+                if name not in known:
+                    raise BadGrantError(
+                        f"there is no group {name!r}", next_step="`edgectl group list` shows all groups"
+                    )
+                if keys := unsteady_keys([grammar.parse_selector(known[name].selector)]):
+                    raise BadGrantError(
+                        f"the group {name!r} asks for {keys[0]}: devices would come into the scope without a person",
+                        next_step="name a group of labels, profile and id only",
+                    )
 
     def pin(self, selector: str) -> None:
         """Keep the groups that a selector names until the caller's transaction ends. Raises BadSelectorError.

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.access.grants.grant_scope import Crowd
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet import store as group_store
@@ -21,6 +22,8 @@ from edgefleet_server.fleet.selectors import grammar, health_condition, sql
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 
 MAX_NAMED = 20
+SITE_LABEL = "site"
+"""The label that says at which site a device is."""
 
 
 def matching(session: Session, selector: grammar.Selector) -> Iterator[DeviceFacts]:
@@ -82,6 +85,20 @@ def check_known(names: frozenset[str], known: Mapping[str, object]) -> None:
     )
 
 
+def crowd_of(selector: str) -> Crowd:
+    """Return what is known of all devices that a selector matches, now and ever. Raises BadSelectorError."""
+    parsed = grammar.parse_selector(selector)
+    return Crowd(parsed.named(grammar.GROUP), parsed.named(SITE_LABEL))
+
+
+def _is(device: DeviceId) -> grammar.Requirement:
+    return grammar.Requirement("id", grammar.Operator.EQUALS, (device,))
+
+
+def _in_any_group() -> grammar.Requirement:
+    return grammar.Requirement(grammar.GROUP, grammar.Operator.EXISTS)
+
+
 class DeviceSelector:
     """Finds devices. Thread-safe; calls block."""
 
@@ -98,6 +115,17 @@ class DeviceSelector:
     def population(self, selector: str) -> list[DeviceFacts]:
         """Return the devices that a selector matches, without revoked ones, in order of id. Raises BadSelectorError."""
         return [one for one in self.select(selector) if one.status is not DeviceStatus.REVOKED]
+
+    def crowd_of_device(self, device_id: str) -> Crowd:
+        """Return the groups and the site of a device now. Raises DeviceUnknownError."""
+        with self._db.read() as session:
+            device = DeviceId(store.known_device(session, device_id).id)
+            found = next(matching(session, grammar.Selector((_is(device), _in_any_group()))), None)
+            site = dict(labels_of(session, [device])).get(device, {}).get(SITE_LABEL)
+        inside = found.groups if found is not None else ()
+        return Crowd(
+            tuple(frozenset({group}) for group in sorted(inside)), () if site is None else (frozenset({site}),)
+        )
 
     def versions(self, selector: str, model: str) -> dict[str, int]:
         """Return how many of the live devices that a selector matches run each version of a model. Raises BadSelectorError."""

@@ -119,6 +119,10 @@ class Selector:
         wanted = [set(r.values) for r in self.requirements if r.key == key and r.operator in _EXACT]
         return frozenset(set.intersection(*wanted)) if wanted else None
 
+    def named(self, key: str) -> tuple[frozenset[str], ...]:
+        """Return, for each requirement that `key` has one of some values, these values. Each holds for every device that matches."""
+        return tuple(frozenset(r.values) for r in self.requirements if r.key == key and r.operator in _EXACT)
+
     def asks_for_models(self) -> bool:
         """Return whether a requirement is on `model.<name>`."""
         return any(requirement.key.startswith(MODEL_PREFIX) for requirement in self.requirements)

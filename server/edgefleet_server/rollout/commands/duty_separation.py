@@ -7,6 +7,8 @@ person changes nothing. Refusing a stage, pausing and aborting only stop a relea
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgefleet_server.access.grants.grant_scope import EVERYTHING, Touched
+from edgefleet_server.access.grants.scoped_caller import words
 from edgefleet_server.access.model import PersonKind, Principal
 from edgefleet_server.rollout.errors import NotApproverError, OwnApprovalError
 from edgefleet_server.rollout.spec.model import Approval, StageSpec
@@ -29,20 +31,22 @@ def with_maker(people: Sequence[str], person: str) -> list[str]:
     return [*people, person] if person and person not in people else list(people)
 
 
-def refuse_unless_in_role(stage: StageSpec, caller: Principal) -> None:
-    """Raise NotApproverError unless the caller has the role that the stage's approval asks for."""
+def refuse_unless_in_role(stage: StageSpec, caller: Principal, touched: Touched = EVERYTHING) -> None:
+    """Raise NotApproverError unless the caller has the role that the stage's approval asks for, over all that the rollout touches."""
     role = (stage.approval or Approval()).role
-    if not caller.may(role):
-        have = ", ".join(sorted(caller.roles)) or "none"
+    if not caller.may(role, touched):
+        where = f" for {words(touched)}, by one grant alone," if caller.may_somewhere(role) else ""
         raise NotApproverError(
-            f"the stage {stage.name} needs the role {role.value} to open; {caller.name} has: {have}",
+            f"the stage {stage.name} needs the role {role.value}{where} to open; {caller.name} has: {caller.said()}",
             next_step=f"ask someone who has it; an admin creates a token with `edgectl token create --name NAME --role {role.value}`",
         )
 
 
-def refuse_unless_second_person(stage: StageSpec, caller: Principal, makers: Makers) -> None:
+def refuse_unless_second_person(
+    stage: StageSpec, caller: Principal, makers: Makers, touched: Touched = EVERYTHING
+) -> None:
     """Raise NotApproverError unless a person with the role asks, OwnApprovalError when that person moved the rollout on."""
-    refuse_unless_in_role(stage, caller)
+    refuse_unless_in_role(stage, caller, touched)
     role = (stage.approval or Approval()).role.value
     if caller.kind is not PersonKind.PERSON or not caller.person:
         what = "is a service" if caller.person else "has a token that belongs to nobody"

@@ -9,17 +9,20 @@
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef
+from edgefleet_server.access.grants.grant_scope import Touched
 from edgefleet_server.fleet.model import DeviceFacts
+from edgefleet_server.fleet.selectors.device_selector import crowd_of
 from edgefleet_server.rollout.model import Assignment, Bundle, Member, Report, StageRun
 from edgefleet_server.rollout.planner.first_approval import approvers, asks_first, left_out
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.spec.fields import PROFILE, RUNTIME
 from edgefleet_server.rollout.spec.model import NO_VALUE, Mode, Spec, profile_of
+from edgefleet_server.rollout.spec.parser import releases_in
 from edgefleet_terms.reserved_labels import PIN_LABEL
 
 _NOWHERE: Final[frozenset[int]] = frozenset()
@@ -118,6 +121,19 @@ def selectors_in(spec: Spec) -> Iterator[str]:
     """Yield every selector that a spec has: its own, and those of its stages."""
     yield spec.selector
     yield from (stage.match for stage in spec.stages if stage.match)
+
+
+Allows = Callable[[Touched], object]
+"""Raises where a person may not touch something."""
+
+
+def anything(_touched: Touched) -> None:
+    """Let the server itself touch anything."""
+
+
+def touched_by(spec: Spec) -> Touched:
+    """Return what a rollout touches: the models that it names, on all devices that its selector finds at any time."""
+    return Touched(frozenset(ref.model for ref in releases_in(spec)), crowd_of(spec.selector))
 
 
 def _barred(

@@ -6,7 +6,12 @@ from sqlalchemy import func, or_, select
 from sqlmodel import col
 
 from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_server.access.grants.grant_scope import Touched
 from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.selectors.grammar import parse_selector
+from edgefleet_server.rollout.preparation.membership import selectors_in, touched_by
+from edgefleet_server.rollout.spec.parser import stored_spec
+from edgefleet_server.rollout.store.rollouts import active, rollout
 from edgefleet_server.rollout.store.tables import Rollout
 
 
@@ -34,6 +39,19 @@ class RolloutFinder:
         )
         with self._db.read() as session:
             return list(session.scalars(query.order_by(col(Rollout.created_at).desc(), col(Rollout.id))))
+
+    def touched(self, rollout_id: str) -> Touched:
+        """Return what acts on a rollout touch. Raises RolloutUnknownError."""
+        with self._db.read() as session:
+            return touched_by(stored_spec(rollout(session, rollout_id).spec))
+
+    def uses_group(self, group: str) -> str | None:
+        """Return why a group must stay as it is, None when the selector of no open rollout names it."""
+        with self._db.read() as session:
+            for row in active(session):
+                if any(group in parse_selector(one).groups() for one in selectors_in(stored_spec(row.spec))):
+                    return f"rollout {row.id} of {row.model}@{row.version} is {row.state} and names it"
+        return None
 
     def rollouts(self, text: str, limit: int) -> list[FoundRollout]:
         """Return up to `limit` rollouts that have a text (lower case) in their id, name or release."""

@@ -1,0 +1,1 @@
+"""Grants: a role in a scope, and what a request touches."""
