@@ -66,4 +66,4 @@ def test_a_worker_is_handed_the_secrets_that_it_needs_and_no_others(tmp_path: Pa
         tmp_path, database_url="postgresql://u:hunter2@h/d", keys_passphrase="open sesame", secrets_key="sealing key"
     )
     worker = read_settings(dump_settings(given))
-    assert (worker.database, worker.keys_secret, worker.secrets_key) == (given.database, "open sesame", None)
+    assert (worker.database, worker.keys_secret, worker.secrets_key) == (given.database, None, None)

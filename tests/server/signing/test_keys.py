@@ -354,7 +354,7 @@ def test_a_key_service_that_is_away_or_signs_with_another_key_is_named(house: Ho
 
 
 @pytest.mark.parametrize(
-    ("uri", "extra"), [("hv:digits/1", "vault"), ("hsm:02?label=x", "PKCS11"), ("gcpkms:projects/x", "gcpkms")]
+    ("uri", "extra"), [("hv:digits/1", "vault"), ("hsm:02?label=x", "hsm"), ("gcpkms:projects/x", "gcpkms")]
 )
 def test_a_library_that_is_missing_is_named(house: House, uri: str, extra: str) -> None:
     key = CryptoSigner.generate_ecdsa()

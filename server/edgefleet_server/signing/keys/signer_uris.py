@@ -26,7 +26,7 @@ from edgefleet_server.signing.keys.key_files import PrivateKey, load_private_key
 
 FILE_SCHEME: Final = "file2"
 REMOTE_SCHEMES: Final = {
-    "hsm": "securesystemslib[PKCS11]",
+    "hsm": "edgefleet[hsm]",
     "hv": "securesystemslib[vault]",
     "awskms": "securesystemslib[awskms]",
     "gcpkms": "securesystemslib[gcpkms]",
