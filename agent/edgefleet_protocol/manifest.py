@@ -1,4 +1,4 @@
-"""Bundle manifest v1: what is in a bundle, what it was proved on, and how to check it on the device (docs/protocol/manifest.md).
+"""Bundle manifest v1, of sealed bundles v2: what is in a bundle, what it was proved on, how to check it (docs/protocol/manifest.md).
 
 The manifest is a closed world: a member that it does not list, or that differs in length or digest, makes the bundle invalid.
 It holds only facts that are the same on every run, so that the same source, profile, recipe and seed give the same bytes.
@@ -17,6 +17,9 @@ from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_v
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
+"""Of a sealed model (`sealed_model`), before it is sealed; each chunk grows by TAG_BYTES."""
+TAG_BYTES = 16
 
 
 class ManifestError(EdgefleetError):
@@ -92,6 +95,13 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     peak_memory_bytes: int | None = None
 
 
+class Sealed(msgspec.Struct, frozen=True, kw_only=True):
+    """That the model member is sealed (`sealed_model`). length: of the model in bytes; key: id of its key."""
+
+    length: int
+    key: str
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The manifest of one bundle. `runtime` is the profile's runtime word (ort, litert, tflite); `model_member` names the model file.
 
@@ -99,7 +109,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     than the agent, which uses the CPU.
     """
 
-    v: Literal[1] = 1
+    v: Literal[1, 2] = 1
     model: str
     version: str
     profile: str
@@ -122,6 +132,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sec_version: int = 0
     licence: str = ""
     members: dict[str, Member] = {}
+    sealed: Sealed | UnsetType = UNSET
 
 
 RANDOM_DATA: Final = "random input only"
@@ -155,4 +166,14 @@ def decode_manifest(data: bytes) -> Manifest:
         raise ManifestError(f"manifest names model {manifest.model_member!r}, which is not among its members")
     if any(member.length < 0 for member in manifest.members.values()):
         raise ManifestError("manifest has a member of negative length")
+    if (manifest.v == 2) != bool(manifest.sealed) or not _fits(manifest):
+        raise ManifestError("manifest contradicts itself about whether, or how, its model is sealed")
     return manifest
+
+
+def _fits(manifest: Manifest) -> bool:
+    if not manifest.sealed:
+        return True
+    chunks = -(-manifest.sealed.length // CHUNK_BYTES)
+    grown = manifest.sealed.length + chunks * TAG_BYTES
+    return chunks > 0 and manifest.members[manifest.model_member].length == grown

@@ -13,6 +13,8 @@ from edgefleet_agent.__main__ import main
 from edgefleet_agent.cli.status_text import status_text
 from edgefleet_agent.enrolment.enroll import enroll, parse_claim_token
 from edgefleet_agent.identity.store import load_identity
+from edgefleet_protocol.hpke import public_of
+from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.clock import SystemClock
 from tests.agent.listener import Listener, at_url
 from tests.server.fleet.house import House
@@ -63,6 +65,8 @@ def test_a_claim_token_becomes_an_identity(listener: Listener, tmp_path: Path, c
     assert listener.house.fleet.reader.device(identity.device).display_name == "Roof 3"
     assert identity.display_name == "Roof 3"
     assert (state / "identity" / "key.pem").stat().st_mode & 0o777 == 0o600
+    key = public_of((state / "model-key").read_bytes()).hex()
+    assert listener.house.fleet.devices.model_key_of(DeviceId(identity.device)) == key
     assert not (state / "pending-key.pem").exists()
     assert main(["enroll", token, "--state", str(state)]) == 6
 

@@ -20,10 +20,12 @@ from edgefleet_agent.enrolment.server_api import cert_serial
 from edgefleet_agent.identity import takeover
 from edgefleet_agent.identity.store import load_identity
 from edgefleet_agent.identity.takeover import load_next
+from edgefleet_protocol.hpke import public_of
 from tests.agent.field import Agent, eventually, write_identity
 from tests.agent.listener import Listener
 from tests.broker.pki import Identity
 from tests.hostile.revocation import is_let_in
+from tests.house.pages import shell_blocks
 from tests.server.gateway.conftest import Site
 
 QUICK_LOOK = {"EDGEFLEET_AGENT_RENEW_LOOK_S": "0.2"}
@@ -224,3 +226,18 @@ def test_a_listener_that_hangs_up_changes_nothing(device: Agent, tmp_path: Path)
     thread.join()
     other.close()
     assert load_next(folder) is None
+
+
+def test_a_renewal_tells_the_key_for_sealed_models_which_stays(device: Agent, site: Site) -> None:
+    known, file = site.house.fleet.devices.model_key_of, device.state / "model-key"
+    assert known(device.id) == "", "it was enrolled by an agent of before"
+    (block,) = [one for one in shell_blocks(Path("docs/operate/sealed-models.md")) if "edge-agent" in one.text]
+    assert main([*block.text.split()[1:], "--state", str(device.state)]) == 0
+    first = known(device.id)
+    assert first == public_of(file.read_bytes()).hex()
+    assert file.stat().st_mode & 0o777 == 0o600
+    renew(device.state, SystemClock())
+    assert known(device.id) == first
+    file.write_bytes(b"torn")
+    renew(device.state, SystemClock())
+    assert known(device.id) not in {"", first}

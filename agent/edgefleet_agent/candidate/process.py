@@ -138,7 +138,15 @@ class CandidateProcess:
         ref = SlotRef(slot=slot, target=wanted.target, sha256=wanted.sha256, version=version)
         fd = self._context.slots.open(model, slot)
         self.worker = Worker(
-            self._context.loop, self._context.workers, model, ref, fd, self._on_message, self._on_exit, start
+            self._context.loop,
+            self._context.workers,
+            model,
+            ref,
+            fd,
+            self._on_message,
+            self._on_exit,
+            start,
+            self._context.slots.model_key(model, slot),
         )
         self._watch(self.worker)
         self._request = request

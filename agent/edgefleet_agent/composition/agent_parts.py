@@ -70,6 +70,7 @@ def worker_options(settings: AgentSettings, paths: StatePaths, listeners: Sequen
         status_page=_is_shown(settings.status_page, listeners),
         metrics=_is_shown(settings.metrics, listeners),
         drift=paths.drift,
+        model_key=paths.model_key,
     )
 
 

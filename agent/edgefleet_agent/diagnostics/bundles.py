@@ -36,7 +36,9 @@ def inspect_text(found: dict[str, Any]) -> str:
         ("profile", m["profile"]),
         (
             "runtime",
-            f"{m['runtime']}, {m['format']}, {m['precision']}" + (f", opset {m['opset']}" if m["opset"] else ""),
+            f"{m['runtime']}, {m['format']}, {m['precision']}"
+            + (f", opset {m['opset']}" if m["opset"] else "")
+            + (", sealed" if m.get("sealed") else ""),
         ),
         ("proved on", ", ".join(f"{r['name']} {r['version']}" for r in m["runtimes"])),
         ("sha256", found["sha256"]),

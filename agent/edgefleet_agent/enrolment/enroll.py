@@ -31,6 +31,7 @@ from edgefleet_agent.enrolment.server_api import (
     cert_life_s,
     cert_serial,
     kept_key,
+    kept_model_key,
     key_fingerprint,
     make_csr,
     problem_of,
@@ -98,7 +99,8 @@ def enroll(
     ca_pem = _pinned_ca(token)
     key = kept_key(paths.root / PENDING_KEY)  # of an enrolment that was begun here before
     nonce = secrets.token_hex(16)
-    stated = facts() | ({"wanted_profile": profile} if profile else {}) | ({"display_name": name} if name else {})
+    stated = facts() | {"model_key": kept_model_key(paths.model_key)}
+    stated |= ({"wanted_profile": profile} if profile else {}) | ({"display_name": name} if name else {})
     body = {"token": token_text.strip(), "csr": make_csr(key), "facts": stated, "nonce": nonce}
     answer = _ask(token, ca_pem, body, lambda: waits(key_fingerprint(key)))
     if answer.nonce != nonce:

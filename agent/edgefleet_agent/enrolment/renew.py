@@ -33,6 +33,7 @@ from edgefleet_agent.enrolment.server_api import (
     ask,
     cert_life_s,
     kept_key,
+    kept_model_key,
     key_pem,
     load_key,
     make_csr,
@@ -79,7 +80,8 @@ def renew(state: Path, clock: Clock, *, if_due: bool = False) -> Identity | None
         # of a renewal that has not connected yet
         new_key = kept_key(folder / NEXT_FOLDER / KEY_FILE, folder / PENDING_KEY)
         ca_pem = (folder / CA_FILE).read_text("ascii")
-        answer = _ask(identity, old_key, new_key, ca_pem, clock)
+        asked = {"csr": make_csr(new_key), "model_key": kept_model_key(StatePaths(state).model_key)}
+        answer = _ask(identity, old_key, asked, ca_pem, clock)
         renewed = _checked(identity, answer, new_key, ca_pem)
         _store(folder, renewed, new_key, answer.cert, ca_pem)
     log.info("identity renewed", extra={"device": identity.device, "until_s": renewed.cert_until_s})
@@ -139,12 +141,12 @@ def _with_life(folder: Path, identity: Identity) -> Identity:
 def _ask(
     identity: Identity,
     old_key: ec.EllipticCurvePrivateKey,
-    new_key: ec.EllipticCurvePrivateKey,
+    asked: dict[str, str],
     ca_pem: str,
     clock: Clock,
 ) -> Answer:
     nonce = secrets.token_hex(16)
-    body = json.dumps({"csr": make_csr(new_key), "nonce": nonce}).encode()
+    body = json.dumps({**asked, "nonce": nonce}).encode()
     token = device_token(identity, old_key, clock)
     status, data = ask(identity.url, verifying_context(ca_pem), "POST", "/device/v1/renew", body, token)
     if status != 200:

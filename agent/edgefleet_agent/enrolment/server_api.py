@@ -20,6 +20,7 @@ from edgefleet_agent.core.durable import write_file
 from edgefleet_agent.errors import EnrollRefusedError, PinMismatchError, ServerUnreachableError
 from edgefleet_protocol.claim import fingerprint
 from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.hpke import KEY_BYTES, new_key, public_of
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 TIMEOUT_S = 20.0
@@ -118,6 +119,15 @@ def kept_key(*files: Path) -> ec.EllipticCurvePrivateKey:
     key = ec.generate_private_key(ec.SECP256R1())
     write_file(files[-1], key_pem(key), mode=0o600)
     return key
+
+
+def kept_model_key(file: Path) -> str:
+    """Return the public part (hex) of the key in `file`, a new one where it holds none: keys of sealed bundles come sealed to it."""
+    secret = file.read_bytes() if file.is_file() else b""
+    if len(secret) != KEY_BYTES:
+        secret = new_key()[0]
+        write_file(file, secret, mode=0o600)
+    return public_of(secret).hex()
 
 
 def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey | None:

@@ -134,7 +134,10 @@ class HoldOk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SlotInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """`slot.msgpack`: what the install child found in a bundle that it verified whole. Sizes in bytes, 0 = not declared."""
+    """`slot.msgpack`: what the install child found in a bundle that it verified whole. Sizes in bytes, 0 = not declared.
+
+    model_key: of a sealed bundle, sealed to this device.
+    """
 
     v: int = RECORD_VERSION
     model: str
@@ -147,6 +150,7 @@ class SlotInfo(msgspec.Struct, frozen=True, kw_only=True):
     sec_version: int = 0
     latency_p95_ms: float = 0.0
     peak_memory_bytes: int = 0
+    model_key: bytes = b""
 
 
 class SlotRef(msgspec.Struct, frozen=True, kw_only=True):

@@ -83,6 +83,11 @@ class Slots:
         """Return a read-only descriptor of the slot's bundle. The caller closes it. Raises OSError."""
         return os.open(self.folder(model, slot) / BUNDLE_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
+    def model_key(self, model: str, slot: str) -> bytes:
+        """Return the key of a slot's sealed bundle as it came, b"" where there is none."""
+        info = self.info(model, slot)
+        return info.model_key if info is not None else b""
+
     def surviving(self, record: ModelRecord) -> ModelRecord:
         """Return the record with `active` and `previous` only where their bytes still are what they were.
 

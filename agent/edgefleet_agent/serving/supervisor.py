@@ -356,7 +356,8 @@ class Supervisor:
     def _start(self, model: str, ref: SlotRef, *, gentle: str = "") -> Worker:
         fd = self._slots.open(model, ref.slot)
         options = replace(self._options, gentle=gentle)
-        worker = Worker(self._loop, options, model, ref, fd, self._on_message, self._on_exit)
+        key = self._slots.model_key(model, ref.slot)
+        worker = Worker(self._loop, options, model, ref, fd, self._on_message, self._on_exit, model_key=key)
         self._loop.call_later(self._options.start_s, lambda: self._not_ready(worker))
         if gentle == IDLE:
             self._loop.call_later(PATIENCE_S, lambda: self._look(worker, 0.0))

@@ -46,6 +46,7 @@ class WorkerOptions:
 
     gentle: the priority of a start next to another that serves the same model (`start_priority`). start_s: from its start a worker is
     ready within this time. golden_s: it answers a golden vector within this time. drift: folder of learned references.
+    model_key: file of the key that keys of sealed bundles come sealed to.
     """
 
     listener_fds: tuple[int, ...]
@@ -65,6 +66,7 @@ class WorkerOptions:
     status_page: bool = False
     metrics: bool = False
     drift: Path | None = None
+    model_key: Path = Path()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class Worker:
         on_message: "Callable[[Worker, ToAgentd], None]",
         on_exit: "Callable[[Worker, str], None]",
         candidate: CandidateStart | None = None,
+        model_key: bytes = b"",
     ) -> None:
         self.model = model
         self.ref = ref
@@ -122,25 +125,7 @@ class Worker:
         self._memory_bytes = options.memory_bytes
         self._cgroups = options.cgroups if options.memory_bytes else None
         self._cgroup = f"worker-{next(_numbers)}"
-        start = Start(
-            model=model,
-            version=ref.version,
-            digest=ref.sha256,
-            slot=ref.slot,
-            bundle_fd=bundle_fd,
-            listener_fds=options.listener_fds if candidate is None else (),
-            own_socket_path="" if self.is_brief else str(self.socket_path),
-            routes_path=str(options.routes),
-            threads=options.threads,
-            memory_limit_bytes=options.memory_bytes or None,
-            max_body_bytes=options.body_bytes,
-            run_timeout_s=options.timeout_s,
-            log_predictions=options.log_predictions,
-            status_page=options.status_page,
-            metrics=options.metrics,
-            reference_path=str(learned_reference(options.drift, model, ref.sha256)) if options.drift else "",
-            **asdict(role),
-        )
+        start = _start_of(options, model, ref, bundle_fd, model_key, candidate, str(self.socket_path))
         try:
             self._link: WorkerLink = start_worker(
                 start, command=options.command, limited=self._limited, gentle=options.gentle
@@ -236,6 +221,40 @@ class Worker:
         os.close(self._pidfd)
         if self._cgroups is not None:
             self._cgroups.release(self._cgroup)
+
+
+def _start_of(
+    options: WorkerOptions,
+    model: str,
+    ref: SlotRef,
+    bundle_fd: int,
+    model_key: bytes,
+    candidate: CandidateStart | None,
+    socket_path: str,
+) -> Start:
+    """Return what a worker is told first."""
+    role = candidate or CandidateStart("active")
+    return Start(
+        model=model,
+        version=ref.version,
+        digest=ref.sha256,
+        slot=ref.slot,
+        bundle_fd=bundle_fd,
+        listener_fds=options.listener_fds if candidate is None else (),
+        own_socket_path="" if role.is_brief else socket_path,
+        routes_path=str(options.routes),
+        threads=options.threads,
+        memory_limit_bytes=options.memory_bytes or None,
+        max_body_bytes=options.body_bytes,
+        run_timeout_s=options.timeout_s,
+        log_predictions=options.log_predictions,
+        status_page=options.status_page,
+        metrics=options.metrics,
+        reference_path=str(learned_reference(options.drift, model, ref.sha256)) if options.drift else "",
+        model_key=model_key,
+        key_path=str(options.model_key),
+        **asdict(role),
+    )
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from edgefleet_agent.verifier.errors import (
     LeafDigestError,
     LeafIndexError,
     ManifestMismatchError,
+    ModelKeyError,
     SecurityFloorError,
     SlotWriteError,
     TransportError,
@@ -43,6 +44,7 @@ from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import parse_target_path
 from edgefleet_protocol.manifest import ManifestError
 
+MODEL_KEY_BYTES = 80
 PROGRESS_EVERY_S = 0.5
 MAX_WHOLE_TRIES = 2
 
@@ -233,4 +235,12 @@ class Fetcher:
             sec_version=sec_version,
             latency_p95_ms=manifest.declared.latency_p95_ms or 0.0,
             peak_memory_bytes=manifest.declared.peak_memory_bytes or 0,
+            model_key=self._model_key(wanted) if manifest.sealed else b"",
         )
+
+    def _model_key(self, wanted: Wanted) -> bytes:
+        """Return the key of a sealed bundle, sealed to this device: only its worker opens it."""
+        key = self._source(f"model-key.{wanted.sha256}", MODEL_KEY_BYTES)
+        if key is None:
+            raise ModelKeyError(f"{wanted.target} is sealed, and the server has no key of it for this device")
+        return key

@@ -113,6 +113,14 @@ class ReleaseWithdrawnError(ChildError):
     )
 
 
+class ModelKeyError(ChildError):
+    """The bundle is sealed, and the server has no key of it for this device."""
+
+    code = "install.model_key"
+    error_class = ErrorClass.INCOMPATIBLE
+    default_next_step = "run `edge-agent renew` on the device, so that the server knows its key; then deploy again"
+
+
 class HoldReplayError(ChildError):
     """A hold that is not newer than the one in force."""
 

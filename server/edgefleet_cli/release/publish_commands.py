@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,6 +44,9 @@ RegisteredVersion = Annotated[
 WriteBack = Annotated[
     bool, typer.Option("--write-back/--no-write-back", help="Write a tag to the registry the model came from.")
 ]
+Seal = Annotated[
+    bool, typer.Option("--seal", help="Encrypt the model, so that only devices that the release is for can read it.")
+]
 How = Annotated[
     str,
     typer.Option(
@@ -68,6 +71,7 @@ def publish(  # noqa: PLR0913 - the flags of the command
     measure_on: MeasureOn = None,
     mlflow_url: flags.MlflowUrl = None,
     write_back: WriteBack = True,
+    seal: Seal = False,
 ) -> None:
     """Convert a model for every profile, validate and sign it.
 
@@ -77,7 +81,7 @@ def publish(  # noqa: PLR0913 - the flags of the command
     chosen_strategy = parse_strategy(strategy)
     no_wait = not wait
     _refuse_early_measurement(no_wait, measure_on)
-    origin = Origin(model, name, version, mlflow_url, write_back)
+    origin = Origin(model, name, version, mlflow_url, write_back, seal)
     release = _publish_from(
         session, origin, asked, no_wait=no_wait, deploys=to is not None, measure_on=measure_on or []
     )
@@ -91,13 +95,14 @@ def publish(  # noqa: PLR0913 - the flags of the command
 
 @dataclass(frozen=True)
 class Origin:
-    """What is published, and as what. write_back: report to the registry that it comes from."""
+    """What is published, and as what. write_back: report to the registry that it comes from. seal: encrypt the model in its bundles."""
 
     model: str
     name: str | None
     version: str | None
     mlflow_url: str | None
     write_back: bool
+    seal: bool = False
 
 
 def _publish_from(
@@ -112,6 +117,7 @@ def _publish_from(
     name, version = named(session, origin.model, address, origin.name, origin.version)
     with resolved(session, origin.model, address, origin.mlflow_url) as source:
         request = asked.request(model=str(source.path), name=name, version=version, lineage=source.lineage)
+        request = replace(request, seal=origin.seal)
         release = _publish(session, request, no_wait=no_wait, deploys=deploys, measure_on=measure_on)
     if origin.write_back and release.bundles:
         report_release(session, release, origin.mlflow_url)

@@ -76,12 +76,17 @@ def _candidate_verdict(candidate: Candidate) -> str:
     return f"{text(candidate.verdict)}{why}{' *' if candidate.pareto else ''}"
 
 
+def precision_text(bundle: api.bundle.Bundle | api.bundle.BundleInside) -> str:
+    """Return a bundle's precision, and whether its model is sealed."""
+    return f"{text(bundle.precision)}, sealed" if bundle.is_sealed else text(bundle.precision)
+
+
 BUNDLES: Sheet[api.bundle.Bundle] = Sheet(
     "bundles",
     [
         Column("profile", lambda b: text(b.profile), keep=True),
         Column("runtime", lambda b: text(b.runtime), spare=3),
-        Column("precision", lambda b: text(b.precision)),
+        Column("precision", precision_text),
         Column("bytes", lambda b: size(b.bytes), right=True, keep=True),
         Column("ratio", lambda b: ratio(b.ratio), right=True, spare=1),
         Column("metric", lambda b: metric(b.metric), keep=True),

@@ -118,7 +118,7 @@ def _add_identity_routes(
     @app.post(f"{PREFIX}/renew")
     def renew(wanted: RenewIn, caller: Annotated[DeviceIdentity, device]) -> Enrolment:
         """Give the device a certificate for a new key; the old one works until the new one was used."""
-        return replace(enrolment.renew(caller, wanted.csr.encode()), nonce=wanted.nonce)
+        return replace(enrolment.renew(caller, wanted.csr.encode(), wanted.model_key), nonce=wanted.nonce)
 
 
 def _add_content_routes(

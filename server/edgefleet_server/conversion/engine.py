@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 from edgefleet_protocol.blocks import LEAF_BYTES, leaf_index
 from edgefleet_protocol.bundle import BundleError, open_bundle
@@ -25,6 +25,7 @@ from edgefleet_protocol.drift.reference import MEMBER
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import target_path
 from edgefleet_protocol.manifest import Manifest, ManifestError
+from edgefleet_protocol.sealed_model import KEY_BYTES
 from edgefleet_server.conversion import rules
 from edgefleet_server.conversion.bundle_reuse import repack
 from edgefleet_server.conversion.errors import (
@@ -38,10 +39,13 @@ from edgefleet_server.conversion.reports import READ_CHILDS, load_report, read_r
 from edgefleet_server.conversion.sandbox import Child, Converter, workspace
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db.database import Database
+from edgefleet_server.encryption.model_sealer import sealed_bundle
 from edgefleet_server.registry.errors import BlobTooLargeError, BlobUnknownError
 from edgefleet_server.registry.model import BundleView, JobSpec
 from edgefleet_server.registry.service import RegistryService
 
+SEALABLE: Final = frozenset({"ort", "litert", "tflite"})
+"""Runtimes of agents; firmware opens no sealed model."""
 _log = logging.getLogger(__name__)
 _REPORT_PAUSE_S = 0.25
 _KEEP_PAUSE_S = 10.0
@@ -73,13 +77,14 @@ class Signing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CheckedBundle:
-    """A bundle that was opened again and found to be what it says."""
+    """A bundle that was opened again and found to be what it says. sealed_key: of one whose model is sealed, as it is stored."""
 
     path: Path
     sha256: Sha256
     length: int
     leaves: bytes
     manifest: Manifest
+    sealed_key: str = ""
 
 
 class ConversionEngine:
@@ -244,7 +249,7 @@ class ConversionEngine:
             "source": {"path": str(source / spec.files[0].path if spec.kind == "file" else source)},
             "profiles": [dict(spec.profile_facts)],
             "data": data,
-            "options": {**spec.options, "seed": 0},
+            "options": {name: value for name, value in spec.options.items() if name != "seal"} | {"seed": 0},
             "out_dir": str(folder / "out"),
             "tools_dir": None if tools is None else str(tools),
         }
@@ -255,6 +260,9 @@ class ConversionEngine:
         if (report := answer.bundles.get(profile)) is not None:
             rules.check_row(report)
             bundle = check_bundle(job.spec, folder / "out", report, self._limits.file_bytes)
+            if job.spec.options.get("seal"):
+                bundle = self._sealed(bundle, Path(tempfile.mkdtemp(prefix="sealed-", dir=folder)))
+                report = {**report, "sha256": bundle.sha256, "bundle_bytes": bundle.length}
             self._store(job, bundle, report, store_report(self._registry, whole))
             return
         refusal = answer.refused.get(profile)
@@ -268,6 +276,23 @@ class ConversionEngine:
             str(refusal.get("next", "")),
             store_report(self._registry, whole),
         )
+
+    def _sealed(self, bundle: CheckedBundle, folder: Path) -> CheckedBundle:
+        """Return the bundle with its model sealed, in a folder where no child may write. Raises BadAnswerError for what no device opens."""
+        if bundle.manifest.runtime not in SEALABLE:
+            raise BadAnswerError(
+                f"a model for the runtime {bundle.manifest.runtime} cannot be sealed: no agent opens it there",
+                next_step="publish it without --seal, or for other profiles",
+            )
+        key, path = os.urandom(KEY_BYTES), folder / "sealed.bundle"
+        with bundle.path.open("rb") as plain:
+            path.write_bytes(sealed_bundle(open_bundle(plain), key))
+        with path.open("rb") as file:
+            manifest = open_bundle(file).manifest
+            file.seek(0)
+            leaves, sha256, length = _digests(file)
+        sealed_key = self._registry.fleet_key.seal(key, sha256)
+        return CheckedBundle(path, sha256, length, leaves, manifest, sealed_key)
 
     def _store(self, job: ClaimedJob, bundle: CheckedBundle, report: Mapping[str, Any], whole: str) -> None:
         """Store, sign and record a bundle. report: its row; whole: digest of the conversion's report."""
@@ -293,6 +318,7 @@ class ConversionEngine:
             precision=bundle.manifest.precision,
             signed_at=self._clock.now(),
             report={name: value for name, value in report.items() if name not in {"type", "path", "signed_at"}},
+            sealed_key=bundle.sealed_key,
         )
         view = self._registry.with_forecast(view)
         with self._db.session():

@@ -28,6 +28,7 @@ from edgefleet_protocol.verify import verify_envelope
 from edgefleet_server.conversion.errors import ProofNotMadeError
 from edgefleet_server.conversion.model import SandboxLimits
 from edgefleet_server.conversion.sandbox import Child, Converter, workspace
+from edgefleet_server.encryption.model_sealer import plain_bundle
 from edgefleet_server.registry.model import BundleView
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.signing.errors import RepositoryUnsoundError
@@ -166,6 +167,12 @@ class ReleaseProver:
             raise _WrongError(f"the device's document does not verify ({error.code}): {error.message}") from error
 
     def _check_golden(self, bundle: BundleView, folder: Path, path: Path) -> str:
+        if bundle.is_sealed:
+            key = self._registry.fleet_key.open(bundle.sealed_key, bundle.sha256)
+            with path.open("rb") as sealed:
+                plain = plain_bundle(sealed, key)
+            path = path.with_name("plain")
+            path.write_bytes(plain)
         facts = profile_to_dict(self._registry.profile(bundle.profile))
         answers: list[Mapping[str, Any]] = []
         converter = self._converter

@@ -2,7 +2,8 @@
 
 * Two jobs are the same when source, data, options, profile and everything that converts are. Name and version do not count: they
   stand in a bundle's manifest only, so that a bundle is packed again and not made again.
-* A metric that names code is covered by no digest, so such a job is never the same as another.
+* A metric that names code is covered by no digest, so such a job is never the same as another; nor is one of a sealed model, whose
+  bundle is not opened to be packed again.
 * A report comes from the child. It is JSON of bounded size with one entry a profile; paths of this machine are taken out.
 """
 
@@ -139,7 +140,7 @@ def content_key(spec: JobSpec, tools: object, limits: SandboxLimits) -> Sha256 |
 
     limits: with more memory or time a candidate may come through that did not before, so what was made under others is not known.
     """
-    if ":" in str(spec.options.get("metric") or ""):
+    if ":" in str(spec.options.get("metric") or "") or spec.options.get("seal"):
         return None
     try:
         known = parse_sha256(str(tools))

@@ -27,6 +27,12 @@ class KeyUnreadableError(EncryptionError):
     code = "encryption.key_unreadable"
 
 
+class FleetKeyMissingError(EncryptionError):
+    """There is no fleet key, or this process cannot open it."""
+
+    code = "encryption.fleet_key_missing"
+
+
 class NotOpenedError(EncryptionError):
     """A stored secret is not what was sealed for its row: it was changed, moved or never sealed."""
 

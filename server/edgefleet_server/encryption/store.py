@@ -11,7 +11,7 @@ from edgefleet_server.db.bulk import insert_new
 from edgefleet_server.db.database import UtcDateTime
 from edgefleet_server.encryption.model import Place, SealedColumn, StoredSecret
 from edgefleet_server.encryption.rules import KEY_ID_CHARS, PREFIX
-from edgefleet_server.encryption.tables import STATE_ROW, SealingState
+from edgefleet_server.encryption.tables import FLEET_KEY_ROW, STATE_ROW, FleetKeyRow, SealingState
 
 
 def state(session: Session, *, lock: bool = False) -> SealingState | None:
@@ -28,6 +28,17 @@ def begin(session: Session, key_id: str, now: datetime) -> SealingState:
     found = state(session, lock=True)
     assert found is not None
     return found
+
+
+def fleet_key(session: Session) -> FleetKeyRow | None:
+    """Return the fleet key, None before the first sealed publication."""
+    return session.get(FleetKeyRow, FLEET_KEY_ROW)
+
+
+def begin_fleet_key(session: Session, public: str, secret: str, now: datetime) -> None:
+    """Store the fleet key, unless another process was first."""
+    values = {"id": FLEET_KEY_ROW, "public": public, "secret": secret, "created_at": now}
+    insert_new(session, FleetKeyRow, values)
 
 
 def key_ids(session: Session, columns: Iterable[SealedColumn]) -> dict[str, Place]:

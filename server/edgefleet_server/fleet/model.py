@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 
@@ -34,6 +35,10 @@ class DeviceFacts:
     is_suspect: bool = False
     health: str = ""
     """A `Health`; "" when the selector does not ask for it."""
+
+
+NO_MODEL_KEY: Final = "the model is sealed, and the device has told no key that it could be given to it with"
+NEXT_FOR_MODEL_KEY: Final = "update its agent, then run `edge-agent renew` on it; docs/operate/sealed-models.md"
 
 
 @dataclass(frozen=True)

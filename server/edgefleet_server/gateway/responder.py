@@ -8,7 +8,7 @@ Rules (docs/protocol/blocks.md):
 4. Bounded: at most MAX_WAITING devices wait for blocks; the next one gets BUSY and when to try again.
 5. A device that has spent its downlink budget gets BUSY, at most once in LIMITED_RETRY_MS, and no metadata: both come when it asks later.
 6. A device that was revoked, or that nobody knows, gets no answer at all; that is looked up at most LIVE_CACHE_S ago.
-7. A device gets only blobs that its desired document names (DENIED otherwise) and their leaf indexes. A named blob that is
+7. A device gets only blobs that its desired document names (DENIED otherwise), their leaf indexes and keys. A named blob that is
    not stored is GONE.
 Publishing blocks while too much is on its way to the broker: that is the back-pressure.
 """
@@ -54,6 +54,7 @@ OFFER_CACHE_S: Final = 5.0
 LIVE_CACHE_S: Final = 5.0
 MISS_AGE_S: Final = 0.2
 LEAVES_PREFIX: Final = "leaves."
+MODEL_KEY_PREFIX: Final = "model-key."
 
 _log = logging.getLogger(__name__)
 
@@ -90,12 +91,15 @@ Publish = Callable[[str, bytes, int], bool]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where answers come from. metadata_file: by its name; offered_to: what a device may pull; is_live: known and not revoked."""
+    """Where answers come from. metadata_file: by its name; offered_to: what a device may pull; is_live: known and not revoked;
+    model_key: the key of a sealed blob, sealed to a device, None where there is none.
+    """
 
     blobs: Blobs
     metadata_file: Callable[[str], bytes | None]
     offered_to: Callable[[DeviceId], Sequence[Offered]]
     is_live: Callable[[DeviceId], bool]
+    model_key: Callable[[DeviceId, Sha256], bytes | None]
 
 
 @dataclass
@@ -140,6 +144,7 @@ class Responder:
         self._metadata_file = sources.metadata_file
         self._offered_to = sources.offered_to
         self._is_live = sources.is_live
+        self._model_key = sources.model_key
         self._lives: dict[DeviceId, tuple[float, bool]] = {}
         self._publish = publish
         self._ledger = ledger
@@ -377,10 +382,22 @@ class Responder:
         limit = min(request.max_bytes, MAX_META_BYTES)
         if request.name.startswith(LEAVES_PREFIX):
             return self._leaf_index(device, request.name.removeprefix(LEAVES_PREFIX), limit)
+        if request.name.startswith(MODEL_KEY_PREFIX):
+            return self._key_of(device, request.name.removeprefix(MODEL_KEY_PREFIX))
         data = self._metadata_file(request.name)
         if data is None:
             return b"", "not_found"
         return (data, "") if len(data) <= limit else (b"", "too_big")
+
+    def _key_of(self, device: DeviceId, digest: str) -> tuple[bytes, str]:
+        try:
+            sha256 = parse_sha256(digest)
+        except BadIdError:
+            return b"", "not_found"
+        if self._offered(device, sha256) is None:
+            return b"", "denied"
+        key = self._model_key(device, sha256)
+        return (b"", "not_found") if key is None else (key, "")
 
     def _leaf_index(self, device: DeviceId, digest: str, limit: int) -> tuple[bytes, str]:
         try:

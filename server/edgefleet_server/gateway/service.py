@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.topics import Topics, parse_uplink
@@ -20,7 +21,8 @@ from edgefleet_server.gateway.inbound import Inbound
 from edgefleet_server.gateway.mqtt import LinkHandlers, LinkIdentity, MqttLink
 from edgefleet_server.gateway.outbound import Outbound
 from edgefleet_server.gateway.ports import GatewayFleet
-from edgefleet_server.gateway.responder import Blobs, Responder, Sources
+from edgefleet_server.gateway.responder import Responder, Sources
+from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.service import TelemetryService
@@ -45,7 +47,7 @@ class Gateway:
         endpoint: BrokerEndpoint,
         fleet: GatewayFleet,
         telemetry: TelemetryService,
-        registry: Blobs,
+        registry: RegistryService,
         signing: SigningService,
         clock: Clock,
     ) -> None:
@@ -54,6 +56,7 @@ class Gateway:
         identity = signing.service_identity(settings.instance)
         self._topics = Topics(tenant)
         self._fleet = fleet
+        self._registry = registry
         self._endpoint = endpoint
         self._link = MqttLink(
             endpoint,
@@ -79,7 +82,7 @@ class Gateway:
         self._inbound.acknowledge_by(self._link.ack)
         self._responder = Responder(
             self._topics,
-            Sources(registry, signing.metadata_file, fleet.documents.offered_to, self._is_live),
+            Sources(registry, signing.metadata_file, fleet.documents.offered_to, self._is_live, self._model_key),
             self._publish_answer,
             self._ledger,
             clock,
@@ -189,6 +192,13 @@ class Gateway:
 
     def _is_live(self, device: DeviceId) -> bool:
         return device in self._fleet.devices.live_among([device])
+
+    def _model_key(self, device: DeviceId, sha256: Sha256) -> bytes | None:
+        known = self._fleet.devices.model_key_of(device)
+        bundle = self._registry.bundles_by_digest([sha256]).get(sha256)
+        if not known or bundle is None or not bundle.is_sealed:
+            return None
+        return self._registry.fleet_key.for_device(bundle.sealed_key, sha256, bytes.fromhex(known))
 
     def _publish_control(self, topic: str, payload: bytes, qos: int, retain: bool) -> bool:
         return self._link.publish(topic, payload, qos=qos, retain=retain, limit_s=CONTROL_WAIT_S)

@@ -70,6 +70,13 @@ class BundleView:
     precision: str
     signed_at: datetime
     report: Mapping[str, Any] = field(default_factory=dict)
+    sealed_key: str = field(default="", repr=False)
+    """Key of the bundle, sealed to the fleet key; "": its model is not sealed."""
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether only devices that were given its key can read its model."""
+        return self.sealed_key != ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,8 @@ class OptionsIn(_In):
 
     explore: prove and measure every candidate; the bundles stay the same. metric: of the whole model; metrics: of single
     outputs. accept_data: the data is right, whatever looks wrong about it.
-    budget_s: seconds for the search of a profile, null = by the size of the source.
+    budget_s: seconds for the search of a profile, null = by the size of the source. seal: encrypt the model, so that only devices
+    that the release is for can read it.
     """
 
     precision: Literal[
@@ -102,11 +103,12 @@ class OptionsIn(_In):
     allow_pickle: Flag = False
     accept_data: Flag = False
     explore: Flag = False
+    seal: Flag = False
     budget_s: Annotated[Real, Field(ge=1, le=86400)] | None = None
 
     def as_given(self) -> dict[str, Any]:
         """Return the options; those that came later only when set, so that older releases keep their identity."""
-        later = {"accept_data", "metrics", "shapes", "values", "allow_pickle", "explore", "budget_s"}
+        later = {"accept_data", "metrics", "shapes", "values", "allow_pickle", "explore", "budget_s", "seal"}
         return {name: value for name, value in self.model_dump().items() if value or name not in later}
 
 
@@ -149,7 +151,7 @@ class BundleOut(BaseModel):
 
     verdict: passed; unproven (nothing but random input judged it, so `is_measured` is false and `metric` says nothing of its
     accuracy); prepared (its backend is not on the server). latency_shapes: of the inputs of each run that `latency_ms` is of.
-    search_ended: how a search ended that left candidates untried.
+    search_ended: how a search ended that left candidates untried. is_sealed: only devices that it is for can read its model.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -176,6 +178,7 @@ class BundleOut(BaseModel):
     latency_shapes: dict[str, list[int]] | None = None
     search_ended: str | None = None
     is_measured: bool = True
+    is_sealed: bool = False
     signed_at: datetime
 
     @classmethod
@@ -196,6 +199,7 @@ class BundleOut(BaseModel):
             target=view.target,
             signed_at=view.signed_at,
             is_measured=measured,
+            is_sealed=view.is_sealed,
             **known | ({"verdict": verdict_of(view.report)} if "verdict" in known else {}),
         )
 

@@ -23,6 +23,7 @@ from edgefleet_protocol.ids import ModelName, ProfileName, ReleaseRef
 from edgefleet_protocol.manifest import Manifest
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import Page, PageRequest
+from edgefleet_server.encryption.fleet_key import FleetKey
 from edgefleet_server.registry import aliases, blobs, rules, store
 from edgefleet_server.registry.aliases import AliasBook
 from edgefleet_server.registry.blobs import BlobStore, BlobWriter
@@ -92,6 +93,7 @@ class RegistryService:
         self._profiles = Profiles(db, clock)
         self.aliases = AliasBook(db, clock)
         self.withdrawals = WithdrawalBook(db, blob_store, clock, jobs)
+        self.fleet_key = FleetKey(db, clock)
         self._jobs = jobs
         self._fleet_profiles = fleet_profiles
         self.max_blob_bytes = max_blob_bytes
@@ -183,6 +185,7 @@ class RegistryService:
         rules.check_metric(publication.options.get("metric"), self._allowed_code.metrics)
         rules.check_pickle(bool(publication.options.get("allow_pickle")), self._allowed_code.pickle)
         custom = [profile_from_dict(facts) for facts in publication.profile_files]
+        self.fleet_key.ensure_for(publication.options)
         with self._db.session() as session:
             now = self._clock.now()
             store.ensure_model(session, publication.ref.model, now, by)
@@ -299,6 +302,7 @@ class RegistryService:
                     precision=bundle.precision,
                     report=dict(bundle.report),
                     signed_at=bundle.signed_at,
+                    sealed_key=bundle.sealed_key or None,
                 )
             )
             session.flush()
@@ -369,8 +373,8 @@ class RegistryService:
             row = store.find_bundle(session, ref, profile)
             return None if row is None else bundle_view(ref, row)
 
-    def signed_bundles(self, ref: ReleaseRef) -> list[tuple[ProfileName, str, Sha256, int]]:
-        """Return profile, target, digest and length of a release's signed bundles: for who asks all the time.
+    def signed_bundles(self, ref: ReleaseRef) -> list[tuple[ProfileName, str, Sha256, int, bool]]:
+        """Return profile, target, digest, length, and whether it is sealed, of a release's signed bundles: for who asks all the time.
 
         Raises ReleaseUnknownError.
         """
@@ -378,7 +382,7 @@ class RegistryService:
             found = store.refs_of(session, ref)
             if not found:
                 known_release(session, ref)
-            return [(ProfileName(profile), target, Sha256(sha256), n) for profile, target, sha256, n in found]
+            return [(ProfileName(profile), path, Sha256(sha256), n, seal) for profile, path, sha256, n, seal in found]
 
     def bundles_by_digest(self, digests: Sequence[str]) -> dict[Sha256, BundleView]:
         """Return the signed bundles that have these digests: what devices report as running."""

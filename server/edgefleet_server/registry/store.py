@@ -174,7 +174,7 @@ def blobs_of(session: Session, row: ReleaseRow) -> set[str]:
     """Return the digests of all blobs that a release and its attempts name, the reports of its present jobs excepted."""
     of_it = (col(AttemptRow.model) == row.model, col(AttemptRow.version) == row.version)
     attempts = list(session.scalars(select(AttemptRow).where(*of_it)))
-    named = {digest for _, _, digest, _ in refs_of(session, ReleaseRef.parse(f"{row.model}@{row.version}"))}
+    named = {digest for _, _, digest, _, _ in refs_of(session, ReleaseRef.parse(f"{row.model}@{row.version}"))}
     named |= set(session.scalars(select(col(BundleRow.leaves)).where(col(BundleRow.release_id) == row.id)))
     for source, data in [(row.source, row.data), *((one.source, one.data) for one in attempts)]:
         named |= {file["sha256"] for file in source.get("files", ())} | set(data.values())
@@ -221,14 +221,15 @@ def bundles_of(session: Session, release_ids: Sequence[int]) -> dict[int, list[B
     return grouped
 
 
-def refs_of(session: Session, ref: ReleaseRef) -> list[tuple[str, str, str, int]]:
-    """Return profile, target, digest and length of a release's bundles, without what else is known of them."""
+def refs_of(session: Session, ref: ReleaseRef) -> list[tuple[str, str, str, int, bool]]:
+    """Return profile, target, digest, length of a release's bundles, and whether they are sealed, without what else is known of them."""
+    row = BundleRow
     query = (
-        select(col(BundleRow.profile), col(BundleRow.target), col(BundleRow.sha256), col(BundleRow.length))
+        select(col(row.profile), col(row.target), col(row.sha256), col(row.length), col(row.sealed_key).is_not(None))
         .join(ReleaseRow, col(ReleaseRow.id) == col(BundleRow.release_id))
         .where(col(ReleaseRow.model) == ref.model, col(ReleaseRow.version) == ref.version)
     )
-    return [(profile, target, sha256, length) for profile, target, sha256, length in session.execute(query)]
+    return [(profile, target, sha256, n, is_sealed) for profile, target, sha256, n, is_sealed in session.execute(query)]
 
 
 def find_bundle(session: Session, ref: ReleaseRef, profile: str) -> BundleRow | None:

@@ -121,6 +121,8 @@ class BundleRow(SQLModel, table=True):
     precision: str = Field(max_length=32)
     report: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     signed_at: datetime = Field(sa_type=UtcDateTime)
+    sealed_key: str | None = Field(default=None, max_length=255)
+    """Of a bundle whose model is sealed: its key, sealed to the fleet key."""
 
 
 class ProfileRow(SQLModel, table=True):

@@ -121,6 +121,7 @@ def bundle_view(ref: ReleaseRef, row: BundleRow) -> BundleView:
         precision=row.precision,
         signed_at=row.signed_at,
         report=row.report,
+        sealed_key=row.sealed_key or "",
     )
 
 

@@ -322,11 +322,12 @@ class VerdictKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The release as built for one profile."""
+    """The release as built for one profile. is_sealed: only devices that have a key for sealed models can run it."""
 
     target: str
     sha256: Sha256
     length: int
+    is_sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,5 +497,4 @@ class Snapshot:
     sites: Mapping[DeviceId, str] = field(default_factory=dict)
     """Sites of lost devices, where more are lost than may be."""
     budget: BudgetLeft | None = None  # of the objective that the budget gate names
-    seed: str = ""
-    """Fresh randomness of this look, 32 hex digits: no device can foresee whom the server draws."""
+    seed: str = ""  # fresh randomness of this look, 32 hex digits: no device can foresee whom the server draws

@@ -14,7 +14,7 @@ again in the first stage of another mode that reaches it (ADR 0035).
 """
 
 from bisect import bisect_left
-from collections.abc import Container, Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -22,7 +22,7 @@ from hashlib import sha256
 from typing import Final, Protocol, TypeVar
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_server.rollout.model import FULL_CUT, Member
+from edgefleet_server.rollout.model import FULL_CUT, Bundle, Member
 from edgefleet_server.rollout.spec.model import Mode, Size, Spec
 
 _RANK_BYTES: Final = 8
@@ -230,9 +230,10 @@ class CountedStratum:
         return range(self.upto[stage])
 
 
-def is_countable(spec: Spec) -> bool:
-    """Return whether sizes alone say how many devices each stage takes: no stage chooses among them or runs a candidate."""
-    return all(not stage.match and stage.mode is Mode.ACTIVE for stage in spec.stages)
+def is_countable(spec: Spec, bundles: Iterable[Bundle] = ()) -> bool:
+    """Return whether sizes alone say how many devices each stage takes: none chooses or runs a candidate, no bundle is sealed."""
+    is_sealed = any(one.is_sealed for one in bundles)
+    return not is_sealed and all(not stage.match and stage.mode is Mode.ACTIVE for stage in spec.stages)
 
 
 def count_places(spec: Spec, populations: Mapping[ProfileName, int]) -> list[CountedStratum]:

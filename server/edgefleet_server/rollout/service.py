@@ -169,7 +169,7 @@ class RolloutService:
             row = self._insert(session, spec, ref, salt, by, behind=[one.other.id for one in before])
             row.makers = with_maker((), person)
             if spec.membership is Membership.SNAPSHOT:
-                members = self.loader.members(session, spec, None)
+                members = self.loader.members(session, spec, None, self.loader.bundles(ref))
                 store_rollouts.freeze_members(session, row.id, [one.device for one in members])
         self.loader.memory.wrote(row.id, row.fence, ())
         self.wake()
@@ -192,9 +192,10 @@ class RolloutService:
 
     def _findings(self, spec: Spec, salt: str) -> tuple[Finding, ...]:
         """Return what speaks against a spec now. Where numbers suffice the database counts, and no device is read."""
-        if not is_countable(spec) or has_pace(spec) or self._fleet.suspicion.suspects():
-            return self._plan(spec, salt, with_power=False, with_cost=False).findings
-        return lint(spec, *counted(self._fleet, spec), self.loader.bundles(ReleaseRef.parse(spec.release)))
+        bundles = self.loader.bundles(ReleaseRef.parse(spec.release))
+        if is_countable(spec, bundles.values()) and not has_pace(spec) and not self._fleet.suspicion.suspects():
+            return lint(spec, *counted(self._fleet, spec), bundles)
+        return self._plan(spec, salt, with_power=False, with_cost=False).findings
 
     def _older(self, session: Session, spec: Spec, ref: ReleaseRef) -> list[Overlap]:
         """Return the open rollouts of the model that want one of the devices: each would undo the other."""
@@ -258,8 +259,7 @@ class RolloutService:
     ) -> PlanView:
         """Return a plan that also says what devices have to download, and what nobody measured. bundles: by profile."""
         going, ref = [one for one in members if not one.pinned], ReleaseRef.parse(spec.release)
-        strata = [one.stratum for one in going]
-        made = with_findings(made, about_unproven(spec, self.loader.unproven(ref), strata))
+        made = with_findings(made, about_unproven(spec, self.loader.unproven(ref), [one.stratum for one in going]))
         message = self.loader.reports([one.device for one in going], ref.model)
         held = {device: {one.active_sha256, one.previous_sha256} for device, one in message.items()}
         return replace(made, cost=cost_of(going, by_stratum(bundles, going, ()), held))

@@ -48,6 +48,7 @@ STATUS: Final[Mapping[str, int]] = {
     "signing.repository_unsound": 503,
     "signing.repository_stale": 503,
     "encryption.failed": 503,
+    "encryption.fleet_key_missing": 503,
     "encryption.key_missing": 503,
     "encryption.key_wrong": 503,
     "encryption.key_unreadable": 503,

@@ -1,7 +1,9 @@
 """Real services on one database, a clock that tests turn, and a device that has a key."""
 
 import datetime as dt
+import io
 import json
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +16,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from edgefleet_protocol.blocks import LEAF_BYTES, leaf_index
+from edgefleet_protocol.bundle import open_bundle
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, ReleaseRef, Version, target_path
+from edgefleet_protocol.sealed_model import KEY_BYTES
 from edgefleet_server.composition.fleet_container import build_fleet
 from edgefleet_server.composition.judge_container import build_judges
 from edgefleet_server.db.database import Database
 from edgefleet_server.encryption.key_sources import source_of
+from edgefleet_server.encryption.model_sealer import sealed_bundle
 from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
@@ -132,6 +137,7 @@ class House:
             self.settings,
             Sealer(self.db, source_of(self.settings), clock),
         )
+        self.registry.fleet_key.open_with(self.webhooks.sealer)
         self.references = BundleReferences(self.registry)
         self.telemetry = TelemetryService(
             self.db, clock, DriftIntake(self.references), self.fleet.memberships.of, truths=TruthIntake(self.references)
@@ -141,17 +147,23 @@ class House:
         self.costs = CostService(self.db, clock, self.registry, self.fleet.reader.profiles_of)
         self.registry.forecast_with(self.costs.forecast)
 
-    def release(self, ref: str, *, bundles: Mapping[str, bytes], profiles: Sequence[str] = ()) -> ReleaseRef:
-        """Publish a release and sign the given bundles of it, by profile."""
+    def release(
+        self, ref: str, *, bundles: Mapping[str, bytes], profiles: Sequence[str] = (), seal: bool = False
+    ) -> ReleaseRef:
+        """Publish a release and sign the given bundles of it, by profile. seal: with their models sealed."""
         parsed = ReleaseRef.parse(ref)
         source = self.registry.put_blob_bytes(f"source of {ref}".encode())
         size = self.registry.blob_size(source)
         assert size is not None
         names = tuple(ProfileName(name) for name in (*bundles, *profiles))
         file = SourceFile("model.onnx", source, size)
-        self.registry.publish(Publication(parsed, "file", (file,), names, (), {}, {}), "test")
+        self.registry.publish(
+            Publication(parsed, "file", (file,), names, (), {}, {"seal": True} if seal else {}), "test"
+        )
         for profile, data in bundles.items():
-            self.bundle(parsed.model, parsed.version, ProfileName(profile), data)
+            key = os.urandom(KEY_BYTES) if seal else b""
+            stored = sealed_bundle(open_bundle(io.BytesIO(data)), key) if seal else data
+            self.bundle(parsed.model, parsed.version, ProfileName(profile), stored, key=key)
         return parsed
 
     def bundle(
@@ -161,8 +173,9 @@ class House:
         profile: ProfileName,
         data: bytes,
         report: Mapping[str, Any] | None = None,
+        key: bytes = b"",
     ) -> None:
-        """Store and sign one bundle, as the conversion worker does. report: of its conversion."""
+        """Store and sign one bundle, as the conversion worker does. report: of its conversion; key: that its model is sealed with."""
         with self.db.session():
             sha256 = self.registry.put_blob_bytes(data)
             leaves = self.registry.put_blob_bytes(leaf_index(data))
@@ -188,6 +201,7 @@ class House:
                         precision="fp32",
                         signed_at=self.clock.now(),
                         report=dict(report or {}),
+                        sealed_key=self.registry.fleet_key.seal(key, sha256) if key else "",
                     )
                 )
             )

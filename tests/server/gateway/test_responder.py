@@ -65,6 +65,7 @@ class Desk:
                 lambda name: b"x" * 200_000 if name == "big.json" else None,
                 lambda _: self.offers,
                 lambda device: device not in self.revoked,
+                lambda device, sha256: f"{device} {sha256[:4]}".encode() if device == ONE else None,
             ),
             self.take,
             DeviceLedger(limits, SystemClock()),
@@ -324,3 +325,23 @@ def test_a_revoked_device_gets_no_answer_and_what_is_under_way_to_it_stops(
     assert until(lambda: len(desk.blocks(TWO)) == 1)
     assert len(desk.blocks(ONE)) <= 1, "the one message that was on its way already"
     assert all(topic != TOPICS.dn_meta(ONE) for topic, _ in desk.answers)
+
+
+def test_the_key_of_a_sealed_bundle_goes_to_devices_that_should_run_it_alone(desk: Desk) -> None:
+    sha256 = desk.add(b"sealed")
+    names = {1: f"model-key.{sha256}", 2: f"model-key.{sha256_hex(b'never offered')}", 3: "model-key.junk"}
+    for req_id, name in names.items():
+        desk.responder.ask_meta(ONE, encode(MetaRequest(req_id=req_id, name=name, max_bytes=80)))
+    desk.responder.ask_meta(TWO, encode(MetaRequest(req_id=4, name=names[1], max_bytes=80)))
+    assert until(lambda: len(desk.answers) == 4)
+    replies = {reply.req_id: reply for _, data in desk.answers if (reply := decode(Downlink, data).reply) is not None}
+    assert replies[1].data == f"{ONE} {sha256[:4]}".encode()
+    assert [replies[number].error for number in (1, 2, 3, 4)] == ["", "denied", "not_found", "not_found"]
+    desk.revoked.add(ONE)
+    desk.responder._lives.clear()
+    desk.responder.ask_meta(ONE, encode(MetaRequest(req_id=5, name=names[1], max_bytes=80)))
+    desk.responder.ask_meta(TWO, encode(MetaRequest(req_id=6, name=names[1], max_bytes=80)))
+    assert until(lambda: len(desk.answers) == 5)
+    last = decode(Downlink, desk.answers[4][1]).reply
+    assert last is not None
+    assert last.req_id == 6

@@ -62,6 +62,7 @@ class Start(Message, frozen=True, tag="start"):
     kept_path: file for the disagreements that are kept; keep_inputs: with their raw inputs.
     measure_s: measure golden inputs for so many seconds a round, tell each round as one `Stats`, and exit.
 
+    model_key: of a sealed bundle, sealed to the key in key_path of this device.
     reference_path: the drift reference that a worker before learned of this bundle; read where the bundle has none ("" = none).
     """
 
@@ -89,6 +90,8 @@ class Start(Message, frozen=True, tag="start"):
     v: int = 1
     reference_path: str = ""
     metrics: bool = False
+    model_key: bytes = b""
+    key_path: str = ""
 
 
 class Serve(Message, frozen=True, tag="serve"):

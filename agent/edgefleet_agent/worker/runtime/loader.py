@@ -3,6 +3,7 @@
 1. The whole file is hashed against the digest that agentd wants served, before anything in it is parsed.
 2. The descriptor is opened again through /proc, so its offset is not shared with agentd or another worker.
 3. The runtime is the manifest's; another one only if the manifest says that the bundle was proved in it.
+4. A sealed model is opened here alone, after the process is made one that leaves no core and that others cannot read.
 """
 
 import hashlib
@@ -84,7 +85,7 @@ def load_served_model(start: Start) -> ServedModel:
                     f"the bundle holds {manifest.model}@{manifest.version}, not {start.model}@{start.version}",
                 )
             golden = _load_golden(bundle)
-            runtime = _load_runtime(bundle, start.threads)
+            runtime = _load_runtime(bundle, start)
             preprocess, postprocess = _load_processing(bundle, runtime)
             policy = _load_privacy(bundle, preprocess, runtime)
             reference = bundle.read(REFERENCE_MEMBER) if REFERENCE_MEMBER in manifest.members else b""
@@ -145,7 +146,7 @@ def _load_golden(bundle: Bundle) -> Golden:
     return load_golden(bundle.read(GOLDEN_MEMBER))
 
 
-def _load_runtime(bundle: Bundle, threads: int) -> ModelRuntime:
+def _load_runtime(bundle: Bundle, start: Start) -> ModelRuntime:
     manifest = bundle.manifest
     installed = {info.name: info.version for info in available()}
     proved = [manifest.runtime, *(p.name for p in manifest.runtimes if p.name != manifest.runtime)]
@@ -159,7 +160,11 @@ def _load_runtime(bundle: Bundle, threads: int) -> ModelRuntime:
             ", ".join(versions) or "none",
         )
     spec = ModelIO(tuple(manifest.inputs), tuple(manifest.outputs))
-    return load(name, bundle.read(manifest.model_member), threads=threads, spec=spec)
+    if manifest.sealed:
+        from edgefleet_agent.worker.runtime.sealed import unsealed
+
+        return load(name, unsealed(bundle, start), threads=start.threads, spec=spec)
+    return load(name, bundle.read(manifest.model_member), threads=start.threads, spec=spec)
 
 
 def _load_processing(bundle: Bundle, runtime: ModelRuntime) -> tuple[Preprocess, Postprocessor]:
@@ -183,6 +188,8 @@ def _load_privacy(bundle: Bundle, preprocess: Preprocess, runtime: ModelRuntime)
 
 
 def _load_error_class(error: EdgefleetError) -> ErrorClass:
+    if error.code == "worker.model_key":
+        return ErrorClass.INCOMPATIBLE
     text = error.message.lower()
     if "bad_alloc" in text or "failed to allocate memory" in text or "out of memory" in text:
         return ErrorClass.MEMORY

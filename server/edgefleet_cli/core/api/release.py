@@ -92,6 +92,7 @@ class OptionsIn(Body, frozen=True, kw_only=True):
     metric: str | Unset | None = UNSET
     metrics: dict[str, str] | Unset = UNSET
     precision: str | Unset = UNSET
+    seal: bool | Unset = UNSET
     shapes: dict[str, tuple[int, ...]] | Unset = UNSET
     values: dict[str, float] | Unset = UNSET
 

@@ -91,13 +91,13 @@ def verify(ctx: typer.Context, file: File) -> None:
             next_step="download the bundle from the server with `edgectl model pull REF`, or publish the release again",
         )
     manifest, members = found.manifest, "as the manifest says"
+    if manifest.sealed is not None:
+        members = "as the manifest says; the model is sealed, so what it was before cannot be compared"
     row = Verified(
         found.file, found.sha256, found.bytes, manifest.model, manifest.version, manifest.profile, members,
         signature.state, signature.role, signature.expires,
     )  # fmt: skip
-    session.out.one(
-        reply_of(row), VERIFIED, lambda one: session.out.line(f"{file}: every member is as the manifest says; {shown}")
-    )
+    session.out.one(reply_of(row), VERIFIED, lambda _: session.out.line(f"{file}: every member is {members}; {shown}"))
 
 
 def _inspected(file: Path) -> Reply[Inspected]:

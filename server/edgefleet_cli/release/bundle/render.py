@@ -9,6 +9,7 @@ from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import CliError
 from edgefleet_cli.core.structs import Struct, field
 from edgefleet_cli.core.transport.reply import struct_of
+from edgefleet_cli.release.render import precision_text
 from edgefleet_cli.render.format import metric, milliseconds, moment, size, text, until_s
 from edgefleet_cli.render.output import Column, Output, Sheet
 
@@ -26,6 +27,7 @@ class Manifest(Struct, frozen=True):
     declared: dict[str, Any] | None = None
     licence: str | None = None
     members: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sealed: dict[str, Any] | None = None
 
 
 class Inspected(Struct, frozen=True):
@@ -69,7 +71,7 @@ ALL_BUNDLES: Sheet[api.bundle.Bundle | api.bundle.BundleInside] = Sheet(
         Column("release", ref_of, keep=True),
         Column("profile", lambda b: text(b.profile)),
         Column("runtime", lambda b: text(b.runtime), spare=2),
-        Column("precision", lambda b: text(b.precision), spare=1),
+        Column("precision", precision_text, spare=1),
         Column("size", lambda b: size(b.bundle_bytes), right=True),
         Column("sha256", lambda b: text(b.sha256)[:12], keep=True),
         Column("signed", lambda b: moment(b.signed_at), spare=3),
@@ -142,7 +144,7 @@ def show_bundle(out: Output, bundle: api.bundle.BundleInside, now: datetime) -> 
             ("leaf index", text(bundle.leaves)),
             ("size", size(bundle.bundle_bytes)),
             ("signed", moment(bundle.signed_at)),
-            ("runs in", f"{text(bundle.runtime)}, {text(bundle.precision)}"),
+            ("runs in", f"{text(bundle.runtime)}, {precision_text(bundle)}"),
             ("metric", metric(bundle.metric)),
         ]
     )

@@ -245,6 +245,7 @@ class ModelRequest:
     """Metrics of single outputs."""
     accept_data: bool = False
     budget_s: float | None = None
+    seal: bool = False
     lineage: dict[str, str] = field(default_factory=dict)
     """Where the source came from, for the release: `uri`, `version`, `git_commit` …"""
 
@@ -257,6 +258,7 @@ class ModelRequest:
             "accept_data": self.accept_data,
             "explore": self.explore,
             "budget_s": self.budget_s,
+            "seal": self.seal,
         }
         return given | {name: value for name, value in chosen.items() if value} | self.reading.options()
 
@@ -304,7 +306,7 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     whole, metrics = metric_flags(metric)
     return ModelRequest(
         model, name, version, chosen, tuple(from_files), data, precision.value, whole, max_drop, explore, reading,
-        metrics, accept_data, budget_s, lineage or {},
+        metrics, accept_data, budget_s, lineage=lineage or {},
     )  # fmt: skip
 
 

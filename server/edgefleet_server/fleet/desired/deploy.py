@@ -3,7 +3,7 @@
 Devices whose profile has no bundle of the release are listed with why, and what to do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from edgefleet_server.fleet.desired.candidate import CandidateRequest, candidate
 from edgefleet_server.fleet.desired.documents import DesiredBook
 from edgefleet_server.fleet.desired.model import ActiveRequest, Assigned, CandidateOrder, Deployment, Skipped
 from edgefleet_server.fleet.errors import DeviceRevokedError, NothingToDeployError
-from edgefleet_server.fleet.model import DeviceFacts
+from edgefleet_server.fleet.model import NEXT_FOR_MODEL_KEY, NO_MODEL_KEY, DeviceFacts
 from edgefleet_server.fleet.protection.model import Warrant
 from edgefleet_server.fleet.protection.service import ProtectionBook
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
@@ -91,7 +91,9 @@ class Deployer:
         chosen = f"id={device}" if device is not None else selector or ""
         running = self._devices.versions(chosen, ref.model) if order is None else {}
         warning = self._registry.downgrade(ref, running, len(matched))
-        able = {one.id: bundle for one in matched if (bundle := bundles.get(one.profile)) is not None}
+        having = {one.id: bundle for one in matched if (bundle := bundles.get(one.profile)) is not None}
+        keyless = frozenset[DeviceId]() if is_ending else self._keyless(having)
+        able = {device: bundle for device, bundle in having.items() if device not in keyless}
         why_not: dict[DeviceId, str] = {}
         if dry_run:
             self._desired.check(_requests(able, order), warrant)
@@ -103,15 +105,13 @@ class Deployer:
         done: list[Assigned] = []
         skipped: list[Skipped] = []
         for one in matched:
-            bundle = able.get(one.id)
+            bundle = having.get(one.id)
             if bundle is None:
                 skipped.append(_without_bundle(release, one))
             elif one.id in gens:
                 done.append(Assigned(one.id, one.profile, gens[one.id], bundle.target))
-            elif one.id in why_not:
-                skipped.append(Skipped(one.id, one.profile, why_not[one.id], f"See `edgectl device show {one.id}`."))
             else:
-                skipped.append(Skipped(one.id, one.profile, "it was revoked just now", "Nothing: it left the fleet."))
+                skipped.append(Skipped(one.id, one.profile, *_why_not(one.id, keyless, why_not)))
         with self._db.read() as session:
             names = store.display_names(session, [one.id for one in matched])
         return Deployment(
@@ -121,6 +121,11 @@ class Deployer:
             [replace(one, display_name=names.get(one.device, "")) for one in skipped],
             warning,
         )
+
+    def _keyless(self, bundles: Mapping[DeviceId, BundleView]) -> frozenset[DeviceId]:
+        """Return the devices that could not open the sealed bundle that they would get."""
+        sealed = [device for device, bundle in bundles.items() if bundle.is_sealed]
+        return frozenset(sealed) - self._devices.with_model_key(sealed) if sealed else frozenset()
 
     def _matched(self, selector: str | None, device: str | None) -> list[DeviceFacts]:
         if device is not None:
@@ -183,6 +188,15 @@ def _requests(
     bundles: Mapping[DeviceId, BundleView], order: CandidateOrder | None
 ) -> dict[DeviceId, ActiveRequest] | dict[DeviceId, CandidateRequest]:
     return _active_requests(bundles) if order is None else candidate_requests(bundles, order)
+
+
+def _why_not(device: DeviceId, keyless: Collection[DeviceId], why_not: Mapping[DeviceId, str]) -> tuple[str, str]:
+    """Return why a device whose profile has a bundle did not get it, and what to do."""
+    if device in keyless:
+        return NO_MODEL_KEY, NEXT_FOR_MODEL_KEY
+    if device in why_not:
+        return why_not[device], f"See `edgectl device show {device}`."
+    return "it was revoked just now", "Nothing: it left the fleet."
 
 
 def _without_bundle(release: ReleaseView, one: DeviceFacts) -> Skipped:

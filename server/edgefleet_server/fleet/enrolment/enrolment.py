@@ -16,7 +16,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -68,7 +68,10 @@ class RuntimeFact(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What a device says of itself when it enrols. ram_mb: 0 = unknown. Unknown keys are ignored."""
+    """What a device says of itself when it enrols. ram_mb: 0 = unknown. Unknown keys are ignored.
+
+    model_key: X25519 public key, hex, that keys of sealed bundles come to it with; "": its agent opens no sealed models.
+    """
 
     arch: str
     board: str = ""
@@ -79,6 +82,7 @@ class Facts(msgspec.Struct, frozen=True):
     agent_version: str = ""
     hostname: str = ""
     display_name: str = ""
+    model_key: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
 @dataclass(frozen=True)
@@ -287,8 +291,10 @@ class Enroller:
                 f"this claim token was used {claim.uses} of {claim.uses} times", next_step=_ASK_AGAIN
             )
 
-    def renew(self, device: DeviceIdentity, csr_pem: bytes) -> str:
+    def renew(self, device: DeviceIdentity, csr_pem: bytes, model_key: str = "") -> str:
         """Return a certificate (PEM) for a new key; the old key stays valid until the new one is used.
+
+        model_key: as in `Facts`; "": as it was.
 
         Raises BadCsrError, DeviceRevokedError.
         """
@@ -299,6 +305,8 @@ class Enroller:
                 raise DeviceRevokedError(f"the device {row.id} was revoked", next_step="enrol with a new claim token")
             issued, public_key = self._signing.issue_device_certificate(csr_pem, device.id)
             row.next_public_key = public_key
+            if model_key and row.facts.get("model_key") != model_key:
+                row.facts = {**row.facts, "model_key": model_key}
             row.cert_not_after = issued.not_after
             self._feed.add([NewEvent("identity_renewed", device.id, detail={"serial": issued.serial})])
         return issued.pem.decode()

@@ -60,7 +60,8 @@ class EnrollIn(BaseModel):
 
 
 class RenewIn(BaseModel):
-    """A device's request for a certificate for a new key."""
+    """A device's request for a certificate for a new key. model_key: as among the facts of an enrolment."""
 
     csr: str = Field(max_length=16_384)
     nonce: str = Field(default="", max_length=128)
+    model_key: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")

@@ -82,9 +82,9 @@ class EnrolmentService:
         self._attempts.note_success(attempt)
         return self._enrolment(made.id, made.cert, made.profile, made.pinned_root)
 
-    def renew(self, device: DeviceIdentity, csr_pem: bytes) -> Enrolment:
-        """Give a device a certificate for a new key. Raises BadCsrError."""
-        cert = self._enroller.renew(device, csr_pem)
+    def renew(self, device: DeviceIdentity, csr_pem: bytes, model_key: str = "") -> Enrolment:
+        """Give a device a certificate for a new key. model_key: as `Enroller.renew` takes it. Raises BadCsrError."""
+        cert = self._enroller.renew(device, csr_pem, model_key)
         return self._enrolment(device.id, cert, device.profile, None)
 
     def _enrolment(self, device_id: DeviceId, cert: str, profile: ProfileName, pinned_root: Sha256 | None) -> Enrolment:

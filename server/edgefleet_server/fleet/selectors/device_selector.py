@@ -13,6 +13,7 @@ from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.access.grants.grant_scope import Crowd
+from edgefleet_server.db.bulk import among
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet import store as group_store
@@ -146,6 +147,20 @@ class DeviceSelector:
         """Return which of these devices are known and not revoked."""
         with self._db.read() as session:
             return {DeviceId(row.id) for row in store.devices_by_id(session, list(devices)) if row.revoked_at is None}
+
+    def with_model_key(self, devices: Collection[DeviceId]) -> frozenset[DeviceId]:
+        """Return which of these devices told a key that keys of sealed bundles can be sealed to."""
+        named = col(FleetDevice.facts)["model_key"].as_string()
+        with self._db.read() as session:
+            own = col(FleetDevice.id)
+            query = select(own).where(among(session, own, devices), func.coalesce(named, "") != "")
+            return frozenset(DeviceId(one) for one in session.execute(query).scalars())
+
+    def model_key_of(self, device: DeviceId) -> str:
+        """Return the key (X25519, hex) that keys of sealed bundles come to a live device with, "" where it has told none."""
+        with self._db.read() as session:
+            row = session.get(FleetDevice, device)
+            return "" if row is None or row.revoked_at is not None else str(row.facts.get("model_key") or "")
 
     def labels_of(self, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Mapping[str, str]]:
         """Return the labels of each of these devices; unknown devices are left out."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef
+from edgefleet_server.fleet.model import NEXT_FOR_MODEL_KEY, NO_MODEL_KEY
 from edgefleet_server.rollout.analysis.confirmation import MOST_DRAWN
 from edgefleet_server.rollout.analysis.facts import devices_needed, rule_for, rule_in
 from edgefleet_server.rollout.analysis.model import Rule
@@ -260,4 +261,6 @@ def _excluded(
 
 def _pinned(member: Member) -> ExcludedDevice:
     advice = f"`edgectl device label {member.device} {PIN_LABEL}-` lets it take part"
+    if member.pinned == NO_MODEL_KEY:
+        advice = NEXT_FOR_MODEL_KEY
     return ExcludedDevice(member.device, profile_of(member.stratum), f"pinned: {member.pinned}", advice)

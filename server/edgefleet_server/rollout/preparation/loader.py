@@ -279,7 +279,7 @@ class SnapshotLoader:
     def bundles(self, ref: ReleaseRef) -> dict[ProfileName, Bundle]:
         """Return the release's signed bundles by profile."""
         signed = self._registry.signed_bundles(ref)
-        return {profile: Bundle(target, sha256, length) for profile, target, sha256, length in signed}
+        return {profile: Bundle(target, sha256, n, is_sealed) for profile, target, sha256, n, is_sealed in signed}
 
     def unproven(self, ref: ReleaseRef) -> frozenset[ProfileName]:
         """Return the profiles for which nothing but random input judged the release."""
@@ -290,7 +290,7 @@ class SnapshotLoader:
     ) -> tuple[Member, ...]:
         """Return the devices of a rollout now; of one that is not made yet (None), those that it would have.
 
-        bundles: of its release, by profile; needed for the stages that run it as a candidate only.
+        bundles: of its release, by profile; needed where stages run it as a candidate, and where it is sealed.
         """
         members = self._matching(session, spec, rollout_id, bundles)
         return members if asks_first(spec) else without_unapproved(members, self._fleet.protection.members(), spec)

@@ -4,6 +4,7 @@
 - A stage with a `match` bars what does not match it; one that runs the release as a candidate bars devices that run none of the model,
   or this very release already.
 - A protected device takes no part where nobody approves the rollout for its stratum first: it counts as pinned.
+- A device without a key for sealed models takes no part where its bundle is sealed: it counts as pinned.
 - A suspect device is barred from all stages but the last, so that it is never among the first.
 - What costs a query is asked only where the spec needs it.
 """
@@ -15,7 +16,7 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef
 from edgefleet_server.access.grants.grant_scope import Touched
-from edgefleet_server.fleet.model import DeviceFacts
+from edgefleet_server.fleet.model import NO_MODEL_KEY, DeviceFacts
 from edgefleet_server.fleet.selectors.device_selector import crowd_of
 from edgefleet_server.rollout.model import Assignment, Bundle, Member, Report, StageRun
 from edgefleet_server.rollout.planner.first_approval import approvers, asks_first, left_out
@@ -34,13 +35,13 @@ def members_of(
     """Return the members of a rollout. bundles: of its release, by profile; frozen: ids of a snapshot, None when dynamic."""
     everybody = fleet.devices.population(spec.selector if frozen is None else "")
     found = [one for one in everybody if frozen is None or one.id in frozen]
-    barred = _barred(fleet, spec, found, bundles)
+    barred, keyless = _barred(fleet, spec, found, bundles), _keyless(fleet, found, bundles)
     return tuple(
         Member(
             device=one.id,
             stratum=stratum_of(spec.strata, one),
             barred=barred.get(one.id, _NOWHERE),
-            pinned=pinned_of(one.labels),
+            pinned=pinned_of(one.labels) or (NO_MODEL_KEY if one.id in keyless else ""),
             is_suspect=one.is_suspect,
         )
         for one in found
@@ -134,6 +135,15 @@ def anything(_touched: Touched) -> None:
 def touched_by(spec: Spec) -> Touched:
     """Return what a rollout touches: the models that it names, on all devices that its selector finds at any time."""
     return Touched(frozenset(ref.model for ref in releases_in(spec)), crowd_of(spec.selector))
+
+
+def _keyless(
+    fleet: RolloutFleet, found: Sequence[DeviceFacts], bundles: Mapping[ProfileName, Bundle]
+) -> frozenset[DeviceId]:
+    """Return the devices whose bundle is sealed, and that could not open it."""
+    sealed = {profile for profile, bundle in bundles.items() if bundle.is_sealed}
+    asked = [one.id for one in found if one.profile in sealed]
+    return frozenset(asked) - fleet.devices.with_model_key(asked) if asked else frozenset()
 
 
 def _barred(
