@@ -1,7 +1,7 @@
 """People and services, the owners of tokens: added, listed, disabled, enabled. Thread-safe; calls block.
 
 A person who is disabled loses all tokens, login links and sessions in the same transaction, and for good: one who is enabled again needs
-a new token. Nobody disables themselves. What a person was granted limits all their tokens at each request. Source: ADRs 0117, 0121.
+a new token. Nobody disables themselves. What a person was granted limits all their tokens at each request. Source: ADRs 0117, 0122.
 """
 
 import base64
