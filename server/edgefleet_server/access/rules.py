@@ -1,7 +1,7 @@
 """The policy: which role each route under `/api/v1` needs, and what of the fleet. One table; a route that is not in it is refused to all.
 
 A row that says no more than a role needs it over the whole fleet; `on` says what else a request touches, and so which scopes of grants
-suffice. To read needs no scope: each person who is signed in sees the whole fleet (ADR 0122).
+suffice. To read needs no scope: each person who is signed in sees the whole fleet (ADR 0123).
 
 A token is `edg_<id>_<secret>`: id 12 characters of lower-case base32, secret 256 random bits in base64url. The code of a login
 link and the cookie of a session are `<id>_<secret>` of the same kind.

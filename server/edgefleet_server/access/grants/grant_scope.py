@@ -2,7 +2,7 @@
 
 A scope names models, device groups and sites; what it leaves open, it does not limit. A request is inside a scope when the scope contains
 everything that the request touches, at every time to come: devices that a selector finds are known by its conditions only, so a
-device that comes to match later is inside, too. Source: ADR 0122.
+device that comes to match later is inside, too. Source: ADR 0123.
 """
 
 from collections.abc import Mapping

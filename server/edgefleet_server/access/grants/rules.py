@@ -5,7 +5,7 @@ Rules:
    A viewer sees the whole fleet; an auditor and an admin have it.
 2. A grant lies inside another when that one's role includes its role and that one's scope includes its scope. To read lies inside any.
 3. A person nothing is said of starts, with the first grant, from what their tokens in force hold: granting takes nothing away.
-Source: ADR 0122.
+Source: ADR 0123.
 """
 
 import re
