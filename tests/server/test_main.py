@@ -58,7 +58,7 @@ def test_a_published_model_is_converted_and_signed_by_the_real_converter(server:
     calibration = (DIGITS / "data" / "calibration.npz").read_bytes()
     with server.client() as client:
         checks = wait_until_ready(client)["checks"]
-        wanted = {"database", "disk", "keys", "broker", "revocation", "engine", "converter"}
+        wanted = {"database", "disk", "keys", "signer", "broker", "revocation", "engine", "converter"}
         assert set(checks) == wanted  # type: ignore[call-overload]
         body = release_body(model)
         for blob in (model, calibration):
