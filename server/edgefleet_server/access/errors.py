@@ -117,6 +117,18 @@ class NoAccountError(AccessError):
     code = "access.account_missing"
 
 
+class WrongCodeError(AccessError):
+    """A code of an app is wrong, too old or used already."""
+
+    code = "access.bad_code"
+
+
+class SecondFactorError(AccessError):
+    """Codes are turned on twice, or confirmed before they were turned on."""
+
+    code = "access.second_factor_conflict"
+
+
 class SignInBusyError(AccessError):
     """Too many passwords are checked at this moment. `retry_after_s`: when to try again."""
 

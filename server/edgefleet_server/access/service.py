@@ -40,6 +40,7 @@ from edgefleet_server.access.request_quota import Throttle
 from edgefleet_server.access.tables import TokenRow
 from edgefleet_server.db.database import Database, DatabaseUnavailableError
 from edgefleet_server.db.keyset import Page, PageRequest
+from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.web.attempt_limits import Attempt, AttemptLimiter
 
 _log = logging.getLogger(__name__)
@@ -54,9 +55,18 @@ class AccessService:
     """Makes and checks operator tokens, writes the audit trail. Thread-safe; calls block."""
 
     def __init__(
-        self, db: Database, clock: Clock, *, rate_limit_per_min: int = 0, hasher: PasswordHasher | None = None
+        self,
+        db: Database,
+        clock: Clock,
+        *,
+        rate_limit_per_min: int = 0,
+        hasher: PasswordHasher | None = None,
+        sealer: Sealer | None = None,
     ) -> None:
-        """Wire the parts. rate_limit_per_min: requests that one token may send; 0 = no limit. hasher: of passwords, None = as usual."""
+        """Wire the parts. rate_limit_per_min: requests that one token may send; 0 = no limit. hasher: of passwords, None = as usual.
+
+        sealer: of the secrets of codes; None where nobody signs in.
+        """
         self._db = db
         self._clock = clock
         self.throttle = Throttle(clock, rate_limit_per_min)
@@ -65,7 +75,9 @@ class AccessService:
         self._used: dict[str, datetime] = {}
         self.logins = LoginBook(db, clock)
         self.people = PeopleBook(db, clock)
-        self.accounts = AccountBook(db, clock, self.people, self.logins, hasher or PasswordHasher(), self.record)
+        self.accounts = AccountBook(
+            db, clock, self.people, self.logins, hasher or PasswordHasher(), self.record, sealer
+        )
         self.attempts = AttemptLimiter(clock, self._keys)
         self.chain = AuditChain(db, clock)
         self.refusals = RefusalBook(clock, self.record)

@@ -114,12 +114,13 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     rollout = RolloutService(db, fleet, registry, shared, telemetry, objectives.budget)
     metrics = Metrics()
     rollout.carrier.counted.subscribe(metrics.count_transitions, metrics.count_documents)
-    access = build_access(db, clock, fleet, settings.rate_limit_per_min)
+    sealer = Sealer(db, source_of(settings), shared)
+    access = build_access(db, clock, fleet, sealer, settings.rate_limit_per_min)
     access.refusals.on_refusal(metrics.refused_requests.inc)
     costs = CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
     predictions = build_prediction_logs(settings, db, clock, fleet, access)
-    webhooks = WebhookService(db, fleet.feed, poster, shared, settings, Sealer(db, source_of(settings), shared))
+    webhooks = WebhookService(db, fleet.feed, poster, shared, settings, sealer)
     watched = Watched(fleet, telemetry, signing, webhooks, registry, drift, objectives, access)
     alarm = build_alarm(db, watched, clock=clock, shared=shared, settings=settings)
     _watch_fleet(metrics, first, watched, alarm, settings.data_dir, clock)
@@ -129,7 +130,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         shared=shared,
         db=db,
         access=access,
-        sealer=registry.fleet_key.open_with(webhooks.sealer),
+        sealer=registry.fleet_key.open_with(sealer),
         signing=signing,
         registry=registry,
         conversion=first.conversion,
@@ -187,10 +188,15 @@ def build_telemetry(db: Database, clock: Clock, references: BundleReferences, fl
 
 
 def build_access(
-    db: Database, clock: Clock, fleet: Fleet, rate_limit_per_min: int = 0, hasher: PasswordHasher | None = None
+    db: Database,
+    clock: Clock,
+    fleet: Fleet,
+    sealer: Sealer,
+    rate_limit_per_min: int = 0,
+    hasher: PasswordHasher | None = None,
 ) -> AccessService:
     """Wire access with the groups that scopes of grants name: they stay as they are."""
-    access = AccessService(db, clock, rate_limit_per_min=rate_limit_per_min, hasher=hasher)
+    access = AccessService(db, clock, rate_limit_per_min=rate_limit_per_min, hasher=hasher, sealer=sealer)
     access.people.know_groups(fleet.groups.pin_scope)
     fleet.groups.add_guard(access.people.uses_group)
     return access

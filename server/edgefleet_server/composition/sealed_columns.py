@@ -2,9 +2,10 @@
 
 from typing import Final
 
+from edgefleet_server.access.accounts import store as accounts
 from edgefleet_server.alerting.contact_points import store as contact_points
 from edgefleet_server.encryption import fleet_key
 from edgefleet_server.encryption.model import SealedColumn
 from edgefleet_server.webhook import store as webhook
 
-SEALED_COLUMNS: Final[tuple[SealedColumn, ...]] = (webhook.SEALED, contact_points.SEALED, fleet_key.SEALED)
+SEALED_COLUMNS: Final[tuple[SealedColumn, ...]] = (webhook.SEALED, contact_points.SEALED, fleet_key.SEALED, accounts.SEALED)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import pyotp
 import pytest
 from fastapi.testclient import TestClient
 from httpx import Response
@@ -160,3 +163,25 @@ def test_an_admin_invites_from_the_page(fleet: Fleet) -> None:
     made = send(browser, form(page, "/do/create_invitation"), {"body.person": "ann", "body.roles": "viewer"})
     assert "/invitation?code=" in made.text
     assert "one-time code waits" in browser.get("/settings/people").text
+
+
+def test_codes_are_turned_on_by_the_forms_and_asked_for_from_then_on(fleet: Fleet) -> None:
+    choose(fleet.browser(), code_for(fleet))
+    browser = signed_in(fleet)
+    begun = send(browser, form(browser.get("/settings/account").text, "/account/codes"), {"current": PASSWORD})
+    assert (begun.status_code, "<svg" in begun.text) == (200, True)
+    assert_headers(begun)
+    found = re.search(r"type this into the app: <code>([A-Z2-7 ]+)</code>", begun.text)
+    assert found is not None
+    source = pyotp.TOTP(found[1].replace(" ", ""))
+    wrong = send(browser, form(begun.text, "/account/codes/confirm"), {"totp": "12345"})
+    assert (wrong.status_code, found[1] in wrong.text) == (422, True)
+    done = send(browser, form(wrong.text, "/account/codes/confirm"), {"totp": source.at(fleet.parts.clock.now())})
+    assert "Recovery codes" in done.text
+    fleet.tick(minutes=2)
+    sent = {"name": "ann", "password": PASSWORD}
+    assert fleet.browser().post("/login", data=sent).status_code == 401
+    assert fleet.browser().post("/login", data={**sent, "totp": source.at(fleet.parts.clock.now())}).status_code == 303
+    own = browser.get("/settings/account").text
+    assert send(browser, form(own, "/account/codes/off"), {"current": PASSWORD}).status_code == 303
+    assert fleet.browser().post("/login", data=sent).status_code == 303

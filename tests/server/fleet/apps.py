@@ -33,7 +33,7 @@ from tests.support.apps import shared_app, shared_device_app
 def parts_of(house: House) -> Parts:
     """Return the parts that routes get."""
     rollout = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
-    access = build_access(house.db, house.clock, house.fleet, hasher=quick_hasher())
+    access = build_access(house.db, house.clock, house.fleet, house.webhooks.sealer, hasher=quick_hasher())
     predictions = build_prediction_logs(house.settings, house.db, house.clock, house.fleet, access)
     objectives = build_objectives(
         *(house.db, house.fleet, house.registry, house.telemetry, house.accuracy, house.clock, house.clock)

@@ -1,6 +1,6 @@
 """Values of local accounts. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -33,6 +33,22 @@ class Invitation:
     roles: tuple[Role, ...]
     url_path: str
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SecondFactor:
+    """Codes of a person, in force. since: when they were turned on; recovery_left: how many recovery codes were not used."""
+
+    since: datetime
+    recovery_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class CodeSetup:
+    """What an app needs for codes. secret: base32 in groups of four; uri: the same with names, as a QR picture has it."""
+
+    secret: str = field(repr=False)
+    uri: str = field(repr=False)
 
 
 def state_of(*, has_password: bool, is_in_force: bool, code_ends_at: datetime | None, now: datetime) -> AccountState:

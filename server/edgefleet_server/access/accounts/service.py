@@ -21,9 +21,10 @@ from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access import rules
 from edgefleet_server.access.accounts import store
 from edgefleet_server.access.accounts.guess_book import GuessBook
-from edgefleet_server.access.accounts.model import CODE_LIFE, MAX_CODE_LIFE, Invitation
+from edgefleet_server.access.accounts.model import CODE_LIFE, MAX_CODE_LIFE, CodeSetup, Invitation
 from edgefleet_server.access.accounts.password_hasher import PasswordHasher
 from edgefleet_server.access.accounts.password_rules import check_password
+from edgefleet_server.access.accounts.second_factor import CodeBook
 from edgefleet_server.access.accounts.tables import AccountRow, InvitationRow
 from edgefleet_server.access.errors import (
     BadInvitationError,
@@ -37,9 +38,12 @@ from edgefleet_server.access.model import BrowserSession, NewSession, Owner, Per
 from edgefleet_server.access.people.service import PeopleBook
 from edgefleet_server.access.tables import PersonRow, TokenRow
 from edgefleet_server.db.database import Database
+from edgefleet_server.encryption.service import Sealer
 
 GUESSING: Final = "password_guessing"
 """Action of the audit row that says that no more passwords are tried for a person."""
+CODE_REFUSED: Final = "login_code_refused"
+"""Action of the audit row that says that somebody knew a person's password and had no right code. As many as tries of a name."""
 _NOTHING_SHA256: Final = sha256_hex(b"no such code")
 Record = Callable[[str, str, str, int, str], None]
 """actor, action, object, status, request id"""
@@ -49,9 +53,17 @@ class AccountBook:
     """Makes codes, takes passwords, signs in."""
 
     def __init__(
-        self, db: Database, clock: Clock, people: PeopleBook, logins: LoginBook, hasher: PasswordHasher, record: Record
+        self,
+        db: Database,
+        clock: Clock,
+        people: PeopleBook,
+        logins: LoginBook,
+        hasher: PasswordHasher,
+        record: Record,
+        sealer: Sealer | None,
     ) -> None:
-        """Wire the parts. record: appends an audit row."""
+        """Wire the parts. record: appends an audit row; sealer: of the secrets of codes."""
+        self.codes = CodeBook(db, clock, sealer)
         self._db = db
         self._clock = clock
         self._people = people
@@ -81,6 +93,7 @@ class AccountBook:
                 raise BadInvitationError(f"{owner.name} has no account yet", next_step="name a role: `--role viewer`")
             if found:
                 store.end_token(session, found[0][0].token_id, now)
+                store.delete_second_factor(session, owner.id)
             token = _token(owner, wanted, by, now)
             session.add(token)
             session.merge(AccountRow(person_id=owner.id, token_id=token.id))
@@ -110,8 +123,10 @@ class AccountBook:
             self._guesses.forget_name(person.name)
             return self._logins.open_session(_principal(account.token_id, person))
 
-    def sign_in(self, address: str, name: str, password: str) -> NewSession:
-        """Open a session for the person of a name. Raises LoginRefusedError, TooManyLoginsError, SignInBusyError."""
+    def sign_in(self, address: str, name: str, password: str, code: str = "") -> NewSession:
+        """Open a session for the person of a name. code: of the app, or a recovery code; "" for who has none.
+
+        A wrong code is refused in the words of a wrong password. Raises LoginRefusedError, TooManyLoginsError, SignInBusyError."""
         self._guesses.take_client(address)
         password_hash = self._check(name, password)
         if password_hash is None:
@@ -121,8 +136,13 @@ class AccountBook:
             if found is None or found[0].password_hash != password_hash:  # changed while it was checked
                 raise _refused()
             account, _, person = found
-            self._guesses.forget_name(name)
-            opened = self._logins.open_session(_principal(account.token_id, person))
+            is_passed = self.codes.is_passed(session, person.id, code)
+            if is_passed:
+                self._guesses.forget_name(name)
+                opened = self._logins.open_session(_principal(account.token_id, person))
+        if not is_passed:
+            self._record(person.name, CODE_REFUSED, f"person {person.id}", 401, "")
+            raise _refused()
         if self._hasher.is_outdated(password_hash):
             self._hash_again(account.person_id, password_hash, password)
         return opened
@@ -145,6 +165,33 @@ class AccountBook:
                 raise WrongPasswordError("the password was changed meanwhile", next_step="sign in again")
             store.end_sessions(session, account.token_id, keep=caller.id)
             self._guesses.forget_name(name)
+
+    def begin_codes(self, caller: BrowserSession, current: str) -> CodeSetup:
+        """Begin to set up codes. Raises what `change_password` does, and SecondFactorError."""
+        account, name = self._with_password(caller, current)
+        return self.codes.begin(account.person_id, name)
+
+    def confirm_codes(self, caller: BrowserSession, code: str) -> list[str]:
+        """Put codes into force, sign other browsers out, return recovery codes.
+
+        Raises NoAccountError, SecondFactorError, WrongCodeError.
+        """
+        with self._db.session() as session:
+            account, _ = self._account_of(caller)
+            made = self.codes.confirm(account.person_id, code)
+            store.end_sessions(session, account.token_id, keep=caller.id)
+        return made
+
+    def end_codes(self, caller: BrowserSession, current: str) -> None:
+        """Turn codes off. Raises what `change_password` does."""
+        self.codes.turn_off(self._with_password(caller, current)[0].person_id)
+
+    def _with_password(self, caller: BrowserSession, current: str) -> tuple[AccountRow, str]:
+        account, name = self._account_of(caller)
+        if self._check(name, current) is None:
+            raise WrongPasswordError("the current password is wrong", next_step="type the password you signed in with")
+        self._guesses.forget_name(name)
+        return account, name
 
     def end_other_sessions(self, caller: BrowserSession) -> int:
         """Sign out all other browsers of a person that signed in with the password; return how many. Raises NoAccountError."""
@@ -254,7 +301,7 @@ def _principal(token_id: str, person: PersonRow) -> Principal:
 def _refused() -> LoginRefusedError:
     return LoginRefusedError(
         "this name and password do not sign in here",
-        next_step="check both; an admin can give you a new one-time code (`edgectl person invite NAME`)",
+        next_step="check both, and the code of your app if you use one; or ask an admin for a new one-time address",
     )
 
 

@@ -7,11 +7,13 @@ from typing import Final
 from sqlalchemy import delete, func, select, update
 from sqlmodel import Session, col
 
-from edgefleet_server.access.accounts.tables import AccountRow, GuessRow, InvitationRow
+from edgefleet_server.access.accounts.tables import AccountRow, GuessRow, InvitationRow, SecondFactorRow
 from edgefleet_server.access.tables import LoginLinkRow, PersonRow, SessionRow, TokenRow
+from edgefleet_server.encryption.model import SealedColumn
 
 MAX_GUESSES: Final = 10_000
 """Names that are counted at the same time."""
+SEALED: Final = SealedColumn("secret of sign-in codes", "access_second_factors", "secret", ("person_id",), "made_at")
 
 
 def find_account(session: Session, person: str) -> AccountRow | None:
@@ -80,6 +82,18 @@ def take_invitation(session: Session, invitation_id: str) -> bool:
 def delete_invitations(session: Session, person: str) -> None:
     """Remove the one-time codes of a person."""
     session.execute(delete(InvitationRow).where(col(InvitationRow.person_id) == person))
+
+
+def find_second_factor(session: Session, person: str, *, lock: bool = False) -> SecondFactorRow | None:
+    """Return a person's codes. lock: nobody else uses one until the transaction ends."""
+    query = select(SecondFactorRow).where(col(SecondFactorRow.person_id) == person)
+    query = (query.with_for_update() if lock else query).execution_options(populate_existing=True)
+    return session.scalars(query).first()
+
+
+def delete_second_factor(session: Session, person: str) -> None:
+    """Remove a person's codes."""
+    session.execute(delete(SecondFactorRow).where(col(SecondFactorRow.person_id) == person))
 
 
 def find_guesses(session: Session, key: str) -> GuessRow | None:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from sqlalchemy import JSON, BigInteger, Column
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db.database import UtcDateTime
@@ -28,6 +29,19 @@ class InvitationRow(SQLModel, table=True):
     person_id: str = Field(max_length=16, unique=True)
     created_at: datetime = Field(sa_type=UtcDateTime)
     expires_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class SecondFactorRow(SQLModel, table=True):
+    """The codes of a person. secret: sealed; confirmed_at: None until a first code was seen; last_step: of 30 s, that was used last."""
+
+    __tablename__ = "access_second_factors"
+
+    person_id: str = Field(primary_key=True, max_length=16)
+    secret: str = Field(max_length=512)
+    made_at: datetime = Field(sa_type=UtcDateTime)
+    confirmed_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    last_step: int = Field(sa_column=Column(BigInteger, nullable=False))
+    recovery_sha256: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
 
 
 class GuessRow(SQLModel, table=True):

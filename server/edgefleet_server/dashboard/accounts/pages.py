@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access.accounts.service import AccountBook
-from edgefleet_server.access.errors import BadPasswordError, LoginRefusedError, NoAccountError
+from edgefleet_server.access.errors import BadPasswordError, LoginRefusedError, NoAccountError, WrongCodeError
 from edgefleet_server.access.model import BrowserSession
 from edgefleet_server.dashboard.actions.routes import said
 from edgefleet_server.dashboard.core import render
@@ -23,14 +23,15 @@ from edgefleet_server.web import problems
 
 OWN_PAGE: Final = "/settings/account"
 Posted = Annotated[Form, Depends(form_of)]
-Change = Callable[[BrowserSession], str]
-"""Changes the account of a session; returns the sentence of what was done."""
+Change = Callable[[BrowserSession], str | Response]
+"""Changes the account of a session; returns the sentence of what was done, or a page."""
 
 
 def add_pages(router: APIRouter, shell: Shell, accounts: AccountBook) -> None:
     """Add the pages."""
     _add_invitation(router, shell, accounts)
     _add_own_account(router, shell, accounts)
+    _add_codes(router, shell, accounts)
 
 
 def _add_invitation(router: APIRouter, shell: Shell, accounts: AccountBook) -> None:
@@ -80,7 +81,8 @@ def _add_own_account(router: APIRouter, shell: Shell, accounts: AccountBook) -> 
                 since = None if session is None else accounts.password_since(session)
             except NoAccountError:
                 since = None
-            return {"since": since, "is_still": True}
+            codes = None if session is None else accounts.codes.state(session.principal.person)
+            return {"since": since, "codes": codes, "is_still": True}
 
         return shell.shown(request, "accounts/own.html", build, tab="settings")
 
@@ -107,6 +109,45 @@ def _add_own_account(router: APIRouter, shell: Shell, accounts: AccountBook) -> 
         return _changed(request, shell, form, change)
 
 
+def _add_codes(router: APIRouter, shell: Shell, accounts: AccountBook) -> None:
+    def page(request: Request, session: BrowserSession, **values: Any) -> Response:
+        shown: dict[str, Any] = {"setup": None, "recovery": [], "error": None, "is_still": True, **values}
+        status = 200 if shown["error"] is None else 422
+        return shell.page(request, session, "accounts/codes.html", tab="settings", status=status, **shown)
+
+    @router.post("/account/codes", operation_id="begin_codes")
+    def begin_codes(request: Request, form: Posted) -> Response:
+        """Show the secret for an app, and the form that takes the first code."""
+
+        def change(session: BrowserSession) -> Response:
+            return page(request, session, setup=accounts.begin_codes(session, form["current"]))
+
+        return _changed(request, shell, form, change)
+
+    @router.post("/account/codes/confirm", operation_id="confirm_codes")
+    def confirm_codes(request: Request, form: Posted) -> Response:
+        """Put codes into force and show the recovery codes, once."""
+
+        def change(session: BrowserSession) -> Response:
+            own = session.principal
+            try:
+                return page(request, session, recovery=accounts.confirm_codes(session, form["totp"]))
+            except WrongCodeError as error:
+                return page(request, session, setup=accounts.codes.pending(own.person, own.name), error=error)
+
+        return _changed(request, shell, form, change)
+
+    @router.post("/account/codes/off", operation_id="end_codes")
+    def end_codes(request: Request, form: Posted) -> Response:
+        """Turn codes off."""
+
+        def change(session: BrowserSession) -> str:
+            accounts.end_codes(session, form["current"])
+            return "Codes are off. Your password alone signs you in."
+
+        return _changed(request, shell, form, change)
+
+
 def _changed(request: Request, shell: Shell, form: Form, change: Change) -> Response:
     """Change the account of a form's session and go back to its page. Every change and refusal is in the audit trail."""
     session = shell.gate.session_of(request)
@@ -114,11 +155,13 @@ def _changed(request: Request, shell: Shell, form: Form, change: Change) -> Resp
         return to_login(request)
     check_origin(request)
     check_key(session, form)
-    action = request.url.path.rpartition("/")[2].replace("-", "_")
+    action = request.url.path.removeprefix("/account/").replace("-", "_").replace("/", "_")
     try:
-        sentence = change(session)
+        done = change(session)
     except EdgefleetError as error:
         shell.gate.record(request, session.principal, action, problems.status_of(error.code) or 500)
         raise
     shell.gate.record(request, session.principal, action, 303)
-    return said(OWN_PAGE, sealed(sentence, None, session.form_key), secure=shell.gate.is_secure(request))
+    if isinstance(done, Response):
+        return done
+    return said(OWN_PAGE, sealed(done, None, session.form_key), secure=shell.gate.is_secure(request))

@@ -63,7 +63,7 @@ class Gate:
         try:
             if form["name"] and not code:
                 name = form["name"].strip().replace("\0", " ")
-                opens = partial(self._access.accounts.sign_in, _host_of(request), name, form["password"])
+                opens = partial(self._access.accounts.sign_in, _host_of(request), name, form["password"], form["totp"])
                 return self.sign_in_by(request, "password", "", to, opens)
             if code:
                 return self.sign_in_by(request, "link", code, to, lambda: self._access.logins.use_link(code))
