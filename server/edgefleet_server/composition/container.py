@@ -113,10 +113,9 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     objectives = build_objectives(db, fleet, registry, telemetry, truth.accuracy, clock, shared)
     rollout = RolloutService(db, fleet, registry, shared, telemetry, objectives.budget)
     metrics = Metrics()
-    rollout.carrier.counted.subscribe(metrics.count_transitions, metrics.count_documents)
     sealer = Sealer(db, source_of(settings), shared)
     access = build_access(db, clock, fleet, sealer, settings.rate_limit_per_min)
-    access.refusals.on_refusal(metrics.refused_requests.inc)
+    _count(metrics, rollout, access)
     costs = CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
     predictions = build_prediction_logs(settings, db, clock, fleet, access)
@@ -161,6 +160,21 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         metrics=metrics,
         health=Health(),
     )
+
+
+def build_access(
+    db: Database, clock: Clock, settings: ServerSettings, sealer: Sealer, metrics: Metrics
+) -> AccessService:
+    """Wire tokens, people and the audit trail; refused requests are counted."""
+    access = AccessService(db, clock, rate_limit_per_min=settings.rate_limit_per_min, sealer=sealer)
+    access.refusals.on_refusal(metrics.refused_requests.inc)
+    return access
+
+
+def _count(metrics: Metrics, rollout: RolloutService, access: AccessService) -> None:
+    """Let the metrics count what happens."""
+    rollout.carrier.counted.subscribe(metrics.count_transitions, metrics.count_documents)
+    access.refusals.on_refusal(metrics.refused_requests.inc)
 
 
 def _watch_fleet(
