@@ -162,15 +162,6 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     )
 
 
-def build_access(
-    db: Database, clock: Clock, settings: ServerSettings, sealer: Sealer, metrics: Metrics
-) -> AccessService:
-    """Wire tokens, people and the audit trail; refused requests are counted."""
-    access = AccessService(db, clock, rate_limit_per_min=settings.rate_limit_per_min, sealer=sealer)
-    access.refusals.on_refusal(metrics.refused_requests.inc)
-    return access
-
-
 def _count(metrics: Metrics, rollout: RolloutService, access: AccessService) -> None:
     """Let the metrics count what happens."""
     rollout.carrier.counted.subscribe(metrics.count_transitions, metrics.count_documents)
