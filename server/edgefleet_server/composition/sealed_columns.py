@@ -8,4 +8,9 @@ from edgefleet_server.encryption import fleet_key
 from edgefleet_server.encryption.model import SealedColumn
 from edgefleet_server.webhook import store as webhook
 
-SEALED_COLUMNS: Final[tuple[SealedColumn, ...]] = (webhook.SEALED, contact_points.SEALED, fleet_key.SEALED, accounts.SEALED)
+SEALED_COLUMNS: Final[tuple[SealedColumn, ...]] = (
+    webhook.SEALED,
+    contact_points.SEALED,
+    fleet_key.SEALED,
+    accounts.SEALED,
+)
