@@ -141,6 +141,11 @@ class ServerSettings(BaseSettings):
     enrol_pending_max: int = Field(default=100, ge=1, le=100_000)
     """How many devices may wait for approval per claim token."""
 
+    readmit_days: int = Field(default=30, ge=0, le=3650)
+    """For so many days after the end of its certificate a device gets another by itself; later a person has to agree."""
+    readmit_per_day: int = Field(default=100, ge=0, le=1_000_000)
+    """So many devices come back by themselves within 24 hours; further ones wait for the next day, or for a person."""
+
     converter_workers: int = Field(default=1, ge=1, le=64)
     """Conversions that run at the same time."""
     min_free_bytes: int = Field(default=256 * MIB, ge=0)

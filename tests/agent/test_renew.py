@@ -5,11 +5,14 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import update
+from sqlmodel import col
 
 from edgefleet_agent import errors
 from edgefleet_agent.__main__ import main
@@ -21,6 +24,7 @@ from edgefleet_agent.identity import takeover
 from edgefleet_agent.identity.store import load_identity
 from edgefleet_agent.identity.takeover import load_next
 from edgefleet_protocol.hpke import public_of
+from edgefleet_server.fleet.tables import FleetDevice
 from tests.agent.field import Agent, eventually, write_identity
 from tests.agent.listener import Listener
 from tests.broker.pki import Identity
@@ -241,3 +245,23 @@ def test_a_renewal_tells_the_key_for_sealed_models_which_stays(device: Agent, si
     file.write_bytes(b"torn")
     renew(device.state, SystemClock())
     assert known(device.id) not in {"", first}
+
+
+def test_a_device_that_was_away_past_the_end_of_its_certificate_comes_back_when_a_person_agrees(
+    device: Agent, site: Site
+) -> None:
+    """No visit: the agent asks by itself, with the key that it has."""
+    age(device.state, 1.5)
+    ended = SystemClock().now() - timedelta(days=45)
+    with site.house.db.session() as session:
+        session.execute(update(FleetDevice).where(col(FleetDevice.id) == device.id).values(cert_not_after=ended))
+    with pytest.raises(
+        errors.RenewRefusedError, match="waits until a person lets it come back: its certificate ended 45 days ago"
+    ):
+        renew(device.state, SystemClock(), if_due=True)
+    site.house.fleet.readmissions.approve([device.id], "ann")
+    renewed = renew(device.state, SystemClock(), if_due=True)
+    assert renewed is not None
+    assert renewed.cert_until_s > SystemClock().now().timestamp() + 80 * 86_400
+    device.start()
+    assert eventually(lambda: device.status().get("connected")), device.log.read_text()

@@ -64,6 +64,7 @@ PLACES = {
     "/fleet": "fleet",
     "/groups": "fleet",
     "/protection-rules": "fleet",
+    "/readmissions": "device",
     "/search": "fleet",
     "/blobs": "bundle",
     "/bundles": "bundle",

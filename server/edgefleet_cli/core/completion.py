@@ -84,6 +84,7 @@ def cache_file(server: str, token: str | None, path: str, key: str) -> Path:
 
 
 devices = names_of("/devices", "id")
+readmissions = names_of("/readmissions", "device")
 models = names_of("/models", "name")
 profiles = names_of("/profiles", "name")
 releases = names_of("/releases", "ref")

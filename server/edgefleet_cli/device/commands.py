@@ -17,6 +17,7 @@ from edgefleet_cli.core.transport.reply import Reply, reply_of
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.device.approval_commands import add_approval_commands
 from edgefleet_cli.device.lookup_commands import add_look_commands, add_watch_command
+from edgefleet_cli.device.readmission_commands import add_readmission_commands
 from edgefleet_cli.device.render import device_sheet, errors_of
 from edgefleet_cli.device.tasks.bulk_commands import add_many_command
 from edgefleet_cli.device.tasks.commands import add_task_commands
@@ -380,6 +381,7 @@ def _label_many(session: Session, selector: str, labels: dict[str, str | None], 
 LABELLED: Sheet[str] = Sheet("devices that change", [Column("device", text, keep=True)], text)
 
 add_approval_commands(app)
+add_readmission_commands(app)
 add_task_commands(app)
 add_many_command(app)
 add_watch_command(app)

@@ -160,7 +160,7 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
         sources,
         clock,
     )
-    waiting = EnrolmentReader(fleet.approvals, fleet.enroller, fleet.lists)
+    waiting = EnrolmentReader(fleet.approvals, fleet.enroller, fleet.lists, fleet.readmissions)
     return [
         partial(overview_pages.add_pages, reader=_overview(parts, charts)),
         partial(fleet_pages.add_pages, reader=lists, covered=fleet.protection.covered),

@@ -71,7 +71,8 @@ def create_device_app(fleet: Fleet, signing: SigningService, registry: RegistryS
             raise BadDeviceTokenError(
                 "this request carries no device token", next_step="send `Authorization: Bearer` and an ES256 JWT"
             )
-        request.state.device = fleet.authenticator.authenticate(token.strip())
+        renews = request.url.path == f"{PREFIX}/renew"
+        request.state.device = fleet.authenticator.authenticate(token.strip(), renews=renews)
         return cast("DeviceIdentity", request.state.device)
 
     def guard(request: Request) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 from edgefleet_profiles.profile import HardwareProfile
@@ -38,6 +39,8 @@ from edgefleet_server.fleet.inventory.search import InventorySearch
 from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.fleet.presence.history import PresenceHistory
 from edgefleet_server.fleet.protection.service import ProtectionBook
+from edgefleet_server.fleet.readmission.model import ReadmissionTerms
+from edgefleet_server.fleet.readmission.service import ReadmissionBook
 from edgefleet_server.fleet.reported.ingest import ReportBook
 from edgefleet_server.fleet.reported.metadata_recovery import MetadataRecovery
 from edgefleet_server.fleet.reported.reader import ReportedStateReader
@@ -111,6 +114,7 @@ class Fleet:
     installer: AgentInstaller
     authenticator: DeviceAuthenticator
     approvals: ApprovalBook
+    readmissions: ReadmissionBook
     revocation: Revocation
     suspicion: Suspicion
 
@@ -133,7 +137,10 @@ def build_fleet(
     reports.news.subscribe(lists.forget)
     reports.news.subscribe(mapper.forget)
     suspicion = Suspicion(db, feed, reports.news, clock)
-    enroller = Enroller(db, signing, feed, desired, PendingEnrolments(feed, clock, settings), suspicion, clock)
+    terms = ReadmissionTerms(timedelta(days=settings.readmit_days), settings.readmit_per_day)
+    readmissions = ReadmissionBook(db, feed, terms, clock)
+    waiting = PendingEnrolments(feed, clock, settings)
+    enroller = Enroller(db, signing, feed, desired, waiting, suspicion, clock)
     tasks = TaskBook(db, desired, feed, clock)
     addresses = ServerAddresses(settings, signing)
     recovery = MetadataRecovery(db, signing, desired, feed, clock)
@@ -167,10 +174,11 @@ def build_fleet(
         recovery=recovery,
         addresses=addresses,
         enroller=enroller,
-        enrolment=EnrolmentService(enroller, addresses, signing, registry.profile, settings, clock),
+        enrolment=EnrolmentService(enroller, addresses, signing, readmissions, registry.profile, settings, clock),
         installer=AgentInstaller(AgentPackages(settings.agent_packages_dir), addresses, signing),
         authenticator=DeviceAuthenticator(db, enroller, addresses, clock),
         approvals=ApprovalBook(db, enroller, feed, clock),
+        readmissions=readmissions,
         revocation=Revocation(db, signing, feed, reports.news, clock),
         suspicion=suspicion,
     )

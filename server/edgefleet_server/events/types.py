@@ -52,6 +52,7 @@ UPDATE: Final = (
 DEVICE: Final = (
     "enrolled", "revoked", "cut_off", "profile_set", "identity_renewed", "desired", "task_asked", "phase", "crash", "rollback",
     "refused", "boot", "golden_mismatch", "quarantined", "outbox_dropped", "task", "candidate", "pending", "approved", "rejected",
+    "readmission_pending", "readmission_approved", "readmission_refused", "readmitted",
     "limited", "suspect", "suspicion_cleared", "drift", "drift_over", "drift_baseline",
     "withdrawn", "prediction_gap", "prediction_conflict",
 )  # fmt: skip

@@ -82,6 +82,27 @@ class TooManyPendingError(FleetError):
     code = "enroll.too_many_pending"
 
 
+class CertificateEndedError(FleetError):
+    """The device's certificate has ended; nothing but a new one is given to it."""
+
+    code = "device.certificate_ended"
+    default_next_step = "renew it on the device: edge-agent renew. The server decides whether a person has to agree"
+
+
+class ReadmissionPendingError(FleetError):
+    """The device's certificate ended, and a person has to let it come back."""
+
+    code = "device.readmission_pending"
+    default_next_step = "an operator runs: edgectl device readmissions, then edgectl device readmit DEVICE. The device asks again by itself"
+
+
+class ReadmissionRefusedError(FleetError):
+    """A person refused to let the device come back."""
+
+    code = "device.readmission_refused"
+    default_next_step = "ask an operator; edgectl device readmit DEVICE takes the refusal back"
+
+
 class BadChoiceError(FleetError):
     """The request does not name the pending devices, or names them in two ways."""
 

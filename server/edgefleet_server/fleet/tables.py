@@ -137,6 +137,25 @@ class FleetPending(SQLModel, table=True):
     device_id: str = Field(default="", max_length=63)
 
 
+class FleetReadmission(SQLModel, table=True):
+    """What a device last asked for whose certificate had ended. state: a `ReadmissionState`; by_rule: no person let it in."""
+
+    __tablename__ = "fleet_readmission"
+    __table_args__ = (Index("ix_fleet_readmission_state", "state", "device_id"),)
+
+    device_id: str = Field(primary_key=True, max_length=63)
+    ended_at: datetime = Field(sa_type=UtcDateTime)
+    asked_at: datetime = Field(sa_type=UtcDateTime)
+    heard_at: datetime = Field(sa_type=UtcDateTime)
+    """When it last asked, within a minute."""
+    state: str = Field(max_length=16)
+    why: str = Field(default="", sa_column=Column(Text, nullable=False))
+    decided_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    decided_by: str = Field(default="", max_length=120)
+    readmitted_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True, index=True)
+    by_rule: bool = Field(default=False)
+
+
 class FleetEnrolment(SQLModel, table=True):
     """One use of a claim by one key: a lost answer asked for again gets the same device."""
 

@@ -404,6 +404,7 @@ def build_engine(parts: Parts) -> EngineThread:
             ("let prediction logs go", parts.predictions.prune),
             ("prune uploads of labels", parts.truth.uploads.prune),
             ("prune events", lambda now: (fleet.feed.prune(now), fleet.tasks.prune(now), fleet.approvals.prune(now))),
+            ("prune readmissions", fleet.readmissions.prune),
             ("prune words about metadata", fleet.recovery.prune),
             ("prune webhook deliveries", lambda _now: parts.webhooks.prune()),
             ("prune samples of objectives", parts.objectives.prune),

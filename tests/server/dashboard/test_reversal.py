@@ -284,8 +284,8 @@ NEVER = {
     "it ends something for good": """abort_rollout cancel_release deny_rollout delete_alert_receiver delete_contact_point delete_release
         delete_webhook end_release_search erase_subject remove_capture_key revoke_device revoke_enrollment revoke_key revoke_token
         sign_recovery update_person withdraw_release""",
-    "devices have begun to follow it": """approve_pending_devices approve_rollout create_rollout deploy_release promote_rollout
-        retry_rollout rotate_key skip_rollout_stage undo_model""",
+    "devices have begun to follow it": """approve_pending_devices approve_readmissions approve_rollout create_rollout deploy_release
+        promote_rollout retry_rollout rotate_key skip_rollout_stage undo_model""",
     "it only asks, sends or notes something": """ack_alert create_device_task create_tasks fetch_captures ping_webhook redeliver_webhook
         send_feedback test_contact_point watch_device""",
     "its secret is shown only once, on a page of its own": """create_alert_receiver create_enrollments create_login_link create_token
@@ -296,6 +296,7 @@ NEVER = {
         sign_signing_request""",
     "who gets past protection is alarmed, and its page has what ends it": """break_glass create_protection_rule end_protection_rule
         keep_protection_rule""",
+    "the same page takes it back while the device waits": "refuse_readmissions",
     "what was there is not known in full": "clear_drift_baseline label_devices set_capture_key set_drift_baseline clear_device_suspicion",
 }
 """Why an act has no button that undoes it."""

@@ -83,8 +83,20 @@ def _protecting(call: Caller) -> None:
     assert (kept.ends_at, shown.ends_at) == (None, None)
 
 
+def _readmitting(call: Caller, device: str) -> None:
+    """Decide about devices that ask to come back: nobody does."""
+    models = call.models
+    _, listed = call("fleet", "list_readmissions", state=models.ReadmissionState.PENDING)
+    status, let_in = call("fleet", "approve_readmissions", body=models.ReadmissionsIn(devices=[device]))
+    _, refused = call(
+        "fleet", "refuse_readmissions", body=models.ReadmissionRefusalIn(devices=[device], reason="stolen")
+    )
+    assert (listed.total, status, [one.device for one in let_in.skipped + refused.skipped]) == (0, 200, [device] * 2)
+
+
 def writing(call: Caller, device: str) -> None:
     """Make, change, refuse and remove."""
+    _readmitting(call, device)
     models = call.models
     group = models.GroupIn(name="hall", selector="site=hall")
     status, made = call("fleet", "create_group", body=group, idempotency_key="once")

@@ -204,6 +204,38 @@ class MetricLine(Struct, frozen=True):
     timeouts: tuple[int | None, ...] = ()
 
 
+class Readmission(Struct, frozen=True):
+    asked_at: str = ""
+    decided_at: str | None = None
+    decided_by: str = ""
+    device: str = ""
+    ended_at: str = ""
+    heard_at: str = ""
+    readmitted_at: str | None = None
+    state: str = ""
+    why: str = ""
+
+
+class ReadmissionSkipped(Struct, frozen=True):
+    device: str = ""
+    next: str = ""
+    reason: str = ""
+
+
+class ReadmissionDecisions(Struct, frozen=True):
+    done: tuple[Readmission, ...] = ()
+    skipped: tuple[ReadmissionSkipped, ...] = ()
+
+
+class ReadmissionRefusalIn(Body, frozen=True, kw_only=True):
+    devices: tuple[str, ...]
+    reason: str | Unset = UNSET
+
+
+class ReadmissionsIn(Body, frozen=True, kw_only=True):
+    devices: tuple[str, ...]
+
+
 class Timeline(Struct, frozen=True):
     at: tuple[str, ...] = ()
     by: str = ""

@@ -269,7 +269,7 @@ _ALL: Final = (
         for_s=0,
         settle_s=0,
         severity=Severity.WARNING,
-        next_step="Bring the device online; if its log shows refused renewals, enrol it again.",
+        next_step="Bring the device online. After the end, `edgectl device readmissions` shows whether it waits for a person.",
         check=device_rules.certificate_ends,
     ),
     Rule(

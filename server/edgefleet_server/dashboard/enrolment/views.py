@@ -12,12 +12,16 @@ from edgefleet_server.fleet.enrolment.enrolment import Enroller
 from edgefleet_server.fleet.enrolment.model import ClaimView
 from edgefleet_server.fleet.enrolment.pending_devices import PendingState
 from edgefleet_server.fleet.inventory.device_list import DeviceLister, Facets
+from edgefleet_server.fleet.readmission.model import ReadmissionState, ReadmissionView
+from edgefleet_server.fleet.readmission.service import ReadmissionBook
 
 PER_PAGE: Final = 100
 
 MAX_CLAIMS: Final = 500
 
 SHOWN_CLAIMS: Final = 50
+
+MAX_RETURNING: Final = 50
 
 OWN_LABELS: Final = "edgefleet/"
 """Labels that acts of ours give; nobody enrols a device with them."""
@@ -58,6 +62,7 @@ class TokenChoices:
 class EnrolmentPage:
     """All of the page. waiting: devices that wait, whatever the page lists; more_claims: those that it does not list.
 
+    returning: devices that ask to come back after the end of their certificate, the first MAX_RETURNING; more_returning: the others.
     open_claims, uses_left: of those that were read, the newest MAX_CLAIMS. are_all_read: whether there are no others.
     """
 
@@ -71,13 +76,18 @@ class EnrolmentPage:
     uses_left: int
     are_all_read: bool
     choices: TokenChoices
+    returning: Sequence[ReadmissionView] = ()
+    more_returning: int = 0
 
 
 class EnrolmentReader:
     """Reads what the page shows."""
 
-    def __init__(self, approvals: ApprovalBook, enroller: Enroller, lists: DeviceLister) -> None:
+    def __init__(
+        self, approvals: ApprovalBook, enroller: Enroller, lists: DeviceLister, readmissions: ReadmissionBook
+    ) -> None:
         """Wire the parts."""
+        self._readmissions = readmissions
         self._approvals = approvals
         self._enroller = enroller
         self._lists = lists
@@ -91,6 +101,7 @@ class EnrolmentReader:
         cut = cut_page(found, request, total, place_of)
         is_plain = state is PendingState.PENDING and not selector
         waiting = total if is_plain else self._approvals.page(PageRequest(1), state=PendingState.PENDING)[1]
+        returning, all_returning = self._readmissions.page(PageRequest(MAX_RETURNING), ReadmissionState.PENDING)
         seen, all_claims = self._enroller.claims(None, MAX_CLAIMS)
         claims = [ClaimRow(one, _pairs(one.labels), one.uses_left > 0 and one.expires_at > now) for one in seen]
         claims.sort(key=lambda one: (one.is_open, one.seen.created_at), reverse=True)
@@ -105,6 +116,8 @@ class EnrolmentReader:
             uses_left=sum(one.seen.uses_left for one in claims if one.is_open),
             are_all_read=all_claims <= len(claims),
             choices=token_choices(self._lists.facets(), profiles),
+            returning=returning[:MAX_RETURNING],
+            more_returning=max(0, all_returning - MAX_RETURNING),
         )
 
 

@@ -50,6 +50,8 @@ LINES: Final[Mapping[str, str]] = {
     "revoke_enrollment": "edgectl device revoke-claim {path.claim_id} --yes",
     "approve_pending_devices": "edgectl device approve {body.ids*}",
     "reject_pending_devices": "edgectl device reject {body.ids*}[ --reason {body.reason}]",
+    "approve_readmissions": "edgectl device readmit {body.devices*}",
+    "refuse_readmissions": "edgectl device readmit {body.devices*} --refuse[ --reason {body.reason}]",
     "update_device": "edgectl device label {path.device_id} {body.labels*}",
     "label_devices": "edgectl device label -l {body.selector} {body.labels*} --yes",
     "set_alias": "edgectl model alias set {path.name} {path.alias} {body.version}",

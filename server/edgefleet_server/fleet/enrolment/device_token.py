@@ -23,7 +23,7 @@ from edgefleet_server.fleet import store
 from edgefleet_server.fleet.enrolment.enrolment import Enroller
 from edgefleet_server.fleet.enrolment.model import DeviceIdentity
 from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
-from edgefleet_server.fleet.errors import BadDeviceTokenError, DeviceRevokedError
+from edgefleet_server.fleet.errors import BadDeviceTokenError, CertificateEndedError, DeviceRevokedError
 
 MAX_LIFE_S: Final = 300
 LEEWAY_S: Final = 60
@@ -69,8 +69,11 @@ class DeviceAuthenticator:
         self._clock = clock
         self._replays = ReplayCache()
 
-    def authenticate(self, token: str) -> DeviceIdentity:
-        """Return the device that signed a bearer token. Raises BadDeviceTokenError, DeviceRevokedError."""
+    def authenticate(self, token: str, *, renews: bool = False) -> DeviceIdentity:
+        """Return the device that signed a bearer token. renews: it may be one whose certificate has ended.
+
+        Raises BadDeviceTokenError, DeviceRevokedError, CertificateEndedError.
+        """
         device_id = claimed_device(token)
         now = self._clock.now()
         with self._db.read() as session:
@@ -82,16 +85,19 @@ class DeviceAuthenticator:
                     f"the device {device_id} was revoked", next_step="enrol with a new claim token"
                 )
             profile, old_key, new_key = ProfileName(row.profile), row.public_key, row.next_public_key
+            ended_at = row.cert_not_after
 
         def use(jti: str, until_s: float) -> bool:
             return self._replays.use(device_id, jti, until_s, now.timestamp())
 
-        if new_key is not None and is_signed_by(token, new_key):
-            check_token(token, new_key, self._addresses.server_id, now, use)
-            self._enroller.promote_key(device_id, new_key)
-            return DeviceIdentity(device_id, profile, new_key)
-        check_token(token, old_key, self._addresses.server_id, now, use)
-        return DeviceIdentity(device_id, profile, old_key)
+        is_new = new_key is not None and is_signed_by(token, new_key)
+        key = new_key if is_new and new_key is not None else old_key
+        check_token(token, key, self._addresses.server_id, now, use)
+        if ended_at <= now and not renews:
+            raise CertificateEndedError(f"the certificate of {device_id} ended on {ended_at:%Y-%m-%d %H:%M} UTC")
+        if is_new:
+            self._enroller.promote_key(device_id, key)
+        return DeviceIdentity(device_id, profile, key)
 
 
 def claimed_device(token: str) -> DeviceId:

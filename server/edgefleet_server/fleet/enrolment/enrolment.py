@@ -47,6 +47,7 @@ from edgefleet_server.fleet.errors import (
     NoProfileError,
 )
 from edgefleet_server.fleet.protection import store as protection_store
+from edgefleet_server.fleet.readmission.service import ReadmissionBook
 from edgefleet_server.fleet.reported.suspicion import Suspicion
 from edgefleet_server.fleet.selectors.grammar import check_labels
 from edgefleet_server.fleet.tables import FleetClaim, FleetDevice, FleetEnrolment, FleetPending
@@ -291,24 +292,30 @@ class Enroller:
                 f"this claim token was used {claim.uses} of {claim.uses} times", next_step=_ASK_AGAIN
             )
 
-    def renew(self, device: DeviceIdentity, csr_pem: bytes, model_key: str = "") -> str:
+    def renew(self, device: DeviceIdentity, csr_pem: bytes, readmissions: ReadmissionBook, model_key: str = "") -> str:
         """Return a certificate (PEM) for a new key; the old key stays valid until the new one is used.
 
         model_key: as in `Facts`; "": as it was.
 
-        Raises BadCsrError, DeviceRevokedError.
+        Raises BadCsrError, DeviceRevokedError; ReadmissionPendingError, ReadmissionRefusedError after the end of its last certificate.
         """
+        self._signing.check_csr(csr_pem)
         with self._db.session() as session:
             row = store.device(session, device.id, lock=True)
             assert row is not None, "the caller authenticated it"
             if row.revoked_at is not None:  # since then: its new certificate would be revoked by nobody
                 raise DeviceRevokedError(f"the device {row.id} was revoked", next_step="enrol with a new claim token")
-            issued, public_key = self._signing.issue_device_certificate(csr_pem, device.id)
-            row.next_public_key = public_key
-            if model_key and row.facts.get("model_key") != model_key:
-                row.facts = {**row.facts, "model_key": model_key}
-            row.cert_not_after = issued.not_after
-            self._feed.add([NewEvent("identity_renewed", device.id, detail={"serial": issued.serial})])
+            has_ended = row.cert_not_after <= self._clock.now()
+            refusal = readmissions.ask(session, row) if has_ended else None
+            if refusal is None:
+                issued, public_key = self._signing.issue_device_certificate(csr_pem, device.id)
+                row.next_public_key = public_key
+                if model_key and row.facts.get("model_key") != model_key:
+                    row.facts = {**row.facts, "model_key": model_key}
+                row.cert_not_after = issued.not_after
+                self._feed.add([NewEvent("identity_renewed", device.id, detail={"serial": issued.serial})])
+        if refusal is not None:  # raised here, so that what the device asked for is kept
+            raise refusal
         return issued.pem.decode()
 
     def display_name(self, device_id: DeviceId) -> str:

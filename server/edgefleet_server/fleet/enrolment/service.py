@@ -16,6 +16,7 @@ from edgefleet_server.fleet.enrolment.model import ClaimOrder, DeviceIdentity, E
 from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError
 from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
 from edgefleet_server.fleet.errors import BadClaimError
+from edgefleet_server.fleet.readmission.service import ReadmissionBook
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.web.attempt_limits import Attempt, AttemptLimiter
@@ -29,6 +30,7 @@ class EnrolmentService:
         enroller: Enroller,
         addresses: ServerAddresses,
         signing: SigningService,
+        readmissions: ReadmissionBook,
         profile: Callable[[str], HardwareProfile],
         settings: ServerSettings,
         clock: Clock,
@@ -37,6 +39,7 @@ class EnrolmentService:
         self._enroller = enroller
         self._addresses = addresses
         self._signing = signing
+        self._readmissions = readmissions
         self._profile = profile
         self._settings = settings
         self._attempts = AttemptLimiter(clock, enroller.claims_in_force)
@@ -83,8 +86,8 @@ class EnrolmentService:
         return self._enrolment(made.id, made.cert, made.profile, made.pinned_root)
 
     def renew(self, device: DeviceIdentity, csr_pem: bytes, model_key: str = "") -> Enrolment:
-        """Give a device a certificate for a new key. model_key: as `Enroller.renew` takes it. Raises BadCsrError."""
-        cert = self._enroller.renew(device, csr_pem, model_key)
+        """Give a device a certificate for a new key. model_key: as `Enroller.renew` takes it. Raises what that raises."""
+        cert = self._enroller.renew(device, csr_pem, self._readmissions, model_key)
         return self._enrolment(device.id, cert, device.profile, None)
 
     def _enrolment(self, device_id: DeviceId, cert: str, profile: ProfileName, pinned_root: Sha256 | None) -> Enrolment:
