@@ -3,9 +3,11 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
 from edgefleet_protocol.blocks import LEAF_BYTES, leaf_index
@@ -24,6 +26,9 @@ from edgefleet_protocol.messages import (
 )
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.access.model import Role
+from edgefleet_server.fleet.enrolment.model import DeviceIdentity
+from edgefleet_server.fleet.errors import ReadmissionPendingError
+from edgefleet_server.fleet.tables import FleetDevice
 from edgefleet_server.registry.model import BundleView, Publication, SourceFile
 from edgefleet_server.rollout.controller.controller import RolloutController
 from tests.server.fleet.house import FACTS, KeyedDevice
@@ -47,6 +52,17 @@ class Device:
         """Appear, or go."""
         presence = Presence(on=on, conn_id="c1", boot_id="b1", ts=0)
         self.fleet.parts.fleet.receiver.take_presence(self.id, presence)
+
+    def ask_to_come_back(self, days: int = 45) -> None:
+        """Ask for a certificate so many days after the end of the last one, which is too late for the rule."""
+        parts = self.fleet.parts
+        with parts.db.session() as session:
+            row = session.get(FleetDevice, self.id)
+            assert row is not None
+            row.cert_not_after = self.fleet.house.clock.now() - timedelta(days=days)
+        caller = DeviceIdentity(self.id, ProfileName(row.profile), row.public_key)
+        with pytest.raises(ReadmissionPendingError):
+            parts.fleet.enrolment.renew(caller, KeyedDevice().csr())
 
     def desired(self) -> Desired:
         """Return the device's newest document."""

@@ -10,16 +10,13 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from edgefleet_protocol.ids import ProfileName
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.actions.outcomes import outcome
 from edgefleet_server.dashboard.core.qr_code import MAX_CHARS, qr
 from edgefleet_server.dashboard.enrolment.views import token_choices
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.enrolment.approval import Choice
-from edgefleet_server.fleet.enrolment.model import DeviceIdentity
 from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError
-from edgefleet_server.fleet.errors import ReadmissionPendingError
 from edgefleet_server.fleet.inventory.device_list import Facets
 from edgefleet_server.fleet.readmission.model import ReadmissionState
 from tests.server.dashboard.fleet import ORT, Fleet
@@ -63,10 +60,8 @@ def test_an_empty_page_says_what_to_do_next(empty_fleet: Fleet) -> None:
 
 
 def test_a_device_that_asks_to_come_back_is_let_in_or_refused_on_the_page(fleet: Fleet) -> None:
-    house, device = fleet.parts, fleet.device("cam-9")
-    fleet.house.clock.turn(days=135)
-    with pytest.raises(ReadmissionPendingError):
-        house.fleet.enrolment.renew(DeviceIdentity(device.id, ProfileName(ORT), ""), KeyedDevice().csr())
+    device = fleet.device("cam-9")
+    device.ask_to_come_back()
     told = text_of(signed_in(fleet, Role.VIEWER).get("/enrolment").text)
     assert "Devices that ask to come back" in told
     assert "its certificate ended 45 days ago; the rule lets in up to 30 days" in told
@@ -74,7 +69,7 @@ def test_a_device_that_asks_to_come_back_is_let_in_or_refused_on_the_page(fleet:
     refused = send(page, "refuse_readmissions", {"body.devices": [device.id], "body.reason": "it was stolen"})
     assert refused.status_code == 303
     assert "ask to come back" not in page.get("/enrolment").text
-    found, _ = house.fleet.readmissions.page(PageRequest(), ReadmissionState.REFUSED)
+    found, _ = fleet.parts.fleet.readmissions.page(PageRequest(), ReadmissionState.REFUSED)
     assert [(one.device, one.why) for one in found] == [(device.id, "it was stolen")]
 
 
