@@ -256,6 +256,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     fleet.parts.alerts.create("prod", AlertAction.PAUSE, ["severity=critical"], "digits", "ann")
     device = min(fleet.by_id)
     fleet.by_id[device].measure()
+    fleet.by_id[max(fleet.by_id)].ask_to_come_back()
     fleet.release("seeds@1.0.0", ORT)  # of another model: devices still go back from the bad rollout
     trial = fleet.parts.rollout.create({"release": "seeds@1.0.0", "selector": "", "stages": TRIAL}, "ann")
     bundle = fleet.parts.registry.newest_bundles(ORT, 1)[0].sha256
