@@ -70,8 +70,9 @@ def readmit(
     ids = _chosen(session, devices or [], every, refuse)
     if reason and not refuse:
         raise UsageError("a reason is for a refusal", why="--reason without --refuse", next_step="add --refuse")
-    done, skipped = [], []
-    document = {"done": [], "skipped": []}
+    done: list[api.device.Readmission] = []
+    skipped: list[api.device.ReadmissionSkipped] = []
+    document: dict[str, list[object]] = {"done": [], "skipped": []}
     for start in range(0, len(ids), AT_ONCE):
         part = tuple(ids[start : start + AT_ONCE])
         if refuse:
