@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "1026"
-down_revision = "1025"
+revision = "1027"
+down_revision = "1026"
 branch_labels = None
 depends_on = None
 
