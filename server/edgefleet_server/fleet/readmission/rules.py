@@ -4,7 +4,7 @@
 2. A suspect device always waits for a person.
 3. By rule, a device comes back within so many days after the end, and no more than so many devices within 24 hours: a key that was
    copied from an old disk should not come back for ever, nor a thousand of them at once.
-Source: ADR 0122.
+Source: ADR 0124.
 """
 
 from datetime import datetime, timedelta

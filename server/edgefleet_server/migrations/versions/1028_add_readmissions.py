@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "1027"
-down_revision = "1026"
+revision = "1028"
+down_revision = "1027"
 branch_labels = None
 depends_on = None
 
