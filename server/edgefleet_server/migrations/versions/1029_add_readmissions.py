@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "1028"
-down_revision = "1027"
+revision = "1029"
+down_revision = "1028"
 branch_labels = None
 depends_on = None
 
