@@ -33,7 +33,7 @@ from edgefleet_agent.core.logs import Capture, LogFile
 from edgefleet_agent.core.loop import Loop, Timer, guarded
 from edgefleet_agent.core.systemd import Watchdog, notify
 from edgefleet_agent.drift.watcher import DriftDeps, DriftWatcher
-from edgefleet_agent.identity.renewal_timer import RenewalTimer
+from edgefleet_agent.identity.renewal_timer import Calls, RenewalTimer
 from edgefleet_agent.identity.store import load_identity
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.journal import Journal
@@ -88,10 +88,8 @@ class Daemon:
         self._lock = agent_parts.lock_state(self._paths.lock)
         self._code = CodeFiles()
         self._loop = Loop(self._clock)
-        renewed = late(lambda: self._reports.identity_renewed)
-        self._renewal = RenewalTimer(
-            self._loop, state, self._paths.identity, self._clock, settings, late(lambda: self._link.recycle), renewed
-        )
+        calls = Calls(late(lambda: self._link.recycle), late(lambda: self._reports.identity_renewed), self._report_soon)
+        self._renewal = RenewalTimer(self._loop, state, self._paths.identity, self._clock, settings, calls)
         self._runtimes = runtimes()
         self._system = SystemReader(state)
         agent_parts.prepare_folders(self._paths)
@@ -317,6 +315,7 @@ class Daemon:
             hold = read_record(HoldOk, self._paths.hold_ok)
             assert hold is not None
             self._hold(hold)
+        self._renewal.proved()
         log.info("document accepted", extra={"kind": kind, "gen": gen})
 
     def on_refused(self, kind: TaskKind, refused: Refused) -> None:
@@ -351,6 +350,7 @@ class Daemon:
                 self._on_connected(item)
             elif isinstance(item, Disconnected):
                 log.info("disconnected", extra={"reason": item.reason})
+                self._renewal.places.lost()
                 self._sender.relinked()
                 self._write_status()
             else:
@@ -364,7 +364,7 @@ class Daemon:
         log.info("connected", extra={"conn_id": item.conn_id})
         self._heard_s = self._clock.monotonic_s()
         self._reports.conn_id = item.conn_id
-        presence = encode(self._reports.presence(on=True, cert=self._renewal.connected(item.folder)))
+        presence = encode(self._reports.presence(on=True, cert=self._renewal.connected(item.folder, item.number)))
         self._link.publish(self._topics.presence(self._device), presence, 1, retain=True)
         self._sender.relinked()
         look(self._settings.metered, self._metered)
@@ -379,11 +379,15 @@ class Daemon:
         elif item.topic == self._topics.dn_meta(self._device):
             self._on_downlink(item.payload)
         elif item.topic == self._topics.desired(self._device):
-            self._intake.offer("desired", item.payload)
+            self._offer("desired", item.payload)
         elif item.topic == self._topics.hold():
-            self._intake.offer("hold", item.payload)
+            self._offer("hold", item.payload)
         elif item.topic == self._topics.repo_head():
             self._intake.head(item.payload)
+
+    def _offer(self, kind: TaskKind, raw: bytes) -> None:
+        if self._intake.offer(kind, raw):
+            self._renewal.proved()
 
     def _on_downlink(self, payload: bytes) -> None:
         try:
@@ -425,6 +429,7 @@ class Daemon:
         if not self._link.is_connected:
             return
         facts = device_now(self._paths.root, self._runtimes, self._runner, self._drift.facts(), self._captures.heads())
+        facts |= self._renewal.places.facts()
         state = self._reports.state(self._runner, self._serving, facts)
         # without room it goes out when a place is free, or with the next connection
         self._state_waits = self._link.publish(self._topics.state(self._device), encode(state), 1, retain=True) is None

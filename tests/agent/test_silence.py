@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edgefleet_agent.connection.mqtt import LinkOptions, MqttLink
+from edgefleet_agent.identity.place_follower import Way
 from edgefleet_agent.identity.store import load_identity
 from edgefleet_protocol.desired import TelemetryRequest
 from edgefleet_protocol.ids import DeviceId, ModelName
@@ -54,7 +55,7 @@ def test_the_answer_to_a_ping_breaks_a_silence(site: Site, tmp_path: Path) -> No
     folder = tmp_path / "device" / "identity"
     identity = load_identity(folder)
     options = LinkOptions(keepalive_s=1, connect_timeout_s=10.0, reconnect_max_s=1.0)
-    link = MqttLink(identity, lambda: [(identity, folder)], "boot", options, lambda: None, lambda: 0)
+    link = MqttLink(identity, lambda: [Way(identity, folder)], "boot", options, lambda: None, lambda: 0)
     link.start()
     try:
         assert eventually(lambda: link.is_connected)

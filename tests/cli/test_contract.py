@@ -23,6 +23,7 @@ from tests.cli.conftest import Edgectl
 from tests.server.dashboard.fleet import ORT, Fleet, staged
 from tests.server.dashboard.serving import served
 from tests.server.objectives.test_openslo import latency
+from tests.server.rest.client_fleet import plan_move
 
 FORMS = ("table", "wide", "json", "yaml", "name", "csv")
 
@@ -38,6 +39,7 @@ LISTS: dict[str, tuple[str, ...]] = {
     "group list": (),
     "protection list": (),
     "device readmissions": (),
+    "server move status": (),
     "profile list": (),
     "token list": (),
     "person list": (),
@@ -187,6 +189,7 @@ ACTS = {
     "model alias set", "model pull", "publish",
     "release cancel", "release delete", "release withdraw", "server agent-packages add", "server monitoring-files",
     "server restored", "server signer",
+    "server move finish", "server move plan", "server move start", "server move undo",
     "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
     "rollout resume", "rollout retry", "rollout rollback", "rollout skip", "server init", "server start", "sim",
     "person add", "person invite", "person disable", "person enable", "token create", "token revoke",
@@ -248,10 +251,11 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server with ten devices, a good and a bad rollout, groups, a webhook, an alert receiver."""
-    fleet = Fleet(tmp_path_factory.mktemp("filled") / "server", webhook_networks=["192.0.2.0/24"])
+    fleet = Fleet(tmp_path_factory.mktemp("filled") / "server", webhook_networks=["192.0.2.0/24"], broker_port=8883)
     good, bad = staged(fleet)
     fleet.parts.fleet.groups.create("yard", "site=yard", "ann")
     fleet.parts.fleet.protection.add("vault", "site=vault", "ann")
+    plan_move(fleet)
     hook = fleet.parts.webhooks.create("ops", "https://192.0.2.7/hook", ["edgefleet.rollout.*"], "ann")
     fleet.parts.alerts.create("prod", AlertAction.PAUSE, ["severity=critical"], "digits", "ann")
     device = min(fleet.by_id)
@@ -286,12 +290,13 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server where everything that commands name is there, and nothing in it: no report, no member, no delivery."""
-    fleet = Fleet(tmp_path_factory.mktemp("bare") / "server", webhook_networks=["192.0.2.0/24"])
+    fleet = Fleet(tmp_path_factory.mktemp("bare") / "server", webhook_networks=["192.0.2.0/24"], broker_port=8883)
     fleet.release("digits@1.0.0")
     fleet.release("digits@1.1.0", ORT)
     device = fleet.device("cam").id
     fleet.parts.fleet.groups.create("yard", "site=yard", "ann")
     fleet.parts.fleet.protection.add("vault", "site=vault", "ann")
+    plan_move(fleet)
     hook = fleet.parts.webhooks.create("ops", "https://192.0.2.7/hook", ["edgefleet.rollout.*"], "ann")
     trial = fleet.parts.rollout.create({"release": "digits@1.1.0", "selector": "", "stages": TRIAL}, "ann")
     bundle = fleet.parts.registry.newest_bundles(ORT, 1)[0].sha256

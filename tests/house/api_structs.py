@@ -65,6 +65,7 @@ PLACES = {
     "/groups": "fleet",
     "/protection-rules": "fleet",
     "/readmissions": "device",
+    "/server-moves": "fleet",
     "/search": "fleet",
     "/blobs": "bundle",
     "/bundles": "bundle",

@@ -101,6 +101,12 @@ SOAKS: dict[str, Soak] = {
         "F15: a device of a fleet whose director, model, snapshot, timestamp and targets keys are replaced one after the other",
         4,
     ),
+    "moves": Soak(
+        "tests.hostile.theft.move_drills",
+        1_000,
+        "a device whose server moves: other ports, another machine, back, and to a place that does not serve",
+        3,
+    ),
     "fuzz": Soak("tests.hostile.device.fuzz", 1_000_000, "F19: a random input to each parser of foreign bytes", 20_000),
     "tuf-conformance": Soak(
         "tests.hostile.device.conformance",

@@ -32,6 +32,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgefleet_agent.connection.keepalive import URGENT_S, Keepalive, is_urgent
+from edgefleet_agent.identity.place_follower import Way
 from edgefleet_agent.identity.store import CA_FILE, CERT_FILE, KEY_FILE, Identity
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.messages import Presence, encode
@@ -49,10 +50,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker accepted us, with the identity of `folder`, and the subscriptions are on their way."""
+    """The broker accepted us, with the identity of `folder`, and the subscriptions are on their way. number: of the `Way`."""
 
     conn_id: str
     folder: Path
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class MqttLink:
     def __init__(
         self,
         identity: Identity,
-        candidates: Callable[[], list[tuple[Identity, Path]]],
+        candidates: Callable[[], list[Way]],
         boot_id: str,
         options: LinkOptions,
         wake: Callable[[], None],
@@ -138,7 +140,7 @@ class MqttLink:
     ) -> None:
         self._identity = identity
         self._candidates = candidates
-        self._folder = Path()
+        self._way = Way(identity, Path())
         self._attempts = 0
         self._boot_id = boot_id
         self._options = options
@@ -269,9 +271,10 @@ class MqttLink:
             self._stopping.wait(self._delay_s())
 
     def _choose(self) -> None:
-        """Take the next candidate's identity: the first one first, and again after each connection that it made."""
+        """Take the next candidate: the first one first, and again after each connection that it made."""
         candidates = self._candidates()
-        self._identity, self._folder = candidates[self._attempts % len(candidates)]
+        self._way = candidates[self._attempts % len(candidates)]
+        self._identity = self._way.identity
         self._attempts += 1
 
     def _delay_s(self) -> float:
@@ -316,8 +319,9 @@ class MqttLink:
     def _tls(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_verify_locations(cafile=str(self._folder / CA_FILE))
-        context.load_cert_chain(str(self._folder / CERT_FILE), str(self._folder / KEY_FILE))
+        folder = self._way.folder
+        context.load_verify_locations(cadata=self._way.cas or (folder / CA_FILE).read_text("ascii"))
+        context.load_cert_chain(str(folder / CERT_FILE), str(folder / KEY_FILE))
         return context
 
     # ---- paho's thread: only enqueue
@@ -335,7 +339,7 @@ class MqttLink:
         self._attempts = 0
         self._silence = Silence(time.monotonic())
         self._connected = True
-        self._put(Connected(conn_id, self._folder))
+        self._put(Connected(conn_id, self._way.folder, self._way.number))
 
     def _on_disconnect(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if client is self._client:

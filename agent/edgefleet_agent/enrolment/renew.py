@@ -40,7 +40,8 @@ from edgefleet_agent.enrolment.server_api import (
     problem_of,
     verifying_context,
 )
-from edgefleet_agent.errors import RenewRefusedError, StateFileError
+from edgefleet_agent.errors import PinMismatchError, RenewRefusedError, ServerUnreachableError, StateFileError
+from edgefleet_agent.identity.place_follower import due_s, load_announced
 from edgefleet_agent.identity.store import (
     CA_FILE,
     CERT_FILE,
@@ -48,7 +49,6 @@ from edgefleet_agent.identity.store import (
     RECORD_FILE,
     Identity,
     load_identity,
-    renewal_due_s,
 )
 from edgefleet_agent.identity.takeover import NEXT_FOLDER, finish_take_over, identity_lock, remove_flat
 from edgefleet_agent.paths import StatePaths
@@ -74,16 +74,21 @@ def renew(state: Path, clock: Clock, *, if_due: bool = False) -> Identity | None
         if finish_take_over(folder):
             identity = load_identity(folder)
         identity = _with_life(folder, identity)
-        if if_due and clock.now().timestamp() < renewal_due_s(identity):
+        if if_due and clock.now().timestamp() < due_s(identity, load_announced(folder)):
             return None
         old_key = _key_of(folder)
         # of a renewal that has not connected yet
         new_key = kept_key(folder / NEXT_FOLDER / KEY_FILE, folder / PENDING_KEY)
-        ca_pem = (folder / CA_FILE).read_text("ascii")
-        asked = {"csr": make_csr(new_key), "model_key": kept_model_key(StatePaths(state).model_key)}
-        answer = _ask(identity, old_key, asked, ca_pem, clock)
-        renewed = _checked(identity, answer, new_key, ca_pem)
-        _store(folder, renewed, new_key, answer.cert, ca_pem)
+        nonce = secrets.token_hex(16)
+        asked = {"csr": make_csr(new_key), "model_key": kept_model_key(StatePaths(state).model_key), "nonce": nonce}
+        body = json.dumps(asked).encode()
+        answer = _answer(
+            *_ask(folder, identity, device_token(identity, old_key, clock), "POST", "/device/v1/renew", body)
+        )
+        if answer.nonce != nonce:
+            raise RenewRefusedError("the server's answer is not to this request: its nonce differs")
+        renewed = _checked(identity, answer, new_key, _trusted(folder))
+        _store(folder, renewed, new_key, answer.cert, (folder / CA_FILE).read_text("ascii"))
     log.info("identity renewed", extra={"device": identity.device, "until_s": renewed.cert_until_s})
     return renewed
 
@@ -94,8 +99,7 @@ def ask_as_device(folder: Path, clock: Clock, method: str, path: str, body: byte
     Raises as `server_api.ask`, and NotEnrolledError, StateFileError, OSError.
     """
     identity = load_identity(folder)
-    context = verifying_context((folder / CA_FILE).read_text("ascii"))
-    return ask(identity.url, context, method, path, body, device_token(identity, _key_of(folder), clock))
+    return _ask(folder, identity, device_token(identity, _key_of(folder), clock), method, path, body)
 
 
 def _key_of(folder: Path) -> ec.EllipticCurvePrivateKey:
@@ -138,40 +142,49 @@ def _with_life(folder: Path, identity: Identity) -> Identity:
     return known
 
 
-def _ask(
-    identity: Identity,
-    old_key: ec.EllipticCurvePrivateKey,
-    asked: dict[str, str],
-    ca_pem: str,
-    clock: Clock,
-) -> Answer:
-    nonce = secrets.token_hex(16)
-    body = json.dumps({**asked, "nonce": nonce}).encode()
-    token = device_token(identity, old_key, clock)
-    status, data = ask(identity.url, verifying_context(ca_pem), "POST", "/device/v1/renew", body, token)
+def _trusted(folder: Path) -> list[str]:
+    """Return the CAs of the place in use, and those that are announced."""
+    announced = load_announced(folder)
+    return [(folder / CA_FILE).read_text("ascii"), *(announced.cas if announced is not None else ())]
+
+
+def _ask(folder: Path, identity: Identity, token: str, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+    """Ask at the place in use, then at those that are announced, until one answers. Raises as `ask` does."""
+    announced = load_announced(folder)
+    urls = [identity.url, *(place.url for place in announced.places)] if announced is not None else [identity.url]
+    context = verifying_context("".join(_trusted(folder)))
+    *others, last = dict.fromkeys(urls)
+    for url in others:
+        try:
+            return ask(url, context, method, path, body, token)
+        except (PinMismatchError, ServerUnreachableError) as error:
+            log.warning("another place of the server is asked", extra={"reason": str(error)})
+    return ask(last, context, method, path, body, token)
+
+
+def _answer(status: int, data: bytes) -> Answer:
     if status != 200:
         detail, next_step = problem_of(status, data)
         raise RenewRefusedError(f"the server refused the renewal: {detail}", next_step=next_step)
     try:
-        answer = msgspec.json.decode(data, type=Answer)
+        return msgspec.json.decode(data, type=Answer)
     except msgspec.MsgspecError as error:
         raise RenewRefusedError(f"the server's answer cannot be read: {error}") from error
-    if answer.nonce != nonce:
-        raise RenewRefusedError("the server's answer is not to this request: its nonce differs")
-    return answer
 
 
-def _checked(identity: Identity, answer: Answer, key: ec.EllipticCurvePrivateKey, ca_pem: str) -> Identity:
+def _checked(identity: Identity, answer: Answer, key: ec.EllipticCurvePrivateKey, cas: list[str]) -> Identity:
     """Return the renewed identity after a look at what came. Raises RenewRefusedError."""
     try:
         cert = x509.load_pem_x509_certificate(answer.cert.encode())
-        cert.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem.encode()))
+        issuers = x509.load_pem_x509_certificates("".join(cas).encode())
+        issuer = next((one for one in issuers if _is_from(cert, one)), issuers[0])
+        cert.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature) as error:
         raise RenewRefusedError("the pinned CA did not sign the certificate in the server's answer") from error
     names = [name.value for name in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if cert.public_key() != key.public_key() or names != [identity.device] or answer.device_id != identity.device:
         raise RenewRefusedError("the certificate in the server's answer is for another key or device")
-    broker = answer.broker
+    broker = answer.broker if not identity.place else None  # what was announced is signed
     return msgspec.structs.replace(
         identity,
         broker_host=broker.host if broker is not None else identity.broker_host,
@@ -183,6 +196,14 @@ def _checked(identity: Identity, answer: Answer, key: ec.EllipticCurvePrivateKey
         cert_until_s=int(cert.not_valid_after_utc.timestamp()),
         cert_serial=f"{cert.serial_number:x}",
     )
+
+
+def _is_from(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        cert.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _store(folder: Path, identity: Identity, key: ec.EllipticCurvePrivateKey, cert: str, ca_pem: str) -> None:

@@ -11,11 +11,13 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from edgefleet_agent.core.child_process import ChildProcess
 from edgefleet_agent.core.loop import Loop, Timer
 from edgefleet_agent.errors import IdentityBusyError, StateFileError
-from edgefleet_agent.identity.store import Identity, load_identity, renewal_due_s
+from edgefleet_agent.identity.place_follower import PlaceFollower, Way, due_s
+from edgefleet_agent.identity.store import Identity, load_identity
 from edgefleet_agent.identity.takeover import NEXT_FOLDER, finish_take_over, identity_lock, load_next, take_over
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_protocol.clock import Clock
@@ -29,6 +31,17 @@ TRY_NEW_AGAIN_S = 3_600.0
 log = logging.getLogger(__name__)
 
 
+class Calls(NamedTuple):
+    """What the timer asks for. reconnect: a new connection, for a reason; renewed: the renewed identity was taken over.
+
+    tell: the server's place is another one, or was announced.
+    """
+
+    reconnect: Callable[[str], None]
+    renewed: Callable[[Identity], None]
+    tell: Callable[[], None]
+
+
 class RenewalTimer:
     """The identities of one device while agentd runs."""
 
@@ -39,10 +52,9 @@ class RenewalTimer:
         folder: Path,
         clock: Clock,
         settings: AgentSettings,
-        reconnect: Callable[[str], None],
-        renewed: Callable[[Identity], None],
+        calls: Calls,
     ) -> None:
-        """Read the identity. reconnect: makes a new connection, for a reason; renewed: the renewed identity was taken over."""
+        """Read the identity."""
         self._loop = loop
         self._state = state
         self._folder = folder
@@ -53,24 +65,24 @@ class RenewalTimer:
         self._failures = 0
         self._timer: Timer | None = None
         self._chance: Timer | None = None
-        self._reconnect = reconnect
-        self._renewed = renewed
+        self._calls = calls
         self._seen_next: Identity | None = None
         # busy: a renewal runs right now, and that finishes what was begun as well
         with contextlib.suppress(IdentityBusyError), identity_lock(folder):
             finish_take_over(folder)
         self.identity = load_identity(folder)
+        self.places = PlaceFollower(loop, folder, self.identity.place, calls.reconnect)
 
     def start(self) -> None:
         """Begin to look at the time."""
         self._seen_next = self._waiting()
         self._look_in(min(FIRST_LOOK_S, self._look_s))
 
-    def candidates(self) -> list[tuple[Identity, Path]]:
-        """Return the identities to connect with and their folders, the renewed one first. Safe from any thread."""
+    def candidates(self) -> list[Way]:
+        """Return what to connect with, the renewed identity first. Safe from any thread."""
         old = (self.identity, self._folder)
         new = self._waiting()
-        return [(new, self._folder / NEXT_FOLDER), old] if new is not None else [old]
+        return self.places.ways([(new, self._folder / NEXT_FOLDER), old] if new is not None else [old])
 
     def _waiting(self) -> Identity | None:
         """Return the renewed identity in `next/`. One that cannot be read counts as none: the next renewal replaces it."""
@@ -80,17 +92,19 @@ class RenewalTimer:
             log.warning("renewed identity unreadable", extra={"reason": str(error)})
             return None
 
-    def connected(self, folder: Path) -> str:
+    def connected(self, folder: Path, number: int = 0) -> str:
         """The broker took the identity of this folder. Return the serial of its certificate for the server, which revokes older ones.
 
         "" until the renewed identity has replaced the old one on the disk: what is still needed here must not be revoked there.
+        number: of the `Way`.
         """
+        self.places.connected(number)
         if folder == self._folder:
             if self._waiting() is not None:
                 if self._chance is not None:
                     self._chance.cancel()
                 self._chance = self._loop.call_later(
-                    TRY_NEW_AGAIN_S, lambda: self._reconnect("a renewed identity waits")
+                    TRY_NEW_AGAIN_S, lambda: self._calls.reconnect("a renewed identity waits")
                 )
             return self.identity.cert_serial
         try:
@@ -102,14 +116,22 @@ class RenewalTimer:
             return ""
         self.identity = load_identity(self._folder)
         log.info("identity renewed", extra={"until_s": self.identity.cert_until_s})
-        self._renewed(self.identity)
+        self._calls.renewed(self.identity)
         self._look_in(self._look_s)
         return self.identity.cert_serial
+
+    def proved(self) -> None:
+        """A verified document came on this connection."""
+        if self.places.proved():
+            self.identity = load_identity(self._folder)
+            self._calls.tell()
+            self._look_in(0.0)
 
     def close(self) -> None:
         """End a running child; what it has made so far is complete or not there."""
         if self._timer is not None:
             self._timer.cancel()
+        self.places.close()
         if self._child is not None:
             self._child.abandon()
             self._child = None
@@ -119,8 +141,8 @@ class RenewalTimer:
         if waiting is not None and waiting != self._seen_next:
             # made by `edge-agent renew` while this agent runs, or by our child
             self._seen_next = waiting
-            self._reconnect("a renewed identity waits")
-        due_in_s = renewal_due_s(self.identity) - self._clock.now().timestamp()
+            self._calls.reconnect("a renewed identity waits")
+        due_in_s = due_s(self.identity, self.places.announced) - self._clock.now().timestamp()
         if self._child is not None or waiting is not None:
             self._look_in(self._look_s)
         elif due_in_s > 0:

@@ -27,6 +27,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
     cert_from_s, cert_until_s: life of the certificate, unix seconds; 0 = not looked at yet. display_name: as the server had it when
     it issued the certificate. cert_serial: of the certificate, lower-case hex; "" where an older agent wrote the record.
+    place: number of the announcement that the addresses are of (`places`); 0 = they are from enrolment or renewal.
     """
 
     v: int = 1
@@ -43,6 +44,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     cert_until_s: int = 0
     display_name: str = ""
     cert_serial: str = ""
+    place: int = 0
 
 
 def load_identity(folder: Path) -> Identity:

@@ -128,20 +128,18 @@ class Intake:
 
     # ---- from the server
 
-    def offer(self, kind: TaskKind, raw: bytes) -> None:
-        """Take a document; a known one is ignored."""
+    def offer(self, kind: TaskKind, raw: bytes) -> bool:
+        """Take a document; a known one is ignored. Return whether it is one that was judged before."""
         if not raw or self._settled.get(kind) == sha256_hex(raw):
-            return
-        if self._current is not None and self._current == (kind, raw):
-            return
-        if self._parked.get(kind) == raw:
-            return
-        if kind in self._rests and self._rests[kind].raw == raw:
-            return  # sent again with each connection: no reason to try it sooner
+            return bool(raw)
+        known = self._current == (kind, raw) or self._parked.get(kind) == raw
+        if known or (kind in self._rests and self._rests[kind].raw == raw):
+            return False  # sent again with each connection: no reason to try it sooner
         self._parked.pop(kind, None)
         self._end_rest(kind)
         self._waiting[kind] = raw
         self._look_for(kind)
+        return False
 
     def _look_for(self, kind: TaskKind) -> None:
         """Begin with what waits, unless a kind that goes before this one is being verified."""

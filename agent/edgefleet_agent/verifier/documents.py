@@ -15,6 +15,7 @@ import msgspec
 
 from edgefleet_agent.core.durable import read_record, write_record
 from edgefleet_agent.errors import StateFileError
+from edgefleet_agent.identity.place_follower import note_announced
 from edgefleet_agent.identity.store import ROOT_FILE
 from edgefleet_agent.install.desired_diff import spread
 from edgefleet_agent.install.records import CandidateRequest, DesiredOk, HoldOk, LogRules, Refusal, TaskRequest, Wanted
@@ -40,6 +41,7 @@ from edgefleet_protocol.digest import parse_sha256, sha256_hex
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import parse_model_name, parse_target_path
 from edgefleet_protocol.messages import RepoHead
+from edgefleet_protocol.server_places import Announcement
 from edgefleet_protocol.verify import ExpiredError, check_desired, verify_envelope
 
 T = TypeVar("T")
@@ -56,6 +58,7 @@ class Documents:
         self._system = clock.now()
         self.floor_file = FloorFile(self._paths.root)
         self.gen = 0
+        self._announced: Announcement | None = None
 
     @property
     def _floor(self) -> Floor:
@@ -67,6 +70,7 @@ class Documents:
         if known is not None and known.gen == self._floor.gen:
             return known
         accepted, floor = self._with_repository(lambda repository: self._check_desired(raw, repository))
+        note_announced(self._paths.identity, self._announced)
         write_record(self._paths.desired_ok, accepted)
         self.floor_file.save(floor)
         return accepted
@@ -77,6 +81,7 @@ class Documents:
         if known is not None and known.seq == self._floor.hold_seq:
             return known
         accepted, floor = self._with_repository(lambda repository: self._check_hold(raw, repository))
+        note_announced(self._paths.identity, self._announced)
         write_record(self._paths.hold_ok, accepted)
         self.floor_file.save(floor)
         return accepted
@@ -118,7 +123,9 @@ class Documents:
         return repository
 
     def _raised(self, repository: Repository) -> Floor:
-        return with_time(with_versions(self._floor, repository.versions(), repository.top_keys()), self._system)
+        raised = with_versions(self._floor, repository.versions(), repository.top_keys())
+        self._announced = repository.announced()
+        return with_time(raised, self._system)
 
     def _check_desired(self, raw: bytes, repository: Repository) -> tuple[DesiredOk, Floor]:
         floor = self._raised(repository)

@@ -9,6 +9,7 @@
    The caller tries again without it when anything fails.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +40,7 @@ from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import parse_version
 from edgefleet_protocol.messages import MAX_SEEN_ROLES, RepoHead, Seen, decode
+from edgefleet_protocol.server_places import TARGET, Announcement, parse_announcement
 from edgefleet_protocol.verify import PublicKey
 
 BASE_URL = "ef://repository/"
@@ -51,6 +53,7 @@ GENERAL = "tuf.repository"
 BAD_CUSTOM = "tuf.bad_custom"
 MODEL_PREFIX = "m."
 _TOP_ROLES = ("root", "timestamp", "snapshot", "targets")
+log = logging.getLogger(__name__)
 MetaSource = Callable[[str, int], bytes | None]
 """(name, max bytes) → the file, None when the server has no such file. Raises ChildError."""
 
@@ -129,6 +132,15 @@ class Repository:
         return [
             PublicKey(key.keyid, key.keytype, key.scheme, str(key.keyval["public"])) for key in keys
         ], role.threshold
+
+    def announced(self) -> Announcement | None:
+        """Return where the server says that it is, None where it says nothing, or nothing that can be read: then all stays as it is."""
+        found = self._updater._trusted_set.targets.targets.get(TARGET)
+        try:
+            return None if found is None else parse_announcement(found.custom)
+        except BadMessageError as error:
+            log.warning("announced places refused", extra={"reason": error.message})
+            return None
 
     def target(self, ref: Ref) -> tuple[str, int]:
         """Return the sha256 of the leaf index and the security version of `ref`, after comparing it with the signed target of its path.

@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from edgefleet_cli.admin import agent_package_commands, recovery_commands, server_check_commands, server_up_commands
+from edgefleet_cli.admin import (
+    agent_package_commands,
+    recovery_commands,
+    server_check_commands,
+    server_move_commands,
+    server_up_commands,
+)
 from edgefleet_cli.admin.data_folder import check_new, default_data, holds_server
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.subprocesses import become, child_flags, python_module, require
@@ -19,6 +25,7 @@ app.command("restored")(recovery_commands.restored)
 app.command("check")(server_check_commands.check)
 app.command("seal")(server_check_commands.seal)
 app.add_typer(agent_package_commands.app, name="agent-packages")
+app.add_typer(server_move_commands.app, name="move")
 
 DataArgument = Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The same as --data DIR.")]
 Data = Annotated[

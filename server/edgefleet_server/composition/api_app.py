@@ -50,6 +50,7 @@ from edgefleet_server.fleet.desired import routes as desired_routes
 from edgefleet_server.fleet.enrolment import routes as enrolment_routes
 from edgefleet_server.fleet.inventory import group_routes
 from edgefleet_server.fleet.inventory import routes as inventory_routes
+from edgefleet_server.fleet.moves import routes as move_routes
 from edgefleet_server.fleet.protection import routes as protection_routes
 from edgefleet_server.fleet.readmission import routes as readmission_routes
 from edgefleet_server.fleet.reported import routes as recovery_routes
@@ -165,6 +166,7 @@ def fleet_routers(parts: Parts) -> list[APIRouter]:
         group_routes.build_router(fleet.groups, fleet.lists, db),
         protection_routes.build_router(fleet.protection, db),
         readmission_routes.build_router(fleet.readmissions),
+        move_routes.build_router(fleet.moves, db),
         desired_routes.build_capture_key_router(fleet.sampling, db),
         desired_routes.build_signing_router(fleet.desired),
         desired_routes.build_task_router(fleet.tasks, fleet.devices),

@@ -37,6 +37,7 @@ from edgefleet_server.fleet.inventory.labels import DeviceEdits
 from edgefleet_server.fleet.inventory.memberships import MembershipReader
 from edgefleet_server.fleet.inventory.search import InventorySearch
 from edgefleet_server.fleet.inventory.views import FleetReader
+from edgefleet_server.fleet.moves.service import MoveBook
 from edgefleet_server.fleet.presence.history import PresenceHistory
 from edgefleet_server.fleet.protection.service import ProtectionBook
 from edgefleet_server.fleet.readmission.model import ReadmissionTerms
@@ -103,6 +104,7 @@ class Fleet:
     documents: DesiredReader
     deployer: Deployer
     hold: HoldDocument
+    moves: MoveBook
     tasks: TaskBook
     offers: ReportedStateReader
     receiver: ReportReceiver
@@ -144,7 +146,7 @@ def build_fleet(
     tasks = TaskBook(db, desired, feed, clock)
     addresses = ServerAddresses(settings, signing)
     recovery = MetadataRecovery(db, signing, desired, feed, clock)
-    groups = GroupBook(db, clock)
+    groups, hold = GroupBook(db, clock), HoldDocument(db, signing, clock)
     protection = ProtectionBook(db, feed, clock, groups.pin)
     groups.add_guard(protection.uses_group)
     return Fleet(
@@ -166,7 +168,8 @@ def build_fleet(
         desired=desired,
         documents=DesiredReader(db, registry, devices, desired),
         deployer=Deployer(db, registry, devices, desired, feed, protection),
-        hold=HoldDocument(db, signing, clock),
+        hold=hold,
+        moves=MoveBook(db, signing, hold, addresses, settings, clock),
         tasks=tasks,
         offers=ReportedStateReader(db),
         receiver=ReportReceiver(db, reports, desired, tasks, recovery, enroller.connected),

@@ -240,3 +240,33 @@ class BadProtectionError(FleetError):
     """A protection rule, or setting one aside, was asked for with something that is not allowed."""
 
     code = "fleet.bad_protection"
+
+
+class MoveUnknownError(FleetError):
+    """No move of this server was ever planned."""
+
+    code = "move.unknown"
+
+
+class BadMoveError(FleetError):
+    """A move of the server was asked for with something that is not allowed, or that does not fit its state."""
+
+    code = "move.bad"
+
+
+class MoveUnderWayError(FleetError):
+    """Another move of the server is under way."""
+
+    code = "move.under_way"
+
+
+class MoveUnfinishedError(FleetError):
+    """A move cannot end yet: devices have not followed, or the settings name the place that is left."""
+
+    code = "move.unfinished"
+
+
+class PlaceUnreachableError(FleetError):
+    """Nothing with this server's certificate answers at the place that it is to move to."""
+
+    code = "move.unreachable"

@@ -77,6 +77,10 @@ class FleetDevice(SQLModel, table=True):
     """The day on which its newest absence ended, in days since 1970, …"""
     absence_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     """… and how many ended on that day."""
+    place_told: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
+    """Number of the newest announcement of the server's place that it knows, …"""
+    place_used: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
+    """… and of the one whose first place it uses, 0 while it uses another."""
 
 
 class FleetLabel(SQLModel, table=True):
@@ -387,3 +391,21 @@ class FleetBreakGlass(SQLModel, table=True):
     reason: str = Field(sa_column=Column(Text, nullable=False))
     at: datetime = Field(sa_type=UtcDateTime)
     until: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
+class FleetMove(SQLModel, table=True):
+    """A move of the server. before, after: a `ServerPlace`. number: of its newest announcement; told: of the one that devices were sent."""
+
+    __tablename__ = "fleet_move"
+
+    id: str = Field(primary_key=True, max_length=32)
+    state: str = Field(max_length=16)
+    before: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    after: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    planned_at: datetime = Field(sa_type=UtcDateTime)
+    planned_by: str = Field(max_length=120)
+    started_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    number: int = Field(default=0, sa_type=BigInteger)
+    told: int = Field(default=0, sa_type=BigInteger)
+    left_behind: int = Field(default=0)

@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import ssl
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from importlib.metadata import version
@@ -30,6 +31,7 @@ from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.composition.dashboard_app import first_look
 from edgefleet_server.composition.sealed_columns import SEALED_COLUMNS
 from edgefleet_server.conversion.sandbox import LAYERS, active_layers
+from edgefleet_server.fleet.moves.rules import hosts_of, ports_besides
 from edgefleet_server.observability.health import Recent, disk_line
 from edgefleet_server.process.engine_thread import EngineThread, EngineWork
 from edgefleet_server.process.file_limit import raise_file_limit, share_of
@@ -118,6 +120,8 @@ class Server:
         self._listeners: list[Listener] = []
         self._endpoint: BrokerEndpoint | None = None
         self._otlp: OtlpExporter | None = None
+        self._also_device: list[int] = []
+        self._also_broker: list[int] = []
         self.parts: Parts | None = None
 
     def start(self) -> None:
@@ -135,6 +139,9 @@ class Server:
         parts = self.parts = build_parts(settings, SystemClock())
         self._stack.callback(parts.db.dispose)
         self._prepare(parts)
+        self._also_device, self._also_broker = ports_besides(
+            parts.fleet.moves.places(), settings.device_port, settings.broker_port
+        )
         if settings.otlp_endpoint:
             self._start_otlp(parts)
         if ServerRole.GATEWAY in roles:
@@ -242,6 +249,7 @@ class Server:
             servers=(f"srv-{settings.instance}",),
             memory_bytes=settings.broker_memory_bytes or memory_for(parts.fleet.reader.summary().devices),
             refused=parts.signing.refused_certificates(settings.instance)[0],
+            also_ports=() if choice.kind is BrokerKind.EXTERNAL else tuple(self._also_broker),
         )
         supervisor = BrokerSupervisor(config, parts.clock)
         endpoint = self._endpoint = supervisor.start()
@@ -319,7 +327,8 @@ class Server:
             api = ProxyHeadersMiddleware(api, os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
         device = create_device_app(parts.fleet, parts.signing, parts.registry)
         self._stack.callback(_write_last, parts)
-        api_budget, device_budget = _budgets(settings, (api_socket, device_socket))
+        also = [self._stack.enter_context(listening_socket(settings.device_host, port)) for port in self._also_device]
+        api_budget, device_budget = _budgets(settings, (api_socket, device_socket, *also))
         write_due, look = parts.access.refusals.write_due, first_look(parts, app)
 
         def each_second() -> None:
@@ -329,6 +338,7 @@ class Server:
         for name, app, listening, budget, tls, chore in (
             ("api", api, api_socket, api_budget, api_tls, each_second),
             ("device", device, device_socket, device_budget, device_tls, write_due),
+            *(("device-also", device, one, device_budget, device_tls, write_due) for one in also),
         ):
             guard = ConnectionGuard(name, budget, parts.metrics)
             listener = Listener(name, app, listening, guard, tls, chore)
@@ -363,7 +373,7 @@ def _write_last(parts: Parts) -> None:
         _log.warning("refused requests of the last minute are not in the audit trail", extra={"error": repr(error)})
 
 
-def _budgets(settings: ServerSettings, sockets: tuple[ListeningSocket, ListeningSocket]) -> tuple[Budget, Budget]:
+def _budgets(settings: ServerSettings, sockets: Sequence[ListeningSocket]) -> tuple[Budget, Budget]:
     """Raise the file limit, give each listener its own part of it, and return the budgets of API and devices."""
     limit = raise_file_limit()
     wanted = (settings.api_connections, settings.device_connections)
@@ -392,6 +402,7 @@ def build_engine(parts: Parts) -> EngineThread:
             ("let ended protection rules go", fleet.protection.end_due),
             ("re-sign for a new key", lambda _now: fleet.desired.resign_for_key()),
             ("recover metadata", fleet.recovery.step),
+            ("tell devices of a move", lambda _now: fleet.moves.step()),
             ("sample the fleet", parts.sampler.tick),
             ("look at the fleet for objectives", parts.objectives.tick),
             ("evaluate the rules of alerts", parts.alarm.engine.tick),
@@ -445,9 +456,8 @@ def build_webhook_sender(parts: Parts, owner: str, *, draw: Draw = random.random
 
 def ensure_certificate(parts: Parts) -> None:
     """Issue the listeners' certificate again when it lacks one of our names or ends soon."""
-    wanted = {
-        host for host in (parts.settings.device_public_host, parts.settings.broker_host) if host not in _WILDCARDS
-    }
+    named = (parts.settings.device_public_host, parts.settings.broker_host, *hosts_of(parts.fleet.moves.places()))
+    wanted = {host for host in named if host not in _WILDCARDS}
     certificate = x509.load_pem_x509_certificate(Path(parts.signing.server_cert_file).read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     have = set(names.get_values_for_type(x509.DNSName)) | {

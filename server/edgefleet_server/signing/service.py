@@ -54,6 +54,7 @@ from edgefleet_server.signing.keys.key_keeper import KeyKeeper
 from edgefleet_server.signing.keys.key_ring import KeyRing
 from edgefleet_server.signing.keys.key_views import with_keys
 from edgefleet_server.signing.keys.signer_uris import SecretOf, public_key_of, public_pem_of
+from edgefleet_server.signing.place_announcer import PlaceAnnouncer
 from edgefleet_server.signing.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.repository import TufRepository
 from edgefleet_server.signing.trust import (
@@ -125,6 +126,8 @@ class SigningService:
         self.ceremony = CeremonyService(db, self._ring, self._repository, clock)
         self.keys = KeyRotation(db, self._ring, self._repository, clock)
         """Gives roles new keys."""
+        self.places = PlaceAnnouncer(db, self._repository, self.ceremony, clock)
+        """Says where this server is."""
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 

@@ -294,6 +294,8 @@ NEVER = {
     "it is a longer work, which its page shows and ends": "create_release",
     "holders carry it: what they signed or were asked is not taken from them": """create_signing_request drop_signing_request
         sign_signing_request""",
+    "its page has what ends it: devices are called back in a move like any other": """finish_server_move plan_server_move start_server_move
+        undo_server_move""",
     "who gets past protection is alarmed, and its page has what ends it": """break_glass create_protection_rule end_protection_rule
         keep_protection_rule""",
     "the same page takes it back while the device waits": "refuse_readmissions",

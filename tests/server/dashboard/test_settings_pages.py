@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -440,6 +441,24 @@ def test_old_addresses_lead_on_with_what_was_asked(empty_fleet: Fleet) -> None:
     away = browser.get("/alerts/contacts/%2F%2Fevil.example?x=%0d%0aa:b").headers.get("location", "/")
     assert away.startswith("/")
     assert not away.startswith("//")
+
+
+def test_a_move_of_the_server_is_planned_started_and_undone_on_its_page(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path / "server", broker_port=8883)
+    fleet.parts.fleet.addresses.announce_broker("127.0.0.1", 8883, "5")
+    browser = fleet.browser(Role.ADMIN)
+    assert "was never moved" in text_of(page(browser, "/settings/place"))
+    fleet.device("cam")
+    do(browser, "plan_server_move", body__device_port="9443")
+    assert "planned" in text_of(page(browser, "/settings/place"))
+    do(browser, "start_server_move", body__ahead="true")
+    told = text_of(page(browser, "/settings/place"))
+    assert "0 of 1 devices use the place that is announced first, 0 know it. Not yet: cam-" in told
+    word = {"confirm_word": "undo", "confirm": "undo"}
+    do(browser, "undo_server_move", **word)
+    assert "undoing" in text_of(page(browser, "/settings/place"))
+    assert "Finish" not in text_of(page(fleet.browser(Role.OPERATOR), "/settings/place"))
+    fleet.close()
 
 
 def test_protection_rules_are_made_set_aside_and_removed_on_their_page(empty_fleet: Fleet) -> None:

@@ -20,7 +20,13 @@ class Site:
     """The running parts."""
 
     def __init__(
-        self, folder: Path, kind: BrokerKind, *, servers: tuple[str, ...] = ("srv-main",), **settings: Any
+        self,
+        folder: Path,
+        kind: BrokerKind,
+        *,
+        servers: tuple[str, ...] = ("srv-main",),
+        also_ports: tuple[int, ...] = (),
+        **settings: Any,
     ) -> None:
         self.folder = folder
         url = f"sqlite:///{folder / 'server.db'}"
@@ -35,6 +41,7 @@ class Site:
             run_dir=folder / "broker",
             servers=servers,
             refused=signing.refused_certificates("main")[0],
+            also_ports=also_ports,
         )
         self.broker = BrokerSupervisor(config, SystemClock())
         self.endpoint = self.broker.start()

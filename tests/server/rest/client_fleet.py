@@ -16,6 +16,7 @@ from edgefleet_protocol.desired import Ref, Task
 from edgefleet_protocol.messages import PredictionLine, Sample, Telemetry, Watched, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError
+from edgefleet_server.fleet.moves.rules import Wanted
 from tests.server.dashboard.fleet import ORT, Device, Fleet, staged
 from tests.server.dashboard.shelf import REPORT, shelve
 from tests.server.fleet.house import FACTS, KeyedDevice
@@ -32,9 +33,16 @@ REPORTED = {
 }  # fmt: skip
 
 
+def plan_move(fleet: Fleet) -> None:
+    """Let the server have a place, and a plan to go to another. The fleet was made with a broker_port."""
+    fleet.parts.fleet.addresses.announce_broker("127.0.0.1", 8883, "5")
+    fleet.parts.fleet.moves.plan(Wanted(device_port=9443), "ann")
+
+
 def client_fleet(folder: Path) -> tuple[Fleet, str]:
     """Return a fleet and its good rollout."""
-    fleet = Fleet(folder, webhook_networks=("127.0.0.0/8",))
+    fleet = Fleet(folder, webhook_networks=("127.0.0.0/8",), broker_port=8883)
+    fleet.parts.fleet.addresses.announce_broker("127.0.0.1", 8883, "5")
     stored = fleet.parts.registry.put_blob_bytes(json.dumps(REPORTED).encode())
     shelve(fleet, "gauge@1.0.0", ORT, report=stored)
     good, _ = staged(fleet)

@@ -60,9 +60,25 @@ def reading(call: Caller, rollout: str) -> str:
     assert happened.items
     _, strategy = call("rollout", "get_rollout_strategy", "canary")
     assert strategy.name == "canary"
+    _moving(call)
     status, health = call("server", "get_health")
     assert (status, health["status"]) == (200, "ok"), health
     return str(device)
+
+
+def _moving(call: Caller) -> None:
+    """Plan a move of the server, and drop it. The rest needs a place that answers: each says what is missing."""
+    models = call.models
+    status, planned = call("fleet", "plan_server_move", body=models.MovePlanIn(device_port=1))
+    assert (status, planned.state, planned.number) == (201, "planned", 0), planned
+    _, shown = call("fleet", "list_server_moves")
+    assert shown.items[0].after.url.endswith(":1")
+    status, _ = call("fleet", "start_server_move", body=models.MoveStartIn())
+    assert status == 409
+    status, _ = call("fleet", "finish_server_move", body=models.MoveFinishIn())
+    assert status == 422
+    _, dropped = call("fleet", "undo_server_move")
+    assert dropped.state == "dropped"
 
 
 def _protecting(call: Caller) -> None:

@@ -198,6 +198,8 @@ def busy(fleet: Fleet) -> None:
 
     fleet.parts.fleet.suspicion.mark(next(iter(fleet.by_id)), "it reported a golden failure that nobody else sees")
     fleet.by_id[next(iter(fleet.by_id))].ask_to_come_back()
+    call("POST", "/server-moves", {"host": "new.example"})
+    call("POST", "/server-moves:start", {"ahead": True})
     call("POST", "/groups", {"name": "hall", "selector": "site=hall"})
     for rule in ("vault", "cellar"):
         call("POST", "/protection-rules", {"name": rule, "selector": f"site={rule}"})

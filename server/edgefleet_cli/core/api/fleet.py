@@ -31,6 +31,13 @@ class Event(Struct, frozen=True):
     rollout: str | None = None
 
 
+class Followers(Struct, frozen=True):
+    behind: tuple[str, ...] = ()
+    devices: int = 0
+    followed: int = 0
+    told: int = 0
+
+
 class Group(Struct, frozen=True):
     created_at: str = ""
     created_by: str = ""
@@ -63,6 +70,28 @@ class ModelCount(Struct, frozen=True):
     version: str = ""
 
 
+class MoveFinishIn(Body, frozen=True, kw_only=True):
+    leave_behind: int | Unset = UNSET
+
+
+class MovePlace(Struct, frozen=True):
+    broker_host: str = ""
+    broker_port: int = 0
+    url: str = ""
+
+
+class MovePlanIn(Body, frozen=True, kw_only=True):
+    broker_host: str | Unset = UNSET
+    broker_port: int | Unset = UNSET
+    device_port: int | Unset = UNSET
+    host: str | Unset = UNSET
+
+
+class MoveStartIn(Body, frozen=True, kw_only=True):
+    ahead: bool | Unset = UNSET
+    spread_s: int | Unset = UNSET
+
+
 class ProtectionRule(Struct, frozen=True):
     broken: tuple[BreakGlass, ...] = ()
     created_at: str = ""
@@ -77,6 +106,17 @@ class ProtectionRule(Struct, frozen=True):
 class ProtectionRuleIn(Body, frozen=True, kw_only=True):
     name: str
     selector: str
+
+
+class ServerMove(Struct, frozen=True):
+    after: MovePlace = MovePlace()
+    before: MovePlace = MovePlace()
+    followers: Followers = Followers()
+    next: str = ""
+    number: int = 0
+    planned_at: str = ""
+    planned_by: str = ""
+    state: str = ""
 
 
 class FleetSummary(Struct, frozen=True):

@@ -79,6 +79,13 @@ LINES: Final[Mapping[str, str]] = {
     "end_protection_rule": "edgectl protection remove {path.name} --yes",
     "keep_protection_rule": "edgectl protection keep {path.name}",
     "break_glass": "edgectl protection break-glass {path.name} --reason {body.reason}[ --minutes {body.minutes}] --yes",
+    "plan_server_move": (
+        "edgectl server move plan[ --host {body.host}][ --device-port {body.device_port}][ --broker-host {body.broker_host}]"
+        "[ --broker-port {body.broker_port}]"
+    ),
+    "start_server_move": "edgectl server move start[ --ahead?{body.ahead}][ --within {body.spread_s}]",
+    "undo_server_move": "edgectl server move undo --yes",
+    "finish_server_move": "edgectl server move finish[ --leave-behind {body.leave_behind}] --yes",
     "set_capture_key": "edgectl capture-key set {body.public_key}",
     "remove_capture_key": "edgectl capture-key remove --yes",
     "create_rollout": "edgectl rollout create -f rollout.yaml",

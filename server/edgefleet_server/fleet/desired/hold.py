@@ -70,6 +70,12 @@ class HoldDocument:
             self._sign(session, row, row.rollouts, row.digests)
             return True
 
+    def sign_again(self) -> None:
+        """Sign the hold again, whatever its age: every device verifies it, and reads what the repository says by now."""
+        with self._db.session() as session:
+            row = desired_store.locked_hold(session, self._clock.now())
+            self._sign(session, row, row.rollouts or [], row.digests or [])
+
     def names(self) -> tuple[list[str], list[str]]:
         """Return the rollouts and the bundles that the hold names, each sorted."""
         with self._db.read() as session:

@@ -146,6 +146,7 @@ class ReportBook:
         drift = _drift_of(state.facts.get("drift"))
         if device.drift != drift:
             device.drift = drift
+        device.place_told, device.place_used = _places_of(state.facts.get("place"))
         known = reported_store.model_states(session, device.id)
         reported = {model.model[:63]: model for model in state.models[:MAX_MODELS]}
         for name, model in reported.items():
@@ -175,6 +176,12 @@ class ReportBook:
 def _knows_another(state: State, gen: int) -> bool:
     """Return whether the device accepted a document of the `gen` of ours that is not ours, or does not know any more that it was ours."""
     return state.refused_gen == gen and state.refused_code == OldGenerationError.code
+
+
+def _places_of(said: Any) -> tuple[int, int]:
+    """Return which announcement of the server's place a device knows and which it uses, as it says; 0 for none, and for what is none."""
+    is_pair = isinstance(said, list) and len(said) == 2 and all(type(one) is int and 0 <= one < 2**62 for one in said)
+    return (said[0], said[1]) if is_pair else (0, 0)
 
 
 def _compared(reported: dict[str, Any] | None) -> Any:

@@ -148,6 +148,7 @@ def start_embedded(config: BrokerConfig, port: int) -> BrokerChild:
         "host": config.host,
         "port": port,
         "refused": _plain(config.refused),
+        "also_ports": list(config.also_ports),
     }
     command = [sys.executable, "-m", "edgefleet_server.gateway.broker.embedded"]
     return start_child(command, _embedded_port, first_line=json.dumps(order).encode() + b"\n", is_notable=bool)

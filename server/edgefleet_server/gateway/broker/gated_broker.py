@@ -50,9 +50,9 @@ class Subscriptions(dict[str, list[tuple[Any, int]]]):
 
 
 class GatedBroker(Broker):  # type: ignore[misc]
-    """amqtt with the gate, bounded queues, kept QoS 1 messages, keepalive and take-over. One listener, mutual TLS."""
+    """amqtt with the gate, bounded queues, kept QoS 1 messages, keepalive and take-over. Mutual TLS on each listener."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what comes on stdin, by name
         self,
         tenant: str,
         *,
@@ -62,12 +62,14 @@ class GatedBroker(Broker):  # type: ignore[misc]
         host: str,
         port: int,
         refused: Mapping[str, Sequence[str]],
+        also_ports: Sequence[int] = (),
     ) -> None:
-        listener = {"type": "tcp", "bind": f"{host}:{port}", "max_connections": 0, "ssl": True}
-        files = {"cafile": ca_file, "certfile": cert_file, "keyfile": key_file}
+        rules = {"type": "tcp", "max_connections": 0, "ssl": True}
+        rules |= {"cafile": ca_file, "certfile": cert_file, "keyfile": key_file}
+        ports = {LISTENER: port} | {f"also-{one}": one for one in also_ports}
         super().__init__(
             {
-                "listeners": {LISTENER: listener | files},
+                "listeners": {name: {"bind": f"{host}:{one}"} | rules for name, one in ports.items()},
                 "timeout_disconnect_delay": 0,
                 "session_expiry_interval": SESSION_EXPIRY_S,
                 "plugins": {},  # none may authenticate or filter: the gate and `may` do

@@ -61,7 +61,8 @@ class BrokerConfig:
     (`srv-…`) of the server processes; mosquitto's access file needs each by name, the embedded broker goes by the prefix.
     Port 0 means any free port. For `external` only host, port and `ca_file` are read. `memory_bytes`: what mosquitto may have on its
     heap, 0 = no limit. `refused`: certificates that are not let in;
-    None: nothing was ever revoked, and mosquitto gets no revocation list.
+    None: nothing was ever revoked, and mosquitto gets no revocation list. `also_ports`: further ports with the very same rules, while the
+    server moves.
     """
 
     kind: BrokerKind
@@ -75,6 +76,7 @@ class BrokerConfig:
     servers: tuple[str, ...] = ("srv-main",)
     memory_bytes: int = 0
     refused: RefusedCertificates | None = None
+    also_ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

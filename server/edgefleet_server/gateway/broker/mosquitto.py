@@ -184,18 +184,25 @@ def configuration_text(config: BrokerConfig, port: int) -> str:
         "set_tcp_nodelay true",
         *_user_line(),
         f"acl_file {paths['acl_file'].absolute()}",
+    ]
+    for one in (port, *config.also_ports):
+        lines += _listener_lines(config, one)
+    return "\n".join(lines) + "\n"
+
+
+def _listener_lines(config: BrokerConfig, port: int) -> list[str]:
+    return [
         f"listener {port} {config.host}",
         f"cafile {config.ca_file.absolute()}",
         f"certfile {config.cert_file.absolute()}",
         f"keyfile {config.key_file.absolute()}",
-        *([f"crlfile {paths['crlfile'].absolute()}"] if config.refused is not None else []),
+        *([f"crlfile {(config.run_dir / CRL_NAME).absolute()}"] if config.refused is not None else []),
         "require_certificate true",
         "use_identity_as_username true",
         "use_username_as_clientid true",
         "tls_version tlsv1.2",
         "max_topic_alias 0",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _user_line() -> list[str]:
