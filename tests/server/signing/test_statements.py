@@ -87,6 +87,20 @@ def test_a_team_may_have_its_model_and_models_may_be_closed() -> None:
     assert check("targets", signed)
 
 
+def announce(**fields: Any) -> Change:
+    """Return a change that says where the server is."""
+    pem = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
+    place = {"url": "https://new.example:8443", "host": "new.example", "port": 8883}
+    custom = {"number": 7, "places": [place], "cas": [pem]} | fields
+    return lambda signed: signed["targets"].update({"fleet/places.json": {"custom": custom}})
+
+
+def test_targets_may_say_where_the_server_is() -> None:
+    signed = metadata("targets")
+    announce()(signed)
+    assert check("targets", signed)
+
+
 REFUSED: dict[str, tuple[str, Change, str]] = {
     "another type": ("director", lambda s: s.update(_type="root"), "of type 'root'"),
     "a snapshot as timestamp": ("timestamp", lambda s: s.update(_type="snapshot"), "of type 'snapshot'"),
@@ -102,6 +116,13 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "bundles of the director": ("director", lambda s: s.update(targets={"director/x": {}}), "it names 'director"),
     "bundles of another model": ("m.digits", lambda s: s["targets"].update({"gears/1/p": {}}), "it names 'gears"),
     "another head of the audit": ("audit", lambda s: s.update(targets={"audit/x": {}}), "it names 'audit/x'"),
+    "a place in no known form": ("targets", announce(places=[]), "no known form"),
+    "a place for ever": ("targets", announce(number=2**62), "no room for later ones"),
+    "a place by the director": (
+        "director",
+        lambda s: s.update(targets={"fleet/places.json": {}}),
+        "it names 'fleet/places.json'",
+    ),
     "a thief as director": ("targets", hand_on("director", "director/*", keyid=THIEF), "none of this key folder"),
     "a thief's releases": ("targets", hand_on("releases", "*/*/*", keyid=THIEF), "none of this key folder"),
     "a thief's model": ("releases", hand_on("m.digits", "digits/*/*", keyid=THIEF), "none of this key folder"),

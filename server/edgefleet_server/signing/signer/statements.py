@@ -9,8 +9,9 @@ Rules:
 - Documents of the director live DOCUMENT_LIFE at most, and their numbers end far below the highest one that a device takes, so that
   the fleet cannot be locked out of later ones.
 - Metadata lives as long as its role does; its version is no lower than the last one signed here, and no higher than a recovery needs.
-- `targets` and `releases` name no target, and hand on only to keys of this folder; in `targets` a model may have its team's. `director`
-  names no target either, `audit` its one head, and the role of a model its own bundles.
+- `targets` and `releases` hand on only to keys of this folder; in `targets` a model may have its team's. `targets` names none but where
+  the server is (ADR 0122), with a number that leaves room for higher ones; `releases` and `director` name none, `audit` its one head, and
+  the role of a model its own bundles.
 - Root is signed only where its key lies next to the others, as in a trial.
 """
 
@@ -23,6 +24,8 @@ from typing import Any, Final
 
 from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE, decode_desired, decode_hold
 from edgefleet_protocol.errors import BadMessageError
+from edgefleet_protocol.server_places import TARGET as PLACES_TARGET
+from edgefleet_protocol.server_places import parse_announcement
 from edgefleet_server.signing.errors import StatementRefusedError
 from edgefleet_server.signing.keys.inventory import Inventory, KeyRecord, KeySource, KeyState
 from edgefleet_server.signing.role_lives import LIFE, life_of
@@ -38,6 +41,8 @@ MAX_NUMBER: Final = 10**12
 _TYPES: Final = {"root": "root", "snapshot": "snapshot", "timestamp": "timestamp"}
 _HANDED_ON: Final = {"targets": frozenset({"director", "releases", AUDIT_ROLE}), "releases": frozenset[str]()}
 """To which roles these hand on, and to those of models."""
+_NAMED: Final = frozenset({(AUDIT_ROLE, HEAD_TARGET), ("targets", PLACES_TARGET)})
+"""What roles other than those of models may name."""
 _OF_MODELS: Final = re.compile(r"(\*|[^/*?\[]+)/\*/\*")
 
 
@@ -117,9 +122,11 @@ def _check_targets(role: str, signed: Mapping[str, Any], inventory: Inventory) -
         own = f"{role.removeprefix(MODEL_PREFIX)}/"
         foreign = [path for path in targets if not path.startswith(own)]
     else:
-        foreign = [path for path in targets if not (role == AUDIT_ROLE and path == HEAD_TARGET)]
+        foreign = [path for path in targets if (role, path) not in _NAMED]
     if foreign:
         raise _refused(role, f"it names {foreign[0][:80]!r}")
+    if role == "targets" and PLACES_TARGET in targets:
+        _check_places(targets[PLACES_TARGET]["custom"])
     delegations = signed.get("delegations")
     if not delegations:
         return
@@ -132,6 +139,15 @@ def _check_targets(role: str, signed: Mapping[str, Any], inventory: Inventory) -
             ours.update(one["keyids"])
     for keyid in ours:
         _check_own_key(role, keyid, delegations["keys"][keyid], inventory)
+
+
+def _check_places(custom: Any) -> None:
+    try:
+        found = parse_announcement(custom)
+    except BadMessageError as error:
+        raise _refused("targets", error.message) from error
+    if found.number > MAX_NUMBER:
+        raise _refused("targets", f"number {found.number} of where the server is leaves no room for later ones")
 
 
 def _check_delegation(role: str, one: Mapping[str, Any]) -> None:
