@@ -23,7 +23,7 @@ class Told:
         self.refused: list[tuple[TaskKind, str]] = []
         self.words: list[Refused] = []
         self.is_enough_when_refused = True
-        self.then: dict[int, Callable[[], object]] = {}
+        self.then: dict[int, Callable[[], Any]] = {}
         """What to do a moment after so many refusals."""
 
     def later(self, delay_s: float, act: Callable[[], None]) -> None:
