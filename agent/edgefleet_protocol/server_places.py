@@ -1,4 +1,4 @@
-"""Where devices reach their server, as the role `targets` announces it: `custom` of the TUF target `fleet/places.json` (ADR 0124).
+"""Where devices reach their server, as the role `targets` announces it: `custom` of the TUF target `fleet/places.json` (ADR 0125).
 
 The first place is the one to use; the others serve while a move is under way. `cas`: certificates (PEM) of the CAs that may sign the
 server's own, and those of devices. `number` never goes back.

@@ -1,4 +1,4 @@
-"""Which of the server's places comes first, while the server moves (ADR 0124). Pure.
+"""Which of the server's places comes first, while the server moves (ADR 0125). Pure.
 
 1. The first announced place is tried first. It is adopted after one session on it: the broker took us, with the announced CAs, and a
    document that is verified came.

@@ -1,4 +1,4 @@
-"""Announces in TUF where the server is: `fleet/places.json` of the role `targets`, its content also in `custom` (ADR 0124).
+"""Announces in TUF where the server is: `fleet/places.json` of the role `targets`, its content also in `custom` (ADR 0125).
 
 Only the keys of `targets` say where a device may go: where holders have them, this asks for their signatures.
 """

@@ -5,7 +5,7 @@ Rules:
 2. When it ends only one place is left. Until that is signed the server goes on listening at both.
 3. It ends when every live device uses the place that stays, or when somebody says how many are left behind. The server's own settings must
    name that place by then, or it would start at the other one.
-Source: ADR 0124.
+Source: ADR 0125.
 """
 
 from collections.abc import Sequence

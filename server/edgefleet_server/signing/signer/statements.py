@@ -10,7 +10,7 @@ Rules:
   the fleet cannot be locked out of later ones.
 - Metadata lives as long as its role does; its version is no lower than the last one signed here, and no higher than a recovery needs.
 - `targets` and `releases` hand on only to keys of this folder; in `targets` a model may have its team's. `targets` names none but where
-  the server is (ADR 0124), with a number that leaves room for higher ones; `releases` and `director` name none, `audit` its one head, and
+  the server is (ADR 0125), with a number that leaves room for higher ones; `releases` and `director` name none, `audit` its one head, and
   the role of a model its own bundles.
 - Root is signed only where its key lies next to the others, as in a trial.
 """
