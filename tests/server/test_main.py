@@ -128,7 +128,7 @@ def test_roles_run_only_what_they_name(data: Path) -> None:
         (child,) = psutil.Process(server.process.pid).children()
         assert "edgefleet_server.signing.signer.signer_process" in child.cmdline()
         with server.client() as client:
-            assert set(client.get("/readyz").json()["checks"]) == {"database", "disk", "keys"}
+            assert set(client.get("/readyz").json()["checks"]) == {"database", "disk", "keys", "signer"}
 
 
 def test_wrong_starts_end_with_four_lines_and_exit_code_1(data: Path, tmp_path: Path) -> None:
