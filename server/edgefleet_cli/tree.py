@@ -36,6 +36,7 @@ _GROUPS: Final = {
     "fleet": "fleet.commands",
     "token": "admin.access.token_commands",
     "person": "admin.access.person_commands",
+    "trusted-pipeline": "admin.access.pipeline_commands",
     "key": "admin.key_commands",
     "capture-key": "device.captures.commands",
     "predictions": "predictions.commands",
@@ -88,6 +89,7 @@ _PANELS: Final = {
         *(
             "person",
             "token",
+            "trusted-pipeline",
             "key",
             "capture-key",
             "predictions",

@@ -171,9 +171,9 @@ class ServerSettings(BaseSettings):
     engine_tick_s: float = Field(default=2.0, gt=0)
     """How often rollouts are checked when nothing happens."""
     webhook_networks: tuple[str, ...] = ()
-    """Private networks (``10.0.0.0/8``) that webhooks and gates may call; plain http is allowed only there."""
+    """Private networks (``10.0.0.0/8``) with receivers of webhooks, gates or issuers of ID tokens; plain http is allowed only there."""
     webhook_ca_file: Path | None = None
-    """Additional CA certificates (PEM) for webhook and gate receivers."""
+    """Additional CA certificates (PEM) for webhook and gate receivers and issuers of ID tokens."""
     webhook_timeout_s: float = Field(default=10.0, gt=0, le=20)
     """Time limit of one webhook attempt."""
     webhook_give_up_s: float = Field(default=86_400.0, ge=1, le=30 * 86_400)

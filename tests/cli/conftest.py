@@ -57,7 +57,8 @@ Edgectl = Callable[..., Ran]
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of the person who runs the tests reaches them."""
-    for name in [name for name in os.environ if name.startswith("EDGECTL_")]:
+    own = ("EDGECTL_", "EDGEFLEET_ID_TOKEN", "ACTIONS_ID_TOKEN", "GITHUB_ACTIONS", "GITLAB_CI")
+    for name in [name for name in os.environ if name.startswith(own)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("EDGECTL_CONFIG", str(tmp_path / "config" / "edgectl.json"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

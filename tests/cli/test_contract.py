@@ -20,6 +20,7 @@ from edgefleet_cli.tree import build
 from edgefleet_server.access.model import Role
 from edgefleet_server.alerting.model import AlertAction
 from tests.cli.conftest import Edgectl
+from tests.server.access.local_issuer import rule
 from tests.server.dashboard.fleet import ORT, Fleet, staged
 from tests.server.dashboard.serving import served
 from tests.server.objectives.test_openslo import latency
@@ -43,6 +44,7 @@ LISTS: dict[str, tuple[str, ...]] = {
     "profile list": (),
     "token list": (),
     "person list": (),
+    "trusted-pipeline list": (),
     "webhook list": (),
     "alert list": (),
     "alert rules list": (),
@@ -101,6 +103,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "experiment show": ("TRIAL",),
     "group show": ("yard",),
     "protection show": ("vault",),
+    "trusted-pipeline show": ("ci",),
     "group members": ("yard",),
     "group metrics": ("yard",),
     "profile show": (ORT,),
@@ -192,6 +195,7 @@ ACTS = {
     "server move finish", "server move plan", "server move start", "server move undo",
     "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
     "rollout resume", "rollout retry", "rollout rollback", "rollout skip", "server init", "server start", "sim",
+    "trusted-pipeline add", "trusted-pipeline remove",
     "person add", "person invite", "person disable", "person enable", "token create", "token revoke",
     "tool install", "tool remove",
     "undo", "webhook create", "webhook delete", "webhook redeliver", "webhook rotate", "webhook test",
@@ -256,6 +260,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     fleet.parts.fleet.groups.create("yard", "site=yard", "ann")
     fleet.parts.fleet.protection.add("vault", "site=vault", "ann")
     plan_move(fleet)
+    fleet.parts.pipelines.add(rule("ci"))
     hook = fleet.parts.webhooks.create("ops", "https://192.0.2.7/hook", ["edgefleet.rollout.*"], "ann")
     fleet.parts.alerts.create("prod", AlertAction.PAUSE, ["severity=critical"], "digits", "ann")
     device = min(fleet.by_id)
@@ -297,6 +302,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     fleet.parts.fleet.groups.create("yard", "site=yard", "ann")
     fleet.parts.fleet.protection.add("vault", "site=vault", "ann")
     plan_move(fleet)
+    fleet.parts.pipelines.add(rule("ci"))
     hook = fleet.parts.webhooks.create("ops", "https://192.0.2.7/hook", ["edgefleet.rollout.*"], "ann")
     trial = fleet.parts.rollout.create({"release": "digits@1.1.0", "selector": "", "stages": TRIAL}, "ann")
     bundle = fleet.parts.registry.newest_bundles(ORT, 1)[0].sha256

@@ -88,6 +88,8 @@ PLACES = {
     "/audit": "access",
     "/tokens": "access",
     "/people": "access",
+    "/trusted-pipelines": "access",
+    "/pipeline-tokens": "access",
     "/whoami": "access",
     "/login-links": "access",
     "/invitations": "access",

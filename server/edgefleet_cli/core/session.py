@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from edgefleet_cli.core.options import META_KEY, GlobalOptions, resolve
 from edgefleet_cli.render.output import Output
 
 if TYPE_CHECKING:
+    from edgefleet_cli.core.ci_identity import JobToken
     from edgefleet_cli.core.transport.api_client import ApiClient
 
 _SESSION_KEY = "edgefleet_cli.core.session"
@@ -84,10 +86,21 @@ class Session:
         """Return the client of the chosen server."""
         from edgefleet_cli.core.transport.api_client import ApiClient
 
-        timeout_s = self.options.timeout_s
         return ApiClient(
-            self.server, self.token, ca_file=self.ca_file, request_timeout_s=timeout_s, debug=self.options.debug
+            self.server,
+            self.token,
+            ca_file=self.ca_file,
+            request_timeout_s=self.options.timeout_s,
+            debug=self.options.debug,
+            source=self.job_token(),
         )
+
+    def job_token(self) -> JobToken | None:
+        """Return what gives tokens by the ID token of the job of CI that this runs in, None outside of one."""
+        from edgefleet_cli.core.ci_identity import JobToken, job_of
+
+        job = job_of(os.environ)
+        return None if job is None else JobToken(job, self.clock, self.out.note)
 
     @property
     def may_ask(self) -> bool:

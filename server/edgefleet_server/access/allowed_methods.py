@@ -12,7 +12,7 @@ from typing import Final
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, POLICY
+from edgefleet_server.access.rules import API_PREFIX, OPEN_PATHS, POLICY
 from edgefleet_server.web import problems
 
 _OPEN_ENDED: Final = frozenset({"/events/stream"})
@@ -64,7 +64,7 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("[^/]+".join(re.escape(word) for word in words))
 
 
-ADDRESSES: Final = AddressBook([*POLICY, ("POST", OWN_TOKEN_PATH)])
+ADDRESSES: Final = AddressBook([*POLICY, *(("POST", path) for path in OPEN_PATHS)])
 """Of this API, below its prefix."""
 
 

@@ -57,6 +57,52 @@ class OwnAccountError(AccessError):
     code = "access.own_account_conflict"
 
 
+class BadIdTokenError(AccessError):
+    """An ID token is not valid: malformed, of another issuer, signed by another key, for another server, or not for now."""
+
+    code = "access.bad_id_token"
+
+
+class UsedIdTokenError(AccessError):
+    """An ID token was exchanged before."""
+
+    code = "access.id_token_used"
+    default_next_step = (
+        "exchange each ID token once: `edgectl login URL` at the start of a job keeps what it gets for later commands"
+    )
+
+
+class IssuerUnavailableError(AccessError):
+    """An identity provider does not answer, or what it answers cannot be used. `retry_after_s`: when to try again."""
+
+    code = "access.issuer_unavailable"
+    retry_after_s = 60
+
+
+class UntrustedPipelineError(AccessError):
+    """An ID token is valid, but no trusted pipeline is the one it speaks of."""
+
+    code = "access.pipeline_forbidden"
+
+
+class UnknownPipelineError(AccessError):
+    """No trusted pipeline has this name."""
+
+    code = "access.pipeline_unknown"
+
+
+class PipelineExistsError(AccessError):
+    """A trusted pipeline has this name already."""
+
+    code = "access.pipeline_exists"
+
+
+class BadPipelineError(AccessError):
+    """A trusted pipeline cannot be made of what was given."""
+
+    code = "access.pipeline_bad"
+
+
 class UnknownEntryError(AccessError):
     """The audit trail has no such entry, or no such head."""
 

@@ -158,7 +158,7 @@ def _is_good(token: TokenRow, owner: Owner, now: datetime) -> bool:
 
 def _session(found: SignedIn, secret: str) -> BrowserSession:
     owner, roles = found.owner, frozenset(Role(role) for role in found.roles)
-    name = owner.name or found.name
+    name = owner.name_of(found.name)
     ends, scoped, limits = found.token_expires_at, found.scoped, owner.grants
     principal = Principal(found.token_id, name, roles, owner.id, owner.kind, ends, scoped, limits)
     form_key = hmac.new(secret.encode(), _FORM_PURPOSE, sha256).hexdigest()

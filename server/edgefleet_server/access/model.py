@@ -161,6 +161,11 @@ class Owner:
     disabled_at: datetime | None = None
     grants: tuple[Grant, ...] | None = None
 
+    def name_of(self, token: str) -> str:
+        """Return the name of a caller with this token: its owner's, and of a service `NAME@REF` what one run of it is called."""
+        is_run = self.kind is PersonKind.SERVICE and token.startswith(f"{self.name}@")
+        return token if is_run else self.name or token
+
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:

@@ -47,6 +47,10 @@ POLICY: Final[Mapping[tuple[str, str], Role | Scoped]] = {
     ("POST", "/invitations"): Role.ADMIN,
     ("POST", "/people/{person_id}:grant"): Role.ADMIN,
     ("POST", "/people/{person_id}:revoke-grant"): Role.ADMIN,
+    ("GET", "/trusted-pipelines"): Role.ADMIN,
+    ("POST", "/trusted-pipelines"): Role.ADMIN,
+    ("GET", "/trusted-pipelines/{name}"): Role.ADMIN,
+    ("DELETE", "/trusted-pipelines/{name}"): Role.ADMIN,
     ("POST", "/login-links"): Role.VIEWER,
     ("GET", "/audit"): Role.AUDITOR,
     ("GET", "/audit/chain"): Role.AUDITOR,
@@ -241,7 +245,14 @@ POLICY: Final[Mapping[tuple[str, str], Role | Scoped]] = {
 
 
 OWN_TOKEN_PATH: Final = "/hooks/alertmanager/{token}"  # noqa: S105  # an address, not a token
-"""The one route that takes no operator token but one of its own, in its address: it stands in no table, and no log has the address."""
+"""The route that takes a token of its own, in its address: no log has the address."""
+
+
+ID_TOKEN_PATH: Final = "/pipeline-tokens"  # noqa: S105  # an address, not a token
+"""The one route that takes an ID token of another issuer, in its body: a job of CI gets its operator token here."""
+
+OPEN_PATHS: Final = frozenset({OWN_TOKEN_PATH, ID_TOKEN_PATH})
+"""Routes that take no operator token. They stand in no table, and each checks its callers itself."""
 
 
 def is_own_token_path(path: str) -> bool:

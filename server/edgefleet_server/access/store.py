@@ -10,7 +10,7 @@ from sqlmodel import Session, col
 from edgefleet_server.access.accounts.tables import InvitationRow
 from edgefleet_server.access.grants.rules import loaded, loaded_limits
 from edgefleet_server.access.model import AuditFilter, Owner, PersonKind, SignedIn
-from edgefleet_server.access.tables import AuditRow, LoginLinkRow, PersonRow, SessionRow, TokenRow
+from edgefleet_server.access.tables import AuditRow, LoginLinkRow, PersonRow, PipelineTokenRow, SessionRow, TokenRow
 from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
 
 _SIGNED_IN: Final = (
@@ -52,7 +52,11 @@ def list_ending(session: Session, first: datetime, last: datetime, most: int) ->
     """Return tokens that nobody revoked and that end between two times, the soonest first, of owners who are not disabled."""
     ends = col(TokenRow.expires_at)
     query = _OWNED.where(
-        ends > first, ends < last, col(TokenRow.revoked_at).is_(None), col(PersonRow.disabled_at).is_(None)
+        ends > first,
+        ends < last,
+        col(TokenRow.revoked_at).is_(None),
+        col(PersonRow.disabled_at).is_(None),
+        col(TokenRow.id).not_in(select(col(PipelineTokenRow.token_id))),  # a job's last 15 minutes, and there are many
     )
     return [(row[0], _owner(row[1:])) for row in session.execute(query.order_by(ends, col(TokenRow.id)).limit(most))]
 

@@ -46,6 +46,36 @@ class TokenRow(SQLModel, table=True):
     """Of a part of the fleet. Not among the roles: a server of the version before would give them over all of it."""
 
 
+class PipelineRow(SQLModel, table=True):
+    """A trusted pipeline. repository_id: "" until its first token. environment, workflow: "" = any."""
+
+    __tablename__ = "access_pipelines"
+
+    name: str = Field(primary_key=True, max_length=63)
+    provider: str = Field(max_length=16)
+    issuer: str = Field(max_length=255)
+    repository: str = Field(max_length=255)
+    repository_id: str = Field(max_length=64)
+    ref: str = Field(max_length=255)
+    environment: str = Field(max_length=255)
+    workflow: str = Field(max_length=255)
+    roles: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    created_by: str = Field(max_length=120)
+    last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class PipelineTokenRow(SQLModel, table=True):
+    """An ID token that was exchanged, and the operator token it was exchanged for; kept until both have ended."""
+
+    __tablename__ = "access_pipeline_tokens"
+
+    id_token_sha256: str = Field(primary_key=True, max_length=64)
+    pipeline: str = Field(max_length=63, index=True)
+    token_id: str = Field(max_length=16)
+    ends_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
 class LoginLinkRow(SQLModel, table=True):
     """A one-time login link that nobody has used yet. Its secret is never stored, only its SHA-256."""
 

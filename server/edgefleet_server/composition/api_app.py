@@ -34,6 +34,7 @@ from edgefleet_server.access.refusals import ANONYMOUS, Refusal
 from edgefleet_server.access.request_quota import Allowance
 from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, is_own_token_path
 from edgefleet_server.access.service import AccessService
+from edgefleet_server.access.trusted_pipelines import routes as pipeline_routes
 from edgefleet_server.alerting import routes as alerting_routes
 from edgefleet_server.alerting.active_alerts import routes as active_alert_routes
 from edgefleet_server.alerting.contact_points import routes as contact_point_routes
@@ -94,6 +95,7 @@ def create_app(parts: Parts) -> FastAPI:
     for router in api_routers(parts):
         app.include_router(router, prefix=API_PREFIX, dependencies=[Depends(authorize), Depends(throttled)])
     app.include_router(alerting_routes.build_hook_router(parts.alerts), prefix=API_PREFIX)  # has a token of its own
+    app.include_router(pipeline_routes.build_exchange_router(parts.pipelines), prefix=API_PREFIX)  # takes ID tokens
     app.state.dashboard = dashboard = build_dashboard(parts)
     app.include_router(dashboard.router)
     _add_health_routes(app, parts)
@@ -115,6 +117,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
         access_routes.build_router(parts.access, parts.db, parts.settings.tenant),
         people_routes.build_router(parts.access.people, parts.db),
         account_routes.build_router(parts.access.accounts),
+        pipeline_routes.build_router(parts.pipelines, parts.db, parts.clock),
         build_chain_router(parts.access.chain),
         registry_routes.build_router(parts.registry, parts.signing, parts.db),
         signing_routes.build_router(parts.signing, parts.db),

@@ -7,6 +7,7 @@ from pathlib import Path
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.accounts.password_hasher import PasswordHasher
 from edgefleet_server.access.service import AccessService
+from edgefleet_server.access.trusted_pipelines.service import PipelineBook
 from edgefleet_server.alerting.alert_rules.drift_rules import FRESH
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.alarm_container import Alarm, Watched, build_alarm
@@ -67,6 +68,7 @@ class Parts:
     """The time that all processes of the database go by: of leases, and of what is due."""
     db: Database
     access: AccessService
+    pipelines: PipelineBook
     sealer: Sealer
     signing: SigningService
     registry: RegistryService
@@ -112,10 +114,9 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     truth, drift = build_judges(db, clock, fleet, registry, references)
     objectives = build_objectives(db, fleet, registry, telemetry, truth.accuracy, clock, shared)
     rollout = RolloutService(db, fleet, registry, shared, telemetry, objectives.budget)
-    metrics = Metrics()
     sealer = Sealer(db, source_of(settings), shared)
     access = build_access(db, clock, fleet, sealer, settings.rate_limit_per_min)
-    _count(metrics, rollout, access)
+    metrics = build_metrics(rollout, access)
     costs = CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
     predictions = build_prediction_logs(settings, db, clock, fleet, access)
@@ -129,6 +130,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         shared=shared,
         db=db,
         access=access,
+        pipelines=PipelineBook(db, clock, access, poster.get, settings.dashboard_address),
         sealer=registry.fleet_key.open_with(sealer),
         signing=signing,
         registry=registry,
@@ -162,10 +164,12 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     )
 
 
-def _count(metrics: Metrics, rollout: RolloutService, access: AccessService) -> None:
-    """Let the metrics count what happens."""
+def build_metrics(rollout: RolloutService, access: AccessService) -> Metrics:
+    """Return metrics that count what happens."""
+    metrics = Metrics()
     rollout.carrier.counted.subscribe(metrics.count_transitions, metrics.count_documents)
     access.refusals.on_refusal(metrics.refused_requests.inc)
+    return metrics
 
 
 def _watch_fleet(

@@ -40,7 +40,7 @@ from edgefleet_server.dashboard.rollouts import pages as rollouts_pages
 from edgefleet_server.dashboard.rollouts.views import RolloutPages
 from edgefleet_server.dashboard.rollouts.wizard import NewRolloutPages
 from edgefleet_server.dashboard.routes import Area, build_router
-from edgefleet_server.dashboard.settings import move_pages, notification_pages, protection_pages
+from edgefleet_server.dashboard.settings import move_pages, notification_pages, pipeline_pages, protection_pages
 from edgefleet_server.dashboard.settings import pages as settings_pages
 from edgefleet_server.dashboard.settings.views import SettingsPages
 from edgefleet_server.dashboard.timelines import pages as timelines_pages
@@ -246,6 +246,7 @@ def _looking_up(
         ),
         partial(settings_pages.add_pages, pages=settings, webhooks=parts.webhooks),
         partial(accounts_pages.add_pages, accounts=parts.access.accounts),
+        partial(pipeline_pages.add_pages, pipelines=parts.pipelines),
         partial(protection_pages.add_pages, protection=fleet.protection),
         partial(move_pages.add_pages, moves=fleet.moves),
         partial(notification_pages.add_pages, contacts=parts.alarm.contacts, alerts=parts.alerts, registry=registry),

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any, Final
 
 from edgefleet_server.access.idempotency.middleware import IDEMPOTENCY_KEY
-from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, role_of
+from edgefleet_server.access.rules import API_PREFIX, OPEN_PATHS, role_of
 from edgefleet_server.web.problems import PROBLEM_TYPE
 from edgefleet_server.web.security_headers import GuardedApp
 
@@ -110,7 +110,7 @@ def describe(document: Json) -> None:
 
 
 def _describe_one(method: str, path: str, operation: Json) -> None:
-    has_own_token = path == API_PREFIX + OWN_TOKEN_PATH
+    has_own_token = path.removeprefix(API_PREFIX) in OPEN_PATHS
     if not has_own_token:
         operation["security"] = [{SCHEME: []}]
         role = role_of(method.upper(), path)

@@ -1,7 +1,8 @@
-"""Sends one POST to a URL that a user named, and returns what came back: bounded in time and size, no redirect followed.
+"""Sends one request to a URL that a user named, and returns what came back: bounded in time and size, no redirect followed.
 
-Webhooks and gates send alike. The name is looked up once, its addresses are checked (`address_policy`), and the
-connection goes to a checked address; TLS is still verified against the name. Blocks; thread-safe; each call has its own connection.
+Webhooks and gates POST alike; documents of issuers of ID tokens are read with GET. The name is looked up once, its addresses are checked
+(`address_policy`), and the connection goes to a checked address; TLS is still verified against the name. Blocks; thread-safe; each call
+has its own connection.
 """
 
 import contextlib
@@ -40,6 +41,24 @@ class Posted:
     took_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A whole HTTP answer to a GET."""
+
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A request, and how many bytes of its answer's body are read."""
+
+    method: str
+    body: bytes
+    headers: Mapping[str, str]
+    limit: int = MAX_ANSWER
+
+
 class HttpPoster:
     """Posts to checked addresses. resolve: instead of the machine's name service, for tests."""
 
@@ -61,16 +80,35 @@ class HttpPoster:
 
         An answer that breaks off is none, whatever its first line said. Raises PostError, BadUrlError, UnresolvedError.
         """
-        target = parse_target(url)
-        addresses = addresses_of(target, self._networks, self._resolve)
         start_s = self._clock.monotonic_s()
-        left = _Left(self._clock, start_s + timeout_s)
+        sent = _Sent("POST", body, {"content-length": str(len(body)), **headers})
+        answer, read = self._exchanged(parse_target(url), sent, timeout_s)
+        named = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
+        text = read[:MAX_ANSWER].decode("utf-8", "replace")
+        took_s = self._clock.monotonic_s() - start_s
+        return Posted(answer.status_code, named.get("retry-after", ""), text, took_s)
+
+    def get(self, url: str, timeout_s: float, limit: int) -> Fetched:
+        """Return what a URL answers, whatever its status. timeout_s: for all of it; limit: bytes of its body.
+
+        A larger body is no answer: half a document is none. Raises PostError, BadUrlError, UnresolvedError.
+        """
+        target = parse_target(url)
+        answer, read = self._exchanged(target, _Sent("GET", b"", {"accept": "application/json"}, limit + 1), timeout_s)
+        if len(read) > limit:
+            raise PostError(
+                f"{target.host}:{target.port}: the answer is larger than {limit} bytes", next_step="correct the address"
+            )
+        return Fetched(answer.status_code, read)
+
+    def _exchanged(self, target: Target, sent: _Sent, timeout_s: float) -> tuple[h11.Response, bytes]:
+        addresses = addresses_of(target, self._networks, self._resolve)
+        left = _Left(self._clock, self._clock.monotonic_s() + timeout_s)
         try:
             with self._connection(target, addresses, left) as connection:
-                status, retry_after, text = _exchange(connection, target, body, headers, left)
+                return _exchange(connection, target, sent, left)
         except (OSError, h11.ProtocolError) as error:
             raise _post_error(target, error, timeout_s) from error
-        return Posted(status, retry_after, text, self._clock.monotonic_s() - start_s)
 
     @contextlib.contextmanager
     def _connection(self, target: Target, addresses: Sequence[str], left: "_Left") -> Iterator[socket.socket]:
@@ -125,18 +163,16 @@ def _connect(addresses: Sequence[str], port: int, left: _Left) -> socket.socket:
     raise last
 
 
-def _exchange(
-    connection: socket.socket, target: Target, body: bytes, headers: Mapping[str, str], left: _Left
-) -> tuple[int, str, str]:
-    """Send one request and return status, `Retry-After` and the beginning of the body."""
+def _exchange(connection: socket.socket, target: Target, sent: _Sent, left: _Left) -> tuple[h11.Response, bytes]:
+    """Send one request and return the head of the answer and the beginning of its body."""
     http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
-    usual = {"host": _host(target), "user-agent": "edgefleet", "content-length": str(len(body)), "connection": "close"}
-    request = h11.Request(method="POST", target=target.path, headers=list({**usual, **headers}.items()))
-    sent = [http.send(event) for event in (request, h11.Data(data=body), h11.EndOfMessage())]
+    headers = {"host": _host(target), "user-agent": "edgefleet", "connection": "close", **sent.headers}
+    request = h11.Request(method=sent.method, target=target.path, headers=list(headers.items()))
+    parts = [http.send(event) for event in (request, h11.Data(data=sent.body), h11.EndOfMessage())]
     connection.settimeout(left.now_s())
-    connection.sendall(b"".join(one for one in sent if one))
+    connection.sendall(b"".join(one for one in parts if one))
     answer: h11.Response | None = None
-    text = b""
+    read = b""
     while True:
         event = http.next_event()
         if event is h11.NEED_DATA:
@@ -145,10 +181,9 @@ def _exchange(
         elif isinstance(event, h11.Response):
             answer = event
         elif isinstance(event, h11.Data):
-            text += event.data
-        if answer is not None and (isinstance(event, h11.EndOfMessage) or len(text) >= MAX_ANSWER):
-            named = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
-            return answer.status_code, named.get("retry-after", ""), text[:MAX_ANSWER].decode("utf-8", "replace")
+            read += event.data
+        if answer is not None and (isinstance(event, h11.EndOfMessage) or len(read) >= sent.limit):
+            return answer, read
 
 
 def _host(target: Target) -> str:

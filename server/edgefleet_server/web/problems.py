@@ -37,6 +37,8 @@ STATUS: Final[Mapping[str, int]] = {
     "access.bad_token": 401,
     "access.token_expired": 401,
     "access.forbidden": 403,
+    "access.bad_id_token": 401,
+    "access.id_token_used": 401,
     "access.token_unknown": 404,
     "access.person_unknown": 404,
     "access.audit_unknown": 404,

@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 
 from edgefleet_server.access.grants.grant_scope import Touch
 from edgefleet_server.access.model import INCLUDES, Role
-from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, POLICY, role_of, touch_of
+from edgefleet_server.access.rules import API_PREFIX, OPEN_PATHS, OWN_TOKEN_PATH, POLICY, role_of, touch_of
 from edgefleet_server.composition.api_app import api_routers
 from edgefleet_server.web.guarded_route import GuardedRoute
 from tests.support.servers import ApiClient, ApiHouse
@@ -19,7 +19,7 @@ METHODS = ("get", "put", "post", "patch", "delete", "head")
 def routes(house: ApiHouse) -> Iterator[tuple[str, str]]:
     """Yield method and path template of every route of the API that takes operator tokens."""
     for path, item in house.app.openapi()["paths"].items():
-        if path.startswith(API_PREFIX) and path != API_PREFIX + OWN_TOKEN_PATH:
+        if path.startswith(API_PREFIX) and path.removeprefix(API_PREFIX) not in OPEN_PATHS:
             for method in METHODS:
                 if method in item:
                     yield method.upper(), path

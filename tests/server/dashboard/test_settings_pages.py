@@ -120,10 +120,23 @@ def test_a_person_is_added_disabled_and_enabled_by_forms(fleet: Fleet) -> None:
     assert f"robot {person} service enabled 0" in part_of(page(browser, "/settings/people"), "people")
 
 
+def test_a_pipeline_is_trusted_and_removed_by_forms(fleet: Fleet) -> None:
+    browser = fleet.browser(Role.ADMIN)
+    do(
+        browser, "create_trusted_pipeline", next="/settings/pipelines", body__name="ci", body__provider="gitlab",
+        body__repository="acme/edge/vision", body__ref="refs/tags/v*", body__roles="publisher",
+    )  # fmt: skip
+    told = part_of(page(browser, "/settings/pipelines"), "pipelines")
+    assert "ci GitLab acme/edge/vision refs/tags/v* id of its first token publisher never" in told
+    do(browser, "delete_trusted_pipeline", path__name="ci", confirm_word="ci", confirm="ci")
+    assert "None. Jobs need a token" in text_of(page(browser, "/settings/pipelines"))
+
+
 @pytest.mark.parametrize(
     ("path", "role"),
     [
         ("/settings/people", "admin"),
+        ("/settings/pipelines", "admin"),
         ("/settings/tokens", "admin"),
         ("/audit", "auditor"),
         ("/audit/export?form=csv", "auditor"),

@@ -5,6 +5,7 @@ from typing import Any, cast
 from fastapi.testclient import TestClient
 
 from edgefleet_server.access.model import Role
+from edgefleet_server.access.trusted_pipelines.service import PipelineBook
 from edgefleet_server.alerting.alert_rules.drift_rules import FRESH
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.alarm_container import Watched, build_alarm
@@ -44,6 +45,7 @@ def parts_of(house: House) -> Parts:
         shared=house.clock,
         db=house.db,
         access=access,
+        pipelines=PipelineBook(house.db, house.clock, access, house.poster.get, house.settings.dashboard_address),
         sealer=house.webhooks.sealer,
         signing=house.signing,
         registry=house.registry,

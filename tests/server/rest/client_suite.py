@@ -217,6 +217,7 @@ def handing_out(call: Caller, device: str) -> None:
     wanted = models.InvitationIn(person="cleo", roles=[models.Role.VIEWER])
     status, code = call("access", "create_invitation", body=wanted)
     assert (status, code.person, code.url_path.startswith("/invitation?code=")) == (201, "cleo", True)
+    _trusting(call)
     status, task = call("fleet", "create_device_task", device, body=models.TaskIn(kind=models.TaskInKind.DIAG))
     assert (status, task.kind) == (201, "diag")
     assert call("fleet", "get_device_task", device, task.id)[1].id == task.id
@@ -231,6 +232,25 @@ def handing_out(call: Caller, device: str) -> None:
     assert (status, trusted.suspect_since, trusted.suspect_reason) == (200, None, "")
     status, _ = call("fleet", "revoke_device", device, dry_run=True)
     assert status == 204
+
+
+def _trusting(call: Caller) -> None:
+    """Trust a pipeline of CI, refuse a job of another, and trust it no longer."""
+    models = call.models
+    wanted = models.PipelineIn(
+        name="vision",
+        provider=models.Provider.GITHUB,
+        repository="acme/vision",
+        ref="refs/heads/main",
+        roles=[models.Role.PUBLISHER],
+    )
+    status, made = call("access", "create_trusted_pipeline", body=wanted)
+    assert (status, made.service) == (201, "ci:github:acme/vision")
+    assert call("access", "get_trusted_pipeline", "vision")[1].ref == "refs/heads/main"
+    assert [one.name for one in call("access", "list_trusted_pipelines")[1].items] == ["vision"]
+    status, refused = call("access", "create_pipeline_token", body=models.IdTokenIn(id_token="no.token.atall"))
+    assert (status, refused.code) == (401, "access.bad_id_token")
+    assert call("access", "delete_trusted_pipeline", "vision")[0] == 204
 
 
 def connecting(call: Caller) -> None:

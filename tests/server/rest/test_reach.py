@@ -21,7 +21,10 @@ from tests.house.tree import ROOT
 from tests.server.rest.client_fleet import client_fleet
 from tests.server.rest.walking import Walk, busy, calls_of, changes_of, read
 
-NOT_OF_PEOPLE = {"take_alerts": "Alertmanager calls it, with a token of its own"}
+NOT_OF_PEOPLE = {
+    "take_alerts": "Alertmanager calls it, with a token of its own",
+    "create_pipeline_token": "jobs of CI call it, with their ID token: each command of theirs does",
+}
 PART_OF_ANOTHER = {
     "put_blob": "the files of a release: sent by `edgectl publish` and by the page /publish before `create_release`",
     "end_release_search": "Ctrl-C while `edgectl publish` follows the conversion",

@@ -204,6 +204,14 @@ def busy(fleet: Fleet) -> None:
     for rule in ("vault", "cellar"):
         call("POST", "/protection-rules", {"name": rule, "selector": f"site={rule}"})
     call("POST", "/protection-rules/cellar:end")
+    pipeline = {
+        "name": "ci",
+        "provider": "github",
+        "repository": "acme/vision",
+        "ref": "refs/heads/main",
+        "roles": ["publisher"],
+    }
+    call("POST", "/trusted-pipelines", pipeline)
     call("PUT", "/models/digits/aliases/prod", {"version": "1.1.0"})
     drifting_fleet.pumps(fleet)
     call("PUT", "/releases/pump@1.0.0/drift-baseline", {"since": "2026-11-20T00:00:00Z"})

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -171,9 +172,9 @@ def test_tls_is_checked_against_the_name(tmp_path: Path) -> None:
 def test_a_request_waits_for_no_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def look(connection: socket.socket, *_asked: object) -> tuple[int, str, str]:
+    def look(connection: socket.socket, *_asked: object) -> tuple[h11.Response, bytes]:
         seen.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-        return 204, "", ""
+        return h11.Response(status_code=204, headers=[]), b""
 
     monkeypatch.setattr(http_post, "_exchange", look)
     with receiving() as receiver:

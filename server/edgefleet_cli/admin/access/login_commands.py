@@ -43,16 +43,19 @@ def login(
     name: Annotated[str | None, typer.Option("--name", help="Name of the saved context; default: the host.")] = None,
     ca: Annotated[Path | None, typer.Option("--ca", help="CA certificate of the server's TLS.")] = None,
 ) -> None:
-    """Log in to a server and make it the current context."""
+    """Log in to a server and make it the current context. Jobs of GitHub Actions and GitLab CI need no token."""
     from edgefleet_cli.core.api.access import WhoAmI
     from edgefleet_cli.core.transport.api_client import ApiClient
 
     session = Session.of(ctx)
     server = server_url(url)
-    token = _read_token(session, token_stdin=token_stdin)
+    source = None if token_stdin or session.options.token else session.job_token()
+    token = None if source is not None else _read_token(session, token_stdin=token_stdin)
     ca_file = None if ca is None else str(ca.resolve())
-    with ApiClient(server, token, ca_file=ca_file, request_timeout_s=session.options.timeout_s) as api:
+    with ApiClient(server, token, ca_file=ca_file, request_timeout_s=session.options.timeout_s, source=source) as api:
         who = api.get("/whoami", WhoAmI)
+    if source is not None and not source.is_renewable:
+        token = source.token  # its ID token works once, so the commands after this one use what it got
     saved = Context(name or urlsplit(server).netloc, server, token, ca_file)
     session.contexts.put(saved, make_current=True)
     session.out.note(f"saved as context {saved.name} in {session.contexts.path}")

@@ -41,6 +41,11 @@ class Grant(Struct, frozen=True):
     sites: tuple[str, ...] = ()
 
 
+class IdTokenIn(Body, frozen=True, kw_only=True):
+    id_token: str
+    pipeline: str | Unset = UNSET
+
+
 class InvitationIn(Body, frozen=True, kw_only=True):
     expires_at: str | Unset | None = UNSET
     person: str
@@ -61,6 +66,7 @@ class LoginLink(Struct, frozen=True):
 
 class NewToken(Struct, frozen=True):
     created_at: str = ""
+    created_by: str = ""
     expires_at: str | None = None
     id: str = ""
     kind: str = ""
@@ -85,12 +91,50 @@ class PersonIn(Body, frozen=True, kw_only=True):
 class Person(Struct, frozen=True):
     account: str = ""
     created_at: str = ""
+    created_by: str = ""
     disabled_at: str | None = None
     grants: tuple[Grant, ...] | None = None
     id: str = ""
     kind: str = ""
     name: str = ""
     tokens: int = 0
+
+
+class PipelineIn(Body, frozen=True, kw_only=True):
+    environment: str | Unset = UNSET
+    issuer: str | Unset = UNSET
+    name: str
+    provider: str
+    ref: str
+    repository: str
+    repository_id: str | Unset = UNSET
+    roles: tuple[str, ...]
+    workflow: str | Unset = UNSET
+
+
+class Pipeline(Struct, frozen=True):
+    created_at: str = ""
+    created_by: str = ""
+    environment: str = ""
+    issuer: str = ""
+    last_used_at: str | None = None
+    name: str = ""
+    provider: str = ""
+    ref: str = ""
+    repository: str = ""
+    repository_id: str = ""
+    roles: tuple[str, ...] = ()
+    service: str = ""
+    workflow: str = ""
+
+
+class PipelineToken(Struct, frozen=True):
+    expires_at: str = ""
+    id: str = ""
+    name: str = ""
+    pipeline: str = ""
+    roles: tuple[str, ...] = ()
+    token: str = ""
 
 
 class TokenIn(Body, frozen=True, kw_only=True):
@@ -104,6 +148,7 @@ class TokenIn(Body, frozen=True, kw_only=True):
 
 class Token(Struct, frozen=True):
     created_at: str = ""
+    created_by: str = ""
     expires_at: str | None = None
     id: str = ""
     kind: str = ""

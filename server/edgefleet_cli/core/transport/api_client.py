@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 import httpx  # noqa: E402
 
 if TYPE_CHECKING:
+    from edgefleet_cli.core.api.access import IdTokenIn, PipelineToken
     from edgefleet_cli.core.structs import Body
 
 API = "/api/v1"
@@ -48,9 +50,12 @@ class ApiClient:
         ca_file: str | None = None,
         request_timeout_s: float | None = None,
         debug: bool = False,
+        source: Callable[[ApiClient], str] | None = None,
     ) -> None:
+        """Open no connection yet. source: gives the token for each request where `token` is None."""
         self.server = server.rstrip("/")
         self._token = token
+        self._source = source
         self._debug = debug
         self._http = httpx.Client(
             base_url=self.server,
@@ -96,6 +101,21 @@ class ApiClient:
     def put(self, path: str, body: Body | bytes, kind: type[T]) -> Reply[T]:
         """Set what is at `path`, return the answer."""
         return self._change("PUT", path, body, kind)
+
+    def exchange(self, id_token: IdTokenIn) -> PipelineToken:
+        """Return an operator token for the ID token of a job of CI. Raises ServerUnreachableError, ApiError, BadAnswerError."""
+        from msgspec.json import encode
+
+        from edgefleet_cli.core.api.access import PipelineToken
+
+        headers = {"content-type": "application/json"}
+        try:
+            response = self._http.post(f"{API}/pipeline-tokens", content=encode(id_token), headers=headers)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+        if not response.is_success:
+            raise self._problem(response)
+        return Reply(self._json(response), PipelineToken).value
 
     def _change(self, method: str, path: str, body: Body | bytes, kind: type[T]) -> Reply[T]:
         if not isinstance(body, bytes):
@@ -205,11 +225,17 @@ class ApiClient:
         raise self._problem(response)
 
     def _given_token(self) -> str:
-        if self._token is None:
-            raise NotLoggedInError(
-                f"not logged in at {self.server}", why="no token is set", next_step=f"run `edgectl login {self.server}`"
-            )
-        return self._token
+        if self._token is not None:
+            return self._token
+        if self._source is not None:
+            return self._source(self)
+        from edgefleet_cli.core.ci_identity import how_to_sign_in
+
+        raise NotLoggedInError(
+            f"not logged in at {self.server}",
+            why="no token is set",
+            next_step=how_to_sign_in(os.environ, self.server) or f"run `edgectl login {self.server}`",
+        )
 
     def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
         """Send once, and once more where reading was cut off: that changes nothing at the server."""

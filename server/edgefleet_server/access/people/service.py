@@ -133,6 +133,18 @@ class PeopleBook:
         if groups := sorted({name for one in grants for name in one.scope.groups}):
             self._pin_groups(groups)
 
+    def service(self, name: str, by: str) -> Owner:
+        """Return the service of a name, added if there is none, in the caller's transaction. Raises UnknownPersonError."""
+        with self._db.session() as session:
+            found = store.named(session, name) or self._insert(session, name, PersonKind.SERVICE, by)
+            found = found or store.named(session, name)
+            if found is None or found.kind != PersonKind.SERVICE or found.disabled_at is not None:
+                raise UnknownPersonError(
+                    f"{name} is disabled, or is a person's name",
+                    next_step=f"`edgectl person list` shows it; `edgectl person enable '{name}'` lets a service have tokens again",
+                )
+            return Owner(found.id, found.name, PersonKind.SERVICE)
+
     def people(self, page: PageRequest) -> Page[PersonView]:
         """Return one page of people and services, by name."""
         with self._db.read() as session:

@@ -31,6 +31,12 @@ LINES: Final[Mapping[str, str]] = {
         "edgectl person revoke-grant {path.person_id} {body.role}( --model {body.models*})( --group {body.groups*})"
         "( --site {body.sites*}) --yes"
     ),
+    "create_trusted_pipeline": (
+        "edgectl trusted-pipeline add {body.name} --provider {body.provider} --repository {body.repository} --ref {body.ref}"
+        "( --role {body.roles*})[ --issuer {body.issuer}][ --repository-id {body.repository_id}][ --environment {body.environment}]"
+        "[ --workflow {body.workflow}]"
+    ),
+    "delete_trusted_pipeline": "edgectl trusted-pipeline remove {path.name} --yes",
     "revoke_token": "edgectl token revoke {path.token_id}",
     "create_login_link": "edgectl dashboard",
     "create_release": (

@@ -1,6 +1,6 @@
 """Device tokens: ES256 JWTs that a device signs with its own key, once for each HTTPS request.
 
-Only this module reads JWTs. Claims: `sub` device id, `aud` server id, `exp` at most five
+Only this module reads JWTs of devices. Claims: `sub` device id, `aud` server id, `exp` at most five
 minutes ahead, `jti` used once. Our `Clock` decides what time it is, not PyJWT.
 
 The replay cache is memory of this process, bounded: a token lives five minutes at most, and every route behind it is

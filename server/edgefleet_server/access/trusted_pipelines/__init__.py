@@ -1,0 +1,1 @@
+"""Trusted pipelines: jobs of CI that sign in by who they are, without a stored secret (PyPI: trusted publishers)."""
