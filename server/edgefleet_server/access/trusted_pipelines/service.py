@@ -1,7 +1,7 @@
 """Trusted pipelines: added, listed, removed by admins, and used by jobs of CI. Thread-safe; calls block.
 
 A job shows an ID token of its CI and gets an operator token for 15 minutes, with the roles of the one rule that trusts it. Each ID token
-works once. The operator token belongs to a service, so it never approves. Source: ADR 0125.
+works once. The operator token belongs to a service, so it never approves. Source: ADR 0126.
 """
 
 import logging
