@@ -15,6 +15,7 @@ from edgefleet_cli.core.files import read_text, write_whole
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.keys.ceremony_commands import add_ceremony_commands
+from edgefleet_cli.keys.team_commands import team
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
@@ -265,6 +266,7 @@ def _show_trust(session: Session, found: api.key.Trust) -> None:
             ("device CA", text(authority.subject)),
             ("sha256", text(authority.sha256)),
             ("until", moment(authority.not_after)),
+            ("first root", text(found.first_root_sha256)),
             ("root key here", text(found.is_root_here)),
         ]
     )
@@ -278,3 +280,4 @@ def _show_trust(session: Session, found: api.key.Trust) -> None:
 
 
 add_ceremony_commands(app)
+app.command("team")(team)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -11,16 +10,14 @@ from typing import TYPE_CHECKING
 from edgefleet_cli.audit.audit_state import AuditState
 from edgefleet_cli.audit.entry_proof import SignedFiles
 from edgefleet_cli.audit.errors import TrailNotProvenError
-from edgefleet_cli.core.errors import ApiError, CliError, UnreadableFileError
+from edgefleet_cli.audit.trust_walk import metadata_file, walked
+from edgefleet_cli.core.errors import UnreadableFileError
 from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET, AuditHead, head_bytes
 
 if TYPE_CHECKING:
     from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # documented there, but not in __all__
 
     from edgefleet_cli.core.transport.api_client import ApiClient
-
-_URL = "ef://repository/"
-_GONE = 404
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Published:
 def fetch_published(api: ApiClient, state: AuditState, now: datetime) -> Published | None:
     """Return the newest head as TUF has it, None before the first. Raises TrailNotProvenError, CliError."""
     pinned = state.root()
-    root = pinned or _file(api, "1.root.json")
+    root = pinned or metadata_file(api, "1.root.json")
     target, roots = _find(api, state, root, now)
     if pinned is None:
         state.pin_root(root)
@@ -51,7 +48,7 @@ def fetch_published(api: ApiClient, state: AuditState, now: datetime) -> Publish
         raise UnreadableFileError(
             f"cannot read {state.tuf_folder}", why=str(error), next_step="check its owner and mode"
         ) from error
-    texts = tuple(_file(api, f"{version}.root.json").decode() for version in range(1, roots + 1))
+    texts = tuple(metadata_file(api, f"{version}.root.json").decode() for version in range(1, roots + 1))
     signed = SignedFiles(audit=audit, roots=texts, targets=targets)
     return Published(head, signed, hashlib.sha256(root).hexdigest(), pinned is None)
 
@@ -112,48 +109,5 @@ def _check_target(target: TargetFile, head: AuditHead) -> None:
 
 def _find(api: ApiClient, state: AuditState, root: bytes, now: datetime) -> tuple[TargetFile | None, int]:
     """Return the target of the newest head and the version of the root, walked to from a pinned root."""
-    from tuf.api import exceptions as tuf_errors
-    from tuf.ngclient.config import UpdaterConfig
-    from tuf.ngclient.fetcher import FetcherInterface
-    from tuf.ngclient.updater import Updater
-
-    failed: list[CliError] = []
-
-    class Fetcher(FetcherInterface):
-        def _fetch(self, url: str) -> Iterator[bytes]:
-            name = url.removeprefix(_URL)
-            try:
-                return iter([_file(api, name)])
-            except ApiError as error:
-                if error.status == _GONE:
-                    raise tuf_errors.DownloadHTTPError(f"the server has no {name}", _GONE) from error
-                failed.append(error)
-                raise tuf_errors.DownloadError(error.message) from error
-            except CliError as error:
-                failed.append(error)
-                raise tuf_errors.DownloadError(error.message) from error
-
-    try:
-        state.tuf_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        updater = Updater(
-            str(state.tuf_folder), _URL, fetcher=Fetcher(), config=UpdaterConfig(max_delegations=8), bootstrap=root
-        )
-        updater._trusted_set.reference_time = now  # the client has no argument for its clock
-        updater.refresh()
-        return updater.get_targetinfo(HEAD_TARGET), updater._trusted_set.root.version
-    except OSError as error:
-        raise UnreadableFileError(
-            f"cannot use {state.tuf_folder}", why=str(error), next_step="check its owner and mode"
-        ) from error
-    except (tuf_errors.RepositoryError, tuf_errors.DownloadError) as error:
-        if failed:
-            raise failed[-1] from error
-        raise TrailNotProvenError(
-            "the server's signed metadata does not hold",
-            why=str(error),
-            next_step=f"where the server was made anew, put {state.folder} aside; else tell its owner",
-        ) from error
-
-
-def _file(api: ApiClient, name: str) -> bytes:
-    return api.read(f"/trust/metadata/{name}")
+    updater, target = walked(api, state, root, now, HEAD_TARGET)
+    return target, updater._trusted_set.root.version

@@ -11,6 +11,12 @@ class RootNotTrustedError(CliError):
     code = "cli.root_not_trusted"
 
 
+class ProposalRefusedError(CliError):
+    """What a server asks a team to sign is not just what was to be signed."""
+
+    code = "cli.proposal_refused"
+
+
 class BadMediumError(CliError):
     """A medium holds something else than the keys that it should, or its keys do not open."""
 

@@ -79,7 +79,8 @@ def init(  # noqa: PLR0913, PLR0917  # the options of a command
 def sign(
     ctx: typer.Context,
     request: Annotated[
-        Path, typer.Argument(metavar="REQUEST", help="The file that `edgectl key ceremony --out FILE` wrote.")
+        Path,
+        typer.Argument(metavar="REQUEST", help="The file that `edgectl key ceremony` or `key team` wrote with --out."),
     ],
     key: Annotated[
         list[Path], typer.Option("--key", metavar="FOLDER", help="The holder's medium, or one PEM file; repeatable.")
@@ -94,11 +95,21 @@ def sign(
     """Show what a request changes, and sign it with the keys of a medium after a question."""
     from edgefleet_ceremony.signature_request import answer_bytes
     from edgefleet_cli.core.files import write_whole
-    from edgefleet_cli.keys.holder_folder import read_signers, remember_root
+    from edgefleet_cli.keys.holder_folder import read_file, read_signers, remember_root
     from edgefleet_cli.keys.passphrases import sources_of
     from edgefleet_cli.keys.request_signature import check_root, fingerprint, memory_of, read_request, signed_by
+    from edgefleet_cli.keys.team_offline import is_team_request, sign_team_request
+    from edgefleet_cli.keys.team_signature import read_team_request
 
     session = Session.of(ctx)
+    if is_team_request(data := read_file(request)):
+        asked_of_team = read_team_request(data, str(request))
+        done = sign_team_request(session, asked_of_team, key, trust_root, passphrase_file)
+        file = out or request.with_name(f"{request.stem}.{done['signed_by'][0][:8]}.answer.json")
+        write_whole(file, done["answer"])
+        session.out.document({**done, "answer": str(file)}, lambda: session.out.line(f"signed: {file}"))
+        session.out.note(f"carry {file} to the server: `edgectl key team {done['model']} --answer {file.name}`")
+        return
     asked = read_request(request)
     reasons = [check_root(asked, one, trust_root) for one in key]
     facts = _facts(asked, fingerprint(asked.current["root"]), next((one for one in reasons if one), ""))

@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from edgefleet_cli.core import api, completion
+from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.options import Format
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.core.transport.reply import Reply
+from edgefleet_cli.core.transport.reply import Reply, reply_of
 from edgefleet_cli.core.transport.request import NOTHING, part
+from edgefleet_cli.keys.offline_commands import PassphraseFiles
+from edgefleet_cli.keys.team_commands import RootSha256
 from edgefleet_cli.release.render import PERFORMANCE, RELEASES, show_performance, show_release
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
@@ -110,6 +113,39 @@ def _report_file(ref: str) -> Path:
     return folder / f"{ref.replace('@', '-')}-report.html"
 
 
+Keys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key", metavar="KEY", help="Private key of one of the model's team, PEM, or a URI (hsm:…, hv:…); repeatable."
+    ),
+]
+
+
+@app.command("sign")
+def sign(
+    ctx: typer.Context,
+    ref: Ref,
+    key: Keys = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="The file or folder that was published, to compare its digest."),
+    ] = None,
+    root_sha256: RootSha256 = "",
+    passphrase_file: PassphraseFiles = None,
+) -> None:
+    """Sign a release for the team of its model, after checking that nothing else is signed with it."""
+    from edgefleet_cli.keys.team_commands import show_team_state
+    from edgefleet_cli.keys.team_signature import WithKeys
+    from edgefleet_cli.release.team_release import sign_release, source_of
+
+    session = Session.of(ctx)
+    if not key:
+        raise UsageError("which key signs?", next_step="give --key FILE, the private key of one of the team")
+    using = WithKeys(key, passphrase_file or (), root_sha256)
+    done = sign_release(session, ref, using, "" if model is None else source_of(model))
+    session.out.facts(reply_of(done).raw, lambda: show_team_state(session, done))
+
+
 @app.command("withdraw")
 def withdraw(
     ctx: typer.Context,
@@ -118,6 +154,9 @@ def withdraw(
     floor: Annotated[
         bool, typer.Option("--floor", help="And everything older: devices refuse all that was published before it.")
     ] = False,
+    key: Keys = None,
+    root_sha256: RootSha256 = "",
+    passphrase_file: PassphraseFiles = None,
 ) -> None:
     """Withdraw a release: nobody can deploy it any more. Its open rollouts end; devices that run it keep it. This cannot be undone."""
     session = Session.of(ctx)
@@ -127,6 +166,13 @@ def withdraw(
     found = session.api.post(f"/releases/{part(ref)}:withdraw", body, api.release.WithdrawnRelease)
     release = Reply(found.raw, api.release.Release)
     session.out.one(release, RELEASES, lambda entry: show_release(session.out, entry))
+    from edgefleet_cli.keys.team_signature import WithKeys
+    from edgefleet_cli.release.team_release import note_withdrawal, sign_withdrawal
+
+    if key:
+        note_withdrawal(session, ref, sign_withdrawal(session, ref, WithKeys(key, passphrase_file or (), root_sha256)))
+    elif found.value.waits_for_team:
+        note_withdrawal(session, ref, None)
     if found.value.also:
         session.out.note(f"withdrawn with it: {', '.join(found.value.also)}")
     session.out.note(f"who runs it: `edgectl release devices {ref}`; roll it back there: `edgectl undo {ref}`")

@@ -12,10 +12,16 @@ from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.selection import no_match
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Reply, reply_of
+from edgefleet_cli.core.transport.request import part
+from edgefleet_cli.keys.offline_commands import PassphraseFiles
+from edgefleet_cli.keys.team_commands import RootSha256
+from edgefleet_cli.keys.team_signature import WithKeys
+from edgefleet_cli.release.commands import Keys
 from edgefleet_cli.release.conversion import conversion_options as flags
 from edgefleet_cli.release.deployment.render import note_skipped
 from edgefleet_cli.release.downgrade import ask_or_warn
 from edgefleet_cli.release.render import RELEASES, exit_code, is_over, show_result
+from edgefleet_cli.release.team_release import UNSIGNED
 from edgefleet_cli.rollout.render import next_steps, state_text
 from edgefleet_cli.rollout.spec import ALL, parse_strategy, strategy_document
 from edgefleet_cli.rollout.start import rollouts_of, warn_of_older
@@ -72,16 +78,26 @@ def publish(  # noqa: PLR0913 - the flags of the command
     mlflow_url: flags.MlflowUrl = None,
     write_back: WriteBack = True,
     seal: Seal = False,
+    key: Keys = None,
+    root_sha256: RootSha256 = "",
+    passphrase_file: PassphraseFiles = None,
 ) -> None:
-    """Convert a model for every profile, validate and sign it.
+    """Convert a model for every profile, validate and sign it, with --key for the team of the model.
 
-    Exit codes: 0 all signed, 1 some refused, 6 version exists with other content.
+    Exit codes: 0 all signed or waiting for more of the team, 1 some refused, 6 version exists with other content.
     """
     session = Session.of(ctx)
     chosen_strategy = parse_strategy(strategy)
     no_wait = not wait
     _refuse_early_measurement(no_wait, measure_on)
-    origin = Origin(model, name, version, mlflow_url, write_back, seal)
+    if no_wait and key:
+        raise UsageError(
+            "--key does not go with --no-wait",
+            why="there is nothing to sign before the conversion is over",
+            next_step="leave --no-wait out, or run `edgectl release sign REF --key FILE` later",
+        )
+    using = WithKeys(key, passphrase_file or (), root_sha256) if key else None
+    origin = Origin(model, name, version, mlflow_url, write_back, seal, using)
     release = _publish_from(
         session, origin, asked, no_wait=no_wait, deploys=to is not None, measure_on=measure_on or []
     )
@@ -103,6 +119,8 @@ class Origin:
     mlflow_url: str | None
     write_back: bool
     seal: bool = False
+    using: WithKeys | None = None
+    """Keys of the model's team that sign it."""
 
 
 def _publish_from(
@@ -119,9 +137,22 @@ def _publish_from(
         request = asked.request(model=str(source.path), name=name, version=version, lineage=source.lineage)
         request = replace(request, seal=origin.seal)
         release = _publish(session, request, no_wait=no_wait, deploys=deploys, measure_on=measure_on)
+        if release.state == UNSIGNED:
+            release = _signed(session, release, str(source.path), origin.using)
     if origin.write_back and release.bundles:
         report_release(session, release, origin.mlflow_url)
     return release
+
+
+def _signed(session: Session, release: api.release.Release, model: str, using: WithKeys | None) -> api.release.Release:
+    """Sign a release that waits for its team, where there is a key; return it as it stands then."""
+    from edgefleet_cli.release.team_release import note_unsigned, show_signed, sign_release, source_of
+
+    if using is None:
+        note_unsigned(session, release.ref)
+        return release
+    show_signed(session, sign_release(session, release.ref, using, source_of(model)))
+    return session.api.get(f"/releases/{part(release.ref)}", api.release.Release).value
 
 
 def _refuse_early_measurement(no_wait: bool, measure_on: list[str] | None) -> None:

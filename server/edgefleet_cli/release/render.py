@@ -180,8 +180,9 @@ def is_over(release: api.release.Release) -> bool:
 
 
 def exit_code(release: api.release.Release) -> int:
-    """Return 0 when every profile got its signed bundle, 1 when some or all were refused."""
-    return EXIT_OK if release.state == "ready" else EXIT_FAILED
+    """Return 0 when every profile got its bundle, signed or waiting for the team of the model, 1 when some or all were refused."""
+    is_good = release.state == "ready" or (release.state == "unsigned" and not release.refused)
+    return EXIT_OK if is_good else EXIT_FAILED
 
 
 def show_release(out: Output, release: api.release.Release) -> None:

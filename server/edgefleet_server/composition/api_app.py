@@ -63,6 +63,7 @@ from edgefleet_server.search import routes as search_routes
 from edgefleet_server.settings import ServerRole, ServerSettings
 from edgefleet_server.signing import routes as signing_routes
 from edgefleet_server.signing.ceremony import routes as ceremony_routes
+from edgefleet_server.signing.teams import routes as team_routes
 from edgefleet_server.telemetry import routes as telemetry_routes
 from edgefleet_server.telemetry.drift import routes as drift_routes
 from edgefleet_server.telemetry.ground_truth import routes as truth_routes
@@ -122,6 +123,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
         registry_routes.build_router(parts.registry, parts.signing, parts.db),
         signing_routes.build_router(parts.signing, parts.db),
         ceremony_routes.build_router(parts.signing.ceremony, parts.db),
+        team_routes.build_router(parts.signing.teams, parts.db),
         conversion_routes.build_router(
             parts.conversion, parts.registry, parts.db, partial(_tool_stock, parts.settings)
         ),

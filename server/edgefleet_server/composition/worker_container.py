@@ -61,6 +61,7 @@ def build_first_parts(
         allowed_code=AllowedCode(settings.custom_metrics, settings.allow_pickle),
     )
     signing = build_signing(settings, db, clock)
+    signing.teams.bundles = registry.unsigned
     return ConverterParts(settings, clock, shared, db, signing, conversion, registry)
 
 

@@ -74,6 +74,10 @@ class Signing(Protocol):
         """Sign a bundle as TUF target, in the caller's transaction."""
         ...
 
+    def is_of_a_team(self, model: str) -> bool:
+        """Return whether a team signs the bundles of a model, and not this server; so until the caller's transaction ends."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedBundle:
@@ -323,11 +327,14 @@ class ConversionEngine:
         view = self._registry.with_forecast(view)
         with self._db.session():
             # Rows are locked in the order of everybody who changes a job: job, then release (a bundle locks its release too).
-            self._signing.add_target(target, bundle.length, sha256, custom)
+            is_unsigned = self._signing.is_of_a_team(spec.ref.model)
+            if not is_unsigned:
+                self._signing.add_target(target, bundle.length, sha256, custom)
             self._jobs.finish(job, JobState.DONE, report=whole)
-            self._registry.accept_bundle(view)
+            (self._registry.unsigned.add if is_unsigned else self._registry.accept_bundle)(view)
             state = self._registry.refresh_state(spec.ref)
-        _log.info("bundle signed", extra={"target": target, "sha256": sha256, "release_state": state})
+        said = "bundle waits for the signatures of its team" if is_unsigned else "bundle signed"
+        _log.info(said, extra={"target": target, "sha256": sha256, "release_state": state})
 
     def _end(self, job: ClaimedJob, state: JobState, code: str, reason: str, next_step: str, report: str = "") -> None:
         with self._db.session():

@@ -20,6 +20,7 @@ class ReleaseState(StrEnum):
     PARTIAL = "partial"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    UNSIGNED = "unsigned"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@
 * The digest of a single file is its own; the digest of a folder is that of its sorted list of files.
 * A path of a source file is relative, flat or nested, without `.`/`..`, and never joined to a path by the server as it came.
 * A release is `ready` when every profile got its bundle, `partial` when some did, `failed` when none, `cancelled` when none did and
-  a person stopped a conversion.
+  a person stopped a conversion. It is `unsigned` while all of its bundles wait for the signatures of its model's team.
+* Versions of numbers, with a pre-release or without, are ordered as Semantic Versioning 2.0.0 does (item 11); `1.0` and `1.0.0` are alike.
+  Where one of the two is something else, such as a date with letters or a hash, the one that was published later is newer.
 """
 
 import json
@@ -15,6 +17,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from edgefleet_protocol.digest import Sha256, folder_sha256, sha256_hex
+from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.manifest import RANDOM_DATA
 from edgefleet_server.registry.errors import (
     BadMetricError,
@@ -32,6 +35,11 @@ MAX_SOURCE_FILES = 4096
 MAX_PATH_CHARS = 255
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@ -]{0,127}")
 _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+_NUMBERS: Final = re.compile(r"v?(\d{1,18}(?:\.\d{1,18})*)(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]+)?")
+_Part = tuple[int, int, str]
+_Key = tuple[tuple[int, ...], tuple[_Part, ...]]
+_RELEASED: Final[_Part] = (2, 0, "")
+"""Above every part of a pre-release."""
 _OPEN_JOB_STATES = frozenset({"queued", "running"})
 
 
@@ -154,11 +162,13 @@ def canonical(document: object) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
-def release_state(job_states: Iterable[str], bundles: int) -> ReleaseState:
-    """Return a release's state from the states of its jobs and the number of its signed bundles."""
+def release_state(job_states: Iterable[str], bundles: int, unsigned: int = 0) -> ReleaseState:
+    """Return a release's state from the states of its jobs, the number of its signed bundles, and of those that wait for signatures."""
     states = list(job_states)
     if any(state in _OPEN_JOB_STATES for state in states):
         return ReleaseState.CONVERTING
+    if unsigned:
+        return ReleaseState.PARTIAL if bundles else ReleaseState.UNSIGNED
     if bundles == 0:
         return ReleaseState.CANCELLED if "cancelled" in states else ReleaseState.FAILED
     return ReleaseState.READY if all(state == "done" for state in states) else ReleaseState.PARTIAL
@@ -182,7 +192,7 @@ def publish_outcome(state: ReleaseState, bundles: int, *, is_same: bool, is_with
         return Outcome.SAME
     if bundles:
         return Outcome.TAKEN
-    return Outcome.BUSY if state is ReleaseState.CONVERTING else Outcome.NEXT
+    return Outcome.BUSY if state in {ReleaseState.CONVERTING, ReleaseState.UNSIGNED} else Outcome.NEXT
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
@@ -225,3 +235,38 @@ def verdict_of(report: Mapping[str, Any]) -> str:
     """Return the verdict on a bundle: `unproven` where it passed and nothing but random input judged it, "" where there is none."""
     verdict = str(report.get("verdict") or "")
     return UNPROVEN if verdict == PASSED and not is_measured(report) else verdict
+
+
+def is_newer(version: str, than: str, published: Mapping[str, int]) -> bool:
+    """Return whether a version is newer than another one. published: their places in the order of publication; unknown ones are oldest."""
+    one, other = _key(version), _key(than)
+    if one is not None and other is not None:
+        return one > other
+    return version != than and published.get(version, 0) > published.get(than, 0)
+
+
+def downgrade(ref: ReleaseRef, running: Mapping[str, int], devices: int, published: Mapping[str, int]) -> str:
+    """Return what to say before a release goes out to devices that run newer ones of its model; "" when none does.
+
+    running: how many of them run each version; devices: all of them.
+    """
+    newer = sorted(version for version in running if is_newer(version, ref.version, published))
+    if not newer:
+        return ""
+    count = sum(running[version] for version in newer)
+    named = " or ".join(f"{ref.model}@{version}" for version in newer)
+    return f"{count} of {devices} devices run {named}, which {'is' if len(newer) == 1 else 'are'} newer than {ref}"
+
+
+def _key(version: str) -> _Key | None:
+    found = _NUMBERS.fullmatch(version)
+    if found is None:
+        return None
+    numbers = [int(part) for part in found[1].split(".")]
+    while len(numbers) > 1 and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers), (*(_part(part) for part in found[2].split(".")), (-1, 0, "")) if found[2] else (_RELEASED,)
+
+
+def _part(text: str) -> _Part:
+    return (0, int(text), "") if text.isdecimal() else (1, 0, text)

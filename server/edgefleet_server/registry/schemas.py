@@ -402,6 +402,8 @@ class WithdrawnReleaseOut(ReleaseOut):
     """The withdrawn release. also: the older releases that were withdrawn with it, `name@version`."""
 
     also: list[str] = Field(default_factory=list)
+    waits_for_team: bool = False
+    """Whether devices hear of it only once the team of the model has signed it."""
 
 
 class ModelOut(BaseModel):

@@ -49,9 +49,9 @@ from edgefleet_server.registry.model import (
     SourceView,
 )
 from edgefleet_server.registry.profiles import Profiles
-from edgefleet_server.registry.rules import Outcome
+from edgefleet_server.registry.rules import Outcome, downgrade
 from edgefleet_server.registry.tables import BundleRow, ReleaseRow
-from edgefleet_server.registry.version_order import downgrade
+from edgefleet_server.registry.unsigned_bundles import UnsignedBook
 from edgefleet_server.registry.views import attempt_of, bundle_view, model_view, ref_of, release_view, source_view
 from edgefleet_server.registry.withdrawals import Jobs, WithdrawalBook, check_not_removed, known_release
 
@@ -94,6 +94,7 @@ class RegistryService:
         self.aliases = AliasBook(db, clock)
         self.withdrawals = WithdrawalBook(db, blob_store, clock, jobs)
         self.fleet_key = FleetKey(db, clock)
+        self.unsigned = UnsignedBook(db, clock, self.accept_bundle, self.refresh_state)
         self._jobs = jobs
         self._fleet_profiles = fleet_profiles
         self.max_blob_bytes = max_blob_bytes
@@ -227,7 +228,7 @@ class RegistryService:
         assert stored.id is not None
         jobs = self._jobs.jobs_of([ref_of(stored)]).get(ref_of(stored), [])
         signed = len(store.bundles_of(session, [stored.id])[stored.id])
-        state = rules.release_state((job.state for job in jobs), signed)
+        state = rules.release_state((job.state for job in jobs), signed, store.count_unsigned(session, stored.id))
         is_same = stored.identity == wanted.identity
         is_withdrawn = stored.withdrawn_at is not None
         outcome = rules.publish_outcome(state, signed, is_same=is_same, is_withdrawn=is_withdrawn)
@@ -317,7 +318,7 @@ class RegistryService:
         ref = ref_of(row)
         jobs = self._jobs.jobs_of([ref]).get(ref, [])
         bundles = store.bundles_of(session, [row.id])[row.id]
-        state = rules.release_state((job.state for job in jobs), len(bundles))
+        state = rules.release_state((job.state for job in jobs), len(bundles), store.count_unsigned(session, row.id))
         row.state = state
         session.add(row)
         session.flush()
@@ -488,8 +489,8 @@ def _refusal(outcome: Outcome, stored: ReleaseRow, wanted: ReleaseRow) -> Edgefl
         return withdrawn_error(ref, stored.withdrawn_reason)
     if outcome is Outcome.BUSY:
         return ReleaseBusyError(
-            f"{ref} is being converted from something else",
-            next_step=f"wait until that has ended, or end it with `edgectl release cancel {ref}`",
+            f"{ref} is being converted from something else, or waits for signatures of that",
+            next_step=f"wait until that has ended, or end it: `edgectl release cancel {ref}`, `edgectl release delete {ref}`",
         )
     old = {"source": {"sha256": stored.source_sha256}, "data": stored.data, "options": stored.options}
     new = {"source": {"sha256": wanted.source_sha256}, "data": wanted.data, "options": wanted.options}

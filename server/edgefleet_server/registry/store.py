@@ -19,6 +19,7 @@ from edgefleet_server.registry.tables import (
     ProfileRow,
     ReleaseRow,
     RemovedVersionRow,
+    UnsignedBundleRow,
 )
 
 
@@ -161,6 +162,7 @@ def remove_release(session: Session, row: ReleaseRow, removed: RemovedVersionRow
     of_it = (col(AttemptRow.model) == row.model, col(AttemptRow.version) == row.version)
     session.execute(delete(AttemptRow).where(*of_it))
     session.execute(delete(BundleRow).where(col(BundleRow.release_id) == row.id))
+    session.execute(delete(UnsignedBundleRow).where(col(UnsignedBundleRow.release_id) == row.id))
     session.delete(row)
     if removed is not None:
         session.add(removed)
@@ -176,6 +178,9 @@ def blobs_of(session: Session, row: ReleaseRow) -> set[str]:
     attempts = list(session.scalars(select(AttemptRow).where(*of_it)))
     named = {digest for _, _, digest, _, _ in refs_of(session, ReleaseRef.parse(f"{row.model}@{row.version}"))}
     named |= set(session.scalars(select(col(BundleRow.leaves)).where(col(BundleRow.release_id) == row.id)))
+    unsigned = select(col(UnsignedBundleRow.sha256), col(UnsignedBundleRow.leaves))
+    for digests in session.execute(unsigned.where(col(UnsignedBundleRow.release_id) == row.id)):
+        named |= set(digests)
     for source, data in [(row.source, row.data), *((one.source, one.data) for one in attempts)]:
         named |= {file["sha256"] for file in source.get("files", ())} | set(data.values())
     return {*named, *(job["report"] for one in attempts for job in one.jobs)} - {""}
@@ -184,6 +189,8 @@ def blobs_of(session: Session, row: ReleaseRow) -> set[str]:
 def used_blobs(session: Session, reports: Collection[str]) -> set[str]:
     """Return the digests of all blobs that something names. reports: those that conversion jobs name."""
     used = {*session.scalars(select(col(BundleRow.sha256))), *session.scalars(select(col(BundleRow.leaves))), *reports}
+    for digests in session.execute(select(col(UnsignedBundleRow.sha256), col(UnsignedBundleRow.leaves))):
+        used |= set(digests)
     now = select(col(ReleaseRow.source), col(ReleaseRow.data))
     before = select(col(AttemptRow.source), col(AttemptRow.data))
     for source, data in (*session.execute(now), *session.execute(before)):
@@ -219,6 +226,18 @@ def bundles_of(session: Session, release_ids: Sequence[int]) -> dict[int, list[B
     for row in session.scalars(query):
         grouped[row.release_id].append(row)
     return grouped
+
+
+def unsigned_versions(session: Session, model: str) -> list[str]:
+    """Return the versions of a model that have bundles which wait for signatures, in the order of publication."""
+    query = select(col(ReleaseRow.version)).join(UnsignedBundleRow).where(col(ReleaseRow.model) == model)
+    return list(dict.fromkeys(session.scalars(query.order_by(col(ReleaseRow.id)))))
+
+
+def count_unsigned(session: Session, release_id: int) -> int:
+    """Return how many bundles of a release wait for signatures."""
+    query = select(func.count()).select_from(UnsignedBundleRow)
+    return int(session.scalar(query.where(col(UnsignedBundleRow.release_id) == release_id)) or 0)
 
 
 def refs_of(session: Session, ref: ReleaseRef) -> list[tuple[str, str, str, int, bool]]:

@@ -125,6 +125,22 @@ class BundleRow(SQLModel, table=True):
     """Of a bundle whose model is sealed: its key, sealed to the fleet key."""
 
 
+class UnsignedBundleRow(SQLModel, table=True):
+    """One bundle that was converted and waits for the signatures of its model's team."""
+
+    __tablename__ = "unsigned_bundles"
+
+    release_id: int = Field(foreign_key="releases.id", primary_key=True)
+    profile: str = Field(max_length=63, primary_key=True)
+    target: str = Field(max_length=255)
+    sha256: str = Field(foreign_key="blobs.sha256", max_length=64)
+    length: int = Field(sa_type=BigInteger)
+    leaves: str = Field(foreign_key="blobs.sha256", max_length=64)
+    runtime: str = Field(max_length=32)
+    precision: str = Field(max_length=32)
+    report: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+
+
 class ProfileRow(SQLModel, table=True):
     """A hardware profile that came with a publication, in addition to those that edgefleet ships."""
 

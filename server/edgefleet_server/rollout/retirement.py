@@ -81,6 +81,11 @@ class ReleaseRetirement:
                 self._leave(one, by, why)
             return [self._registry.release(one) for one in (ref, *(one for one in leaving if one != ref))]
 
+    def waits_for_team(self, model: ModelName) -> bool:
+        """Return whether a withdrawal waits for the signatures of the model's team. Until then devices do not hear of it."""
+        waiting = self._signing.teams.waiting(model)
+        return waiting is not None and waiting.act == "withdraw"
+
     def _sign(
         self,
         model: ModelName,
@@ -127,6 +132,7 @@ class ReleaseRetirement:
                     next_step=f"withdraw it, so that nobody can deploy it any more: `edgectl release withdraw {ref} --reason TEXT`",
                 )
             self._signing.remove_targets([bundle.target for bundle in release.bundles])
+            self._signing.teams.drop_release(ref.model, ref.version)
             gone = self._registry.withdrawals.remove(ref, by, reason.strip())
             self._tell(ref, "deleted", by, reason, {"signed": bool(release.bundles)})
             return gone

@@ -65,7 +65,9 @@ def build_retirement_router(retirement: ReleaseRetirement, registry: RegistrySer
                 registry.resolve(ref), caller.name, command.reason, older=command.older
             )
             shown = ReleaseOut.of(first).model_dump()
-            return WithdrawnReleaseOut.model_validate({**shown, "also": [str(one.ref) for one in others]})
+            waits = retirement.waits_for_team(first.ref.model)
+            also = [str(one.ref) for one in others]
+            return WithdrawnReleaseOut.model_validate({**shown, "also": also, "waits_for_team": waits})
 
     @router.delete("/releases/{ref}", operation_id="delete_release", status_code=204, response_class=Response)
     def delete_release(

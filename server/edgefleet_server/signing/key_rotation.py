@@ -9,8 +9,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Final, cast
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # documented, but not in __all__
 from sqlmodel import Session
 from tuf.api.metadata import Metadata, Targets  # type: ignore[attr-defined]  # documented there, but not in __all__
@@ -23,7 +21,9 @@ from edgefleet_server.signing.keys.inventory import KeyAlgorithm, KeyRecord, Key
 from edgefleet_server.signing.keys.key_keeper import KeyKeeper, root_signers
 from edgefleet_server.signing.keys.role_keys import RoleKeys
 from edgefleet_server.signing.keys.rotation import KeyOrder, KeysRotated, RoleRotation, parent_of, roles_to_rotate
-from edgefleet_server.signing.repository import SERIALIZER, TufRepository, expiry
+from edgefleet_server.signing.keys.signer_uris import public_key_in
+from edgefleet_server.signing.repository import SERIALIZER, TufRepository
+from edgefleet_server.signing.teams.role_metadata import expiry
 
 DIRECTOR_KEYS: Final = "signing_director"
 """Where a session remembers who the director is."""
@@ -96,6 +96,11 @@ class KeyRotation:
     def _refuse_offline(self, session: Session, role: str) -> None:
         """Refuse what needs signatures of holders: they are asked by a request. Raises RoleOfflineError."""
         offline = self._repository.offline(session)
+        if role in self._repository.team_roles(session):
+            raise RoleOfflineError(
+                f"the keys of {role} are with its team, off this server",
+                next_step=f"`edgectl key team {role[2:]} --key FILE` for each key of the team, the new one among them, replaces them",
+            )
         if not offline:
             return
         offline |= {"root"}  # no root of a ceremony names itself
@@ -156,7 +161,7 @@ class KeyRotation:
             except ValueError as error:
                 raise BadKeyOrderError(f"{order.algorithm[:80]!r} is no algorithm that devices know") from error
             return self._ring.prepare(role, besides=keys.named(), algorithm=algorithm)
-        public = _public_key(order.public_key)
+        public = public_key_in(order.public_key)
         if public.keyid in keys.named():
             raise BadKeyOrderError(f"the key {public.keyid[:12]} signs a role already; each role has a key of its own")
         record = KeyRecord(
@@ -174,12 +179,3 @@ class KeyRotation:
 
 def _keys_of(keys: RoleKeys, role: str) -> list[str]:
     return keys.of(role)[0]
-
-
-def _public_key(pem: str) -> SSlibKey:
-    try:
-        public = SSlibKey.from_crypto(serialization.load_pem_public_key(pem.encode()))
-        KeyAlgorithm(public.scheme)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise BadKeyOrderError("the public key is no PEM of an Ed25519 or ECDSA P-256 key") from error
-    return public

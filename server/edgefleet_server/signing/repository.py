@@ -11,7 +11,8 @@ Rules:
   `releases` until that is rotated (ADR 0115).
 - Root counts by one. Every other version is max(last + 1, unix seconds), so that a server restored from an old backup
   still moves forward; what clients have seen of the lost one is outrun once they agree on it (`fast_forward_recovery`).
-- A role that root says is signed off the server is signed by nobody here: its file comes from the ceremony (ADR 0116).
+- A role that root says is signed off the server is signed by nobody here: its file comes from the ceremony (ADR 0116). Nor is that of a
+  model with a team, which `targets` delegates itself, before `releases`: its file comes from the team (ADR 0122).
 - A changed role, the snapshot that names it and the timestamp that names that snapshot are one transaction.
 - A target path that is signed never changes its bytes, but for the newest head of the audit trail. One that was removed is not signed
   again: the registry sees to that.
@@ -32,11 +33,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
-from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
 from sqlmodel import Session
 from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import (  # type: ignore[attr-defined]  # documented there, but not in __all__
-    DelegatedRole,
     Delegations,
     Metadata,
     MetaFile,
@@ -68,8 +67,16 @@ from edgefleet_server.signing.keys.key_keeper import KeyKeeper, check_keys, sign
 from edgefleet_server.signing.keys.role_keys import RoleKeys
 from edgefleet_server.signing.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.role_lives import life_of
+from edgefleet_server.signing.teams.role_metadata import (
+    EVERY_MODEL,
+    delegate,
+    expiry,
+    is_signed,
+    may_sign_as_server,
+    take_from_server,
+    team_roles,
+)
 from edgefleet_server.signing.trust import MODEL_PREFIX
-from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET
 
 KEPT_FOR: Final = timedelta(days=1)
 EMPTIED: Final = "x-edgefleet-emptied"
@@ -104,8 +111,8 @@ class TufRepository:
         root_md.sign(cast("Any", root_signer))
         store.put(session, "root", 1, root_md.to_bytes(SERIALIZER), now)
         targets = Targets(version=1, expires=expiry("targets", now), delegations=Delegations({}, {}))
-        _delegate(targets, "director", self._ring.prepare("director"), ["director/*"])
-        _delegate(targets, "releases", self._ring.prepare("releases"), ["*/*/*"])
+        delegate(targets, "director", self._ring.prepare("director"), ["director/*"])
+        delegate(targets, "releases", self._ring.prepare("releases"), [EVERY_MODEL])
         changed: dict[str, Targets] = {
             "targets": targets,
             "releases": Targets(version=1, delegations=Delegations({}, {})),
@@ -124,9 +131,15 @@ class TufRepository:
         model = path.split("/", 1)[0]
         role = f"m.{model}"
         changed: dict[str, Targets] = {}
-        releases = self.load(session, "releases")
+        releases, targets = self.load(session, "releases"), self.load(session, "targets")
+        self._refuse_team(role, targets)
+        if not may_sign_as_server(targets, model):
+            raise RoleOfflineError(
+                f"this server may not sign bundles of {model}: it signs no new models",
+                next_step=f"give the model to a team, which signs it: `edgectl key team {model} --key FILE`",
+            )
         if releases.delegations is None or role not in (releases.delegations.roles or {}):
-            _delegate(releases, role, self._ring.prepare(role), [f"{model}/*/*"])
+            delegate(releases, role, self._ring.prepare(role), [f"{model}/*/*"])
             changed["releases"] = releases
             model_role = Targets(version=1)
         else:
@@ -165,30 +178,6 @@ class TufRepository:
             self.publish(session, changed, now)
         return removed
 
-    def publish_audit_head(self, session: Session, head: bytes, size: int, now: datetime) -> bool:
-        """Let TUF name a head of the audit trail, over `size` entries, in place of the one before; return False when it does already.
-
-        The first one makes the role and its key. Raises KeysMissingError.
-        """
-        store.take_turn(session)
-        targets, changed = self.load(session, "targets"), dict[str, Targets]()
-        delegated = (targets.delegations.roles or {}).get(AUDIT_ROLE) if targets.delegations is not None else None
-        if delegated is None:
-            _delegate(targets, AUDIT_ROLE, self._ring.prepare(AUDIT_ROLE), [f"{AUDIT_ROLE}/*"])
-            changed["targets"], signed = targets, Targets(version=1)
-        else:
-            signed = self.load(session, AUDIT_ROLE)
-        known, digest = signed.targets.get(HEAD_TARGET), sha256_hex(head)
-        if known is not None and known.hashes.get("sha256") == digest:
-            return False
-        custom = {"custom": {"size": size}}
-        signed.targets = {
-            HEAD_TARGET: TargetFile(len(head), {"sha256": digest}, HEAD_TARGET, unrecognized_fields=custom)
-        }
-        is_news = bool(changed)
-        self.publish(session, {**changed, AUDIT_ROLE: signed}, now, announce=is_news)
-        return True
-
     def announced_timestamp(self, session: Session) -> store.Timed | None:
         """Return the timestamp that devices are sent, None before there is one. Reads one or two small files."""
         newest = store.latest(session, "timestamp")
@@ -197,14 +186,6 @@ class TufRepository:
         # our own file; python-tuf takes ten times as long
         version = json.loads(newest[1])["signed"].get(ANNOUNCED, newest[0])
         return store.timed(session, "timestamp", version) or store.timed(session, "timestamp", newest[0])
-
-    def delegate_audit(self, session: Session, now: datetime) -> None:
-        """Let targets delegate the audit trail to a key of its own, unless it does: later its first head would change targets."""
-        store.take_turn(session)
-        targets = self.load(session, "targets")
-        if AUDIT_ROLE not in (targets.delegations.roles or {} if targets.delegations is not None else {}):
-            _delegate(targets, AUDIT_ROLE, self._ring.prepare(AUDIT_ROLE), [f"{AUDIT_ROLE}/*"])
-            self.publish(session, {"targets": targets, AUDIT_ROLE: Targets(version=1)}, now)
 
     def today(self, session: Session) -> tuple[Metadata[Root], Metadata[Targets]]:
         """Return root and targets as they are, with their signatures."""
@@ -220,22 +201,52 @@ class TufRepository:
             )
         return self._known_offline[1]
 
-    def publish_signed(self, session: Session, files: Mapping[str, Metadata[Any]], now: datetime) -> None:
+    def team_roles(self, session: Session) -> frozenset[str]:
+        """Return the roles of models that are signed by their teams. Reads one file."""
+        return team_roles(self.load(session, "targets"))
+
+    def newest(self, session: Session, name: str) -> Metadata[Targets] | None:
+        """Return the newest file of a role that names targets, None before the first."""
+        return None if store.latest(session, name) is None else self._load_any(session, name)
+
+    def publish_signed(
+        self,
+        session: Session,
+        files: Mapping[str, Metadata[Any]],
+        now: datetime,
+        given: Mapping[str, int] | None = None,
+    ) -> None:
         """Store files of root and targets that were signed elsewhere and verified, and name them.
 
-        Roles that targets delegates are signed again where they are new, or have another key from now on.
+        Roles that targets delegates are signed again where they are new, or have another key from now on. `releases` goes on without the
+        models that have a team by now. given: versions of files that teams signed, by role, stored already.
         """
         for name, file in files.items():
             store.put(session, name, file.signed.version, file.to_bytes(SERIALIZER), now)
         targets = self.load(session, "targets")
-        changed: dict[str, Targets] = {}
-        for name in (targets.delegations.roles or {}) if targets.delegations is not None else {}:
+        changed, teams = self.left_to_server(session, targets), team_roles(targets)
+        for name in [
+            one for one in (targets.delegations.roles if targets.delegations else None) or () if one not in teams
+        ]:
             found = store.latest(session, name)
             if found is None:
                 changed[name] = Targets(version=1)
-            elif not _is_signed(targets, name, Metadata[Any].from_bytes(found[1])):
+            elif not is_signed(targets, name, Metadata[Any].from_bytes(found[1])):
                 changed[name] = self.load(session, name)
-        self.publish(session, changed, now, given={"targets": targets.version})
+        self.publish(session, changed, now, given={**(given or {}), "targets": targets.version})
+
+    def left_to_server(self, session: Session, targets: Targets) -> dict[str, Targets]:
+        """Return `releases` without the models that have a team in these targets, where it delegates any of them still."""
+        releases = self.load(session, "releases")
+        return {"releases": releases} if take_from_server(releases, team_roles(targets)) else {}
+
+    def _refuse_team(self, role: str, targets: Targets) -> None:
+        """Refuse to sign what a team signs. Raises RoleOfflineError."""
+        if role in team_roles(targets):
+            raise RoleOfflineError(
+                f"{role} is signed by its team, off this server",
+                next_step="the team signs it: `edgectl release sign REF --key FILE`, or `edgectl key team MODEL --renew`",
+            )
 
     def release_numbers(self, session: Session, model: str, made: Mapping[str, datetime]) -> dict[str, int]:
         """Return the security version of each release of a model that is signed or in `made`, which says when each was published."""
@@ -273,13 +284,14 @@ class TufRepository:
         plan = self.resigning(session, seen, now)
         if plan is None:
             return None
-        ours = [name for name in store.names(session) if name not in _NOT_TARGETS | self.offline(session)]
+        elsewhere = _NOT_TARGETS | self.offline(session) | self.team_roles(session)
+        ours = [name for name in store.names(session) if name not in elsewhere]
         names = ours if plan.everything else []
         changed: dict[str, Targets] = {name: self.load(session, name) for name in names}
         if plan.lost:
             releases = changed.setdefault("releases", self.load(session, "releases"))
-            for role in plan.lost:
-                _delegate(releases, role, self._ring.prepare(role), [f"{role.removeprefix(MODEL_PREFIX)}/*/*"])
+            for role in [one for one in plan.lost if one not in self.team_roles(session)]:
+                delegate(releases, role, self._ring.prepare(role), [f"{role.removeprefix(MODEL_PREFIX)}/*/*"])
                 changed[role] = Targets(version=1)
         self.publish(session, changed, now, above=plan.above)
         return plan
@@ -325,7 +337,7 @@ class TufRepository:
         announced = self.announced_timestamp(session)
         if announced is not None:
             made["timestamp"] = announced.made_at
-        elsewhere = self.offline(session) | {"root"} if "root" in made else frozenset()
+        elsewhere = self.offline(session) | {"root"} | self.team_roles(session) if "root" in made else frozenset()
         return {name: made_at + life_of(name) / 2 for name, made_at in made.items() if name not in elsewhere}
 
     def root_expires(self, session: Session) -> datetime:
@@ -363,6 +375,8 @@ class TufRepository:
         """
         keys = self._role_keys(session, changed)
         check_keys(self._ring.inventory(), keys)
+        for name in changed:
+            self._refuse_team(name, keys.parents[0])
         found = store.latest(session, "snapshot")
         snapshot = Snapshot(version=1) if found is None else Metadata[Snapshot].from_bytes(found[1]).signed
         for name, signed in changed.items():
@@ -457,30 +471,8 @@ class TufRepository:
         return Metadata[Any].from_bytes(found[1])
 
 
-def _is_signed(parent: Targets, role: str, file: Metadata[Any]) -> bool:
-    """Return whether a role's file is signed by the keys that its parent names."""
-    try:
-        parent.verify_delegate(role, file.signed_bytes, file.signatures)
-    except UnsignedMetadataError:
-        return False
-    return True
-
-
 def _missing(name: str) -> RepositoryMissingError:
     return RepositoryMissingError(
         f"the database holds no TUF metadata for {name!r}",
         next_step="run `edgectl server init`, or point the server at the data folder that was initialised",
     )
-
-
-def _delegate(parent: Targets, role: str, key: SSlibKey, paths: list[str]) -> None:
-    """Add a terminating delegation of `paths` to a key."""
-    assert parent.delegations is not None
-    assert parent.delegations.roles is not None
-    parent.delegations.roles[role] = DelegatedRole(role, [], 1, terminating=True, paths=paths)
-    parent.add_key(key, role)
-
-
-def expiry(name: str, now: datetime) -> datetime:
-    """Return until when what is signed now is valid."""
-    return (now + life_of(name)).replace(microsecond=0)

@@ -56,9 +56,9 @@ def build_router(signing: SigningService, db: Database) -> APIRouter:
 
     @router.get("/trust", operation_id="get_trust")
     def get_trust(_caller: Viewer) -> TrustOut:
-        """Return the CA of the devices, the certificates that it issued, and whether the root key lies on this server."""
+        """Return the CA of the devices, its certificates, the digest of the first root, and whether the root key lies on this server."""
         found = signing.trust()
-        return TrustOut(found.authority, found.certificates, found.is_root_here)
+        return TrustOut(found.authority, found.certificates, found.is_root_here, found.first_root_sha256)
 
     @router.get(
         "/trust/metadata/{file}", operation_id="get_metadata_file", response_class=Response, responses=_METADATA

@@ -11,11 +11,15 @@ from edgefleet_server.signing.trust import AuthorityView, CertificatesView
 
 @dataclass(frozen=True)
 class TrustOut:
-    """What devices trust besides the TUF roles. is_root_here: the root key and its passphrase both lie on this server, as in a trial."""
+    """What devices trust besides the TUF roles. is_root_here: the root key and its passphrase both lie on this server, as in a trial.
+
+    first_root_sha256: of the first root file, to compare with what a machine pins that verifies what this server signs.
+    """
 
     authority: AuthorityView
     certificates: Sequence[CertificatesView]
     is_root_here: bool
+    first_root_sha256: str
 
 
 class RotateKeyIn(BaseModel):

@@ -23,6 +23,7 @@ from edgefleet_protocol.messages import RepoHead, encode
 from edgefleet_protocol.verify import PublicKey
 from edgefleet_server.db.database import Database
 from edgefleet_server.signing import store
+from edgefleet_server.signing.audit_role import AuditRole
 from edgefleet_server.signing.authority import (
     CA_CERT_FILE,
     CLOCK_SLACK,
@@ -57,6 +58,7 @@ from edgefleet_server.signing.keys.signer_uris import SecretOf, public_key_of, p
 from edgefleet_server.signing.place_announcer import PlaceAnnouncer
 from edgefleet_server.signing.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.repository import TufRepository
+from edgefleet_server.signing.teams.service import TeamService
 from edgefleet_server.signing.trust import (
     MODEL_PREFIX,
     RefusedCertificates,
@@ -123,7 +125,9 @@ class SigningService:
         self._clock = clock
         self._ring, self._authority = keepers or (KeyRing(keys_dir, clock, secret), DeviceAuthority(keys_dir))
         self._repository = TufRepository(self._ring)
-        self.ceremony = CeremonyService(db, self._ring, self._repository, clock)
+        self._audit = AuditRole(self._ring, self._repository)
+        self.ceremony = CeremonyService(db, self._ring, self._repository, self._audit, clock)
+        self.teams = TeamService(db, self._ring, self._repository, self.ceremony, clock)
         self.keys = KeyRotation(db, self._ring, self._repository, clock)
         """Gives roles new keys."""
         self.places = PlaceAnnouncer(db, self._repository, self.ceremony, clock)
@@ -154,6 +158,7 @@ class SigningService:
             self._repository.resign_due(session, self._clock.now(), force_timestamp=True)
         self.note_keys()
         self.ceremony.finish()
+        self.teams.finish()
 
     def note_keys(self) -> None:
         """Bring the inventory of keys to what metadata says of them. A crash after a change of metadata leaves that to the next start."""
@@ -166,6 +171,8 @@ class SigningService:
         now = self._clock.now()
         self.ceremony.finish()
         self.ceremony.ask_due()
+        self.teams.finish()
+        self.teams.ask_due()
         with self._db.read() as session:
             if not self._repository.due(session, now):
                 return False
@@ -187,16 +194,29 @@ class SigningService:
     def publish_audit_head(self, head: bytes, size: int) -> bool:
         """Let TUF name a head of the audit trail, over `size` entries; return False when it does already. Raises KeysMissingError."""
         with self._db.session() as session:
-            return self._repository.publish_audit_head(session, head, size, self._clock.now())
+            return self._audit.publish_head(session, head, size, self._clock.now())
 
     def release_numbers(self, model: str, made: Mapping[str, datetime]) -> Mapping[str, int]:
         """Return the security versions of a model's releases. made: when each was published, for those that were signed without one."""
         with self._db.read() as session:
             return self._repository.release_numbers(session, model, made)
 
-    def withdraw_targets(self, withdrawal: TargetWithdrawal) -> bool:
-        """Let TUF name these bundles no more and say what was withdrawn; False when it says so already. Holds the turn to sign."""
+    def is_of_a_team(self, model: str) -> bool:
+        """Return whether a team signs the bundles of a model, and not this server. Holds the turn to sign until the transaction ends."""
         with self._db.session() as session:
+            store.take_turn(session)
+            return self.teams.is_theirs(model)
+
+    def withdraw_targets(self, withdrawal: TargetWithdrawal) -> bool:
+        """Let TUF name these bundles no more and say what was withdrawn; False when it says so already. Holds the turn to sign.
+
+        A model's team is asked to sign that.
+        """
+        with self._db.session() as session:
+            store.take_turn(session)
+            asked = self.teams.withdraw(session, withdrawal)
+            if asked is not None:
+                return asked
             return self._repository.withdraw_targets(session, withdrawal, self._clock.now())
 
     def is_outrun(self, seen: VersionsSeen) -> bool:
@@ -260,7 +280,8 @@ class SigningService:
         """Return the TUF roles in the order of trust, models by name. Raises RepositoryMissingError."""
         with self._db.read() as session:
             due = self._repository.resign_times(session)
-            roles = roles_of(store.newest_files(session, list(dict.fromkeys([*OFFLINE_ROLES, *due]))), due)
+            names = dict.fromkeys([*OFFLINE_ROLES, *due, *sorted(self._repository.team_roles(session))])
+            roles = roles_of(store.newest_files(session, list(names)), due)
             keys = self._repository.role_keys(session)
         inventory = self._ring.inventory().settled(keys.named(), keys.root.version)
         publics = {one.keyid: public_key_of(one) for one in inventory.keys} | keys.keys()
@@ -284,6 +305,7 @@ class SigningService:
             authority=self._authority.view(),
             certificates=certificates,
             is_root_here=self._ring.has_root(),
+            first_root_sha256=sha256_hex(self.root_chain()[0]),
         )
 
     def target(self, path: str) -> TargetView | None:

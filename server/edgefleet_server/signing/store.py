@@ -17,6 +17,7 @@ from edgefleet_server.signing.tables import (
     SigningLock,
     SigningMetadata,
     SigningRequestRow,
+    TeamRequestRow,
 )
 from edgefleet_server.signing.trust import CertificatesView, StoredFile
 
@@ -253,5 +254,37 @@ def waiting_request(session: Session) -> SigningRequestRow | None:
 def requests(session: Session, limit: int) -> Sequence[SigningRequestRow]:
     """Return requests for signatures, the newest first."""
     row = SigningRequestRow
+    statement = select(row).order_by(col(row.made_at).desc(), col(row.id)).limit(limit)
+    return session.execute(statement).scalars().all()
+
+
+def add_team_request(session: Session, row: TeamRequestRow) -> None:
+    """Store a new request to a team. One whose content is that of a dropped one takes its place."""
+    session.merge(row)
+    session.flush()
+
+
+def open_team_request(session: Session, model: str) -> TeamRequestRow | None:
+    """Return the request to a model's team that is not over; there is at most one."""
+    row = TeamRequestRow
+    statement = select(row).where(col(row.model) == model, col(row.ended_at).is_(None))
+    return session.execute(statement.order_by(col(row.made_at).desc()).limit(1)).scalars().first()
+
+
+def team_requests_in(session: Session, state: str) -> Sequence[TeamRequestRow]:
+    """Return the requests to teams in a state, the oldest first."""
+    row = TeamRequestRow
+    statement = select(row).where(col(row.state) == state).order_by(col(row.made_at), col(row.id))
+    return session.execute(statement).scalars().all()
+
+
+def team_request(session: Session, request_id: str) -> TeamRequestRow | None:
+    """Return a request to a team."""
+    return session.get(TeamRequestRow, request_id)
+
+
+def team_requests(session: Session, limit: int) -> Sequence[TeamRequestRow]:
+    """Return requests to teams, the newest first."""
+    row = TeamRequestRow
     statement = select(row).order_by(col(row.made_at).desc(), col(row.id)).limit(limit)
     return session.execute(statement).scalars().all()

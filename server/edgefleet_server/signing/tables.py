@@ -1,4 +1,4 @@
-"""Tables of the signing feature: TUF metadata, issued certificates, requests for signatures, and the writer lock row."""
+"""Tables of the signing feature: TUF metadata, issued certificates, requests for signatures of holders and teams, the writer lock row."""
 
 from datetime import datetime
 
@@ -52,6 +52,25 @@ class SigningRequestRow(SQLModel, table=True):
     id: str = Field(primary_key=True, max_length=16)
     state: str = Field(max_length=16, index=True)
     purpose: str = Field(max_length=200)
+    document: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    made_at: datetime = Field(sa_type=UtcDateTime)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class TeamRequestRow(SQLModel, table=True):
+    """One request for signatures of a model's team, as its file is, with the signatures so far. state: waiting, ready, done, dropped.
+
+    options: what is to hold of new models once a team takes its model over: "", close or open.
+    """
+
+    __tablename__ = "signing_team_request"
+
+    id: str = Field(primary_key=True, max_length=16)
+    model: str = Field(max_length=63, index=True)
+    act: str = Field(max_length=16)
+    version: str = Field(max_length=63)
+    state: str = Field(max_length=16, index=True)
+    options: str = Field(default="", max_length=16)
     document: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     made_at: datetime = Field(sa_type=UtcDateTime)
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

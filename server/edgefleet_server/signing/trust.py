@@ -117,6 +117,8 @@ class TrustView:
     authority: AuthorityView
     certificates: Sequence[CertificatesView]
     is_root_here: bool
+    first_root_sha256: str
+    """SHA-256 of the first root file: what a machine pins that verifies what this server signs."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ def roles_of(files: Mapping[str, StoredFile], resign_at: Mapping[str, datetime])
     offline, holders = offline_roles(signed.get("root", {})), holder_names(signed.get("root", {}))
     if offline:
         offline |= {"root"}
+    delegated = (signed.get("targets", {}).get("delegations") or {}).get("roles") or ()
+    offline |= {role["name"] for role in delegated if role["name"].startswith(MODEL_PREFIX)}
     return [
         replace(
             _role(name, signed[name], files[name], keys.get(name, (1, ())), resign_at.get(name)),

@@ -17,6 +17,7 @@ from edgefleet_agent.install.verifier_protocol import Accepted, Refused
 from edgefleet_protocol.desired import Desired, ModelDesired, Ref, encode_desired
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import ModelName
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.signing import store
 from edgefleet_server.signing.service import SigningService
@@ -28,7 +29,7 @@ from tests.server.fleet.house import House, TurnedClock
 from tests.support.holders import NAMES, hold_ceremony, media
 
 GOOD, EVIL = "1.0.0", "6.6.6"
-STILL_ALLOWED: Final = "keys of releases and models that are not on the server"
+STILL_ALLOWED: Final = "a team that signs the model: `edgectl key team`"
 
 
 class Stolen:
@@ -46,15 +47,15 @@ class Stolen:
         self.thief = SigningService(self.house.db, self.house.folder / "keys", self.house.clock)
         self.mine = CryptoSigner.generate_ed25519()
 
-    def order(self, version: str, data: bytes | None = None) -> str:
+    def order(self, version: str, data: bytes | None = None, model: str = MODEL) -> str:
         """Order a release with the server's director key; "" when the device goes for it."""
         self.gen += 1
         data = data or bundle(version)
         now = self.house.clock.now()
-        ref = Ref(target=f"{MODEL}/{version}/{PROFILE}.bundle", sha256=sha256_hex(data), length=len(data))
+        ref = Ref(target=f"{model}/{version}/{PROFILE}.bundle", sha256=sha256_hex(data), length=len(data))
         document = Desired(
             device=DEVICE, gen=self.gen, issued=now, expires=now + dt.timedelta(days=7),
-            models={MODEL: ModelDesired(active=ref)},
+            models={ModelName(model): ModelDesired(active=ref)},
         )  # fmt: skip
         answer, desired = self.driver.verify(self.house.signing.sign_desired(encode_desired(document)))
         if isinstance(answer, Refused):
@@ -151,17 +152,18 @@ ALLOWED: Final = "signs a bundle and an order with the server's keys of releases
 
 def after_ceremony(attempts: Collection[str] = ATTEMPTS.keys()) -> dict[str, Any]:
     """Make attempts, each on a server and a device of its own; return what came of them, and of what is still allowed."""
-    rows = {what: _outcome(ATTEMPTS[what]) for what in attempts}
+    rows = {what: outcome(ATTEMPTS[what]) for what in attempts}
     return {
         "tried": rows,
         "unauthorized_installs": sum(not code for code in rows.values()),
-        "allowed": {"what": ALLOWED, "answer": _outcome(_by_server) or "allowed", "closed_by": STILL_ALLOWED},
+        "allowed": {"what": ALLOWED, "answer": outcome(_by_server) or "allowed", "closed_by": STILL_ALLOWED},
     }
 
 
-def _outcome(attempt: Callable[[Stolen], str]) -> str:
+def outcome(attempt: Callable[[Any], str], kind: type[Stolen] = Stolen) -> str:
+    """Return what came of an attempt on a server and a device of its own: the code of the refusal, "" where the device took it."""
     with TemporaryDirectory(prefix="ef-theft-") as name:
-        v = Stolen(Path(name))
+        v = kind(Path(name))
         try:
             return attempt(v)
         except EdgefleetError as error:

@@ -15,6 +15,7 @@ from tests.hostile.theft.after_ceremony import after_ceremony
 from tests.hostile.theft.attempts import THIEVES, Attempt
 from tests.hostile.theft.device import Robbed
 from tests.hostile.theft.online_keys import whole_key_folder
+from tests.hostile.theft.with_team import with_team
 
 
 def outcome(thief: str, attempt: Attempt, *, own_process: bool = False) -> dict[str, Any]:
@@ -36,17 +37,24 @@ def main(n: int, seed: int) -> Mapping[str, Any]:
     for thief, attempt in random.Random(seed).sample(all_of_them, min(n, len(all_of_them))):
         rows.append(outcome(thief, attempt, own_process=True))
         print(f"{thief}: {attempt.what}: {rows[-1]['answer']}", file=sys.stderr, flush=True)
-    return report(rows, whole_key_folder(), after_ceremony())
+    return report(rows, whole_key_folder(), after_ceremony(), with_team())
 
 
 def report(
-    rows: list[dict[str, Any]], today: Mapping[str, Any], after: Mapping[str, Any] | None = None
+    rows: list[dict[str, Any]],
+    today: Mapping[str, Any],
+    after: Mapping[str, Any] | None = None,
+    team: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return what came of all attempts. today: of a server with all its keys in one folder; after: of one after a key ceremony."""
+    """Return what came of all attempts. today: of a server with all its keys in one folder; after: of one after a key ceremony.
+
+    team: of one whose models teams sign as well.
+    """
     unauthorized = [row for row in rows if row["installed"] and not row["closed_by"]]
+    of_servers = sum((one or {}).get("unauthorized_installs", 0) for one in (after, team))
     return {
-        "ok": all(row["good"] for row in rows) and not (after or {}).get("unauthorized_installs", 0),
-        "unauthorized_installs": len(unauthorized) + (after or {}).get("unauthorized_installs", 0),
+        "ok": all(row["good"] for row in rows) and not of_servers,
+        "unauthorized_installs": len(unauthorized) + of_servers,
         "thieves": {
             thief: {
                 "tried": [row["tried"] for row in rows if row["thief"] == thief],
@@ -62,5 +70,6 @@ def report(
         },
         "whole_key_folder": today,
         "server_after_a_ceremony": after or {},
+        "server_whose_models_teams_sign": team or {},
         "rows": rows,
     }

@@ -8,6 +8,7 @@ from tests.hostile.theft.after_ceremony import ATTEMPTS, STILL_ALLOWED, after_ce
 from tests.hostile.theft.attempts import THIEVES
 from tests.hostile.theft.online_keys import CLOSED_BY, whole_key_folder
 from tests.hostile.theft.proofs import outcome, report
+from tests.hostile.theft.with_team import NEW_MODEL, ONE_OF_TEAM, with_team
 
 
 @pytest.mark.parametrize("thief", THIEVES)
@@ -35,3 +36,9 @@ def test_a_stolen_server_makes_no_root_and_no_targets_after_a_ceremony() -> None
     assert found["unauthorized_installs"] == 0
     assert set(found["tried"].values()) == {"tuf.unsigned"}, found["tried"]
     assert (found["allowed"]["answer"], found["allowed"]["closed_by"]) == ("allowed", STILL_ALLOWED)
+
+
+def test_a_stolen_server_installs_nothing_where_teams_sign() -> None:
+    found = with_team([ONE_OF_TEAM, NEW_MODEL])  # all of them: `./dev soak theft`
+    print(json.dumps(found))
+    assert (found["unauthorized_installs"], found["by_the_team"]) == (0, "taken"), found["tried"]

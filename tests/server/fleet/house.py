@@ -127,6 +127,7 @@ class House:
             jobs=self.jobs,
             fleet_profiles=lambda: self.fleet.reader.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
         )
+        self.signing.teams.bundles = self.registry.unsigned
         self.fleet = build_fleet(self.db, self.signing, self.registry, clock, self.settings)
         self.poster = HttpPoster(parse_networks(self.settings.webhook_networks), clock)
         self.webhooks = WebhookService(
@@ -187,8 +188,10 @@ class House:
                 "version": version,
                 "profile": profile,
             }
-            self.signing.add_target(target, len(data), sha256, custom)
-            self.registry.accept_bundle(
+            is_unsigned = self.signing.is_of_a_team(model)
+            if not is_unsigned:
+                self.signing.add_target(target, len(data), sha256, custom)
+            (self.registry.unsigned.add if is_unsigned else self.registry.accept_bundle)(
                 self.registry.with_forecast(
                     BundleView(
                         ref=ReleaseRef(model, version),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_server.registry.version_order import downgrade, is_newer
+from edgefleet_server.registry.rules import downgrade, is_newer
 
 RISING = [
     "0.9", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta.2", "1.0.0-beta.11", "1.0.0-rc.1", "1.0", "1.0.1",

@@ -24,20 +24,22 @@ def refuse(house: ApiHouse, code: str = "convert.gate", reason: str = "too much 
         house.parts.registry.refresh_state(job.spec.ref)
 
 
-def sign(house: ApiHouse) -> BundleView:
-    """Sign a bundle for the oldest job, as the engine does."""
+def sign(house: ApiHouse, data: bytes = b"") -> BundleView:
+    """Sign a bundle for the oldest job, as the engine does, or keep it for the team of its model. data: of the bundle."""
     job, parts = work(house), house.parts
     ref, profile = job.spec.ref, job.spec.profile
-    data = f"bundle of {ref} for {profile}".encode()
+    data = data or f"bundle of {ref} for {profile}".encode()
     target = target_path(ref.model, ref.version, profile)
     view = BundleView(
         ref, profile, target, parts.registry.put_blob_bytes(data), len(data), parts.registry.put_blob_bytes(b"l" * 32),
         "onnxruntime", "fp32", house.clock.now(),
     )  # fmt: skip
     with parts.db.session():
-        parts.signing.add_target(target, view.length, view.sha256, {"leaves": view.leaves})
+        is_unsigned = parts.signing.is_of_a_team(ref.model)
+        if not is_unsigned:
+            parts.signing.add_target(target, view.length, view.sha256, {"leaves": view.leaves})
         parts.conversion.finish(job, JobState.DONE)
-        parts.registry.accept_bundle(view)
+        (parts.registry.unsigned.add if is_unsigned else parts.registry.accept_bundle)(view)
         parts.registry.refresh_state(ref)
     return view
 

@@ -12,6 +12,7 @@ from tests.server.rest import client_answers as answers
 from tests.server.rest.client_caller import Caller
 
 PUBLIC_PART = Path(__file__).with_name("public_part.json")
+TEAM_KEY = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA57sPlbi57uzoRkxFliQnoj3PAjkMLiDyEitkav7sz6M=\n-----END PUBLIC KEY-----\n"
 """Of a holder whose private keys are gone."""
 
 
@@ -418,6 +419,20 @@ def _ceremony(call: Caller) -> None:
     assert call("signing", "drop_signing_request", made.id)[1].state == "dropped"
 
 
+def _team(call: Caller) -> None:
+    """Ask a team to take a model over, refuse an answer, drop the request; the server signs digits itself."""
+    wanted = call.models.TeamIn(keys=[TEAM_KEY])
+    status, made = call("signing", "set_team", "words", body=wanted)
+    assert (status, made.act, made.needed) == (201, "team", 1)
+    assert call("signing", "get_team_request", made.id)[1].document == made.document
+    assert call("signing", "list_team_requests")[1].total == 1
+    status, refused = call("signing", "sign_team_request", made.id, body=call.models.TeamAnswerIn(answer="{}"))
+    assert (status, refused.code) == (422, "signing.bad_answer")
+    assert call("signing", "drop_team_request", made.id)[1].state == "dropped"
+    assert call("signing", "renew_team", "words")[0] == 404
+    assert call("signing", "ask_team", "digits@1.0.0")[0] == 404
+
+
 def keeping(call: Caller) -> None:
     """Look into bundles, keys and versions; remove an alias."""
     _, bundles = call("registry", "list_bundles", model="digits")
@@ -434,6 +449,7 @@ def keeping(call: Caller) -> None:
     status, signed = call("signing", "get_signing_progress")
     assert (status, signed.keyid) == (200, rotated.roles[0].keyid)
     _ceremony(call)
+    _team(call)
     status, recovery = call("signing", "get_recovery")
     assert (status, recovery.words, recovery.models) == (200, [], [])
     nobody_named = call.models.RecoveryIn(models=["lost"])

@@ -25,6 +25,7 @@ from tests.server.objectives.test_openslo import latency
 from tests.support.holders import part_text
 from tests.support.receivers import receiving
 from tests.support.servers import release_body
+from tests.support.teams import member, pem
 
 DO = re.compile(r"/do/([a-z_]+)")
 BY_SCRIPT = re.compile(r"""fetch\(\s*[`"'](?P<address>[^`"']+)[`"'][^;]*?\bmethod:\s*["'](?P<method>[A-Z]+)["']""")
@@ -247,6 +248,7 @@ def busy(fleet: Fleet) -> None:
         Phase.FAILED, model="seeds", error_class=ErrorClass.GOLDEN, reason=NONFINITE, error_code="golden.differs"
     )
     fleet.parts.signing.ceremony.give_to_holders([part_text("anna")], None)
+    fleet.parts.signing.teams.set_team("seeds", [pem(member())], 1)
     fleet.parts.fleet.recovery.take(fleet.by_id[device].id, Seen(version=int(fleet.house.clock.now().timestamp()) + 50))
     fleet.tick(seconds=2)
     fleet.tick(seconds=2)

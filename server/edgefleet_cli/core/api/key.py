@@ -113,6 +113,7 @@ class RevokeKeyIn(Body, frozen=True, kw_only=True):
 
 class Role(Struct, frozen=True):
     expires: str = ""
+    is_offline: bool = False
     key_details: tuple[Key, ...] = ()
     keys: tuple[str, ...] = ()
     name: str = ""
@@ -148,7 +149,33 @@ class SigningRequestIn(Body, frozen=True, kw_only=True):
     threshold: int | Unset | None = UNSET
 
 
+class TeamAnswerIn(Body, frozen=True, kw_only=True):
+    answer: str
+
+
+class TeamIn(Body, frozen=True, kw_only=True):
+    keys: tuple[str, ...]
+    new_models: str | Unset = UNSET
+    threshold: int | Unset = UNSET
+
+
+class TeamRequest(Struct, frozen=True):
+    act: str = ""
+    changes: tuple[str, ...] = ()
+    document: str = ""
+    ended_at: str | None = None
+    id: str = ""
+    made_at: str = ""
+    model: str = ""
+    needed: int = 0
+    signed: tuple[str, ...] = ()
+    state: str = ""
+    unsigned: tuple[str, ...] = ()
+    version: str = ""
+
+
 class Trust(Struct, frozen=True):
     authority: Authority = Authority()
     certificates: tuple[Certificates, ...] = ()
+    first_root_sha256: str = ""
     is_root_here: bool = False

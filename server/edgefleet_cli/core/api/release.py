@@ -202,4 +202,5 @@ class WithdrawnRelease(Struct, frozen=True):
     source_sha256: str = ""
     state: str = ""
     version: str = ""
+    waits_for_team: bool = False
     withdrawn: Withdrawal | None = None

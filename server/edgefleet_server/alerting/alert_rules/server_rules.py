@@ -16,6 +16,8 @@ AFTERWARDS: Final = timedelta(days=7)
 CLEARS_AT: Final = 1.25
 GIB: Final = 1024**3
 SERVER: Final = "server"
+OF_MODEL: Final = "TUF role m."
+"""Beginning of what is shown of the role of a model; those that the server signs again by itself are late at most."""
 
 
 def signing_key_ends(facts: Facts, threshold: float) -> Iterator[Finding]:
@@ -28,6 +30,9 @@ def signing_key_ends(facts: Facts, threshold: float) -> Iterator[Finding]:
         end = f"{one.expires:%Y-%m-%d %H:%M} UTC"
         text = f"ends on {end}" if days > 0 else f"ended on {end}"
         why = "a person has to sign it again"
+        if one.name.startswith(OF_MODEL):
+            model = one.name.removeprefix(OF_MODEL)
+            why = f"the team of {model} has to sign it again: `edgectl key team {model} --renew --sign FILE`"
         if one.resign_at is not None:
             why = f"the server should have signed it again on {one.resign_at:%Y-%m-%d %H:%M} UTC"
         yield Finding(

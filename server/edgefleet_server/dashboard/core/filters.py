@@ -43,6 +43,7 @@ _TONES: Final[Mapping[str, str]] = {
     "pause": "warn",
     "held": "warn",
     "partial": "warn",
+    "unsigned": "warn",
     "offline": "warn",
     "expired": "warn",
     "unconfirmed": "warn",

@@ -37,8 +37,8 @@ from edgefleet_server.fleet.inventory.device_list import DeviceLister, Facets, T
 from edgefleet_server.fleet.inventory.fleet_map import LETTERS, FleetMap, FleetMapper, Grouping, MapQuestion
 from edgefleet_server.objectives.model import SloView
 from edgefleet_server.objectives.service import ObjectiveBook
+from edgefleet_server.registry.rules import is_newer
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.registry.version_order import is_newer
 from edgefleet_server.rollout.status.reader import RolloutReader, RolloutView
 from edgefleet_server.telemetry.drift.views import ModelDrift
 from edgefleet_server.telemetry.timelines.model import LinesBy, Scope

@@ -169,6 +169,7 @@ def _add_bundle_pages(router: APIRouter, shell: Shell, keys: KeySources, views: 
                 "recovery": keys.recovery.view(),
                 "trust": keys.signing.trust(),
                 "waiting": keys.signing.ceremony.waiting(),
+                "team_requests": [one for one in keys.signing.teams.requests() if one.ended_at is None],
                 "soon": keys.clock.now() + SOON,
                 "capture_key": keys.capture_key.key(),
                 "bundles": keys.registry.bundles(PageRequest(PAGE_ROWS, _after(cursor))),

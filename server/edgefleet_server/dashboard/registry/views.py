@@ -23,6 +23,7 @@ from edgefleet_server.registry.model import BundleView, JobView, ModelView, Rele
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.status.reader import RolloutReader, RolloutView
 from edgefleet_server.signing.service import SigningService
+from edgefleet_server.signing.teams.views import TeamRequestView
 from edgefleet_server.signing.trust import TargetView
 from edgefleet_server.telemetry.bundle_metrics import BundleLine, bundle_line, metric_in
 from edgefleet_server.telemetry.release_comparison import Comparisons, ProfilePair
@@ -126,6 +127,8 @@ class ReleasePage:
     lineage: Sequence[LineageLine]
     last_brought: RolloutView | None
     seen_on: int
+    team: TeamRequestView | None
+    """What waits for the team of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +259,12 @@ class RegistryViews:
             lineage=lineage_lines(release.lineage),
             last_brought=next((one for one in mine if one.counts.exposed), None),
             seen_on=max((one.observed.devices for one in bundles if one.observed is not None), default=0),
+            team=self._team_request(release),
         )
+
+    def _team_request(self, release: ReleaseView) -> TeamRequestView | None:
+        is_asked = release.withdrawn is not None or release.state is ReleaseState.UNSIGNED
+        return self._signing.teams.waiting(release.ref.model) if is_asked else None
 
     def compare(self, name: str, before: str, after: str) -> ComparePage:
         """Return two versions side by side; with one of them empty, what can be chosen. Raises ModelUnknownError, ReleaseUnknownError."""
@@ -296,7 +304,7 @@ class RegistryViews:
         """Return the version that a model is shown by, and the one that failed since. last: what was published last."""
         if last is None:
             return None, None
-        if last.bundles or last.state is ReleaseState.CONVERTING:
+        if last.bundles or last.state in {ReleaseState.CONVERTING, ReleaseState.UNSIGNED}:
             return self._line(last, running), None
         page = self._registry.releases(PageRequest(PAGE_ROWS, None), last.ref.model)
         usable = next((one for one in page.items if one.bundles), None)

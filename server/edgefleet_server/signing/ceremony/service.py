@@ -23,9 +23,11 @@ from edgefleet_ceremony.public_part import PublicPart, part_of
 from edgefleet_ceremony.root_fields import OFFLINE_ROLES, holder_names
 from edgefleet_ceremony.signature_request import SigningRequest, answer_of, request_bytes, request_of
 from edgefleet_ceremony.signature_threshold import add_signatures, is_met, wanted_keys
+from edgefleet_ceremony.team_request import role_of, team_request_of
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db.database import Database
 from edgefleet_server.signing import store
+from edgefleet_server.signing.audit_role import AuditRole
 from edgefleet_server.signing.ceremony import proposal
 from edgefleet_server.signing.ceremony.proposal import SignedToday
 from edgefleet_server.signing.ceremony.views import AnswersTaken, SigningRequestView, view_of
@@ -41,10 +43,9 @@ from edgefleet_server.signing.keys.key_keeper import KeyKeeper
 from edgefleet_server.signing.repository import TufRepository
 from edgefleet_server.signing.role_lives import LIFE
 from edgefleet_server.signing.tables import SigningRequestRow
+from edgefleet_server.signing.teams.states import DONE, DROPPED, READY, WAITING
+from edgefleet_server.signing.teams.team_files import TeamFiles
 
-WAITING: Final = "waiting"
-DONE: Final = "done"
-DROPPED: Final = "dropped"
 SERVER_ROLES: Final = ("releases", "director", "audit", "snapshot", "timestamp")
 """Roles of the server whose keys root or targets name."""
 MAX_SHOWN: Final = 100
@@ -56,9 +57,12 @@ _log = logging.getLogger(__name__)
 class CeremonyService:
     """Makes requests, takes answers, and brings them into force."""
 
-    def __init__(self, db: Database, keys: KeyKeeper, repository: TufRepository, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, keys: KeyKeeper, repository: TufRepository, audit: AuditRole, clock: Clock
+    ) -> None:
         """Wire the parts. Nothing is read."""
-        self._db, self._keys, self._repository, self._clock = db, keys, repository, clock
+        self._db, self._keys, self._repository, self._audit, self._clock = db, keys, repository, audit, clock
+        self._team_files = TeamFiles(repository)
         self._finished = (0, 0)
 
     # -- requests ------------------------------------------------------------------------------------------------------
@@ -93,7 +97,7 @@ class CeremonyService:
         with self._db.session() as session:
             today = self._begin(session)
             if not self._repository.offline(session):
-                self._repository.delegate_audit(session, self._clock.now())
+                self._audit.delegate(session, self._clock.now())
                 today = self._begin(session)
             return self._ask(
                 session, proposal.with_holders(today, holders, threshold or min(agreed), self._clock.now())
@@ -176,7 +180,7 @@ class CeremonyService:
                 self._add(request, text)
             row.document = request_bytes(request)
             if is_met(request):
-                self._repository.publish_signed(session, request.proposed, now)
+                self._publish(session, request, now)
                 row.state, row.ended_at = DONE, now
                 _log.warning("in force, signed by its holders: %s (request %s)", row.purpose, row.id)
             session.flush()
@@ -231,6 +235,18 @@ class CeremonyService:
             self._ask(session, proposal.renewed(today, ["targets"], self._clock.now(), above=version))
 
     # -- parts ---------------------------------------------------------------------------------------------------------
+
+    def _publish(self, session: Session, request: SigningRequest, now: datetime) -> None:
+        """Bring a request into force, with what teams signed for it. Raises RequestOutdatedError."""
+        rows = store.team_requests_in(session, READY)
+        ready = {one.role: one for one in (team_request_of(row.document) for row in rows)}
+        given: dict[str, int] = {}
+        if "targets" in request.proposed:
+            given = self._team_files.of_targets(session, request.proposed["targets"].signed, ready, now)
+        self._repository.publish_signed(session, request.proposed, now, given)
+        for row in rows:
+            if role_of(row.model) in given:
+                row.state, row.ended_at = DONE, now
 
     def _due(self, session: Session, now: datetime) -> list[str]:
         offline = self._repository.offline(session)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -20,8 +21,13 @@ from securesystemslib.signer import (  # type: ignore[attr-defined]  # documente
     SSlibKey,
 )
 
-from edgefleet_server.signing.errors import KeysUnreadableError, SignerUnavailableError, SignerUriError
-from edgefleet_server.signing.keys.inventory import KEY_TYPES, KeyRecord
+from edgefleet_server.signing.errors import (
+    BadKeyOrderError,
+    KeysUnreadableError,
+    SignerUnavailableError,
+    SignerUriError,
+)
+from edgefleet_server.signing.keys.inventory import KEY_TYPES, KeyAlgorithm, KeyRecord
 from edgefleet_server.signing.keys.key_files import PrivateKey, load_private_key
 
 FILE_SCHEME: Final = "file2"
@@ -77,6 +83,18 @@ def public_pem_of(key: SSlibKey) -> str:
         return public
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     return Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).public_bytes(Encoding.PEM, form).decode()
+
+
+def public_key_in(pem: str) -> SSlibKey:
+    """Return a public key, PEM or what stands between its first and last line, as TUF has it. Raises BadKeyOrderError."""
+    if not pem.lstrip().startswith("-----"):
+        pem = f"-----BEGIN PUBLIC KEY-----\n{pem.strip()}\n-----END PUBLIC KEY-----\n"
+    try:
+        public = SSlibKey.from_crypto(serialization.load_pem_public_key(pem.encode()))
+        KeyAlgorithm(public.scheme)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadKeyOrderError("the public key is no PEM of an Ed25519 or ECDSA P-256 key") from error
+    return public
 
 
 def open_signer(record: KeyRecord, folder: Path, secret: SecretOf) -> KeySigner:
