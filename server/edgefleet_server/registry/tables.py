@@ -139,6 +139,8 @@ class UnsignedBundleRow(SQLModel, table=True):
     runtime: str = Field(max_length=32)
     precision: str = Field(max_length=32)
     report: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    sealed_key: str | None = Field(default=None, max_length=255)
+    """As of `BundleRow`."""
 
 
 class ProfileRow(SQLModel, table=True):

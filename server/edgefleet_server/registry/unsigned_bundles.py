@@ -48,6 +48,7 @@ class UnsignedBook:
                     runtime=bundle.runtime,
                     precision=bundle.precision,
                     report=dict(bundle.report),
+                    sealed_key=bundle.sealed_key or None,
                 )
             )
             session.flush()
@@ -83,6 +84,7 @@ class UnsignedBook:
                         precision=row.precision,
                         signed_at=self._clock.now(),
                         report=row.report,
+                        sealed_key=row.sealed_key or "",
                     )
                 )
                 session.delete(row)

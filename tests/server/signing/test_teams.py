@@ -8,7 +8,8 @@ import pytest
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.ids import ProfileName, ReleaseRef
+from edgefleet_protocol.sealed_model import KEY_BYTES
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.registry.model import ReleaseState
 from edgefleet_server.signing.errors import (
@@ -106,6 +107,20 @@ def test_a_release_is_offered_only_once_its_team_has_signed_it(house: House, tmp
     assert finds(house, tmp_path / "device", path("1.1.0"))
     with pytest.raises(RequestUnknownError):
         house.signing.teams.ask_release(MODEL, "1.1.0")
+
+
+def test_a_sealed_bundle_is_still_sealed_once_its_team_has_signed_it(house: House) -> None:
+    form_team(house.signing, MODEL, TEAM, 2)
+    key = bytes(range(KEY_BYTES))
+    ref = house.release(f"{MODEL}@1.1.0", bundles={}, seal=True)
+    house.bundle(ref.model, ref.version, ProfileName(PROFILE), b"sealed", key=key)
+    house.jobs.jobs.pop(ref, None)
+    house.registry.refresh_state(ref)
+    asked = asked_for(house, "1.1.0")
+    house.signing.teams.take(asked.id, team_answer(asked, TEAM[0], TEAM[1]))
+    (bundle,) = house.registry.release(ref).bundles
+    assert bundle.is_sealed
+    assert house.registry.fleet_key.open(bundle.sealed_key, bundle.sha256) == key
 
 
 def test_the_server_signs_nothing_of_a_model_with_a_team(house: House) -> None:

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "1027"
-down_revision = "1026"
+revision = "1030"
+down_revision = "1029"
 branch_labels = None
 depends_on = None
 
@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("runtime", sa.String(length=32), nullable=False),
         sa.Column("precision", sa.String(length=32), nullable=False),
         sa.Column("report", sa.JSON(), nullable=False),
+        sa.Column("sealed_key", sa.String(length=255), nullable=True),
         sa.ForeignKeyConstraint(["release_id"], ["releases.id"], name=op.f("fk_unsigned_bundles_release_id_releases")),
         sa.ForeignKeyConstraint(["sha256"], ["blobs.sha256"], name=op.f("fk_unsigned_bundles_sha256_blobs")),
         sa.ForeignKeyConstraint(["leaves"], ["blobs.sha256"], name=op.f("fk_unsigned_bundles_leaves_blobs")),
