@@ -12,7 +12,7 @@ Rules:
 - Root counts by one. Every other version is max(last + 1, unix seconds), so that a server restored from an old backup
   still moves forward; what clients have seen of the lost one is outrun once they agree on it (`fast_forward_recovery`).
 - A role that root says is signed off the server is signed by nobody here: its file comes from the ceremony (ADR 0116). Nor is that of a
-  model with a team, which `targets` delegates itself, before `releases`: its file comes from the team (ADR 0126).
+  model with a team, which `targets` delegates itself, before `releases`: its file comes from the team (ADR 0127).
 - A changed role, the snapshot that names it and the timestamp that names that snapshot are one transaction.
 - A target path that is signed never changes its bytes, but for the newest head of the audit trail. One that was removed is not signed
   again: the registry sees to that.

@@ -1,7 +1,7 @@
 """Ends of roles and delegations between them. Pure: it changes the metadata that it is given, and reads nothing.
 
 Who signs the bundles of a model: the keys that `targets` delegates `m.<model>` to, its team's, where it does; else those that `releases`
-delegates it to, this server's (ADR 0126).
+delegates it to, this server's (ADR 0127).
 """
 
 from datetime import datetime

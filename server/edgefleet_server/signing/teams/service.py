@@ -1,6 +1,6 @@
 """Models that their teams sign: what they are asked for, their signatures, and what comes into force with the last that is needed.
 
-Rules (ADR 0126):
+Rules (ADR 0127):
 - Who the team is, targets say: they delegate `m.<model>` to its keys, before `releases`. This server has no key of such a model.
 - One request to a team waits at a time. It stands on the role as it is: when that changes, it is worth nothing and is dropped.
 - A withdrawal takes the place of what else waits: it must not queue.

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "1031"
-down_revision = "1030"
+revision = "1032"
+down_revision = "1031"
 branch_labels = None
 depends_on = None
 
