@@ -139,16 +139,13 @@ def build_fleet(
     reports.news.subscribe(lists.forget)
     reports.news.subscribe(mapper.forget)
     suspicion = Suspicion(db, feed, reports.news, clock)
-    terms = ReadmissionTerms(timedelta(days=settings.readmit_days), settings.readmit_per_day)
-    readmissions = ReadmissionBook(db, feed, terms, clock)
+    readmissions = _readmissions(db, feed, settings, clock)
     waiting = PendingEnrolments(feed, clock, settings)
     enroller = Enroller(db, signing, feed, desired, waiting, suspicion, clock)
-    tasks = TaskBook(db, desired, feed, clock)
-    addresses = ServerAddresses(settings, signing)
+    tasks, addresses = TaskBook(db, desired, feed, clock), ServerAddresses(settings, signing)
     recovery = MetadataRecovery(db, signing, desired, feed, clock)
-    groups, hold = GroupBook(db, clock), HoldDocument(db, signing, clock)
-    protection = ProtectionBook(db, feed, clock, groups.pin)
-    groups.add_guard(protection.uses_group)
+    groups, protection = _groups(db, feed, clock)
+    hold = HoldDocument(db, signing, clock)
     return Fleet(
         feed=feed,
         stream=EventHub(feed),
@@ -185,3 +182,16 @@ def build_fleet(
         revocation=Revocation(db, signing, feed, reports.news, clock),
         suspicion=suspicion,
     )
+
+
+def _readmissions(db: Database, feed: EventLog, settings: ServerSettings, clock: Clock) -> ReadmissionBook:
+    terms = ReadmissionTerms(timedelta(days=settings.readmit_days), settings.readmit_per_day)
+    return ReadmissionBook(db, feed, terms, clock)
+
+
+def _groups(db: Database, feed: EventLog, clock: Clock) -> tuple[GroupBook, ProtectionBook]:
+    """Return groups, and the protection rules that keep those that they name."""
+    groups = GroupBook(db, clock)
+    protection = ProtectionBook(db, feed, clock, groups.pin)
+    groups.add_guard(protection.uses_group)
+    return groups, protection

@@ -241,7 +241,7 @@ class AccountBook:
         if owner.kind is not PersonKind.PERSON:
             raise BadInvitationError(
                 f"{owner.name} is a service, which has no password",
-                next_step="make a token for it: `edgectl token create`",
+                next_step="make a token for it: `edgectl token create --name NAME --role ROLE`",
             )
         return owner
 

@@ -59,7 +59,7 @@ def out_of_scope(principal: Principal, role: Role, touched: Touched) -> Forbidde
         f"this needs the role {role} for {words(touched)}, by one grant alone; "
         f"the token {principal.id} ({principal.name}) has: {principal.said()}",
         next_step="name fewer models, and a group or a site of one grant in the selector (`group=NAME`), "
-        "or ask an admin for a grant that covers all of it (`edgectl person grant`, `edgectl token create`)",
+        "or ask an admin for a grant that covers all of it (`edgectl person grant NAME ROLE`)",
     )
 
 

@@ -387,7 +387,10 @@ _ALL: Final = (
         for_s=0,
         settle_s=0,
         severity=Severity.WARNING,
-        next_step="`edgectl token create` makes another; put it where the old one is used, then `edgectl token revoke ID`.",
+        next_step=(
+            "`edgectl token create --name NAME --role ROLE` makes another; put it where the old one is used, "
+            "then `edgectl token revoke ID`."
+        ),
         check=server_rules.token_ends,
         has_devices=False,
     ),
