@@ -17,7 +17,8 @@ import yaml
 
 from edgefleet_cli.admin.installation.reference_page import leaves
 from edgefleet_cli.tree import build
-from edgefleet_server.access.model import Role
+from edgefleet_server.access.grants.grant_scope import Scope
+from edgefleet_server.access.model import Grant, PersonKind, Role
 from edgefleet_server.alerting.model import AlertAction
 from tests.cli.conftest import Edgectl
 from tests.server.access.local_issuer import rule
@@ -115,6 +116,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "alert rules show": ("device_offline",),
     "slo show": ("digits-fast",),
     "alert contact deliveries": ("CONTACT",),
+    "person show": ("dora",),
     "webhook show": ("WEBHOOK",),
     "webhook deliveries": ("WEBHOOK",),
 }
@@ -196,7 +198,8 @@ ACTS = {
     "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
     "rollout resume", "rollout retry", "rollout rollback", "rollout skip", "server init", "server start", "sim",
     "trusted-pipeline add", "trusted-pipeline remove",
-    "person add", "person invite", "person disable", "person enable", "token create", "token revoke",
+    "person add", "person invite", "person disable", "person enable", "person grant", "person revoke-grant",
+    "token create", "token revoke",
     "tool install", "tool remove",
     "undo", "webhook create", "webhook delete", "webhook redeliver", "webhook rotate", "webhook test",
 }  # fmt: skip
@@ -258,6 +261,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     fleet = Fleet(tmp_path_factory.mktemp("filled") / "server", webhook_networks=["192.0.2.0/24"], broker_port=8883)
     good, bad = staged(fleet)
     fleet.parts.fleet.groups.create("yard", "site=yard", "ann")
+    fleet.parts.access.people.create("dora", PersonKind.PERSON, by="ann")
+    scope = Scope(frozenset({"digits"}), frozenset({"yard"}), frozenset({"yard", "berlin-brandenburg"}))
+    fleet.parts.access.people.grant("dora", Grant(Role.OPERATOR, scope))
     fleet.parts.fleet.protection.add("vault", "site=vault", "ann")
     plan_move(fleet)
     fleet.parts.pipelines.add(rule("ci"))
@@ -300,6 +306,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     fleet.release("digits@1.1.0", ORT)
     device = fleet.device("cam").id
     fleet.parts.fleet.groups.create("yard", "site=yard", "ann")
+    fleet.parts.access.people.create("dora", PersonKind.PERSON, by="ann")
     fleet.parts.fleet.protection.add("vault", "site=vault", "ann")
     plan_move(fleet)
     fleet.parts.pipelines.add(rule("ci"))

@@ -94,8 +94,11 @@ class Principal:
         return own and (self.limits is None or any(role in INCLUDES[one.role] for one in self.limits))
 
     def said(self) -> str:
-        """Return what the caller was granted, in words."""
-        return ", ".join(map(str, self.grants if self.limits is None else (*self.grants, *self.limits))) or "none"
+        """Return what the caller was granted, in words: of the token, and what limits its owner."""
+        own = ", ".join(map(str, self.grants)) or "none"
+        if self.limits is None:
+            return own
+        return f"{own}, within what {self.name} was granted: {', '.join(map(str, self.limits)) or 'nothing'}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from edgefleet_server.access.model import Role
+from edgefleet_server.access.grants.grant_scope import Scope as GrantScope
+from edgefleet_server.access.model import Grant, Role
 from edgefleet_server.dashboard.core.login import COOKIE
 from edgefleet_server.dashboard.core.render import LIVE_PARTS_KEY
 from edgefleet_server.dashboard.live.page_stream import as_swap
@@ -44,8 +45,14 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Devi
 @contextmanager
 def looking(fleet: Fleet, url: str, page: str, *roles: Role) -> Iterator[tuple[httpx.Client, Iterator[str]]]:
     """Yield a signed-in browser and the messages of one live page."""
-    with httpx.Client(base_url=url, timeout=10) as browser:
-        browser.post("/login", data={"code": code_of(link_of(fleet, *roles)), "next": "/"})
+    with _looking(url, page, {"code": code_of(link_of(fleet, *roles)), "next": "/"}) as found:
+        yield found
+
+
+@contextmanager
+def _looking(url: str, page: str, login: dict[str, str]) -> Iterator[tuple[httpx.Client, Iterator[str]]]:
+    with httpx.Client(base_url=url, timeout=14) as browser:  # a heartbeat comes after 15 s
+        browser.post("/login", data=login)
         with browser.stream("GET", "/live", params={"page": page}) as answer:
             assert answer.status_code == 200
             assert answer.headers["content-type"].startswith("text/event-stream")
@@ -124,6 +131,33 @@ def test_each_viewer_has_the_key_of_its_own_session(live: tuple[Fleet, Device, s
         texts = [next(first), next(second)]
         assert keys[1] not in texts[0]
         assert keys[0] not in texts[1]
+
+
+def test_no_viewer_has_the_buttons_of_anothers_grants(live: tuple[Fleet, Device, str]) -> None:
+    fleet, _device, url = live
+    fleet.device("scoped", labels={"line": "line-a"})
+    for group in ("line-a", "line-b"):
+        fleet.parts.fleet.groups.create(group, f"line={group}", "test")
+    fleet.release("lines@1.0.0", ORT)
+    rollout = fleet.rollout(release="lines@1.0.0", selector="group=line-a", stages=STAGES)
+    looks = []
+    for name, group in (("ann", "line-a"), ("bob", "line-b"), ("cem", "line-a")):
+        grant = Grant(Role.OPERATOR, GrantScope(groups=frozenset({group})))
+        made = fleet.parts.access.create_token(name, [], by="test", scoped=[grant])
+        looks.append(_looking(url, f"/rollouts/{rollout}", {"token": made.token}))
+    with looks[0] as (_ann, first), looks[1] as (_bob, second), looks[2] as (_cem, third):
+        shown = ['data-operation="pause_rollout"' in next(one) for one in (first, second, third)]
+        assert shown == [True, False, True]
+
+
+def test_a_viewer_leaves_when_its_rights_change(live: tuple[Fleet, Device, str]) -> None:
+    """Its page is made for all who look with the same rights: they would get what it has from now on."""
+    fleet, device, url = live
+    made = fleet.parts.access.create_token("dora", [Role.OPERATOR], by="test")
+    with _looking(url, f"/devices/{device.id}", {"token": made.token}) as (_dora, messages):
+        next(messages)
+        fleet.parts.access.people.grant("dora", Grant(Role.VIEWER))
+        list(messages)  # it ends before a heartbeat
 
 
 def test_nobody_looks_without_a_session_or_at_what_is_no_page(live: tuple[Fleet, Device, str]) -> None:

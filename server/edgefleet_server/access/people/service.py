@@ -96,7 +96,7 @@ class PeopleBook:
         The first grant keeps what their tokens in force hold: from then on what was granted limits them.
         """
         with self._db.session() as session:
-            row = _known(session, key)
+            row = _known(session, key, lock=True)
             self._check([grant])
             held = loaded_limits(row.grants)
             if held is None:
@@ -110,7 +110,7 @@ class PeopleBook:
     def revoke_grant(self, key: str, grant: Grant, caller: Principal) -> PersonView:
         """Take a grant away, from all tokens at once. Raises UnknownPersonError, UnknownGrantError, OwnAccountError."""
         with self._db.session() as session:
-            row = _known(session, key)
+            row = _known(session, key, lock=True)
             left = without_grant(row.name, loaded_limits(row.grants), grant)
             if row.id == caller.person and Grant(Role.ADMIN) not in left:
                 raise OwnAccountError("nobody takes the role admin from themselves", next_step="ask another admin")
@@ -209,8 +209,8 @@ class PeopleBook:
         return row
 
 
-def _known(session: Session, key: str) -> PersonRow:
-    row = store.find_person(session, key)
+def _known(session: Session, key: str, *, lock: bool = False) -> PersonRow:
+    row = store.find_person(session, key, lock=lock)
     if row is None:
         raise _unknown(key)
     return row

@@ -12,9 +12,12 @@ from edgefleet_server.access.tables import LoginLinkRow, PersonRow, SessionRow, 
 from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
 
 
-def find_person(session: Session, key: str) -> PersonRow | None:
-    """Return a person by id, else by name."""
-    return session.get(PersonRow, key) or named(session, key)
+def find_person(session: Session, key: str, *, lock: bool = False) -> PersonRow | None:
+    """Return a person by id, else by name. lock: nobody else changes the row until the transaction ends."""
+    found = session.get(PersonRow, key) or named(session, key)
+    if found is not None and lock:
+        session.refresh(found, with_for_update=True)
+    return found
 
 
 def named(session: Session, name: str) -> PersonRow | None:

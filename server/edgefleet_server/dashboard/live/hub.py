@@ -7,17 +7,18 @@
 - A viewer that is slow gets the newest text of each part, never a queue.
 - Templates keep their live parts as they render them (`live_part`), so no page is read again to find them.
 - The key of a viewer's session stands in forms; the room writes a mark in its place.
+- A viewer whose rights are not those it came with leaves: its page must not be shown to the others, nor theirs to it.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Scope
 
-from edgefleet_server.access.model import BrowserSession
+from edgefleet_server.access.model import BrowserSession, Principal
 from edgefleet_server.dashboard.core.render import LIVE_PARTS_KEY
 
 EVERY_S: Final = 1.0
@@ -118,8 +119,8 @@ class LiveHub:
         viewer = next(iter(room.viewers), None)
         if viewer is None:
             return {}
-        status, parts = await _page(app, viewer.scope, room.address)
-        if status in {303, 401, 403}:
+        status, parts, caller = await _page(app, viewer.scope, room.address)
+        if status in {303, 401, 403} or (caller is not None and caller.rights != viewer.session.principal.rights):
             room.viewers.discard(viewer)
             viewer.end()
             return {}
@@ -131,15 +132,17 @@ class LiveHub:
         return {name: text.replace(viewer.session.form_key, KEY_MARK) for name, text in parts.items()}
 
 
-async def _page(app: ASGIApp, outer: Scope, address: str) -> tuple[int, dict[str, str]]:
-    """Return the status and the live parts of a page as the browser of this request would get it."""
+async def _page(app: ASGIApp, outer: Scope, address: str) -> tuple[int, dict[str, str], Principal | None]:
+    """Return the status and the live parts of a page as the browser of this request would get it, and whose session it was made for."""
     path, _, query = address.partition("?")
     headers = [(name, value) for name, value in outer["headers"] if name in {b"cookie", b"host"}]
     kept = {key: outer[key] for key in ("asgi", "http_version", "scheme", "server", "client") if key in outer}
     parts: dict[str, str] = {}
+    state: dict[str, Any] = {}
     scope: Scope = kept | {
         "type": "http", "method": "GET", "path": path, "raw_path": path.encode("ascii"),
         "query_string": query.encode("ascii"), "root_path": "", "headers": headers, LIVE_PARTS_KEY: parts,
+        "state": state,
     }  # fmt: skip
     status = 500
 
@@ -152,4 +155,4 @@ async def _page(app: ASGIApp, outer: Scope, address: str) -> tuple[int, dict[str
             status = message["status"]
 
     await app(scope, receive, send)
-    return status, parts
+    return status, parts, state.get("principal")

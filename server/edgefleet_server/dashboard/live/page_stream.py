@@ -1,8 +1,8 @@
 """The route of live pages: one stream a page (Server-Sent Events), at most one message a second.
 
 - Each viewer gets the key of its own session where the room wrote a mark (`hub`).
-- A hidden tab closes its stream (the script does that). A stream ends after 15 minutes or with its session; the browser
-  connects again by itself.
+- A hidden tab closes its stream (the script does that). A stream ends after 15 minutes, with its session, or when the user's rights
+  change, which is looked at every HEARTBEAT_S; the browser connects again by itself.
 """
 
 import asyncio
@@ -43,7 +43,12 @@ def add_live_route(router: APIRouter, shell: Shell, is_closing: Callable[[], boo
             sorted((k, v) for k, v in request.cookies.items() if k.startswith("edgefleet_") and "session" not in k)
         )
         key = (address, session.principal.rights, preferences)
-        body = _stream(hub, request, key, address, viewer, lambda: shell.gate.session_of(request) is not None)
+
+        def is_valid() -> bool:
+            now = shell.gate.session_of(request)
+            return now is not None and now.principal.rights == session.principal.rights
+
+        body = _stream(hub, request, key, address, viewer, is_valid)
         return StreamingResponse(body, media_type="text/event-stream", headers=_HEADERS)
 
 
@@ -52,10 +57,15 @@ async def _stream(
 ) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
     end_s = loop.time() + MAX_STREAM_S
+    look_s = loop.time() + HEARTBEAT_S
     room = hub.join(request.app, key, address, viewer)
     try:
         yield "retry: 2000\n: live parts of a page\n\n"
         while loop.time() < end_s and not viewer.is_over:
+            if loop.time() >= look_s:  # also of a page that changes each second
+                if not await asyncio.to_thread(is_valid):
+                    return
+                look_s = loop.time() + HEARTBEAT_S
             viewer.news.clear()
             if viewer.waiting:
                 parts, viewer.waiting = viewer.waiting, {}
@@ -64,8 +74,6 @@ async def _stream(
             try:
                 await asyncio.wait_for(viewer.news.wait(), HEARTBEAT_S)
             except TimeoutError:
-                if not await asyncio.to_thread(is_valid):
-                    return
                 yield ": still here\n\n"
     finally:
         room.viewers.discard(viewer)

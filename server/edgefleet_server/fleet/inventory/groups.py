@@ -118,8 +118,8 @@ class GroupBook:
         A device must not come into somebody's scope by what it says of itself.
         """
         with self._db.session() as session:
-            known = {row.name: row for row in group_store.groups(session)}
             group_store.share_groups(session, frozenset(names))
+            known = {row.name: row for row in group_store.groups(session)}
             for name in names:
                 if name not in known:
                     raise BadGrantError(
