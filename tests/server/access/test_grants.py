@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,7 @@ def test_what_a_person_was_granted_limits_their_tokens_at_once(db: Database) -> 
         assert not found.may(Role.OPERATOR)
         assert found.may(Role.OPERATOR, Touched(frozenset("a"), None))
         assert not found.may(Role.APPROVER), "the token was not made for it"
-        assert found.said() == "operator, approver, operator (model a)"
+        assert found.said() == "operator, within what ann was granted: approver, operator (model a)"
     for roles, scoped in (([Role.OPERATOR], []), ([], [b]), ([Role.ADMIN], [a])):
         with pytest.raises(BadTokenRequestError, match="ann was granted"):
             access.create_token("ann", roles, by="x", scoped=scoped)
@@ -184,6 +185,21 @@ def test_what_a_person_was_granted_limits_their_tokens_at_once(db: Database) -> 
     for held in (a, Grant(Role.APPROVER)):
         access.people.revoke_grant("ann", held, boss)
     assert not access.authenticate(before).may(Role.VIEWER), "nothing is left, not even to read"
+
+
+def test_two_admins_who_change_grants_at_once_lose_neither_change(db: Database) -> None:
+    people = AccessService(db, HandClock()).people
+    people.create("ann", PersonKind.PERSON, by="x")
+    a, b = (Grant(Role.OPERATOR, Scope(models=frozenset(one))) for one in "ab")
+    people.grant("ann", a)
+    with ThreadPoolExecutor(1) as pool:
+        with db.session():
+            people.grant("ann", b)
+            other = pool.submit(people.revoke_grant, "ann", a, caller())
+            with pytest.raises(TimeoutError):
+                other.result(timeout=0.2)
+        other.result(timeout=10)
+    assert people.person("ann").grants == (b,)
 
 
 def test_nobody_takes_the_role_admin_from_themselves(db: Database) -> None:
