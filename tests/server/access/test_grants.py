@@ -313,6 +313,20 @@ def test_pages_offer_what_the_scope_has_and_refuse_the_rest(walk: Walk) -> None:
     assert (refused.status_code, browser.get(f"/devices/{walk.devices[IN]}/tasks/zzz").status_code) == (403, 404)
 
 
+def test_whose_grants_were_all_revoked_reads_why_instead_of_going_round(walk: Walk) -> None:
+    access = walk.operators.parts.access
+    principal = access.authenticate(access.create_token("fay", [Role.VIEWER], by="test").token)
+    browser = TestClient(walk.operators.app, base_url="http://server.test")
+    browser.cookies.set(COOKIE, access.logins.open_session(principal).cookie)
+    assert ">Continue<" in browser.get("/login").text
+    access.people.grant("fay", Grant(Role.VIEWER))
+    access.people.revoke_grant("fay", Grant(Role.VIEWER), caller())
+    shown = browser.get("/devices")
+    assert "whose grants were all revoked" in shown.text
+    assert ">Continue<" not in shown.text
+    assert shown.url.path == "/login"
+
+
 def test_grants_over_the_api(walk: Walk) -> None:
     boss = as_(walk, Role.ADMIN, FLEET)
     boss.post("people", json={"name": "carl"})
