@@ -4,7 +4,7 @@
 2. Nonce: i in 11 bytes, then 1 for the last chunk, else 0. So none can be left out, doubled, cut off or put elsewhere.
 3. Associated data: model, version, profile, member and length, so that a member opens in its own bundle only.
 4. The key comes to a device sealed to the device's own key (`hpke`), bound to the bundle's digest (`about_key`).
-Needs `cryptography`: imported by workers of sealed bundles and by the server, never by agentd.
+Needs `cryptography`: imported by workers and install children of sealed bundles and by the server, never by agentd.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from edgefleet_protocol.bundle import MemberDigestError
+from edgefleet_protocol.hpke import SealedError, unseal
 from edgefleet_protocol.manifest import CHUNK_BYTES, TAG_BYTES, Manifest
 
 KEY_BYTES = 32
@@ -30,6 +31,15 @@ def key_id(key: bytes) -> str:
 def about_key(sha256: str) -> bytes:
     """Return what a sealed copy of a bundle's key is bound to; no capture and no log has such a text: ids have no blank."""
     return f"model key\0{sha256}".encode()
+
+
+def opened_key(secret: bytes, sealed_key: bytes, sha256: str, manifest: Manifest) -> bytes:
+    """Return the key of a sealed bundle from its copy for one device. secret: of that device. Raises SealedError."""
+    assert manifest.sealed
+    key = unseal(secret, sealed_key, about_key(sha256))
+    if key_id(key) != manifest.sealed.key:
+        raise SealedError("it is another key than the one that the bundle names")
+    return key
 
 
 def seal_model(key: bytes, plain: bytes | memoryview, manifest: Manifest) -> Iterator[bytes]:

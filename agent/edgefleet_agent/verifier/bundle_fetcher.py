@@ -6,11 +6,15 @@
 """
 
 import logging
+from pathlib import Path
+
+from msgspec.structs import replace
 
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.install.records import ShutOut, SlotInfo, Wanted
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.install.verifier_protocol import Blocks, Fetch, Fetched, FetchProgress, NeedBlocks, Relink, Task
+from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.verifier.block_scheduler import BlockScheduler, RoundTrip
 from edgefleet_agent.verifier.channel import Channel
 from edgefleet_agent.verifier.errors import (
@@ -42,7 +46,7 @@ from edgefleet_protocol.bundle import BundleError, open_bundle
 from edgefleet_protocol.digest import parse_sha256, sha256_hex
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import parse_target_path
-from edgefleet_protocol.manifest import ManifestError
+from edgefleet_protocol.manifest import Manifest, ManifestError
 
 MODEL_KEY_BYTES = 80
 PROGRESS_EVERY_S = 0.5
@@ -59,6 +63,7 @@ class Fetcher:
         self._source = source
         self._task = task
         self._slots = slots
+        self._key_file = StatePaths(Path(task.state_dir)).model_key
         self._rules = ShutOut()
         self._clock = SystemClock()
         self._received = 0
@@ -84,7 +89,7 @@ class Fetcher:
         info = writer.existing()
         if info is not None:
             refuse_shut_out(rules, wanted.target, max(info.sec_version, wanted.sec_version))
-            return Fetched(wanted.model, info)
+            return Fetched(wanted.model, self._with_key(info, writer, wanted))
         index = self._index(wanted)
         try:
             self._fill(writer, wanted, index)
@@ -235,12 +240,34 @@ class Fetcher:
             sec_version=sec_version,
             latency_p95_ms=manifest.declared.latency_p95_ms or 0.0,
             peak_memory_bytes=manifest.declared.peak_memory_bytes or 0,
-            model_key=self._model_key(wanted) if manifest.sealed else b"",
+            model_key=self._model_key(wanted, manifest),
         )
 
-    def _model_key(self, wanted: Wanted) -> bytes:
-        """Return the key of a sealed bundle, sealed to this device: only its worker opens it."""
+    def _with_key(self, info: SlotInfo, writer: SlotWriter, wanted: Wanted) -> SlotInfo:
+        """Return the record of a slot that is filled already, with another key where the device lost the one that it was sealed to."""
+        if info.model_key:
+            with writer.bundle() as file:
+                manifest = open_bundle(file).manifest
+            key = self._model_key(wanted, manifest, info.model_key)
+            if key != info.model_key:
+                info = writer.note(replace(info, model_key=key))
+        return info
+
+    def _model_key(self, wanted: Wanted, manifest: Manifest, had: bytes = b"") -> bytes:
+        """Return the key of a sealed bundle as it came, b"" of a plain one: `had`, or the server's, where the device can open it."""
+        if not manifest.sealed or self._opens(had, wanted, manifest):
+            return had
         key = self._source(f"model-key.{wanted.sha256}", MODEL_KEY_BYTES)
-        if key is None:
-            raise ModelKeyError(f"{wanted.target} is sealed, and the server has no key of it for this device")
+        if key is None or not self._opens(key, wanted, manifest):
+            raise ModelKeyError(f"{wanted.target} is sealed, and the server has no key of it that this device can open")
         return key
+
+    def _opens(self, key: bytes, wanted: Wanted, manifest: Manifest) -> bool:
+        from edgefleet_protocol.hpke import SealedError
+        from edgefleet_protocol.sealed_model import opened_key
+
+        try:
+            opened_key(self._key_file.read_bytes(), key, wanted.sha256, manifest)
+        except (OSError, SealedError):
+            return False
+        return True

@@ -56,7 +56,7 @@ class SlotWriter:
             info = read_record(SlotInfo, self._folder / INFO_FILE)
             if info is None or info.sha256 != self._sha256 or info.length != self._length:
                 return None
-            with (self._folder / BUNDLE_FILE).open("rb") as file:
+            with self.bundle() as file:
                 return info if _digest(file) == self._sha256 else None
         except (StateFileError, OSError):
             return None
@@ -126,6 +126,16 @@ class SlotWriter:
             fsync_dir(self._folder)
             write_record(self._folder / INFO_FILE, info)
             (self._folder / BITS_FILE).unlink(missing_ok=True)
+
+    def bundle(self) -> BufferedReader:
+        """Return the bundle of a valid slot, to be closed. Raises OSError."""
+        return (self._folder / BUNDLE_FILE).open("rb")
+
+    def note(self, info: SlotInfo) -> SlotInfo:
+        """Write the record of a valid slot again; return it. Raises SlotWriteError."""
+        with _disk_errors("note"):
+            write_record(self._folder / INFO_FILE, info)
+        return info
 
     def discard(self) -> None:
         """Remove what was written: the bytes were refused, or there is no space for them. Raises SlotWriteError."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from edgefleet_agent.worker.control.protocol import Start
 from edgefleet_protocol.bundle import Bundle
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.hpke import SealedError, unseal
-from edgefleet_protocol.sealed_model import about_key, key_id, open_model
+from edgefleet_protocol.hpke import SealedError
+from edgefleet_protocol.sealed_model import open_model, opened_key
 
 _SET_DUMPABLE = 4
 
@@ -26,11 +26,9 @@ def unsealed(bundle: Bundle, start: Start) -> bytes:
     manifest = bundle.manifest
     entry = bundle.entries[manifest.model_member]
     try:
-        key = unseal(Path(start.key_path).read_bytes(), start.model_key, about_key(start.digest))
+        key = opened_key(Path(start.key_path).read_bytes(), start.model_key, start.digest, manifest)
     except (OSError, SealedError) as error:
         raise ModelKeyError(f"the model is sealed, and this device has no key that opens it: {error}") from error
-    if not manifest.sealed or key_id(key) != manifest.sealed.key:
-        raise ModelKeyError("the model is sealed with another key than the one that this device was given")
     bundle.file.seek(entry.offset)
     return open_model(key, bundle.file.read, manifest)
 
