@@ -289,8 +289,11 @@ class ConversionEngine:
                 next_step="publish it without --seal, or for other profiles",
             )
         key, path = os.urandom(KEY_BYTES), folder / "sealed.bundle"
-        with bundle.path.open("rb") as plain:
+        with os.fdopen(os.open(bundle.path, READ_CHILDS), "rb") as plain:
             path.write_bytes(sealed_bundle(open_bundle(plain), key))
+            plain.seek(0)
+            if _digests(plain)[1] != bundle.sha256:
+                raise BadAnswerError("the converter's bundle was changed after it was checked")
         with path.open("rb") as file:
             manifest = open_bundle(file).manifest
             file.seek(0)
@@ -362,6 +365,8 @@ def check_bundle(spec: JobSpec, out: Path, report: Mapping[str, Any], max_bytes:
             raise BadAnswerError(f"the converter's bundle is not valid ({error.code}): {error.message}") from error
         file.seek(0)
         leaves, sha256, length = _digests(file)
+    if opened.manifest.sealed:
+        raise BadAnswerError("the converter's bundle says that its model is sealed, which only the server does")
     _compare(spec, opened.manifest, report, sha256)
     return CheckedBundle(path, sha256, length, leaves, opened.manifest)
 

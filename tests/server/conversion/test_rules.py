@@ -1,5 +1,6 @@
 """When two conversions count as the same, and what is believed of a report."""
 
+import io
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edgefleet_protocol.bundle import open_bundle
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.conversion.engine import check_bundle
@@ -23,7 +25,9 @@ from edgefleet_server.conversion.rules import (
     trusted_report,
 )
 from edgefleet_server.conversion.sandbox_entry import file_rules
+from edgefleet_server.encryption.model_sealer import sealed_bundle
 from edgefleet_server.registry.model import JobSpec, SourceFile
+from tests.agent.worker.models import bundle_bytes, classifier_onnx
 
 TOOLS = "a" * 64
 LIMITS = SandboxLimits(memory_bytes=1, file_bytes=1, output_bytes=1, wall_s=1.0, cpu_s=1)
@@ -141,6 +145,13 @@ def test_a_pipe_in_the_place_of_a_file_holds_nobody(tmp_path: Path) -> None:
     assert read_report(tmp_path, "p") is None
     with pytest.raises(BadAnswerError):
         check_bundle(SPEC, tmp_path, {"path": "m.bundle"}, 1000)
+
+
+def test_a_bundle_that_its_converter_sealed_is_refused(tmp_path: Path) -> None:
+    plain = bundle_bytes(classifier_onnx(), version="1")
+    (tmp_path / "m.bundle").write_bytes(sealed_bundle(open_bundle(io.BytesIO(plain)), bytes(32)))
+    with pytest.raises(BadAnswerError, match="only the server"):
+        check_bundle(SPEC, tmp_path, {"path": "m.bundle"}, 1_000_000)
 
 
 @pytest.mark.parametrize("home", ["/bin", "/bin/", "/", "//bin", "/usr/../bin"])

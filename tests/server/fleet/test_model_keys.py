@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -16,6 +17,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.sealed_columns import SEALED_COLUMNS
 from edgefleet_server.composition.worker_container import build_converter_parts, child_limits
+from edgefleet_server.conversion.engine import CheckedBundle, check_bundle
 from edgefleet_server.conversion.release_proof import ReleaseProver
 from edgefleet_server.conversion.sandbox import Converter, converter_command
 from edgefleet_server.encryption.errors import FleetKeyMissingError
@@ -132,6 +134,34 @@ def test_what_is_published_to_be_sealed_is_stored_sealed_by_a_worker_that_opens_
     with pytest.raises(Exception, match="fleet_key"):  # what the database's thief puts in its place opens nothing
         house.parts.registry.fleet_key.open(view.sealed_key, view.sha256)
     parts.db.dispose()
+    house.close()
+
+
+@pytest.mark.parametrize("trick", ["other bytes", "a link"])
+def test_what_a_child_changed_after_the_check_is_not_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trick: str
+) -> None:
+    house = ApiHouse(tmp_path / "server", None, SystemClock(), converter_command=FAKE)
+    planted = tmp_path / "planted.bundle"
+    planted.write_bytes(GOOD)
+
+    def checked_then_changed(*asked: Any) -> CheckedBundle:
+        found = check_bundle(*asked)
+        found.path.unlink()
+        if trick == "a link":
+            found.path.symlink_to(planted)
+        else:
+            found.path.write_bytes(GOOD)
+        return found
+
+    monkeypatch.setattr("edgefleet_server.conversion.engine.check_bundle", checked_then_changed)
+    source = b"good " * 100
+    house.put(source)
+    body = release_body(source, options={"seal": True})
+    assert house.client(Role.PUBLISHER).post("/api/v1/releases", json=body).status_code == 201
+    Worker(house.parts, "w").run_once()
+    shown = house.client(Role.VIEWER).get(f"/api/v1/releases/{REF}").json()
+    assert shown["bundles"] == []
     house.close()
 
 
