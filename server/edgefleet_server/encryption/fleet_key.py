@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
-from edgefleet_protocol.hpke import new_key, seal, unseal
+from edgefleet_protocol.hpke import SealedError, new_key, seal, unseal
 from edgefleet_protocol.sealed_model import about_key
 from edgefleet_server.db.database import Database
 from edgefleet_server.encryption import store
@@ -53,14 +53,20 @@ class FleetKey:
             return seal(bytes.fromhex(_known(store.fleet_key(session)).public), key, about_key(sha256)).hex()
 
     def open(self, sealed: str, sha256: Sha256) -> bytes:
-        """Return the key of a bundle. Raises FleetKeyMissingError, SealedError, and what opening a secret raises."""
+        """Return the key of a bundle. Raises FleetKeyMissingError, and what opening a secret raises."""
         with self._db.read() as session:
             row = _known(store.fleet_key(session))
             secret = self._opener().open(SealedValue(SEALED.place(row.public), row.secret))
-        return unseal(bytes.fromhex(secret), bytes.fromhex(sealed), about_key(sha256))
+        try:
+            return unseal(bytes.fromhex(secret), bytes.fromhex(sealed), about_key(sha256))
+        except SealedError as error:
+            raise FleetKeyMissingError(
+                f"the key of the bundle {sha256[:12]} was sealed to another fleet key than the one that there is",
+                next_step="bring back the table `fleet_key` from a backup, or publish the release again under a new version",
+            ) from error
 
     def for_device(self, sealed: str, sha256: Sha256, device_key: bytes) -> bytes:
-        """Return the key of a bundle, sealed to a device's. Raises as `open`."""
+        """Return the key of a bundle, sealed to a device's. Raises as `open`, SealedError when that is no key."""
         return seal(device_key, self.open(sealed, sha256), about_key(sha256))
 
     def _opener(self) -> Sealer:
@@ -73,6 +79,6 @@ def _known(row: FleetKeyRow | None) -> FleetKeyRow:
     if row is None:
         raise FleetKeyMissingError(
             "there is no fleet key, so no model can be sealed",
-            next_step="publish a release with `--seal`, which makes it; after a restore bring back the table `fleet_key`",
+            next_step="after a restore bring back the table `fleet_key`; else publish a release with `--seal`, which makes one",
         )
     return row

@@ -396,7 +396,12 @@ class Responder:
             return b"", "not_found"
         if self._offered(device, sha256) is None:
             return b"", "denied"
-        key = self._model_key(device, sha256)
+        try:
+            key = self._model_key(device, sha256)
+        except EdgefleetError as error:  # of the server's own keys: the device asks again
+            what = {"device": device, "sha256": sha256, "reason": error.message, "next": error.next_step}
+            _log.error("no key of a sealed model can be given", extra=what)
+            return b"", "failed"
         return (b"", "not_found") if key is None else (key, "")
 
     def _leaf_index(self, device: DeviceId, digest: str, limit: int) -> tuple[bytes, str]:

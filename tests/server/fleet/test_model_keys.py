@@ -129,6 +129,19 @@ def test_what_is_published_to_be_sealed_is_stored_sealed_by_a_worker_that_opens_
     assert view.sealed_key not in str(inside)
     (entry,) = [one for one in secret_entries_of(house) if one.what.startswith("fleet key")]
     assert entry.kept is Kept.SEALED
+    registry = house.parts.registry
+    with house.parts.db.session() as session:
+        before = session.execute(text("SELECT public, secret FROM fleet_key")).one()
+        session.execute(text("DELETE FROM fleet_key"))
+    with pytest.raises(FleetKeyMissingError, match="no fleet key"):
+        registry.fleet_key.open(view.sealed_key, view.sha256)
+    registry.fleet_key.ensure_for({"seal": True})  # as the next publication does
+    with pytest.raises(FleetKeyMissingError, match="another fleet key") as lost:
+        registry.fleet_key.open(view.sealed_key, view.sha256)
+    assert "new version" in lost.value.next_step
+    with house.parts.db.session() as session:
+        session.execute(text("UPDATE fleet_key SET public = :public, secret = :secret"), before._asdict())
+    assert registry.fleet_key.open(view.sealed_key, view.sha256) == key
     with house.parts.db.session() as session:
         session.execute(text("UPDATE fleet_key SET public = :other"), {"other": new_key()[1].hex()})
     with pytest.raises(Exception, match="fleet_key"):  # what the database's thief puts in its place opens nothing

@@ -26,6 +26,7 @@ from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.messages import MAX_META_CHUNK_BYTES, Downlink, MetaRequest, decode, encode
 from edgefleet_protocol.topics import Topics
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.encryption.errors import FleetKeyMissingError
 from edgefleet_server.gateway import responder as module
 from edgefleet_server.gateway.device_ledger import DeviceLedger
 from edgefleet_server.gateway.device_quota import Limits
@@ -345,3 +346,21 @@ def test_the_key_of_a_sealed_bundle_goes_to_devices_that_should_run_it_alone(des
     last = decode(Downlink, desk.answers[4][1]).reply
     assert last is not None
     assert last.req_id == 6
+
+
+def test_a_server_that_cannot_open_its_own_keys_says_so_and_the_device_asks_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lost(_device: DeviceId, _sha256: Sha256) -> bytes | None:
+        raise FleetKeyMissingError("there is no fleet key", next_step="bring it back")
+
+    monkeypatch.setattr(desk.responder, "_model_key", lost)
+    name = f"model-key.{desk.add(b'sealed')}"
+    desk.responder.ask_meta(ONE, encode(MetaRequest(req_id=1, name=name, max_bytes=80)))
+    assert until(lambda: len(desk.answers) == 1)
+    reply = decode(Downlink, desk.answers[0][1]).reply
+    assert reply is not None
+    assert reply.error == "failed"
+    (record,) = [one for one in caplog.records if "sealed model" in one.message]
+    assert (record.__dict__["reason"], record.__dict__["next"]) == ("there is no fleet key", "bring it back")
+    assert record.exc_info is None
