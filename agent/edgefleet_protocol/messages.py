@@ -344,7 +344,7 @@ class MetaRequest(_Message, frozen=True, kw_only=True):
 
 
 class MetaReply(_Message, frozen=True, kw_only=True):
-    """Chunk `part` of `parts` of an answer, each at most MAX_META_CHUNK_BYTES. `error` is "", "not_found", "too_big", "denied" or "failed"."""
+    """Chunk `part` of `parts` of an answer, MAX_META_CHUNK_BYTES at most. `error`: "", "not_found", "too_big", "denied" or "failed"."""
 
     req_id: int
     name: str
