@@ -12,6 +12,8 @@ from typing import Any, Final
 from tuf.api.metadata import TargetFile, Targets  # type: ignore[attr-defined]  # documented there, but not in __all__
 
 from edgefleet_ceremony.team_request import TeamAct, TeamRequest
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import parse_version
 
 LONGEST_LIFE: Final = timedelta(days=91)
 """Of the role: a stolen server must not make a signature hold longer than a team looks after it."""
@@ -45,6 +47,8 @@ def change_of(current: Targets | None, proposed: Targets) -> RoleChange:
     gone, come = _versions(old_custom), _versions(new_custom)
     other = [f"the target {path} changes" for path in sorted(changed - numbered.keys())]
     other += [f"{version} is not withdrawn any more" for version in gone if version not in come]
+    if not _are_versions(new_custom.get(WITHDRAWN, [])):
+        other.append(f"{CUSTOM}.{WITHDRAWN} is no list of versions: devices could not read it")
     for field in sorted({*old_custom, *new_custom} - {WITHDRAWN, FLOOR}):
         if old_custom.get(field) != new_custom.get(field):
             other.append(f"{CUSTOM}.{field[:40]} changes")
@@ -95,6 +99,11 @@ def _always(request: TeamRequest, change: RoleChange, now: datetime) -> Iterator
         yield f"its version {signed.version} leaves no room for later ones"
     if not now < signed.expires <= now + LONGEST_LIFE + CLOCKS_DIFFER:
         yield f"it would be valid until {signed.expires:%Y-%m-%d}: not between now and {LONGEST_LIFE.days} days from now"
+    latest = int((now + CLOCKS_DIFFER).timestamp())
+    if max(change.floor[1], *change.numbered.values(), 0) > latest:
+        yield "a security floor or version is a moment that has not come yet: nothing lowers it again"
+    if min(change.numbered.values(), default=1) < 1:
+        yield "a bundle gets a security version that is none"
     if change.floor[1] < change.floor[0]:
         yield f"it lowers the security floor from {change.floor[0]} to {change.floor[1]}"
     yield from change.other
@@ -114,6 +123,8 @@ def _release(request: TeamRequest, change: RoleChange, now: datetime) -> Iterato
     current = {} if request.current is None else request.current.signed.targets
     prefix = f"{request.model}/{request.version}/"
     own = {_number(one) for path, one in current.items() if path.startswith(prefix)}
+    if min(numbers, default=0) < 0:
+        yield "its security version is none"
     if len(numbers | own) > 1:
         yield "its bundles have different security versions"
     latest = int((now + CLOCKS_DIFFER).timestamp())
@@ -133,6 +144,8 @@ def _bundle(request: TeamRequest, prefix: str, path: str, target: TargetFile) ->
     said = {"model": request.model, "version": request.version, "profile": profile}
     if {name: custom.get(name) for name in said} != said or not set(custom) <= _OF_A_BUNDLE:
         yield f"{path} says of itself what is not so"
+    if set(target.unrecognized_fields) - {CUSTOM} or not _DIGEST.fullmatch(str(custom.get("leaves"))):
+        yield f"{path} has a field of its own, or not the digest of its leaf index"
     if set(target.hashes) != {"sha256"} or not _DIGEST.fullmatch(str(target.hashes.get("sha256"))):
         yield f"{path} is not named by one sha256"
 
@@ -188,6 +201,13 @@ def _custom(role: Targets) -> dict[str, Any]:
 def _versions(custom: Mapping[str, Any]) -> list[str]:
     found = custom.get(WITHDRAWN)
     return [str(one) for one in found] if isinstance(found, list) else []
+
+
+def _are_versions(found: Any) -> bool:
+    try:
+        return isinstance(found, list) and all(isinstance(one, str) and parse_version(one) for one in found)
+    except EdgefleetError:
+        return False
 
 
 def _floor(custom: Mapping[str, Any]) -> int:

@@ -119,6 +119,19 @@ def team_of(targets: Targets, model: str) -> TeamKeys | None:
     )
 
 
+def models_with_keys_of(targets: Targets, model: str, team: TeamKeys) -> list[str]:
+    """Return the other models whose teams, by targets, have a key of this team.
+
+    Metadata does not say which role it is of: what such a key signs for one model could be shown as the other's.
+    """
+    found = (targets.delegations.roles or {}) if targets.delegations is not None else {}
+    return sorted(
+        name.removeprefix(MODEL_ROLE_PREFIX)
+        for name, one in found.items()
+        if name.startswith(MODEL_ROLE_PREFIX) and name != role_of(model) and team.keys.keys() & set(one.keyids)
+    )
+
+
 def signed_and_unsigned(request: TeamRequest) -> tuple[list[str], list[str]]:
     """Return the ids of keys that signed, by TUF's own rules, and of those that did not."""
     result = request.team.verifier(request.model).get_verification_result(

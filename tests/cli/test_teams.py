@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from tuf.api.metadata import Targets  # type: ignore[attr-defined]  # documented
 
 from edgefleet_ceremony.team_request import team_request_bytes, team_request_of
 from edgefleet_protocol.digest import sha256_hex
-from edgefleet_server.access.model import Role
+from edgefleet_server.access.grants.grant_scope import Scope
+from edgefleet_server.access.model import Grant, Role
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.signing import store
+from edgefleet_server.signing.repository import SERIALIZER
 from edgefleet_server.signing.tables import TeamRequestRow
 from tests.cli.conftest import Edgectl, Ran
 from tests.cli.test_ceremony import fails, good
@@ -41,7 +44,7 @@ def test_a_team_signs_its_releases(
     monkeypatch.chdir(tmp_path)
     house, url = site
     admin = ("--server", url, "--token", house.token(Role.ADMIN))
-    ci = ("--server", url, "--token", house.token(Role.PUBLISHER), "--yes")
+    ci, other = (("--server", url, "--token", publisher_of(house, model), "--yes") for model in ("digits", "faces"))
     publish(house, "1.0.0")
     for number, one in enumerate(TEAM):
         Path(f"{number}.pub").write_text(pem(one))
@@ -54,6 +57,7 @@ def test_a_team_signs_its_releases(
     assert "nobody vouches" in fails(edgectl(*ci, *signing), 1)
     root = sha256_hex(house.parts.signing.metadata_file("1.root.json") or b"")
     assert "not the one" in fails(edgectl(*ci, *signing, "--root-sha256", "0" * 64), 1)
+    assert "model digits" in fails(edgectl(*other, *signing, "--root-sha256", root), 4)
     assert "waiting for signature 2 of 2" in good(edgectl(*ci, *signing, "--root-sha256", root, "-o", "table")).out
     # the second is on a machine without a network
     offline = ("key", "sign", "request.json", "--key", "1.pem", "--passphrase-file", "secret", "--out", "answer.json")
@@ -79,6 +83,7 @@ def test_a_team_signs_its_releases(
         slip_in(house, "1.2.0", tamper)
         words = fails(edgectl(*ci, *signing), 1)
         assert "nothing was signed" in words, (what, words)
+    sign_both = ("--sign", "0.pem", "--sign", "1.pem", "--passphrase-file", "secret")
     both = ("--key", "0.pem", "--key", "1.pem", "--passphrase-file", "secret")
     operator = ("--server", url, "--token", house.token(Role.OPERATOR), "--yes")
     cancel(edgectl, operator)
@@ -91,6 +96,10 @@ def test_a_team_signs_its_releases(
     )
     assert "withdraws version 1.0.0" in signed.out
     assert "in force" in signed.out
+    good(edgectl(*ci, "key", "team", "digits", "--renew", "--sign", "0.pem"))
+    cancel(edgectl, operator)
+    end_role(house)  # nobody prolonged it in time
+    assert "in force" in good(edgectl(*ci, "key", "team", "digits", "--renew", *sign_both, "-o", "table")).out
     good(edgectl(*ci, "key", "team", "digits", "--renew", "--sign", "0.pem"))
     assert "renew" in good(edgectl(*ci, "key", "team")).out
     cancel(edgectl, operator)
@@ -137,6 +146,28 @@ def slip_in(house: ApiHouse, version: str, tamper: Callable[[Targets], None]) ->
         session.flush()
         fields = {name: getattr(row, name) for name in ("model", "act", "version", "state", "options", "made_at")}
         session.add(TeamRequestRow(**{**fields, "id": request.id, "document": team_request_bytes(request)}))
+
+
+def publisher_of(house: ApiHouse, model: str) -> str:
+    """Return a token that may publish one model, as a pipeline has it."""
+    grant = Grant(Role.PUBLISHER, Scope(models=frozenset({model})))
+    return house.parts.access.create_token("test", [Role.VIEWER], by="test", scoped=[grant]).token
+
+
+def end_role(house: ApiHouse) -> None:
+    """Put a file of the team in force whose life ended an hour ago."""
+    parts, now = house.parts, SystemClock().now()
+    with parts.db.session() as session:
+        repository = parts.signing._repository
+        file = repository.newest(session, "m.digits")
+        assert file is not None
+        file.signed.version += 1
+        file.signed.expires = (now - timedelta(hours=1)).replace(microsecond=0)
+        file.signatures.clear()
+        for one in TEAM:
+            file.sign(one, append=True)
+        store.put(session, "m.digits", file.signed.version, file.to_bytes(SERIALIZER), now)
+        repository.publish(session, {}, now, given={"m.digits": file.signed.version})
 
 
 def publish(house: ApiHouse, version: str) -> None:

@@ -147,8 +147,7 @@ class Repository:
 
         Raises TargetUnknownError, TargetMismatchError, MetadataError, TransportError.
         """
-        with self._errors():
-            found = self._updater.get_targetinfo(ref.target)
+        found = self._found(ref.target)
         if found is None:
             raise TargetUnknownError(f"{ref.target} is not in the signed repository")
         if found.length != ref.length or found.hashes.get("sha256") != ref.sha256:
@@ -160,8 +159,7 @@ class Repository:
 
     def sec_version(self, path: str) -> int:
         """Return the security version of a target; 0 when it is not named or has none. Raises MetadataError, TransportError."""
-        with self._errors():
-            found = self._updater.get_targetinfo(path)
+        found = self._found(path)
         return 0 if found is None else _sec_version_of(found)
 
     def latest_s(self) -> int:
@@ -171,8 +169,7 @@ class Repository:
 
     def shut_out(self, model: str) -> ShutOut:
         """Return what the role of a model shuts out of it, nothing when there is no such role. Raises MetadataError, TransportError."""
-        with self._errors():
-            self._updater.get_targetinfo(f"{model}/-/-.bundle")  # loads the roles on the way; no bundle has this name
+        self._found(f"{model}/-/-.bundle")  # loads the roles on the way; no bundle has this name
         trusted, role = self._updater._trusted_set, f"{MODEL_PREFIX}{model}"
         custom = trusted[role].unrecognized_fields.get("custom") if role in trusted else None
         if custom is None:
@@ -202,6 +199,18 @@ class Repository:
         """Return the key ids of the top-level roles by the newest root, sorted and joined."""
         roles = self._updater._trusted_set.root.roles
         return {name: ",".join(sorted(role.keyids)) for name, role in roles.items() if name != "root"}
+
+    def _found(self, path: str) -> TargetFile | None:
+        """Return what signed metadata says of a path.
+
+        ngclient remembers a role by its name, whoever delegates it: a role that is loaded for two parents would answer for both.
+        """
+        with self._errors():
+            found = self._updater.get_targetinfo(path)
+        names = [name for _, name in self._updater._trusted_set._trusted_delegations]
+        if len(names) != len(set(names)):
+            raise MetadataError(f"one role is delegated by two roles, on the way to {path}", code=GENERAL)
+        return found
 
     def _errors(self) -> "_TufErrors":
         return _TufErrors(self._fetcher, self._seen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from edgefleet_cli.audit.audit_state import AuditState
@@ -21,10 +21,11 @@ _GONE = 404
 
 
 def walked(
-    api: ApiClient, state: AuditState, root: bytes, now: datetime, path: str
+    api: ApiClient, state: AuditState, root: bytes, now: datetime, path: str, *, may_be_over: bool = False
 ) -> tuple[Updater, TargetFile | None]:
     """Return the client after its walk to a target, and the target, None where nothing signed names it. root: the pinned one.
 
+    may_be_over: take a delegated role whose life has ended, as who is to prolong it has to; the snapshot that names it must hold today.
     What an earlier walk trusted is kept in `state`: a server that shows something older is found out. Raises TrailNotProvenError, CliError.
     """
     from tuf.api import exceptions as tuf_errors
@@ -55,6 +56,8 @@ def walked(
         )
         updater._trusted_set.reference_time = now  # the client has no argument for its clock
         updater.refresh()
+        if may_be_over:
+            updater._trusted_set.reference_time = datetime.min.replace(tzinfo=UTC)
         return updater, updater.get_targetinfo(path)
     except OSError as error:
         raise UnreadableFileError(

@@ -63,7 +63,7 @@ def sign_team_request(
 
 def _check_chain(asked: TeamRequest) -> None:
     """Check that root, targets and the role as it is belong together. Raises ProposalRefusedError."""
-    from edgefleet_ceremony.team_request import role_of, team_of
+    from edgefleet_ceremony.team_request import models_with_keys_of, role_of, team_of
 
     try:
         asked.root.signed.verify_delegate("root", asked.root.signed_bytes, asked.root.signatures)
@@ -76,4 +76,8 @@ def _check_chain(asked: TeamRequest) -> None:
     except Exception as error:  # noqa: BLE001 - whatever the library says of it, it does not hold
         refuse_unless(False, f"what it says of today is not signed: {error}")
         return
+    others = models_with_keys_of(asked.targets.signed, asked.model, asked.team)
+    refuse_unless(
+        not others, f"its team has a key of the team of {', '.join(others)}: each model needs keys of its own"
+    )
     refuse_unless(asked.act == "team" or team == asked.team, "its team is not the one that targets name")

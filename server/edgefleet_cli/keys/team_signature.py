@@ -117,7 +117,7 @@ def refuse_unless(is_so: bool, why: str) -> None:
 def _check(session: Session, asked: TeamRequest, meant: Meant, root_sha256: str) -> None:
     """Compare a proposal with what is signed today and with what was meant. Raises ProposalRefusedError, RootNotTrustedError."""
     from edgefleet_ceremony.team_change import refusals
-    from edgefleet_ceremony.team_request import team_of
+    from edgefleet_ceremony.team_request import models_with_keys_of, team_of
 
     refuse_unless(
         (asked.model, str(asked.act)) == (meant.model, meant.act),
@@ -130,6 +130,10 @@ def _check(session: Session, asked: TeamRequest, meant: Meant, root_sha256: str)
     refuse_unless(current == trusted.role, f"it does not start from what {asked.role} says today")
     if asked.act != "team":
         refuse_unless(team_of(trusted.targets, meant.model) == asked.team, "its team is not the one that targets name")
+    others = models_with_keys_of(trusted.targets, meant.model, asked.team)
+    refuse_unless(
+        not others, f"its team has a key of the team of {', '.join(others)}: each model needs keys of its own"
+    )
     found = refusals(asked, session.clock.now())
     refuse_unless(not found, "; ".join(found))
 

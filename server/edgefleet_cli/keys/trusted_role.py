@@ -39,7 +39,7 @@ def trusted_role(session: Session, model: str, root_sha256: str) -> TrustedRole:
     root = pinned or metadata_file(session.api, _FIRST_ROOT)
     digest = hashlib.sha256(root).hexdigest()
     _check_root(session, digest, root_sha256, is_pinned=pinned is not None)
-    updater, _ = walked(session.api, state, root, session.clock.now(), f"{model}/-/-.bundle")
+    updater, _ = walked(session.api, state, root, session.clock.now(), f"{model}/-/-.bundle", may_be_over=True)
     if pinned is None:
         state.pin_root(root)
     trusted: Any = updater._trusted_set

@@ -103,7 +103,7 @@ POLICY: Final[Mapping[tuple[str, str], Role | Scoped]] = {
     ("POST", "/keys/{role}:revoke"): Role.ADMIN,
     ("GET", "/team-requests"): Role.VIEWER,
     ("GET", "/team-requests/{request_id}"): Role.VIEWER,
-    ("POST", "/team-requests/{request_id}:sign"): Role.PUBLISHER,
+    ("POST", "/team-requests/{request_id}:sign"): on(Touch.STATED, Role.PUBLISHER),
     ("POST", "/team-requests/{request_id}:drop"): Role.OPERATOR,
     ("POST", "/models/{name}:team"): Role.ADMIN,
     ("POST", "/models/{name}:renew-team"): on(Touch.MODEL, Role.PUBLISHER),

@@ -38,7 +38,9 @@ from edgefleet_server.signing.signer.unix_sockets import connect, listen, read_f
 from tests.hostile.device.forge import PROFILE
 from tests.server.fleet.house import House, TurnedClock
 from tests.server.signing.test_key_rotation import Fleet
+from tests.server.signing.test_repository import client
 from tests.server.signing.test_statements import document
+from tests.support.teams import member, pem, team_answer
 
 TARGET = "digits/1.0.0/p.bundle"
 MODULE = "edgefleet_server.signing.signer.signer_process"
@@ -64,6 +66,7 @@ class Apart:
         """Let a server ask from now on; it forgets the keys that it has read."""
         keepers = RemoteKeys(self.connection), RemoteAuthority(self.connection, house.folder / "keys")
         SigningService.__init__(house.signing, house.db, house.folder / "keys", house.clock, keepers=keepers)
+        house.signing.teams.bundles = house.registry.unsigned
 
 
 @contextmanager
@@ -188,6 +191,33 @@ def test_a_thief_of_the_web_process_gets_nothing_that_outlives_it(house: House, 
     assert all(code.startswith("signing.") for code in codes), codes
     assert apart.connection.ask(m.AskStatus(), m.Status).signed == signed, "nothing was signed"
     assert house.signing.add_target(TARGET, 1, house.signing.root_sha256(), {}), "and it goes on signing"
+
+
+def test_a_team_takes_a_model_from_the_signing_process(house: House, apart: Apart, tmp_path: Path) -> None:
+    house.release("digits@1.0.0", bundles={PROFILE: b"one"})
+    team = [member(), member()]
+    asked = house.signing.teams.set_team("digits", [pem(one) for one in team], 2, "close")
+    keys = {one.name for one in apart.keys.glob("m.digits.*")}
+    assert keys
+    assert house.signing.teams.take(asked.id, team_answer(asked, *team)).state == "done"
+    house.signing.teams.finish()
+    assert not keys & {one.name for one in apart.keys.glob("m.digits.*")}, "destroyed where it lies"
+    with house.db.read() as session:
+        content = house.signing._repository.load(session, "m.digits").to_dict()
+    thiefs = m.SignMetadata("m.digits", house.signing.role("releases").keys[0], json.dumps(content).encode())
+    apart.handler.answer(thiefs)  # whatever it says: no device takes it
+    ref = house.release("digits@1.1.0", bundles={PROFILE: b"two"})
+    house.jobs.jobs.pop(ref, None)
+    house.registry.refresh_state(ref)
+    waiting = house.signing.teams.ask_release("digits", "1.1.0")
+    assert waiting is not None
+    house.signing.teams.take(waiting.id, team_answer(waiting, *team))
+    house.clock.turn(days=50)
+    house.signing.resign_due()
+    device = client(house, tmp_path / "device")
+    device._trusted_set.reference_time = house.clock.now()
+    device.refresh()
+    assert device.get_targetinfo(f"digits/1.1.0/{PROFILE}.bundle") is not None
 
 
 def test_an_older_version_is_not_signed_again(house: House, apart: Apart) -> None:

@@ -75,6 +75,18 @@ def hand_on(name: str, *paths: str, keyid: str = "", **more: Any) -> Change:
     return change
 
 
+@pytest.mark.parametrize("key", ["m.digits", "m.gone", "snapshot"])
+@pytest.mark.parametrize("keyid", ["", "a" * 64])
+def test_targets_give_no_team_a_key_of_this_folder(key: str, keyid: str) -> None:
+    signed = metadata("targets")
+    hand_on("m.digits", "digits/*/*", keyid=THIEF)(signed)
+    check("targets", signed)  # a team's own
+    hand_on("m.digits", "digits/*/*", keyid=keyid or key)(signed)
+    signed["delegations"]["keys"][keyid or key] = {"keyval": {"public": f"public {key}"}}
+    with pytest.raises(StatementRefusedError, match="team"):
+        check("targets", signed)
+
+
 @pytest.mark.parametrize("role", ["root", *ROLES, "audit"])
 def test_what_is_signed_day_by_day_passes(role: str) -> None:
     assert check(role, metadata(role)) == metadata(role)["version"]

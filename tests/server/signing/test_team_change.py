@@ -132,6 +132,9 @@ TAMPERED: dict[str, Callable[[Targets], None]] = {
     "a delegation": _delegate,
     "a field of its own": _unrecognized("x-more"),
     "a mark as emptied": _unrecognized("x-edgefleet-emptied"),
+    "a floor that has not come yet, which nobody could lower": _custom(sec_floor=SECOND + 86_401 * 2),
+    "a withdrawn version of another type": _custom(withdrawn=[9, "1.1.0"]),
+    "a withdrawn version that no device reads": _custom(withdrawn=["0.9.0", "1.1.0", "../1"]),
     "an older version": _field("version", SECOND - 1001),
     "a version without room for later ones": _field("version", SECOND + 86_401 * 2),
     "a life without end": _field("expires", NOW + dt.timedelta(days=93)),
@@ -153,6 +156,9 @@ def test_whatever_is_slipped_in_is_refused(what: str, act: TeamAct, version: str
         _put("1.2.0", model="faces"),
         _put("1.2.0", more="x"),
         lambda s: s.targets.update({"digits/1.2.0/p.bundle": target("1.2.0", SECOND + 86_401 * 2)}),
+        lambda s: s.targets.update({"digits/1.2.0/p.bundle": target("1.2.0", -5)}),
+        lambda s: s.targets["digits/1.2.0/p.bundle"].unrecognized_fields.update({"more": "x"}),
+        _put("1.2.0", leaves="no digest"),
         _custom(withdrawn=["0.9.0", "1.2.0"]),
         lambda s: s.targets.pop("digits/1.0.0/p.bundle"),
         lambda s: s.targets.pop("digits/1.2.0/p.bundle"),
@@ -169,6 +175,22 @@ def test_a_release_is_its_bundles_and_nothing_else(tamper: Callable[[Targets], A
 def test_no_other_act_brings_a_bundle_in(act: TeamAct) -> None:
     request = asked(act)
     _put("1.2.0")(request.proposed.signed)
+    assert refusals(request, NOW)
+
+
+@pytest.mark.parametrize("number", [-1, "high", SECOND + 86_401 * 2])
+def test_a_withdrawal_gives_no_number_from_the_future(number: Any) -> None:
+    request = asked(TeamAct.WITHDRAW)
+    request.proposed.signed.targets["digits/1.0.0/p.bundle"] = target("1.0.0", number)
+    assert refusals(request, NOW)
+
+
+def test_a_version_of_another_type_is_another_one() -> None:
+    """A device reads no such list, so it would know of nothing that was withdrawn."""
+    request = asked(TeamAct.RENEW)
+    assert request.current is not None
+    for role, known in ((request.current.signed, ["9"]), (request.proposed.signed, [9])):
+        role.unrecognized_fields["custom"] = {"withdrawn": known}
     assert refusals(request, NOW)
 
 

@@ -1,11 +1,16 @@
 """Models that their teams sign: taken over, published, withdrawn, renewed and handed on; the client of python-tuf follows or does not."""
 
+import contextlib
+import copy
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from edgefleet_agent.verifier.errors import MetadataError
+from edgefleet_agent.verifier.repository import Repository
+from edgefleet_protocol.desired import Ref
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
@@ -22,7 +27,9 @@ from edgefleet_server.signing.errors import (
 )
 from edgefleet_server.signing.keys.rotation import KeyOrder
 from edgefleet_server.signing.release_numbers import TargetWithdrawal
+from edgefleet_server.signing.repository import SERIALIZER
 from edgefleet_server.signing.service import SigningService
+from edgefleet_server.signing.teams.role_metadata import delegate
 from edgefleet_server.signing.teams.views import TeamRequestView
 from tests.server.fleet.house import House, TurnedClock
 from tests.server.signing.test_repository import client
@@ -220,16 +227,86 @@ def test_bundles_wait_while_a_team_forms_and_are_signed_here_when_it_does_not(ho
     assert finds(house, tmp_path / "device", path("1.1.0"))
 
 
+def test_bundles_do_not_wait_for_a_team_that_a_withdrawal_dropped(house: House, tmp_path: Path) -> None:
+    house.signing.teams.set_team(MODEL, [pem(one) for one in TEAM], 2)
+    ref = publish(house, "1.1.0")
+    house.signing.withdraw_targets(TargetWithdrawal(MODEL, [path("1.0.0")], ["1.0.0"]))
+    assert house.registry.release(ref).state is ReleaseState.READY
+    assert finds(house, tmp_path / "device", path("1.1.0"))
+    assert not finds(house, tmp_path / "device", path("1.0.0"))
+
+
+def test_a_request_for_a_new_model_is_dropped_where_the_server_may_not_sign_it(house: House) -> None:
+    form_team(house.signing, MODEL, TEAM, 2, "close")
+    asked = house.signing.teams.set_team("words", [pem(member())], 1)
+    ref = publish(house, "1.0.0", "words")
+    assert house.signing.teams.drop(asked.id).state == "dropped"
+    assert house.registry.release(ref).state is ReleaseState.UNSIGNED, "it waits for another team"
+    form_team(house.signing, "words", [one := member()], 1)
+    mine = asked_for(house, "1.0.0", "words")
+    house.signing.teams.take(mine.id, team_answer(mine, one))
+    assert house.registry.release(ref).state is ReleaseState.READY
+
+
+def test_one_key_is_in_one_team(house: House) -> None:
+    """Metadata does not say whose it is: with the same keys a stolen server shows the role of one model as that of another."""
+    form_team(house.signing, MODEL, TEAM, 2)
+    with pytest.raises(BadHolderError, match="another model"):
+        house.signing.teams.set_team("faces", [pem(TEAM[0])], 1)
+    house.signing.teams.set_team(MODEL, [pem(TEAM[0]), pem(member())], 1)
+
+
+def test_a_device_believes_the_role_of_a_team_from_targets_alone(house: House, tmp_path: Path) -> None:
+    """A stolen server lets `releases` hand on another model to a role of the same name, in between."""
+    publish(house, "1.0.0", "faces")
+    form_team(house.signing, MODEL, TEAM, 2)
+    thief = member()
+    with house.db.session() as session:
+        repository, now = house.signing._repository, house.clock.now()
+        forged = repository.newest(session, f"m.{MODEL}")
+        assert forged is not None
+        one = copy.deepcopy(forged.signed.targets[path("1.0.0")])
+        one.path = path("6.6.6")
+        forged.signed.targets[one.path] = one
+        forged.sign(thief)
+        releases = repository.load(session, "releases")
+        assert releases.delegations is not None
+        known = dict(releases.delegations.roles or {})
+        releases.delegations.roles = {}
+        delegate(releases, f"m.{MODEL}", thief.public_key, ["faces/*/*"])
+        releases.delegations.roles |= known
+        repository.publish(session, {"releases": releases}, now)
+    lies = False
+
+    def source(name: str, _most: int) -> bytes | None:
+        return (
+            forged.to_bytes(SERIALIZER)
+            if lies and name.endswith(f".m.{MODEL}.json")
+            else house.signing.metadata_file(name)
+        )
+
+    root = house.signing.metadata_file("1.root.json")
+    assert root is not None
+    device = Repository(tmp_path / "device", root, source, None, now)
+    device.refresh()
+    assert device.sec_version(path("1.0.0")) > 0
+    lies = True
+    with contextlib.suppress(MetadataError):
+        device.sec_version(path("1.0.0", "faces"))
+    with pytest.raises(MetadataError, match="two roles"):
+        device.target(Ref(target=one.path, sha256=one.hashes["sha256"], length=one.length))
+
+
 def test_a_closed_server_signs_no_new_models(house: House, tmp_path: Path) -> None:
     publish(house, "1.0.0", "faces")
     form_team(house.signing, MODEL, TEAM, 2, "close")
     publish(house, "1.1.0", "faces")
     with pytest.raises(RoleOfflineError, match="no new models"):
         publish(house, "1.0.0", "words")
-    form_team(house.signing, "words", TEAM, 1)
+    form_team(house.signing, "words", [one := member()], 1)
     publish(house, "1.0.1", "words")
     asked = asked_for(house, "1.0.1", "words")
-    house.signing.teams.take(asked.id, team_answer(asked, TEAM[0]))
+    house.signing.teams.take(asked.id, team_answer(asked, one))
     assert all(
         finds(house, tmp_path / "device", one)
         for one in (path("1.1.0", "faces"), path("1.0.1", "words"), path("1.0.0"))

@@ -9,7 +9,8 @@ Rules:
 - Documents of the director live DOCUMENT_LIFE at most, and their numbers end far below the highest one that a device takes, so that
   the fleet cannot be locked out of later ones.
 - Metadata lives as long as its role does; its version is no lower than the last one signed here, and no higher than a recovery needs.
-- `targets` and `releases` hand on only to keys of this folder; in `targets` a model may have its team's. `targets` names none but where
+- `targets` and `releases` hand on only to keys of this folder; in `targets` a model may have its team's, none of them of
+  this folder. `targets` names none but where
   the server is (ADR 0125), with a number that leaves room for higher ones; `releases` and `director` name none, `audit` its one head, and
   the role of a model its own bundles.
 - Root is signed only where its key lies next to the others, as in a trial.
@@ -133,12 +134,17 @@ def _check_targets(role: str, signed: Mapping[str, Any], inventory: Inventory) -
     if role not in _HANDED_ON:
         raise _refused(role, "it hands on to other roles")
     ours: set[str] = set()
+    teams: set[str] = set()
     for one in delegations["roles"]:
         _check_delegation(role, one)
-        if not (role == "targets" and one["name"].startswith(MODEL_PREFIX)):
-            ours.update(one["keyids"])
+        is_team = role == "targets" and one["name"].startswith(MODEL_PREFIX)
+        (teams if is_team else ours).update(one["keyids"])
     for keyid in ours:
         _check_own_key(role, keyid, delegations["keys"][keyid], inventory)
+    known = {one.public for one in inventory.keys}
+    for keyid in teams:
+        if inventory.key(keyid) is not None or delegations["keys"][keyid]["keyval"].get("public") in known:
+            raise _refused(role, f"it gives a model to its team with the key {keyid[:12]}, which is of this key folder")
 
 
 def _check_places(custom: Any) -> None:

@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Response
 
 from edgefleet_protocol.ids import ReleaseRef, parse_model_name
-from edgefleet_server.access.dependency import Admin, Operator, Publisher, Viewer
+from edgefleet_server.access.dependency import Admin, Operator, Publisher, ScopedPublisher, Viewer
+from edgefleet_server.access.grants.grant_scope import Touched
 from edgefleet_server.db.database import Database
 from edgefleet_server.signing.errors import RoleUnknownError
 from edgefleet_server.signing.teams.schemas import TeamAnswerIn, TeamIn
@@ -57,9 +58,10 @@ def build_router(teams: TeamService, db: Database) -> APIRouter:
 
     @router.post("/team-requests/{request_id}:sign", operation_id="sign_team_request")
     def sign_team_request(
-        request_id: str, wanted: TeamAnswerIn, dry_run: DryRun, _caller: Publisher
+        request_id: str, wanted: TeamAnswerIn, dry_run: DryRun, scoped: ScopedPublisher
     ) -> TeamRequestView:
         """Add the answer of one of a team. With the last signature that is needed it comes into force."""
+        scoped.on(Touched(frozenset({teams.request(request_id).model}), None))
         with acting(db, dry_run=dry_run):
             after = teams.take(request_id, wanted.answer)
         if not dry_run:

@@ -26,6 +26,7 @@ from edgefleet_ceremony.team_request import (
     add_team_signatures,
     checked_team,
     is_met,
+    models_with_keys_of,
     role_of,
     team_answer_of,
     team_of,
@@ -51,7 +52,13 @@ from edgefleet_server.signing.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.repository import TufRepository
 from edgefleet_server.signing.role_lives import life_of
 from edgefleet_server.signing.tables import TeamRequestRow
-from edgefleet_server.signing.teams.role_metadata import close, give_to_team, reopen, take_from_server
+from edgefleet_server.signing.teams.role_metadata import (
+    close,
+    give_to_team,
+    may_sign_as_server,
+    reopen,
+    take_from_server,
+)
 from edgefleet_server.signing.teams.role_proposal import NewTarget, next_role, with_bundles, with_withdrawal
 from edgefleet_server.signing.teams.states import DONE, DROPPED, READY, WAITING
 from edgefleet_server.signing.teams.team_files import TeamFiles, is_based_on
@@ -149,6 +156,11 @@ class TeamService:
         with self._db.session() as session:
             self._begin(session, model, {TeamAct.TEAM, TeamAct.RELEASE, TeamAct.RENEW})
             keys, teams = self._repository.role_keys(session), self._repository.team_roles(session)
+            if models_with_keys_of(self._repository.load(session, "targets"), model, team):
+                raise BadHolderError(
+                    "a key of the team of another model cannot be this team's: what it signs of one could be shown as the other's",
+                    next_step="make a key for each model: `openssl genpkey -algorithm ed25519`",
+                )
             mine = {keyid for name in keys.names() if name not in teams for keyid in keys.of(name)[0]}
             if (mine | {one.keyid for one in self._keys.inventory().keys}) & team.keys.keys():
                 raise BadHolderError(
@@ -195,6 +207,7 @@ class TeamService:
         if self._team(session, model) is None:
             if row is not None:  # what the team was to take over is another one now
                 self._end(session, row, DROPPED)
+                self._sign_here(session, model)
             return None
         current = self._repository.newest(session, role_of(model))
         if current is None:
@@ -395,7 +408,11 @@ class TeamService:
         _log.warning("in force, signed by the team of %s: %s %s", request.model, request.act, request.version)
 
     def _sign_here(self, session: Session, model: str) -> None:
+        """Sign what waited for a team that never formed; where the server may not sign the model, it goes on to wait for one."""
         now = self._clock.now()
+        targets_role = self._repository.load(session, "targets")
+        if not may_sign_as_server(targets_role, model):
+            return
         for version in self.bundles.versions(model):
             targets = self.bundles.targets(model, version)
             for one in targets:
