@@ -114,7 +114,7 @@ def main(n: int, seed: int) -> Mapping[str, Any]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4 * n + 1024), hard))
     with tempfile.TemporaryDirectory(prefix="ef-half-") as folder:
         token = copy_server(Path(folder, "server"))
-        with server_process(Path(folder, "server"), token, "--broker", "embedded") as server:
+        with server_process(Path(folder, "server"), token, "--broker", "embedded", is_cold=True) as server:
             process = psutil.Process(server.process.pid)
             figures: dict[str, Any] = {"before": latencies(server, ASKS), "rss_before": process.memory_info().rss}
             for listener in ("api", "device"):

@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 from _pytest.terminal import TerminalReporter
 
+from tests.support.processes import elsewhere_s
+
 ENVIRONMENT = "EDGEFLEET_TEST_COUNTS"
 DURATIONS = "EDGEFLEET_TEST_DURATIONS"
 SHOWN_FILES = 25
@@ -94,9 +96,9 @@ class Durations:
 
 
 def processor_s() -> float:
-    """Return the processor seconds of this process and of the children that it has waited for."""
+    """Return the processor seconds of this process, of the children that it has waited for, and of what is counted as a child."""
     spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
+    return spent.user + spent.system + spent.children_user + spent.children_system + elsewhere_s()
 
 
 def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -33,7 +33,9 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(data: Path) -> Iterator[ServerProcess]:
     """The whole server with the embedded broker."""
-    with server_process(data, (data / "admin.token").read_text().strip(), "--broker", "embedded") as running:
+    with server_process(
+        data, (data / "admin.token").read_text().strip(), "--broker", "embedded", is_cold=True
+    ) as running:
         yield running
 
 
@@ -123,7 +125,7 @@ def test_a_second_server_on_the_same_folder_is_refused(server: ServerProcess) ->
 
 
 def test_roles_run_only_what_they_name(data: Path) -> None:
-    with server_process(data, (data / "admin.token").read_text().strip(), "--roles", "api") as server:
+    with server_process(data, (data / "admin.token").read_text().strip(), "--roles", "api", is_cold=True) as server:
         assert server.run["broker"] is None
         (child,) = psutil.Process(server.process.pid).children()
         assert "edgefleet_server.signing.signer.signer_process" in child.cmdline()
@@ -144,7 +146,7 @@ def test_wrong_starts_end_with_four_lines_and_exit_code_1(data: Path, tmp_path: 
     assert "edgectl server init" in run("--data", str(tmp_path / "nothing"))
     assert "plain HTTP" in run("--data", str(data), "--host", "0.0.0.0")
     assert "broker" in run("--data", str(data), "--broker", "pigeon", "--port", "0", "--device-port", "0")
-    with server_process(data, "", "--roles", "api") as server:
+    with server_process(data, "", "--roles", "api", is_cold=True) as server:
         port = server.url.rpartition(":")[2]
         assert "cannot listen" in run("--data", str(data), "--port", port, "--instance", "other")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _AT_END: list[Callable[[], object]] = []
+_ELSEWHERE_S: list[float] = []
 
 
 def at_end(call: Callable[[], object]) -> None:
@@ -23,6 +24,16 @@ def clean_up() -> None:
     """Call what `at_end` was given, the last first, each once."""
     while _AT_END:
         _AT_END.pop()()
+
+
+def count_elsewhere(processor_s: float) -> None:
+    """Add the processor time of an ended process that was not a child of this one, but is counted as if it were."""
+    _ELSEWHERE_S.append(processor_s)
+
+
+def elsewhere_s() -> float:
+    """Return the processor seconds that `count_elsewhere` was given."""
+    return sum(_ELSEWHERE_S)
 
 
 def descendants(pid: int) -> set[int]:

@@ -27,6 +27,7 @@ from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.settings import load_settings
 from tests.support import databases
 from tests.support.apps import AppOf, shared_app
+from tests.support.forked_servers import ForkedServer
 from tests.support.processes import at_end
 
 PROFILE = "generic-x86_64-ort"
@@ -117,7 +118,7 @@ def release_body(model_bytes: bytes, **changes: Any) -> dict[str, Any]:
 class ServerProcess:
     """A running server process and what its run file says."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedServer
     data: Path
     run: dict[str, Any]
     token: str
@@ -154,20 +155,31 @@ def _initialised() -> Path:
     return Path(folder, "data")
 
 
+def _cold(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "edgefleet_server.main", *arguments]
+    with log.open("ab") as sink:
+        return subprocess.Popen(command, env={**os.environ, **environment}, stdout=sink, stderr=sink)
+
+
 @contextmanager
 def server_process(
-    data: Path, token: str, *flags: str, timeout_s: float = 60.0, environment: Mapping[str, str] | None = None
+    data: Path,
+    token: str,
+    *flags: str,
+    timeout_s: float = 60.0,
+    environment: Mapping[str, str] | None = None,
+    is_cold: bool = False,
 ) -> Iterator[ServerProcess]:
-    """Run the whole server on free ports until the block ends. Its log is DATA/../server.log. environment: added to ours."""
+    """Run the whole server on free ports until the block ends. Its log is DATA/../server.log.
+
+    environment: added to ours. is_cold: start it as users do, with a Python of its own; so is a server with an environment of its own.
+    """
     arguments: Sequence[str] = ("--data", str(data), "--port", "0", "--device-port", "0", *flags)
     log = data.parent / "server.log"
-    with log.open("ab") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edgefleet_server.main", *arguments],
-            env={**os.environ, **(environment or {})},
-            stdout=sink,
-            stderr=sink,
-        )
+    if is_cold or environment is not None:
+        process: subprocess.Popen[bytes] | ForkedServer = _cold(arguments, log, environment or {})
+    else:
+        process = ForkedServer(arguments, log)
     try:
         run_file = data / "run" / "server.json"
         deadline = time.monotonic() + timeout_s
