@@ -288,13 +288,14 @@ NEVER = {
         promote_rollout retry_rollout rotate_key skip_rollout_stage undo_model""",
     "it only asks, sends or notes something": """ack_alert create_device_task create_tasks fetch_captures ping_webhook redeliver_webhook
         send_feedback test_contact_point watch_device""",
-    "its secret is shown only once, on a page of its own": """create_alert_receiver create_enrollments create_login_link create_token
-        create_webhook rotate_webhook""",
+    "its secret is shown only once, on a page of its own": """create_alert_receiver create_enrollments create_invitation create_login_link
+        create_token create_webhook rotate_webhook""",
     "a name stays that owner's, so that the audit trail is not about two": "create_person",
     "its page removes it again, and asks first, since its tokens end": "create_trusted_pipeline",
     "it is a longer work, which its page shows and ends": "create_release",
-    "holders carry it: what they signed or were asked is not taken from them": """create_signing_request drop_signing_request
-        sign_signing_request""",
+    "holders carry it: what they signed or were asked is not taken from them": """ask_team create_signing_request
+        drop_signing_request renew_team set_team sign_signing_request sign_team_request""",
+    "its page has both: what was granted, and the button that takes it": "grant_role revoke_grant",
     "its page has what ends it: devices are called back in a move like any other": """finish_server_move plan_server_move start_server_move
         undo_server_move""",
     "who gets past protection is alarmed, and its page has what ends it": """break_glass create_protection_rule end_protection_rule
