@@ -154,7 +154,8 @@ def pack_members(files: list[tuple[str, bytes]]) -> bytes:
         if len(out) + len(central) > MAX_BUNDLE_BYTES:
             raise BundleError(f"a bundle may have at most {MAX_BUNDLE_BYTES} bytes")
     end = _END.pack(b"PK\5\6", 0, 0, len(files), len(files), len(central), len(out), 0)
-    return bytes(out) + bytes(central) + end
+    out += central + end
+    return bytes(out)
 
 
 def open_bundle(file: BinaryIO) -> Bundle:

@@ -19,9 +19,12 @@ def sealed_bundle(bundle: Bundle, key: bytes) -> bytes:
     manifest = bundle.manifest
     members = _members(bundle)
     plain = members[manifest.model_member]
-    members[manifest.model_member] = b"".join(seal_model(key, plain, manifest))
+    sealed = bytearray()
+    for chunk in seal_model(key, plain, manifest):
+        sealed += chunk
+    members[manifest.model_member] = bytes(sealed)
     named = Sealed(length=len(plain), key=key_id(key))
-    del plain
+    del plain, sealed
     return write_bundle(members, msgspec.structs.replace(manifest, v=2, sealed=named))
 
 
