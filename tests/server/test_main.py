@@ -18,6 +18,7 @@ import pytest
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.process.listener import listening_socket
+from tests.support.process_memory import forms_of, keys_in
 from tests.support.servers import ServerProcess, copy_server, release_body, server_process
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
@@ -77,6 +78,23 @@ def test_a_published_model_is_converted_and_signed_by_the_real_converter(server:
         context = ssl.create_default_context(cafile=str(server.data / "keys" / "device-ca.crt"))
         device = httpx.get(f"{server.run['device_url']}/device/v1/tuf/timestamp.json", verify=context)
         assert device.status_code == 401
+    if os.geteuid() == 0:
+        no_key_is_in_memory_but_of_the_signing_process(server)
+
+
+def no_key_is_in_memory_but_of_the_signing_process(server: ServerProcess) -> None:
+    """Look for each private key in the real processes, after they did their work."""
+    forms = forms_of(server.data / "keys")
+    assert {"root.pem", "targets.pem", "director.pem", "device-ca.pem"} < set(forms)
+    held = {}
+    main = psutil.Process(server.process.pid)
+    for one in [main, *main.children(recursive=True)]:
+        held[" ".join(one.cmdline())] = keys_in(one.pid, forms)
+    signer = [line for line in held if "signer_process" in line]
+    assert len(signer) == 1
+    assert held.pop(signer[0]) >= {"timestamp.pem", "releases.pem", "device-ca.pem"}, "so they would be found"
+    assert len(held) >= 3, "the server, the broker and the converter"
+    assert {line: names for line, names in held.items() if names} == {}
 
 
 def test_sigterm_stops_everything_and_removes_the_run_file(server: ServerProcess) -> None:

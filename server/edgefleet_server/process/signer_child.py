@@ -5,6 +5,7 @@ This is process care, not signing: it knows the child by its command line and it
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -22,6 +23,8 @@ _BACKOFF_S = (0.0, 0.5, 2.0, 10.0)
 _QUIET_S = 60.0
 _START_S = 20.0
 _STOP_WAIT_S = 3.0
+_OURS = "EDGEFLEET_SERVER_"
+"""Settings, and secrets among them: the child is given what it needs. Those of key services have other names."""
 
 
 class SignerChild:
@@ -55,9 +58,13 @@ class SignerChild:
         failures = 0
         while not self._stopping.is_set():
             began_s = time.monotonic()
-            process = self._begin()
-            code = process.wait()
-            _end(process)
+            try:
+                process = self._begin()
+                code = process.wait()
+                _end(process)
+            except OSError as error:  # no memory, no process, no descriptor left: the next try may have one
+                _log.error("the signing process cannot be started", extra={"error": repr(error)})
+                code = -1
             if self._stopping.is_set():
                 return
             failures = 0 if time.monotonic() - began_s > _QUIET_S else failures
@@ -73,7 +80,8 @@ class SignerChild:
         command += ["--log-level", settings.log_level, "--log-format", settings.log_format]
         if settings.keys_passphrase_file is not None:
             command += ["--passphrase-file", str(settings.keys_passphrase_file)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(_OURS)}
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, env=kept)
         with self._lock:
             self._running = process
         assert process.stdin is not None

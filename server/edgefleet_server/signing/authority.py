@@ -135,16 +135,16 @@ class DeviceAuthority:
         """Return the signed list of revoked certificates (PEM); it is valid for CRL_LIFE. serials: hex."""
         ca_key, ca_cert = self._load()
         begun = (now - CLOCK_SLACK).replace(microsecond=0)
-        builder = (
-            x509.CertificateRevocationListBuilder()
+        builder = x509.RevokedCertificateBuilder().revocation_date(begun)
+        revoked = [builder.serial_number(int(serial, 16)).build() for serial in serials]
+        return (  # all at once: adding one by one copies the list each time
+            x509.CertificateRevocationListBuilder(revoked_certificates=revoked)
             .issuer_name(ca_cert.subject)
             .last_update(begun)
             .next_update(begun + CRL_LIFE)
+            .sign(ca_key, hashes.SHA256())
+            .public_bytes(serialization.Encoding.PEM)
         )
-        for serial in serials:
-            revoked = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(begun)
-            builder = builder.add_revoked_certificate(revoked.build())
-        return builder.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def _issue(
         self,

@@ -9,21 +9,26 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgefleet_protocol.desired import DESIRED_TYPE
+from edgefleet_protocol.messages import State
 from edgefleet_protocol.verify import verify_envelope
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.fleet.desired.model import ModelChange
 from edgefleet_server.process.signer_child import SignerChild, wait_for_signer
 from edgefleet_server.settings import load_settings
 from edgefleet_server.signing.authority import new_p256_key, public_der
 from edgefleet_server.signing.errors import (
     KeyRevokedError,
+    KeysUnreadableError,
     SigningProcessDownError,
     StatementRefusedError,
 )
@@ -32,11 +37,13 @@ from edgefleet_server.signing.service import SigningService
 from edgefleet_server.signing.signer import messages as m
 from edgefleet_server.signing.signer.question_handler import QuestionHandler
 from edgefleet_server.signing.signer.remote_keys import RemoteAuthority, RemoteKeys
+from edgefleet_server.signing.signer.signed_versions import SignedVersions
 from edgefleet_server.signing.signer.signer_connection import SignerConnection
 from edgefleet_server.signing.signer.signer_process import SigningServer
-from edgefleet_server.signing.signer.unix_sockets import connect, listen, read_frame
+from edgefleet_server.signing.signer.unix_sockets import connect, listen, mark_of, read_frame, remove_own
 from tests.hostile.device.forge import PROFILE
 from tests.server.fleet.house import House, TurnedClock
+from tests.server.fleet.test_offering import DIGITS, ref
 from tests.server.signing.test_key_rotation import Fleet
 from tests.server.signing.test_repository import client
 from tests.server.signing.test_statements import document
@@ -181,15 +188,25 @@ def test_a_thief_of_the_web_process_gets_nothing_that_outlives_it(house: House, 
         m.SignMetadata("root", ids["root"], b"{}"),
         m.Prepare("root", "ed25519", None),
         m.Prepare("director", "rsa", None),
+        m.Prepare("../director", "ed25519", None),
+        m.Prepare("server", "ed25519", None),
         m.TakeIn(b"{}"),
         m.IssueCertificate(der, "d-1", 91 * 86_400),
         m.IssueCertificate(der, "srv-x", 398 * 86_400),
         m.IssueCertificate(b"no key", "d-1", 60),
+        m.IssueCertificate(public_der(ec.generate_private_key(ec.SECP384R1()).public_key()), "d-1", 60),
+        m.IssueCertificate(der, "x", 60, []),
+        m.SignDocuments([ids["director"]] * 100_000, 1, DESIRED_TYPE, [document(expires=now)] * 2_000),
+        m.IssueCrl(["1"] * 200_001),
+        m.IssueCrl(["f" * 1_000_000]),
     ]
+    files = sorted(one for one in house.folder.rglob("*"))
     signed = apart.connection.ask(m.AskStatus(), m.Status).signed
     codes = [apart.handler.answer(one).code for one in attempts]
     assert all(code.startswith("signing.") for code in codes), codes
     assert apart.connection.ask(m.AskStatus(), m.Status).signed == signed, "nothing was signed"
+    assert sorted(one for one in house.folder.rglob("*")) == files, "no name of a role led out of the folder"
+    assert set(apart.connection.ask(m.AskStatus(), m.Status).refused) <= {*ids, "", "device-ca", "other"}
     assert house.signing.add_target(TARGET, 1, house.signing.root_sha256(), {}), "and it goes on signing"
 
 
@@ -232,6 +249,66 @@ def test_an_older_version_is_not_signed_again(house: House, apart: Apart) -> Non
         house.signing.start()
 
 
+def test_two_signing_processes_on_one_folder_keep_what_the_other_signed(tmp_path: Path) -> None:
+    """As two replicas on one machine have."""
+    first, second = SignedVersions(tmp_path), SignedVersions(tmp_path)
+    first.note("targets", 7)
+    assert second.last("targets") == 7
+    second.note("timestamp", 9)
+    first.note("snapshot", 8)
+    second.note("targets", 5)
+    for one in (first, second, SignedVersions(tmp_path)):
+        assert [one.last(role) for role in ("targets", "timestamp", "snapshot", "x")] == [7, 9, 8, 0]
+
+
+def test_what_cannot_be_noted_is_not_signed(house: House, apart: Apart, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dump", full)
+        for _ in range(2):  # not the second time either
+            with pytest.raises(KeysUnreadableError, match="No space left"):
+                house.signing.start()
+                house.signing.add_target(TARGET, 1, house.signing.root_sha256(), {})
+    assert house.signing.add_target(TARGET, 1, house.signing.root_sha256(), {})
+
+
+def test_a_device_that_lies_about_its_number_holds_up_nobody(house: House, apart: Apart) -> None:
+    """The signing process would refuse a number above the lie, and with it all documents of the transaction."""
+    liar, other = sorted(house.device().id for _ in range(2))
+    house.fleet.receiver.take_state(liar, State(device=liar, gen=2**62, boot_id="b", seq=1, ts=0, models=[]))
+    signed = house.fleet.desired.set_models([ModelChange(one, DIGITS, ref()) for one in (liar, other)])
+    assert len(signed) == 2
+    assert all(one.gen < 9 for one in signed)
+    assert apart.connection.ask(m.AskStatus(), m.Status).refused == {}
+
+
+def test_a_folder_of_before_takes_over_what_its_server_had_signed(house: House, apart: Apart) -> None:
+    house.signing.add_target(TARGET, 1, house.signing.root_sha256(), {})
+    kept = json.loads((apart.keys / "signed.json").read_bytes())
+    assert {"targets", "director", "releases", "m.digits", "snapshot", "timestamp"} <= set(kept)
+
+
+def test_connections_that_are_not_used_are_few(apart: Apart) -> None:
+    """Each takes one of the places that replicas share."""
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda _: apart.connection.ask(m.AskInventory(), bytes), range(100)))
+    assert len(apart.connection._idle) <= 4
+
+
+def test_a_process_that_ends_leaves_the_socket_of_the_one_after_it(tmp_path: Path) -> None:
+    first = listen(tmp_path / "s")
+    mark = mark_of(tmp_path / "s")
+    second = listen(tmp_path / "s")
+    remove_own(tmp_path / "s", mark)
+    assert (tmp_path / "s").exists()
+    remove_own(tmp_path / "s", mark_of(tmp_path / "s"))
+    assert not (tmp_path / "s").exists()
+    for one in (first, second):
+        one.close()
+
+
 def test_frames_that_are_too_long_or_none_end_the_connection(apart: Apart) -> None:
     for data in (b"\xff\xff\xff\xff", b"\x00\x00\x00\x03abc", b"\x00\x00\x00\x01\xc0"):
         with connect(apart.connection.path, 5.0) as connection:
@@ -249,8 +326,10 @@ def test_without_a_signing_process_nothing_is_signed_and_it_is_said(house: House
     assert apart.connection.path.exists(), "as after a kill; the next one takes its place"
 
 
-def test_the_child_is_started_again_and_ends_with_its_server(house: House) -> None:
+def test_the_child_is_started_again_and_ends_with_its_server(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house.settings.run_dir.mkdir()
+    monkeypatch.setenv("EDGEFLEET_SERVER_KEYS_PASSPHRASE", "hush-hush")
+    monkeypatch.setenv("EDGEFLEET_SERVER_SECRETS_KEY", "hush-hush")
     settings = load_settings(house.folder, log_level="ERROR")
     child = SignerChild(settings)
     child.start()
@@ -259,6 +338,9 @@ def test_the_child_is_started_again_and_ends_with_its_server(house: House) -> No
     first = connection.ask(m.AskStatus(), m.Status).pid
     limits = Path(f"/proc/{first}/limits").read_text(encoding="utf-8")
     assert re.search(r"Max core file size +0 +0", limits), "no core file holds the keys"
+    if os.geteuid() == 0:  # its /proc is root's alone
+        for name in ("environ", "cmdline"):
+            assert b"hush-hush" not in Path(f"/proc/{first}/{name}").read_bytes(), name
     os.kill(first, 9)
     second = connection.ask(m.AskStatus(), m.Status).pid  # asked again until the next one answers
     assert second != first
@@ -271,7 +353,10 @@ def test_the_child_is_started_again_and_ends_with_its_server(house: House) -> No
 
 def as_user(uid: int, imports: str, work: str) -> list[str]:
     """Return a Python that imports as root, whose folders others may not read, and works as a user of its own."""
-    become = f"import os\nos.setgroups([])\nos.setgid({uid})\nos.setuid({uid})\n"
+    become = f"import ctypes, os\nos.setgroups([])\nos.setgid({uid})\nos.setuid({uid})\n"
+    become += (
+        "ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"  # as after an exec: to change the user closes the memory already
+    )
     return [sys.executable, "-P", "-c", f"{imports}\n{become}{work}"]
 
 
@@ -307,6 +392,19 @@ def test_a_signing_process_of_another_user_answers_the_named_user_only(house: Ho
             asked = subprocess.run([*as_user(uid, imports, ask), patience], check=False, capture_output=True, text=True)
             assert asked.returncode == code, asked.stderr
         assert "does not answer" in asked.stderr
+        look = "import sys\n" + "".join(
+            f"open(f'/proc/{{sys.argv[1]}}/{name}', 'rb').read(9)\n" for name in ("maps", "environ")
+        )
+        other = subprocess.Popen(
+            as_user(signer, "import sys", "print(flush=True)\nsys.stdin.read()"), stdin=-1, stdout=-1
+        )
+        assert other.stdout is not None
+        other.stdout.readline()
+        for pid, code in ((other.pid, 0), (process.pid, 1)):
+            looked = subprocess.run([*as_user(signer, "", look), str(pid)], check=False, capture_output=True, text=True)
+            assert looked.returncode == code, looked.stderr
+        assert "PermissionError" in looked.stderr, "nor can another process of its own user look into it"
+        other.communicate()
     finally:
         process.terminate()
         assert process.wait(10) == 0

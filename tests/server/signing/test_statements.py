@@ -3,11 +3,13 @@
 import datetime as dt
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from securesystemslib.formats import encode_canonical
 
 from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE, Desired, Hold, encode_desired, encode_hold
 from edgefleet_server.fleet.desired.content import DESIRED_LIFE
@@ -42,8 +44,12 @@ def metadata(role: str) -> dict[str, Any]:
     life = {"timestamp": 1, "snapshot": 7, "targets": 180, "root": 365}.get(role, 90)
     expires = f"{NOW + dt.timedelta(days=life):%Y-%m-%dT%H:%M:%SZ}"
     signed: dict[str, Any] = {"_type": role, "version": VERSION, "expires": expires, "spec_version": "1.0.31"}
-    if role in {"root", "snapshot", "timestamp"}:
-        return signed | ({"version": 2} if role == "root" else {})
+    if role == "root":
+        keys = {one: {"keyval": {"public": f"public {one}"}} for one in ("snapshot", "timestamp")}
+        return signed | {"version": 2, "keys": keys, "roles": {one: {"keyids": [one], "threshold": 1} for one in keys}}
+    if role in {"snapshot", "timestamp"}:
+        named = ("snapshot",) if role == "timestamp" else ("targets", "releases", "m.digits", "m.team")
+        return signed | {"meta": {f"{one}.json": {"version": VERSION} for one in named}}
     signed |= {"_type": "targets", "targets": {}}
     if role == "targets":
         roles = [delegation("director", "director/*"), delegation("releases", "*/*/*")]
@@ -58,8 +64,13 @@ def metadata(role: str) -> dict[str, Any]:
 
 def check(role: str, signed: object, last: int = VERSION - 1) -> int:
     """Let the signing process look at metadata."""
-    facts = statements.MetadataFacts(INVENTORY, 1 if role == "root" else last, NOW)
-    return statements.check_metadata(role, json.dumps(signed).encode(), facts)
+    return look(role, encode_canonical(signed).encode(), last)
+
+
+def look(role: str, content: bytes, last: int = VERSION - 1) -> int:
+    """Let the signing process look at bytes. last: version of each role that was signed last; 0 is none."""
+    facts = statements.MetadataFacts(INVENTORY, lambda name: min(1, last) if name == "root" else last, NOW)
+    return statements.check_metadata(role, content, facts)
 
 
 def hand_on(name: str, *paths: str, keyid: str = "", **more: Any) -> Change:
@@ -123,6 +134,26 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "a version out of reach": ("timestamp", lambda s: s.update(version=2**62), "those to come"),
     "a version of another kind": ("timestamp", lambda s: s.update(version="9"), "no number"),
     "a root that skips": ("root", lambda s: s.update(version=3), "those to come"),
+    "a snapshot that names a version out of reach": (
+        "snapshot",
+        lambda s: s["meta"]["targets.json"].update(version=2**62),
+        "those to come",
+    ),
+    "a timestamp that names a version out of reach": (
+        "timestamp",
+        lambda s: s["meta"]["snapshot.json"].update(version=2**62),
+        "those to come",
+    ),
+    "a timestamp that names more": (
+        "timestamp",
+        lambda s: s["meta"].update({"targets.json": {"version": 1}}),
+        "more than the snapshot",
+    ),
+    "a thief's timestamp in root": (
+        "root",
+        lambda s: s["roles"]["timestamp"].update(keyids=[THIEF]) or s["keys"].update({THIEF: {"keyval": {}}}),
+        "none of this key folder",
+    ),
     "no end": ("timestamp", lambda s: s.pop("expires"), "no metadata"),
     "bundles in targets": ("targets", lambda s: s.update(targets={"digits/2/p.bundle": {}}), "it names 'digits"),
     "bundles of the director": ("director", lambda s: s.update(targets={"director/x": {}}), "it names 'director"),
@@ -164,6 +195,61 @@ def test_metadata_that_would_outlive_a_theft_is_refused(case: str) -> None:
         check(role, signed)
 
 
+def test_a_folder_that_has_signed_nothing_yet_takes_no_version_without_a_higher_one() -> None:
+    """As after an update from a server before there was a signing process; a clock may have been wrong there once."""
+    assert check("targets", metadata("targets") | {"version": VERSION * 2}, last=0) == VERSION * 2
+    with pytest.raises(StatementRefusedError, match="those to come"):
+        check("targets", metadata("targets") | {"version": 2**62}, last=0)
+    with pytest.raises(StatementRefusedError, match="those to come"):
+        look(
+            "snapshot", encode_canonical(metadata("snapshot") | {"meta": {"m.x.json": {"version": 2**62}}}).encode(), 0
+        )
+
+
+def test_a_role_that_is_new_in_a_folder_that_has_signed_goes_by_the_clock() -> None:
+    facts = statements.MetadataFacts(INVENTORY, lambda role: VERSION if role == "snapshot" else 0, NOW)
+    content = encode_canonical(metadata("m.digits") | {"version": VERSION * 2}).encode()
+    with pytest.raises(StatementRefusedError, match="those to come"):
+        statements.check_metadata("m.digits", content, facts)
+    with pytest.raises(StatementRefusedError, match="leaves no higher"):
+        statements.check_document(HOLD_TYPE, encode_hold(Hold(seq=VERSION * 2, expires=NOW)), NOW)
+
+
+def test_bytes_that_say_something_else_to_another_reader_are_refused() -> None:
+    signed = metadata("m.digits")
+    plain = encode_canonical(signed).encode()
+    assert look("m.digits", plain)
+    doubled = plain.replace(b'"targets":{', b'"targets":{"gears/1/p":{}},"targets":{', 1)
+    for odd in (doubled, plain + b"\n", json.dumps(signed).encode(), plain.decode().encode("utf-16")):
+        with pytest.raises(StatementRefusedError, match="not written as metadata"):
+            look("m.digits", odd)
+
+
+@pytest.mark.parametrize(
+    "role", ["../x", "m.", "m.a/b", "m.../x", "server", "device-ca", "m.x\n", "m." + "x" * 99, "Root"]
+)
+def test_names_of_roles_become_names_of_files(role: str) -> None:
+    with pytest.raises(StatementRefusedError, match="no such role") as refused:
+        statements.check_role(role)
+    assert "\n" not in refused.value.message, "and lines of the log"
+
+
+def test_a_key_from_elsewhere_has_the_id_that_follows_from_it() -> None:
+    given = replace(record("director", KeyState.PREPARED, KeySource.GIVEN), public="ab" * 32, uri="hv:x/1")
+    right = replace(given, keyid=statements.identified(given).keyid)
+    statements.check_given(right)
+    for change in (
+        {"keyid": "director"},
+        {"public": "no key"},
+        {"role": "root"},
+        {"role": "../x"},
+        {"source": KeySource.FOUND},
+        {"state": KeyState.REVOKED},
+    ):
+        with pytest.raises(StatementRefusedError):
+            statements.check_given(replace(right, **change))  # type: ignore[arg-type]
+
+
 def test_a_key_signs_for_its_own_role_only() -> None:
     statements.check_key(record("m.digits"), "m.digits")
     statements.check_key(record("releases"), "m.digits")  # ADR 0115: a model from before it had a key of its own
@@ -177,6 +263,18 @@ def document(**fields: Any) -> bytes:
     """Return a desired document."""
     known: dict[str, Any] = {"device": "d-1", "gen": 7, "issued": NOW, "expires": NOW + DESIRED_LIFE, "models": {}}
     return encode_desired(Desired(**known | fields))
+
+
+def test_a_number_that_a_thief_had_signed_is_overtaken_a_moment_later() -> None:
+    highest = statements.highest_number(NOW)
+    assert statements.check_document(DESIRED_TYPE, document(gen=highest), NOW) == highest
+    with pytest.raises(StatementRefusedError, match="leaves no higher"):
+        statements.check_document(DESIRED_TYPE, document(gen=highest + 1), NOW)
+    statements.check_document(DESIRED_TYPE, document(gen=highest + 1), NOW + dt.timedelta(milliseconds=1))
+    ahead = encode_hold(Hold(seq=VERSION + 86_400 * 2, expires=NOW))
+    with pytest.raises(StatementRefusedError, match="leaves no higher"):
+        statements.check_document(HOLD_TYPE, ahead, NOW, VERSION)
+    statements.check_document(HOLD_TYPE, ahead, NOW, VERSION + 86_400 * 2 - 1)  # a clock was wrong once
 
 
 def test_documents_of_the_director_are_read_before_they_are_signed() -> None:

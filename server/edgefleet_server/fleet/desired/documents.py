@@ -1,7 +1,8 @@
 """Desired documents: what each device should run, signed again whenever it changes and at half of its life.
 
 Rules:
-- Every signing raises `gen` to max(stored, last reported) + 1, so that a server restored from an old backup is heard.
+- Every signing raises `gen` to max(stored, last reported) + 1, so that a server restored from an old backup is heard. What a device
+  reports beyond the highest number that can have been signed is no number of ours.
 - A document is written and signed in one transaction; listeners hear of it after the commit, never before.
 - What a document says of models changes on a protected device only with a warrant (`protection.rules`), whoever asks.
 """
@@ -49,6 +50,7 @@ from edgefleet_server.fleet.errors import DeviceRevokedError
 from edgefleet_server.fleet.protection.document_guard import DocumentGuard, protected_error, remember_rules
 from edgefleet_server.fleet.protection.model import Refused, Warrant
 from edgefleet_server.fleet.tables import FleetDesired
+from edgefleet_server.signing.role_lives import highest_number
 from edgefleet_server.signing.service import SigningService
 
 RESIGN_BATCH: Final = 500
@@ -162,7 +164,8 @@ class DesiredBook:
                     if held.device in guard.protected():
                         content = _warranted(guard, contents, held, by_device[held.device])
                     if content is not None:
-                        due.append((held, max(held.gen, held.reported_gen) + 1, content))
+                        gen = _next_gen(held.device, held.gen, held.reported_gen, self._clock.now())
+                        due.append((held, gen, content))
                 payloads = [_payload(held.device, gen, content, session) for held, gen, content in due]
                 for (held, gen, content), envelope in zip(due, self._signing.sign_all_desired(payloads), strict=True):
                     signed.append(SignedDesired(held.device, gen, envelope))
@@ -274,7 +277,7 @@ class DesiredBook:
             before.models if models is None else models,
             before.telemetry if telemetry is None else telemetry,
         )
-        gen = max(0 if row is None else row.gen, held.reported_gen) + 1
+        gen = _next_gen(held.device, 0 if row is None else row.gen, held.reported_gen, now)
         signed = self._sign(held.device, gen, content, session)
         keyid = self._signing.director_keyid()
         fields = {"gen": gen, "envelope": signed.envelope, "key_id": keyid, **content.columns}
@@ -405,6 +408,17 @@ def _allowed(
             yield held, after
     if refused:
         raise protected_error(refused)
+
+
+def _next_gen(device: DeviceId, known: int, reported: int, now: datetime) -> int:
+    """Return a number above what was signed and what a device says it has, unless nobody can have sent it that: then it lies.
+
+    The signing process would refuse the number, and with it the documents of all other devices of the transaction.
+    """
+    highest = highest_number(now)
+    if max(known, reported) >= highest:
+        _log.warning("a device says it has a document that nobody sent", extra={"device_id": device, "gen": reported})
+    return max(number for number in (0, known, reported) if number < highest) + 1
 
 
 def _with_active(models: dict[str, ModelDesired], request: ActiveRequest) -> dict[str, ModelDesired] | None:

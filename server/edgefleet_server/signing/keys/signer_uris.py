@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
 from securesystemslib.exceptions import UnsupportedLibraryError
 from securesystemslib.signer import (  # type: ignore[attr-defined]  # documented, but not in __all__
     CryptoSigner,
@@ -95,6 +95,11 @@ def public_key_in(pem: str) -> SSlibKey:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BadKeyOrderError("the public key is no PEM of an Ed25519 or ECDSA P-256 key") from error
     return public
+
+
+def identified(record: KeyRecord) -> SSlibKey:
+    """Return the public key of a record under the id that follows from it. Raises ValueError."""
+    return SSlibKey.from_crypto(load_pem_public_key(public_pem_of(public_key_of(record)).encode()))  # type: ignore[arg-type]
 
 
 def open_signer(record: KeyRecord, folder: Path, secret: SecretOf) -> KeySigner:

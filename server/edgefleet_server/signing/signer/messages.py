@@ -11,6 +11,7 @@ import msgspec
 
 MAX_FRAME: Final = 16 * 1024 * 1024
 MAX_DOCUMENTS: Final = 2_000
+MAX_SERIALS: Final = 200_000
 MAX_DOCUMENT_BYTES: Final = 6 * 1024 * 1024
 """Of all documents of one question together: the client asks several where there are more."""
 

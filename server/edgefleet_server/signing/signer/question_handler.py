@@ -14,19 +14,23 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.desired import HOLD_TYPE
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.signing.authority import DeviceAuthority
-from edgefleet_server.signing.errors import StatementRefusedError
+from edgefleet_server.signing.errors import KeysUnreadableError, StatementRefusedError
 from edgefleet_server.signing.keys.inventory import KeyAlgorithm, dump_inventory, parse_inventory
 from edgefleet_server.signing.keys.key_ring import KeyRing
 from edgefleet_server.signing.keys.signer_uris import KeySigner, SecretOf
+from edgefleet_server.signing.role_lives import LIFE
 from edgefleet_server.signing.signer import messages as m
 from edgefleet_server.signing.signer import quotas, statements
 from edgefleet_server.signing.signer.signed_versions import SignedVersions
+from edgefleet_server.signing.trust import MODEL_PREFIX
 
 DEVICE_CERT_LIFE: Final = timedelta(days=90)
 OTHER_CERT_LIFE: Final = timedelta(days=397)
 SERVICE_PREFIX: Final = "srv-"
+MAX_SERIAL: Final = 40
 _log = logging.getLogger(__name__)
 
 
@@ -67,12 +71,19 @@ class QuestionHandler:
             try:
                 return m.answered(self._answers[type(asked)](asked))
             except EdgefleetError as error:
-                role = _role_of(asked)
+                role = _counted_as(_role_of(asked))
                 if isinstance(error, StatementRefusedError):
                     self._refused[role] += 1
                 _log.warning("refused to sign: %s", error.message, extra={"role": role, "code": error.code})
                 return m.Answer(code=error.code, message=error.message, next_step=error.next_step)
-            except (ValueError, TypeError, KeyError) as error:  # a question that no client of ours asks
+            except OSError as error:  # an answer, since a question that is asked again would find half of it done
+                _log.error("the key folder cannot be written or read", extra={"error": repr(error)})
+                return m.Answer(
+                    code=KeysUnreadableError.code,
+                    message=f"the signing process cannot use its key folder: {error.strerror}",
+                    next_step="look at the disk and the rights of the key folder",
+                )
+            except Exception as error:  # noqa: BLE001  # a question that no client of ours asks
                 _log.warning("a question makes no sense", extra={"kind": type(asked).__name__, "error": repr(error)})
                 return m.Answer(
                     code=StatementRefusedError.code, message=f"the question makes no sense: {error!r}"[:300]
@@ -83,12 +94,15 @@ class QuestionHandler:
     def _sign_documents(self, asked: m.SignDocuments) -> list[list[tuple[str, bytes]]]:
         if len(asked.payloads) > m.MAX_DOCUMENTS:
             raise StatementRefusedError(f"more than {m.MAX_DOCUMENTS} documents in one question")
-        now = self._clock.now()
+        if len(asked.keyids) > statements.MAX_KEYS or len(set(asked.keyids)) != len(asked.keyids):
+            raise StatementRefusedError(f"more than {statements.MAX_KEYS} keys, or one of them twice")
         for keyid in asked.keyids:
             statements.check_key(self._ring.record(keyid), "director")
-        for payload in asked.payloads:
-            statements.check_document(asked.payload_type, payload, now)
-        self._take("documents", len(asked.payloads), quotas.DOCUMENTS)
+        now, last_hold = self._clock.now(), self._versions.last(statements.HOLD)
+        numbers = [statements.check_document(asked.payload_type, one, now, last_hold) for one in asked.payloads]
+        self._take("documents", len(asked.payloads) * len(asked.keyids), quotas.DOCUMENTS)
+        if asked.payload_type == HOLD_TYPE and numbers:
+            self._versions.note(statements.HOLD, max(*numbers, last_hold))
         signed = self._ring.sign_documents(asked.keyids, asked.threshold, asked.payload_type, asked.payloads)
         self._note("director", asked.payloads)
         return signed
@@ -102,9 +116,14 @@ class QuestionHandler:
         else:
             statements.check_key(self._ring.record(asked.keyid), role)
             signer = self._ring.signer(asked.keyid)
-        facts = statements.MetadataFacts(self._ring.inventory(), self._versions.last(role), self._clock.now())
+        facts = statements.MetadataFacts(self._ring.inventory(), self._versions.last, self._clock.now())
         version = statements.check_metadata(role, asked.content, facts)
         self._take(role, 1, quotas.METADATA)
+        if role == "snapshot" and not self._versions.last(
+            role
+        ):  # the first one: what this server signed before is known from now on
+            for name, known in statements.named_versions(asked.content).items():
+                self._versions.note(name, known)
         self._versions.note(role, version)
         signature = signer.sign(asked.content)
         self._note(role, [asked.content], version=version)
@@ -122,12 +141,14 @@ class QuestionHandler:
         self._take("new keys", 1, quotas.KEYS)
         if asked.role == "root":
             raise StatementRefusedError("the signing process makes no key of root")
+        statements.check_role(asked.role)
         key = self._ring.prepare(asked.role, besides=asked.besides, algorithm=KeyAlgorithm(asked.algorithm))
         return m.PublicPart(key.keyid, key.scheme, str(key.keyval["public"]))
 
     def _take_in(self, asked: m.TakeIn) -> m.PublicPart:
         self._take("new keys", 1, quotas.KEYS)
         (record,) = parse_inventory(asked.record).keys
+        statements.check_given(record)
         key = self._ring.take_in(record)
         return m.PublicPart(key.keyid, key.scheme, str(key.keyval["public"]))
 
@@ -142,7 +163,7 @@ class QuestionHandler:
 
     def _issue(self, asked: m.IssueCertificate) -> m.Certificate:
         key = serialization.load_der_public_key(asked.spki)
-        if not isinstance(key, ec.EllipticCurvePublicKey):
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             raise StatementRefusedError("the device CA certifies P-256 keys only")
         is_device = asked.hosts is None and not asked.subject.startswith(SERVICE_PREFIX)
         life, most = timedelta(seconds=asked.life_s), DEVICE_CERT_LIFE if is_device else OTHER_CERT_LIFE
@@ -154,10 +175,12 @@ class QuestionHandler:
             made = self._authority.issue_client(key, asked.subject, now, life)
         else:
             made = self._authority.issue_server(key, asked.hosts, now, life)
-        self._note("device-ca", [made.pem], subject=asked.subject)
+        self._note("device-ca", [made.pem], subject=asked.subject, serial=made.serial)
         return m.Certificate(made.pem, made.subject, made.serial, made.key_sha256, made.not_before, made.not_after)
 
     def _issue_crl(self, asked: m.IssueCrl) -> bytes:
+        if len(asked.serials) > m.MAX_SERIALS or any(len(one) > MAX_SERIAL for one in asked.serials):
+            raise StatementRefusedError(f"a list of more than {m.MAX_SERIALS} certificates, or a serial that is none")
         self._take("lists of revoked certificates", 1, quotas.METADATA)
         made = self._authority.issue_crl(asked.serials, self._clock.now())
         self._note("device-ca", [made], revoked=len(asked.serials))
@@ -172,7 +195,7 @@ class QuestionHandler:
         self._quotas.take(what, count, limit, self._clock.monotonic_s())
 
     def _note(self, role: str, contents: Sequence[bytes], **facts: object) -> None:
-        self._signed[role] += len(contents)
+        self._signed[_counted_as(role)] += len(contents)
         if _log.isEnabledFor(logging.INFO):
             digest = sha256()
             for one in contents:
@@ -192,3 +215,10 @@ def _role_of(asked: m.AnyQuestion) -> str:
     if isinstance(asked, m.IssueCertificate | m.IssueCrl):
         return "device-ca"
     return str(getattr(asked, "role", ""))
+
+
+def _counted_as(role: str) -> str:
+    """Return under which name a role is counted: few names, whatever is asked."""
+    if role in LIFE or role in {"", "device-ca"}:
+        return role
+    return "models" if role.startswith(MODEL_PREFIX) else "other"

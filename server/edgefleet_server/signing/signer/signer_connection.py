@@ -16,6 +16,8 @@ from edgefleet_server.signing.signer.unix_sockets import connect, read_frame
 PATIENCE_S: Final = 5.0
 """How long a question waits for a signing process that is just being started again."""
 ANSWER_S: Final = 60.0
+MAX_IDLE: Final = 4
+"""Connections that are kept: the signing process has places for few, and replicas share them."""
 _PAUSE_S: Final = 0.05
 _ERRORS: Final = {
     kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SigningError)
@@ -77,5 +79,9 @@ class SignerConnection:
                 connection.close()
             raise
         with self._lock:
-            self._idle.append(connection)
+            is_kept = len(self._idle) < MAX_IDLE
+            if is_kept:
+                self._idle.append(connection)
+        if not is_kept:
+            connection.close()
         return body

@@ -31,7 +31,7 @@ from edgefleet_server.observability import logs
 from edgefleet_server.signing.keys.key_files import secret_of
 from edgefleet_server.signing.signer.messages import frame, question_of
 from edgefleet_server.signing.signer.question_handler import QuestionHandler
-from edgefleet_server.signing.signer.unix_sockets import listen, peer_uid, read_frame
+from edgefleet_server.signing.signer.unix_sockets import listen, mark_of, peer_uid, read_frame, remove_own
 
 MAX_CONNECTIONS: Final = 64
 _PR_SET_DUMPABLE: Final = 4
@@ -139,8 +139,9 @@ def main(arguments: list[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, on_signal)
     _log.info("the signing process answers", extra={"socket": str(given.socket), "users": ",".join(map(str, users))})
+    mark = mark_of(given.socket)
     server.run()
-    given.socket.unlink(missing_ok=True)
+    remove_own(given.socket, mark)
     return 0
 
 

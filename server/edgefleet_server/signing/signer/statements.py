@@ -6,38 +6,50 @@ release is good: that only the keys of a team do, off this machine. What it keep
 Rules:
 - A key signs for its own role. The key of `releases` also signs models from before they had keys of their own (ADR 0115). A file that was
   put back under a name that says no role signs what metadata lets it.
-- Documents of the director live DOCUMENT_LIFE at most, and their numbers end far below the highest one that a device takes, so that
-  the fleet cannot be locked out of later ones.
+- Documents of the director live DOCUMENT_LIFE at most, and their numbers end where the clock is, so that a device is never locked out of
+  later ones.
 - Metadata lives as long as its role does; its version is no lower than the last one signed here, and no higher than a recovery needs.
-- `targets` and `releases` hand on only to keys of this folder; in `targets` a model may have its team's, none of them of
-  this folder. `targets` names none but where
-  the server is (ADR 0125), with a number that leaves room for higher ones; `releases` and `director` name none, `audit` its one head, and
+  The same goes for the versions that `snapshot` and `timestamp` name: a device takes none below them afterwards.
+- What is signed is what was read: bytes that are not the canonical form of what they say are refused.
+- `targets` and `releases` hand on only to keys of this folder; in `targets` a model may have its team's, none of them of this folder. `targets`
+  names none but where the server is (ADR 0125), with a number that leaves room for higher ones; `releases` and `director` name none, `audit` its one head, and
   the role of a model its own bundles.
-- Root is signed only where its key lies next to the others, as in a trial.
+- Root is signed only where its key lies next to the others, as in a trial. It may name keys of holders for root and `targets`, as the
+  ceremony does, so in a trial this is no defence.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from securesystemslib.exceptions import FormatError
+from securesystemslib.formats import encode_canonical
+
 from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE, decode_desired, decode_hold
-from edgefleet_protocol.errors import BadMessageError
+from edgefleet_protocol.errors import BadIdError, BadMessageError
+from edgefleet_protocol.ids import parse_model_name
 from edgefleet_protocol.server_places import TARGET as PLACES_TARGET
 from edgefleet_protocol.server_places import parse_announcement
 from edgefleet_server.signing.errors import StatementRefusedError
 from edgefleet_server.signing.keys.inventory import Inventory, KeyRecord, KeySource, KeyState
-from edgefleet_server.signing.role_lives import LIFE, life_of
+from edgefleet_server.signing.keys.signer_uris import identified
+from edgefleet_server.signing.role_lives import LIFE, highest_number, life_of
 from edgefleet_server.signing.trust import MODEL_PREFIX
 from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET
 
 DOCUMENT_LIFE: Final = timedelta(days=7)
 SLACK: Final = timedelta(hours=1)
 MAX_AHEAD: Final = timedelta(days=1)
-MAX_NUMBER: Final = 10**12
-"""The highest number of a document or a hold: a device takes up to 2**63 - 1, so there is always a higher one."""
+MAX_UNKNOWN: Final = 10**12
+"""The highest version in a folder that has signed no snapshot yet, as after an update: a server's clock may have been wrong once."""
+MAX_PLACES: Final = 10**12
+"""The highest number of where the server is."""
+HOLD: Final = "hold"
+"""Under which name the number of the last hold is kept."""
+MAX_KEYS: Final = 16
 
 _TYPES: Final = {"root": "root", "snapshot": "snapshot", "timestamp": "timestamp"}
 _HANDED_ON: Final = {"targets": frozenset({"director", "releases", AUDIT_ROLE}), "releases": frozenset[str]()}
@@ -49,11 +61,46 @@ _OF_MODELS: Final = re.compile(r"(\*|[^/*?\[]+)/\*/\*")
 
 @dataclass(frozen=True, slots=True)
 class MetadataFacts:
-    """What is known when metadata is to be signed. last: version of the last one of this role that was signed here, 0 for none."""
+    """What is known when metadata is to be signed. last: the version of a role that was signed here last, 0 for none."""
 
     inventory: Inventory
-    last: int
+    last: Callable[[str], int]
     now: datetime
+
+
+def named_versions(content: bytes) -> dict[str, int]:
+    """Return the versions that a snapshot names, by role. content: as `check_metadata` let it pass."""
+    named = json.loads(content, strict=False)["meta"]
+    return {name.removesuffix(".json"): int(one["version"]) for name, one in named.items()}
+
+
+def is_role(role: str) -> bool:
+    """Return whether it is the name of a role."""
+    try:
+        return role in LIFE or (
+            role.startswith(MODEL_PREFIX) and bool(parse_model_name(role.removeprefix(MODEL_PREFIX)))
+        )
+    except BadIdError:
+        return False
+
+
+def check_role(role: str) -> None:
+    """Refuse a role that is none: names of files are made of it. Raises StatementRefusedError."""
+    if not is_role(role):
+        raise _refused(role, "there is no such role")
+
+
+def check_given(record: KeyRecord) -> None:
+    """Refuse a key that lies elsewhere and is described as another one. Raises StatementRefusedError."""
+    check_role(record.role)
+    if record.role == "root" or record.source is not KeySource.GIVEN or record.state is not KeyState.PREPARED:
+        raise _refused(record.role, "such a key is not taken in")
+    try:
+        is_its_own = identified(record).keyid == record.keyid
+    except (ValueError, TypeError) as error:
+        raise _refused(record.role, "its public part is none") from error
+    if not is_its_own:
+        raise _refused(record.role, f"the key {record.keyid[:12]} has the id of another")
 
 
 def check_key(record: KeyRecord, role: str) -> None:
@@ -64,34 +111,37 @@ def check_key(record: KeyRecord, role: str) -> None:
         raise _refused(role, f"the key {record.keyid[:12]} is the one of {record.role}")
 
 
-def check_document(payload_type: str, payload: bytes, now: datetime) -> None:
-    """Refuse what the director may not sign. Raises StatementRefusedError."""
+def check_document(payload_type: str, payload: bytes, now: datetime, last_hold: int = 0) -> int:
+    """Refuse what the director may not sign; return its number. last_hold: of the last hold signed here. Raises StatementRefusedError."""
     try:
         if payload_type == DESIRED_TYPE:
             document = decode_desired(payload)
-            number, expires = document.gen, document.expires
+            number, expires, highest = document.gen, document.expires, highest_number(now)
         elif payload_type == HOLD_TYPE:
             hold = decode_hold(payload)
-            number, expires = hold.seq, hold.expires
+            number, expires, highest = hold.seq, hold.expires, _highest(last_hold, now)
         else:
             raise _refused("director", f"it signs no {payload_type[:80]!r}")
     except BadMessageError as error:
         raise _refused("director", error.message) from error
     if expires > now + DOCUMENT_LIFE + SLACK:
         raise _refused("director", f"the document would live until {expires:%Y-%m-%d %H:%M}, longer than a week")
-    if number > MAX_NUMBER:
+    if number > highest:
         raise _refused("director", f"the number {number} leaves no higher ones")
+    return number
 
 
 def check_metadata(role: str, content: bytes, facts: MetadataFacts) -> int:
     """Refuse metadata that a role may not sign; return its version. content: its signed part. Raises StatementRefusedError."""
-    if role not in LIFE and not role.startswith(MODEL_PREFIX):
-        raise _refused(role, "there is no such role")
+    check_role(role)
     try:
         signed = json.loads(content, strict=False)  # canonical JSON leaves the line ends of a PEM as they are
+        is_canonical = encode_canonical(signed).encode() == content
         kind, version, expires = signed["_type"], signed["version"], _time(signed["expires"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FormatError) as error:
         raise _refused(role, f"it is no metadata: {type(error).__name__}") from error
+    if not is_canonical:
+        raise _refused(role, "it is not written as metadata is signed")
     if kind != _TYPES.get(role, "targets"):
         raise _refused(role, f"it is metadata of type {str(kind)[:40]!r}")
     if expires > facts.now + life_of(role) + SLACK:
@@ -102,19 +152,52 @@ def check_metadata(role: str, content: bytes, facts: MetadataFacts) -> int:
     try:
         if kind == "targets":
             _check_targets(role, signed, facts.inventory)
+        elif kind == "root":
+            _check_root(signed, facts.inventory)
+        else:
+            _check_named(role, signed, facts)
     except (KeyError, TypeError, AttributeError) as error:
         raise _refused(role, f"it is no metadata: {type(error).__name__}") from error
     return version
 
 
 def _check_version(role: str, version: int, facts: MetadataFacts) -> None:
-    if version < max(facts.last, 1):
+    last = facts.last(role)
+    if version < max(last, 1):
         raise _refused(
-            role, f"version {version} is older than {facts.last}, which was signed here; wait until the clock is right"
+            role, f"version {version} is older than {last}, which was signed here; wait until the clock is right"
         )
-    highest = facts.last + 1 if role == "root" else int((facts.now + MAX_AHEAD + SLACK).timestamp())
-    if facts.last and version > max(highest, facts.last + 1):
+    if role == "root":
+        known = last or facts.inventory.root_version
+        highest = known + 1 if known else MAX_UNKNOWN
+    else:
+        highest = _highest_of(role, facts)
+    if version > highest:
         raise _refused(role, f"version {version} would leave devices out of those to come")
+
+
+def _highest(last: int, now: datetime) -> int:
+    return max(int((now + MAX_AHEAD + SLACK).timestamp()), last + 1)
+
+
+def _highest_of(role: str, facts: MetadataFacts) -> int:
+    return _highest(facts.last(role), facts.now) if facts.last("snapshot") else MAX_UNKNOWN
+
+
+def _check_named(role: str, signed: Mapping[str, Any], facts: MetadataFacts) -> None:
+    """Refuse versions that no metadata will ever reach: devices take no lower ones after them."""
+    for name, named in signed["meta"].items():
+        version = named["version"]
+        if isinstance(version, bool) or not 1 <= version <= _highest_of(name.removesuffix(".json"), facts):
+            raise _refused(role, f"version {version} of {name[:80]!r} would leave devices out of those to come")
+    if role == "timestamp" and set(signed["meta"]) != {"snapshot.json"}:
+        raise _refused(role, "it names more than the snapshot")
+
+
+def _check_root(signed: Mapping[str, Any], inventory: Inventory) -> None:
+    for name in ("snapshot", "timestamp"):
+        for keyid in signed["roles"][name]["keyids"]:
+            _check_own_key("root", keyid, signed["keys"][keyid], inventory)
 
 
 def _check_targets(role: str, signed: Mapping[str, Any], inventory: Inventory) -> None:
@@ -152,7 +235,7 @@ def _check_places(custom: Any) -> None:
         found = parse_announcement(custom)
     except BadMessageError as error:
         raise _refused("targets", error.message) from error
-    if found.number > MAX_NUMBER:
+    if found.number > MAX_PLACES:
         raise _refused("targets", f"number {found.number} of where the server is leaves no room for later ones")
 
 
@@ -183,4 +266,5 @@ def _time(text: str) -> datetime:
 
 
 def _refused(role: str, why: str) -> StatementRefusedError:
-    return StatementRefusedError(f"the signing process signs nothing of the kind for {role[:80]}: {why}")
+    name = role if is_role(role) else repr(role[:80])
+    return StatementRefusedError(f"the signing process signs nothing of the kind for {name}: {why}")

@@ -4,7 +4,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgefleet_server.signing.signer.messages import MAX_FRAME
@@ -38,6 +38,19 @@ def listen(path: Path, *, mode: int = 0o600, backlog: int = 64) -> socket.socket
         listening.close()
         raise
     return listening
+
+
+def mark_of(path: Path) -> tuple[int, int]:
+    """Return what tells the socket at a path from a later one there. Raises OSError."""
+    found = path.lstat()
+    return found.st_dev, found.st_ino
+
+
+def remove_own(path: Path, mark: tuple[int, int]) -> None:
+    """Remove the socket at a path, unless another process has put its own in its place."""
+    with suppress(FileNotFoundError):
+        if mark_of(path) == mark:
+            path.unlink()
 
 
 def connect(path: Path, timeout_s: float) -> socket.socket:
