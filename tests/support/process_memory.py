@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edgefleet_server.signing.keys.key_files import load_private_key
+from edgefleet_server.signing.keys.key_files import PrivateKey, load_private_key
 
 CHUNK = 1 << 24
 OVERLAP = 128
@@ -17,12 +17,15 @@ def forms_of(folder: Path) -> dict[str, list[bytes]]:
     for path in folder.glob("*.pem"):
         passphrase = (folder / "root.passphrase").read_bytes() if path.name == "root.pem" else None
         key = load_private_key(path, passphrase)
-        if isinstance(key, Ed25519PrivateKey):
-            raw = key.private_bytes_raw()
-        else:
-            raw = key.private_numbers().private_value.to_bytes(32, "big")
+        raw = _raw(key)
         found[path.name] = [raw, raw[::-1], path.read_bytes().split(b"\n")[1]]
     return found
+
+
+def _raw(key: PrivateKey) -> bytes:
+    if isinstance(key, Ed25519PrivateKey):
+        return key.private_bytes_raw()
+    return key.private_numbers().private_value.to_bytes(32, "big")
 
 
 def keys_in(pid: int, forms: Mapping[str, list[bytes]]) -> set[str]:

@@ -269,7 +269,6 @@ def test_what_cannot_be_noted_is_not_signed(house: House, apart: Apart, monkeypa
         patch.setattr(json, "dump", full)
         for _ in range(2):  # not the second time either
             with pytest.raises(KeysUnreadableError, match="No space left"):
-                house.signing.start()
                 house.signing.add_target(TARGET, 1, house.signing.root_sha256(), {})
     assert house.signing.add_target(TARGET, 1, house.signing.root_sha256(), {})
 

@@ -16,6 +16,8 @@ from edgefleet_server.fleet.desired.content import DESIRED_LIFE
 from edgefleet_server.fleet.desired.hold import HOLD_LIFE
 from edgefleet_server.signing.errors import SigningQuotaError, StatementRefusedError
 from edgefleet_server.signing.keys.inventory import Inventory, KeyAlgorithm, KeyRecord, KeySource, KeyState
+from edgefleet_server.signing.keys.signer_uris import identified
+from edgefleet_server.signing.role_lives import highest_number
 from edgefleet_server.signing.service import DEVICE_CERT_LIFE, SERVER_CERT_LIFE, SERVICE_CERT_LIFE
 from edgefleet_server.signing.signer import question_handler, quotas, statements
 
@@ -62,9 +64,14 @@ def metadata(role: str) -> dict[str, Any]:
     return signed | {"delegations": {"roles": roles, "keys": keys}}
 
 
-def check(role: str, signed: object, last: int = VERSION - 1) -> int:
+def check(role: str, signed: Any, last: int = VERSION - 1) -> int:
     """Let the signing process look at metadata."""
-    return look(role, encode_canonical(signed).encode(), last)
+    return look(role, canonical(signed), last)
+
+
+def canonical(signed: Any) -> bytes:
+    """Return the form that is signed."""
+    return (encode_canonical(signed) or "").encode()
 
 
 def look(role: str, content: bytes, last: int = VERSION - 1) -> int:
@@ -201,14 +208,12 @@ def test_a_folder_that_has_signed_nothing_yet_takes_no_version_without_a_higher_
     with pytest.raises(StatementRefusedError, match="those to come"):
         check("targets", metadata("targets") | {"version": 2**62}, last=0)
     with pytest.raises(StatementRefusedError, match="those to come"):
-        look(
-            "snapshot", encode_canonical(metadata("snapshot") | {"meta": {"m.x.json": {"version": 2**62}}}).encode(), 0
-        )
+        look("snapshot", canonical(metadata("snapshot") | {"meta": {"m.x.json": {"version": 2**62}}}), 0)
 
 
 def test_a_role_that_is_new_in_a_folder_that_has_signed_goes_by_the_clock() -> None:
     facts = statements.MetadataFacts(INVENTORY, lambda role: VERSION if role == "snapshot" else 0, NOW)
-    content = encode_canonical(metadata("m.digits") | {"version": VERSION * 2}).encode()
+    content = canonical(metadata("m.digits") | {"version": VERSION * 2})
     with pytest.raises(StatementRefusedError, match="those to come"):
         statements.check_metadata("m.digits", content, facts)
     with pytest.raises(StatementRefusedError, match="leaves no higher"):
@@ -217,7 +222,7 @@ def test_a_role_that_is_new_in_a_folder_that_has_signed_goes_by_the_clock() -> N
 
 def test_bytes_that_say_something_else_to_another_reader_are_refused() -> None:
     signed = metadata("m.digits")
-    plain = encode_canonical(signed).encode()
+    plain = canonical(signed)
     assert look("m.digits", plain)
     doubled = plain.replace(b'"targets":{', b'"targets":{"gears/1/p":{}},"targets":{', 1)
     for odd in (doubled, plain + b"\n", json.dumps(signed).encode(), plain.decode().encode("utf-16")):
@@ -236,7 +241,7 @@ def test_names_of_roles_become_names_of_files(role: str) -> None:
 
 def test_a_key_from_elsewhere_has_the_id_that_follows_from_it() -> None:
     given = replace(record("director", KeyState.PREPARED, KeySource.GIVEN), public="ab" * 32, uri="hv:x/1")
-    right = replace(given, keyid=statements.identified(given).keyid)
+    right = replace(given, keyid=identified(given).keyid)
     statements.check_given(right)
     for change in (
         {"keyid": "director"},
@@ -247,7 +252,7 @@ def test_a_key_from_elsewhere_has_the_id_that_follows_from_it() -> None:
         {"state": KeyState.REVOKED},
     ):
         with pytest.raises(StatementRefusedError):
-            statements.check_given(replace(right, **change))  # type: ignore[arg-type]
+            statements.check_given(replace(right, **change))
 
 
 def test_a_key_signs_for_its_own_role_only() -> None:
@@ -266,7 +271,7 @@ def document(**fields: Any) -> bytes:
 
 
 def test_a_number_that_a_thief_had_signed_is_overtaken_a_moment_later() -> None:
-    highest = statements.highest_number(NOW)
+    highest = highest_number(NOW)
     assert statements.check_document(DESIRED_TYPE, document(gen=highest), NOW) == highest
     with pytest.raises(StatementRefusedError, match="leaves no higher"):
         statements.check_document(DESIRED_TYPE, document(gen=highest + 1), NOW)

@@ -99,7 +99,7 @@ def public_key_in(pem: str) -> SSlibKey:
 
 def identified(record: KeyRecord) -> SSlibKey:
     """Return the public key of a record under the id that follows from it. Raises ValueError."""
-    return SSlibKey.from_crypto(load_pem_public_key(public_pem_of(public_key_of(record)).encode()))  # type: ignore[arg-type]
+    return SSlibKey.from_crypto(load_pem_public_key(public_pem_of(public_key_of(record)).encode()))
 
 
 def open_signer(record: KeyRecord, folder: Path, secret: SecretOf) -> KeySigner:

@@ -136,7 +136,7 @@ def check_metadata(role: str, content: bytes, facts: MetadataFacts) -> int:
     check_role(role)
     try:
         signed = json.loads(content, strict=False)  # canonical JSON leaves the line ends of a PEM as they are
-        is_canonical = encode_canonical(signed).encode() == content
+        is_canonical = (encode_canonical(signed) or "").encode() == content
         kind, version, expires = signed["_type"], signed["version"], _time(signed["expires"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FormatError) as error:
         raise _refused(role, f"it is no metadata: {type(error).__name__}") from error
