@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from cryptography import x509
@@ -350,6 +351,14 @@ def test_the_child_is_started_again_and_ends_with_its_server(house: House, monke
         os.kill(second, 0)
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users may enter: those of pytest are closed again by any other run of it that begins."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
 def as_user(uid: int, imports: str, work: str) -> list[str]:
     """Return a Python that imports as root, whose folders others may not read, and works as a user of its own."""
     become = f"import ctypes, os\nos.setgroups([])\nos.setgid({uid})\nos.setuid({uid})\n"
@@ -360,16 +369,14 @@ def as_user(uid: int, imports: str, work: str) -> list[str]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of other users")
-def test_a_signing_process_of_another_user_answers_the_named_user_only(house: House, tmp_path: Path) -> None:
+def test_a_signing_process_of_another_user_answers_the_named_user_only(house: House, open_folder: Path) -> None:
     """The web process cannot read the keys, nor can a third user ask for a signature."""
     signer, web, third = 64_001, 64_002, 64_003
-    keys, run = tmp_path / "apart", tmp_path / "run"
+    keys, run = open_folder / "apart", open_folder / "run"
     move_keys(house.folder / "keys", keys)
     run.mkdir()
     for one in (keys, *keys.iterdir(), run):
         os.chown(one, signer, signer)
-    for one in [tmp_path, *tmp_path.parents][:-1]:
-        one.chmod(one.stat().st_mode | 0o011)
     run.chmod(0o755)
     flags = ["--keys", str(keys), "--socket", str(run / "s"), "--user", str(web), "--log-level", "ERROR"]
     process = subprocess.Popen(
