@@ -11,9 +11,9 @@ Rules:
 - Metadata lives as long as its role does; its version is no lower than the last one signed here, and no higher than a recovery needs.
   The same goes for the versions that `snapshot` and `timestamp` name: a device takes none below them afterwards.
 - What is signed is what was read: bytes that are not the canonical form of what they say are refused.
-- `targets` and `releases` hand on only to keys of this folder; in `targets` a model may have its team's, none of them of this folder. `targets`
-  names none but where the server is (ADR 0125), with a number that leaves room for higher ones; `releases` and `director` name none, `audit` its one head, and
-  the role of a model its own bundles.
+- `targets` and `releases` hand on only to keys of this folder; in `targets` a model may have its team's, none of them of this folder.
+  `targets` names none but where the server is (ADR 0125), with a number that leaves room for higher ones; `releases` and `director` name
+  none, `audit` its one head, and the role of a model its own bundles.
 - Root is signed only where its key lies next to the others, as in a trial. It may name keys of holders for root and `targets`, as the
   ceremony does, so in a trial this is no defence.
 """
