@@ -40,9 +40,9 @@ def upgrade() -> None:
         sa.Column("precision", sa.String(length=32), nullable=False),
         sa.Column("report", sa.JSON(), nullable=False),
         sa.Column("sealed_key", sa.String(length=255), nullable=True),
-        sa.ForeignKeyConstraint(["release_id"], ["releases.id"], name=op.f("fk_unsigned_bundles_release_id_releases")),
-        sa.ForeignKeyConstraint(["sha256"], ["blobs.sha256"], name=op.f("fk_unsigned_bundles_sha256_blobs")),
-        sa.ForeignKeyConstraint(["leaves"], ["blobs.sha256"], name=op.f("fk_unsigned_bundles_leaves_blobs")),
+        sa.ForeignKeyConstraint(["release_id"], ["releases.id"], name=op.f("fk_unsigned_bundles_release_id")),
+        sa.ForeignKeyConstraint(["sha256"], ["blobs.sha256"], name=op.f("fk_unsigned_bundles_sha256")),
+        sa.ForeignKeyConstraint(["leaves"], ["blobs.sha256"], name=op.f("fk_unsigned_bundles_leaves")),
         sa.PrimaryKeyConstraint("release_id", "profile", name=op.f("pk_unsigned_bundles")),
     )
 
