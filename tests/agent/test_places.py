@@ -1,14 +1,14 @@
 """How a device follows its server to another place: the pure rules at random, kill points, and announcements that lie."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.core.durable import encode_record, write_file, write_record
+from edgefleet_agent.core.durable import encode_record, read_record, write_file, write_record
 from edgefleet_agent.identity import place_follower
 from edgefleet_agent.identity.place_follower import adopt, at_place, due_s, load_announced, note_announced, place_of
 from edgefleet_agent.identity.places import REST_MAX_S, Following
@@ -97,6 +97,51 @@ def test_going_back_is_a_move_like_any_other() -> None:
     assert back.connected(2).proved().adopted == 2
 
 
+def test_a_repository_that_was_put_back_takes_no_device_back() -> None:
+    assert Following(None, adopted=7).hear(move(6)).announced is None
+    assert Following(None, adopted=7).hear(move(7)).told == 7
+
+
+def test_a_device_that_is_served_by_the_place_it_adopted_is_not_resting() -> None:
+    away = Following(None, 7).hear(move()).connected(0)
+    assert away.is_resting
+    assert not away.connected(7).is_resting
+
+
+class Clockwork:
+    """A loop whose timers are only counted."""
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+
+    def call_later(self, delay_s: float, _call: object) -> "Clockwork":
+        self.asked.append(delay_s)
+        return self
+
+    def cancel(self) -> None:
+        """Nothing."""
+
+
+def test_a_connection_that_is_often_lost_does_not_put_the_new_place_off_for_ever(tmp_path: Path) -> None:
+    note_announced(tmp_path, move())
+    loop = Clockwork()
+    follower = place_follower.PlaceFollower(cast("Any", loop), tmp_path, 0, lambda _why: None)
+    for _ in range(5):
+        follower.connected(0)
+        follower.lost()
+    assert loop.asked == [3_600.0]
+    follower.connected(7)
+    follower.lost()
+    assert loop.asked[1:] == [place_follower.PROVE_S, 7_200.0]
+
+
+def test_a_renewed_identity_is_tried_with_the_broker_of_the_renewal(tmp_path: Path) -> None:
+    follower = place_follower.PlaceFollower(cast("Any", Clockwork()), tmp_path, 0, lambda _why: None)
+    renewed = msgspec.structs.replace(IDENTITY, broker_port=1)
+    ways = follower.ways([(renewed, tmp_path / "next"), (IDENTITY, tmp_path)])
+    assert [one.identity.broker_port for one in ways] == [1, OLD.port]
+
+
 def made(folder: Path) -> Path:
     for one in (folder, folder / "next"):
         one.mkdir(parents=True)
@@ -130,6 +175,9 @@ def test_killed_while_it_adopts_a_device_reaches_both_places_as_before(
     for place in (OLD, NEW):
         assert any(there == place and OLD_CA in cas for there, cas in reached)
     assert (known.place, place_of(known)) in {(0, OLD), (7, NEW)}
+    renewed = read_record(Identity, folder / "next" / RECORD_FILE)
+    assert renewed is not None
+    assert renewed.place >= known.place, "a take-over would bring the old address back"
 
 
 def test_an_older_announcement_is_not_written_over_a_newer_one(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from edgefleet_server.process.file_limit import OWN_FILES, share_of
-from edgefleet_server.process.listener import ConnectionGuard, Listener, listening_socket
+from edgefleet_server.process.listener import ConnectionGuard, Listener, further_sockets, listening_socket
 from edgefleet_server.web.connection_budget import Budget, ConnectionTable, Ending, counted_address
 from tests.broker.client import eventually
 from tests.hostile.half_sent import ATTACKER, OTHERS, half_sent, latencies
@@ -151,3 +151,11 @@ def test_addresses_of_one_customer_count_as_one() -> None:
 def test_listeners_leave_files_for_the_rest_of_the_server() -> None:
     assert share_of(65_536, (2048, 2048)) == (OWN_FILES, (2048, 2048))
     assert share_of(1024, (2048, 2048)) == (0, (256, 256))
+
+
+def test_a_further_port_that_is_taken_does_not_keep_the_server_from_starting(caplog: pytest.LogCaptureFixture) -> None:
+    with listening_socket("127.0.0.1", 0) as taken:
+        found = further_sockets("127.0.0.1", [taken.getsockname()[1], 0])
+        with found[0]:
+            assert len(found) == 1
+    assert "does not listen" in caplog.text

@@ -65,9 +65,10 @@ def at_place(identity: Identity, place: ServerPlace, number: int) -> Identity:
 def adopt(folder: Path, announced: Announcement) -> None:
     """Use the first announced place and the announced CAs. The caller holds the lock. Raises OSError.
 
-    The CAs first: with the old address and the announced CAs a device still connects, as those of a move hold the old one.
+    The CAs first: with the old address and the announced CAs a device still connects, as those of a move hold the old one. The renewed
+    identity before the one in use, which it would replace with the old address.
     """
-    for one in (folder, folder / NEXT_FOLDER):
+    for one in (folder / NEXT_FOLDER, folder):
         identity = read_record(Identity, one / RECORD_FILE)
         if identity is not None:
             write_file(one / CA_FILE, "".join(announced.cas).encode(), mode=0o644)
@@ -104,24 +105,27 @@ class PlaceFollower:
 
     def ways(self, identities: list[tuple[Identity, Path]]) -> list[Way]:
         """Return what to connect to, in this order. identities: each with its folder. Safe from any thread."""
-        choices = self._now.choices(place_of(identities[-1][0]))
+        current = place_of(identities[-1][0])
         return [
-            Way(at_place(identity, one.place, identity.place), folder, one.cas, one.number)
-            for one in choices
+            Way(
+                identity if one.place == current else at_place(identity, one.place, identity.place),
+                folder,
+                one.cas,
+                one.number,
+            )
+            for one in self._now.choices(current)
             for identity, folder in identities
         ]
 
     def connected(self, number: int) -> None:
         """The broker took us on a way with this number."""
-        self._now = self._now.connected(number)
+        self._take(self._now.connected(number))
         if self._now.on_trial:
             self._after(PROVE_S, self._end_trial)
-        elif self._now.is_resting:
-            self._after(self._now.rest_s, self._try_again)
 
     def lost(self) -> None:
         """The connection ended."""
-        self._now = self._now.lost()
+        self._take(self._now.lost())
 
     def proved(self) -> bool:
         """A verified document came. Return whether that changed something: a place was adopted, or a newer announcement is known."""
@@ -158,13 +162,18 @@ class PlaceFollower:
 
     def _end_trial(self) -> None:
         if self._now.on_trial:
-            self._now = self._now.lost()
+            self.lost()
             self._reconnect("no document came on an announced place")
 
     def _try_again(self) -> None:
         self._now = self._now.rested()
         if self._now.told:
             self._reconnect("the server moves")
+
+    def _take(self, now: Following) -> None:
+        failed, self._now = now.failures > self._now.failures, now
+        if failed:  # and not at each connection: one that is lost each half hour must not put it off for ever
+            self._after(now.rest_s, self._try_again)
 
     def _after(self, delay_s: float, call: Callable[[], None]) -> None:
         self.close()

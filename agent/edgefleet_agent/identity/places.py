@@ -47,8 +47,9 @@ class Following:
         return min(REST_MAX_S, REST_S * 2.0 ** min(max(self.failures - 1, 0), 8))
 
     def hear(self, found: Announcement | None) -> "Following":
-        """Take an announcement."""
-        return self if found is None or found.number <= self.told else Following(found, self.adopted)
+        """Take an announcement. One that is older than the one in use came from a repository that was put back."""
+        is_old = found is None or found.number <= self.told or found.number < self.adopted
+        return self if is_old else Following(found, self.adopted)
 
     def choices(self, current: ServerPlace) -> list[Choice]:
         """Return what to try, in this order. current: the place in use, which is always among it."""
@@ -71,7 +72,7 @@ class Following:
             return self
         if number != self.told:  # the first place was tried before, or rests
             return self if self.is_resting else self._failed()
-        return replace(self, on_trial=number != self.adopted)
+        return Following(self.announced, self.adopted) if number == self.adopted else replace(self, on_trial=True)
 
     def proved(self) -> "Following":
         """A verified document came on this connection, and the place on trial is on the disk as the one in use."""

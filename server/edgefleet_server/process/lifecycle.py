@@ -41,6 +41,7 @@ from edgefleet_server.process.listener import (
     Listener,
     ListenerDiedError,
     ListeningSocket,
+    further_sockets,
     listening_socket,
 )
 from edgefleet_server.process.signer_child import SignerChild, wait_for_signer, watch_signer
@@ -249,7 +250,7 @@ class Server:
             servers=(f"srv-{settings.instance}",),
             memory_bytes=settings.broker_memory_bytes or memory_for(parts.fleet.reader.summary().devices),
             refused=parts.signing.refused_certificates(settings.instance)[0],
-            also_ports=() if choice.kind is BrokerKind.EXTERNAL else tuple(self._also_broker),
+            also_ports=() if choice.kind is BrokerKind.EXTERNAL else self._free_ports(),
         )
         supervisor = BrokerSupervisor(config, parts.clock)
         endpoint = self._endpoint = supervisor.start()
@@ -264,6 +265,14 @@ class Server:
         parts.sampler.is_listening = lambda: gateway.is_connected
         parts.health.add("broker", gateway.check)
         parts.metrics.watch_gateway(gateway.counters, gateway.dropped)
+
+    def _free_ports(self) -> tuple[int, ...]:
+        """Return the broker's further ports that are to be had: with one that is not, it would not start at all."""
+        found = further_sockets(self.settings.broker_host, self._also_broker)
+        ports = tuple(one.getsockname()[1] for one in found)
+        for one in found:
+            one.close()
+        return ports
 
     def _start_cut_off(self, parts: Parts, supervisor: "BrokerSupervisor", gateway: "Gateway") -> None:
         from edgefleet_server.gateway.cut_off import CutOff
@@ -327,7 +336,7 @@ class Server:
             api = ProxyHeadersMiddleware(api, os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
         device = create_device_app(parts.fleet, parts.signing, parts.registry)
         self._stack.callback(_write_last, parts)
-        also = [self._stack.enter_context(listening_socket(settings.device_host, port)) for port in self._also_device]
+        also = [self._stack.enter_context(one) for one in further_sockets(settings.device_host, self._also_device)]
         api_budget, device_budget = _budgets(settings, (api_socket, device_socket, *also))
         write_due, look = parts.access.refusals.write_due, first_look(parts, app)
 

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import uvicorn
@@ -243,6 +243,17 @@ def listening_socket(host: str, port: int) -> ListeningSocket:
     listening = ListeningSocket(made.family, made.type, made.proto, made.detach())
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
+
+
+def further_sockets(host: str, ports: Sequence[int]) -> list[ListeningSocket]:
+    """Return sockets that listen on further ports, which the server can do without: one that is not to be had is left out, and said."""
+    made = []
+    for port in ports:
+        try:
+            made.append(listening_socket(host, port))
+        except ListenError as error:
+            _log.error("the server does not listen where its move needs it", extra={"reason": error.message})
+    return made
 
 
 class Listener:

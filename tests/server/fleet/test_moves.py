@@ -1,5 +1,6 @@
 """The server moves: what is announced in each state, who follows, and what ends a move. Devices are the agent's own verifier."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -257,9 +258,72 @@ def test_a_plan_is_dropped_without_a_word_to_devices(house: House) -> None:
     moves.plan(NEW, "anna")
     assert moves.undo(spread_s=1).state == "dropped"
     assert (house.signing.places.announced(), moves.places(), moves.step()) == (None, [], False)
-    for wanted in (Wanted(), Wanted(host="a/b"), Wanted(broker_host="é")):
-        with pytest.raises(errors.BadMoveError):
+    for host in (
+        "a/b",
+        "é",
+        "new.example:9443",
+        "a..b",
+        "-a",
+        "*.example",
+        "0.0.0.0",
+        "::",
+        "fe80::1%eth0",
+        "1.2.3",
+        "a" * 250,
+    ):
+        with pytest.raises(errors.BadMoveError, match="no host name"):
+            moves.plan(Wanted(host=host), "anna")
+        with pytest.raises(errors.BadMoveError, match="no host name"):
+            moves.plan(Wanted(broker_host=host), "anna")
+    with pytest.raises(errors.BadMoveError, match="already"):
+        moves.plan(Wanted(), "anna")
+    api = house.settings.api_port
+    for wanted in (
+        Wanted(device_port=8883),
+        Wanted(broker_port=8443),
+        Wanted(device_port=api),
+        Wanted(broker_port=api),
+    ):
+        with pytest.raises(errors.BadMoveError, match="something else"):
             moves.plan(wanted, "anna")
+
+
+def test_a_device_that_was_away_until_the_old_place_was_gone_comes_back_where_a_plan_opens_it_again(
+    house: House, tmp_path: Path
+) -> None:
+    moves = book(house)
+    moves.plan(NEW, "anna")
+    moves.start(ahead=False, spread_s=1)
+    arrive(house)
+    away = Verifier(house, tmp_path / "away")
+    ended = moves.finish(leave_behind=1, spread_s=1)
+    assert (moves.step(), moves.places()) == (True, [])
+    moves.plan(Wanted(host="old.example", device_port=8443, broker_port=8883), "anna")
+    assert {one.host for one in moves.places()} == {"new.example", "old.example"}
+    found = away.take_hold()
+    assert found is not None
+    assert (found.number, [one.host for one in found.places]) == (ended.number, ["new.example"])
+    say(house, away.id, found.number, found.number, 1)
+    planned, before = moves.moves()
+    assert (planned.followers.told, planned.followers.followed) == (0, 0)
+    assert before.followers.followed == 1
+    assert moves.undo(spread_s=1).state == "dropped"
+
+
+def test_nothing_is_locked_while_the_new_place_is_tried(house: House) -> None:
+    moves = book(house)
+    moves.plan(NEW, "anna")
+    written: list[bool] = []
+
+    def tries(*_asked: object) -> str:
+        other = threading.Thread(target=lambda: written.append(house.db.check_writing() is None))
+        other.start()
+        other.join(10)
+        return ""
+
+    moves._why_not = tries
+    assert moves.start(ahead=False, spread_s=1).in_force
+    assert written == [True, True]
 
 
 @pytest.mark.parametrize("said", [[1], [1, "2"], [-1, 0], [True, 1], "x", {"a": 1}, [2**63, 1], None])

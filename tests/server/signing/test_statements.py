@@ -24,6 +24,7 @@ from edgefleet_server.signing.signer import question_handler, quotas, statements
 NOW = dt.datetime(2026, 12, 1, 12, tzinfo=dt.UTC)
 VERSION = int(NOW.timestamp())
 THIEF = "f" * 64
+CA = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -76,7 +77,7 @@ def canonical(signed: Any) -> bytes:
 
 def look(role: str, content: bytes, last: int = VERSION - 1) -> int:
     """Let the signing process look at bytes. last: version of each role that was signed last; 0 is none."""
-    facts = statements.MetadataFacts(INVENTORY, lambda name: min(1, last) if name == "root" else last, NOW)
+    facts = statements.MetadataFacts(INVENTORY, lambda name: min(1, last) if name == "root" else last, NOW, CA)
     return statements.check_metadata(role, content, facts)
 
 
@@ -119,9 +120,8 @@ def test_a_team_may_have_its_model_and_models_may_be_closed() -> None:
 
 def announce(**fields: Any) -> Change:
     """Return a change that says where the server is."""
-    pem = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
     place = {"url": "https://new.example:8443", "host": "new.example", "port": 8883}
-    custom = {"number": 7, "places": [place], "cas": [pem]} | fields
+    custom = {"number": 7, "places": [place], "cas": [CA]} | fields
     return lambda signed: signed["targets"].update({"fleet/places.json": {"custom": custom}})
 
 
@@ -168,6 +168,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "another head of the audit": ("audit", lambda s: s.update(targets={"audit/x": {}}), "it names 'audit/x'"),
     "a place in no known form": ("targets", announce(places=[]), "no known form"),
     "a place for ever": ("targets", announce(number=2**62), "no room for later ones"),
+    "a thief's CA": ("targets", announce(cas=[CA, CA.replace("x", "y")]), "a CA that is not the one"),
     "a place by the director": (
         "director",
         lambda s: s.update(targets={"fleet/places.json": {}}),

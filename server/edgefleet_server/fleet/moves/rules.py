@@ -8,8 +8,11 @@ Rules:
 Source: ADR 0125.
 """
 
+import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 from edgefleet_protocol.server_places import ServerPlace
@@ -42,11 +45,23 @@ class Wanted:
     has_broker: bool = True
 
 
+_NAME: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*", re.IGNORECASE)
+
+
+def _check_host(name: str) -> None:
+    try:
+        is_host = not ipaddress.ip_address(name).is_unspecified and "%" not in name
+    except ValueError:
+        is_host = len(name) <= 230 and _NAME.fullmatch(name) is not None and not name.replace(".", "").isdigit()
+    if not is_host:
+        raise ValueError(f"{name[:80]!r} is no host name or address that devices could connect to")
+
+
 def moved(place: ServerPlace, wanted: Wanted) -> ServerPlace:
     """Return the place that is wanted. Raises ValueError for a host that is none."""
     for name in (wanted.host, wanted.broker_host):
-        if any(one in name for one in "/@ []?#") or not name.isascii():
-            raise ValueError(f"{name[:80]!r} is no host name or address")
+        if name:
+            _check_host(name)
     url = urlsplit(place.url)
     host = wanted.host or url.hostname or ""
     named = f"[{host}]" if ":" in host else host

@@ -72,12 +72,15 @@ class MoveBook:
         try:
             after = rules.moved(before, replace(wanted, has_broker=not self._settings.broker.startswith("mqtts://")))
         except ValueError as error:
-            raise BadMoveError(str(error), next_step="give a host name or an address") from error
+            raise BadMoveError(
+                str(error), next_step="give a host name or an address; ports go into --device-port and --broker-port"
+            ) from error
         if after == before:
             raise BadMoveError(
                 f"the server is at {before.url} with its broker at {before.host}:{before.port} already",
                 next_step="name what changes: --host, --device-port, --broker-host, --broker-port",
             )
+        self._check_ports(before, after)
         with self._db.session() as session:
             known = store.newest(session, lock=True)
             if known is not None and rules.is_open(MoveState(known.state), in_force=self._is_in_force(known)):
@@ -101,11 +104,17 @@ class MoveBook:
 
         Raises MoveUnknownError, BadMoveError, PlaceUnreachableError, RequestWaitingError.
         """
+        with self._db.read() as session:
+            known = self._row(session)
+            self._want(known, MoveState.PLANNED, again=MoveState.STARTED)
+            asked, after = known.id, _place(known.after)
+        if not ahead:
+            self._check_reach(after)  # takes seconds, in which nothing else could be written
         with self._db.session() as session:
             row = self._row(session, lock=True)
             self._want(row, MoveState.PLANNED, again=MoveState.STARTED)
-            if not ahead:
-                self._check_reach(_place(row.after))
+            if row.id != asked:
+                raise MoveUnderWayError("another move was planned meanwhile", next_step=_LOOK)
             row.started_at = row.started_at or self._clock.now()
             return self._announce(session, row, MoveState.STARTED, spread_s)
 
@@ -177,6 +186,17 @@ class MoveBook:
             )
         return ServerPlace(self._addresses.device_url, broker.host, broker.port, "5" if broker.mqtt == "5" else "3.1.1")
 
+    def _check_ports(self, before: ServerPlace, after: ServerPlace) -> None:
+        """The server listens at both places from its next start; one port for two things would keep it from starting."""
+        device = {rules.host_and_port(one.url)[1] for one in (before, after)}
+        is_own = not self._settings.broker.startswith("mqtts://")
+        broker = {before.port, after.port} if is_own else set()
+        twice = (device & broker) | ((device | broker) & {self._settings.api_port})
+        if twice:
+            raise BadMoveError(
+                f"this server needs port {min(twice)} for something else", next_step="name a port that is free"
+            )
+
     def _check_reach(self, place: ServerPlace) -> None:
         ca = self._signing.ca_pem()
         url = rules.host_and_port(place.url)
@@ -232,7 +252,7 @@ class MoveBook:
 
     def _view(self, session: Session, row: FleetMove) -> ServerMove:
         state, in_force = MoveState(row.state), self._is_in_force(row)
-        followers = store.followers(session, row.number) if row.number else store.followers(session, -1)
+        followers = store.followers(session, row.number or _NEVER)
         request = "" if in_force else self._signing.places.waiting()
         stays = row.before if state is MoveState.UNDOING else row.after
         broker = self._addresses.broker
@@ -257,6 +277,8 @@ class MoveBook:
         )
 
 
+_NEVER: Final = 2**62
+"""Higher than each number of an announcement."""
 _LOOK: Final = "see `edgectl server move status`"
 
 

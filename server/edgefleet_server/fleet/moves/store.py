@@ -28,13 +28,13 @@ def add(session: Session, row: FleetMove) -> None:
 
 
 def followers(session: Session, number: int) -> Followers:
-    """Count live devices by what they say of the announcement with this number. Reads all devices."""
+    """Count live devices by what they say of the announcement with this number, or a later one. Reads all devices."""
     device = FleetDevice
     told, used = (
         func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
-        for condition in (col(device.place_told) >= number, col(device.place_used) == number)
+        for condition in (col(device.place_told) >= number, col(device.place_used) >= number)
     )
     live = col(device.revoked_at).is_(None)
     counted = session.execute(select(func.count(), told, used).select_from(device).where(live)).one()
-    behind = select(col(device.id)).where(live, col(device.place_used) != number).order_by(col(device.id)).limit(SHOWN)
+    behind = select(col(device.id)).where(live, col(device.place_used) < number).order_by(col(device.id)).limit(SHOWN)
     return Followers(int(counted[0]), int(counted[1]), int(counted[2]), list(session.execute(behind).scalars()))

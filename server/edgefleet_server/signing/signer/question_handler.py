@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import HOLD_TYPE
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.server_places import TARGET as PLACES_TARGET
 from edgefleet_server.signing.authority import DeviceAuthority
 from edgefleet_server.signing.errors import KeysUnreadableError, StatementRefusedError
 from edgefleet_server.signing.keys.inventory import KeyAlgorithm, dump_inventory, parse_inventory
@@ -116,7 +117,9 @@ class QuestionHandler:
         else:
             statements.check_key(self._ring.record(asked.keyid), role)
             signer = self._ring.signer(asked.keyid)
-        facts = statements.MetadataFacts(self._ring.inventory(), self._versions.last, self._clock.now())
+        has_places = role == "targets" and PLACES_TARGET.encode() in asked.content
+        ca = self._authority.certificate_pem().decode("ascii") if has_places else ""
+        facts = statements.MetadataFacts(self._ring.inventory(), self._versions.last, self._clock.now(), ca)
         version = statements.check_metadata(role, asked.content, facts)
         self._take(role, 1, quotas.METADATA)
         if role == "snapshot" and not self._versions.last(

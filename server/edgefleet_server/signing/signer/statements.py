@@ -12,8 +12,8 @@ Rules:
   The same goes for the versions that `snapshot` and `timestamp` name: a device takes none below them afterwards.
 - What is signed is what was read: bytes that are not the canonical form of what they say are refused.
 - `targets` and `releases` hand on only to keys of this folder; in `targets` a model may have its team's, none of them of this folder.
-  `targets` names none but where the server is (ADR 0125), with a number that leaves room for higher ones; `releases` and `director` name
-  none, `audit` its one head, and the role of a model its own bundles.
+  `targets` names none but where the server is (ADR 0125), with a number that leaves room for higher ones and no CA but this folder's;
+  `releases` and `director` name none, `audit` its one head, and the role of a model its own bundles.
 - Root is signed only where its key lies next to the others, as in a trial. It may name keys of holders for root and `targets`, as the
   ceremony does, so in a trial this is no defence.
 """
@@ -61,11 +61,15 @@ _OF_MODELS: Final = re.compile(r"(\*|[^/*?\[]+)/\*/\*")
 
 @dataclass(frozen=True, slots=True)
 class MetadataFacts:
-    """What is known when metadata is to be signed. last: the version of a role that was signed here last, 0 for none."""
+    """What is known when metadata is to be signed. last: the version of a role that was signed here last, 0 for none.
+
+    ca: certificate (PEM) of this folder's device CA.
+    """
 
     inventory: Inventory
     last: Callable[[str], int]
     now: datetime
+    ca: str = ""
 
 
 def named_versions(content: bytes) -> dict[str, int]:
@@ -151,7 +155,7 @@ def check_metadata(role: str, content: bytes, facts: MetadataFacts) -> int:
     _check_version(role, version, facts)
     try:
         if kind == "targets":
-            _check_targets(role, signed, facts.inventory)
+            _check_targets(role, signed, facts)
         elif kind == "root":
             _check_root(signed, facts.inventory)
         else:
@@ -200,7 +204,7 @@ def _check_root(signed: Mapping[str, Any], inventory: Inventory) -> None:
             _check_own_key("root", keyid, signed["keys"][keyid], inventory)
 
 
-def _check_targets(role: str, signed: Mapping[str, Any], inventory: Inventory) -> None:
+def _check_targets(role: str, signed: Mapping[str, Any], facts: MetadataFacts) -> None:
     targets: Mapping[str, Any] = signed["targets"]
     if role.startswith(MODEL_PREFIX):
         own = f"{role.removeprefix(MODEL_PREFIX)}/"
@@ -210,7 +214,7 @@ def _check_targets(role: str, signed: Mapping[str, Any], inventory: Inventory) -
     if foreign:
         raise _refused(role, f"it names {foreign[0][:80]!r}")
     if role == "targets" and PLACES_TARGET in targets:
-        _check_places(targets[PLACES_TARGET]["custom"])
+        _check_places(targets[PLACES_TARGET]["custom"], facts.ca)
     delegations = signed.get("delegations")
     if not delegations:
         return
@@ -223,20 +227,22 @@ def _check_targets(role: str, signed: Mapping[str, Any], inventory: Inventory) -
         is_team = role == "targets" and one["name"].startswith(MODEL_PREFIX)
         (teams if is_team else ours).update(one["keyids"])
     for keyid in ours:
-        _check_own_key(role, keyid, delegations["keys"][keyid], inventory)
-    known = {one.public for one in inventory.keys}
+        _check_own_key(role, keyid, delegations["keys"][keyid], facts.inventory)
+    known = {one.public for one in facts.inventory.keys}
     for keyid in teams:
-        if inventory.key(keyid) is not None or delegations["keys"][keyid]["keyval"].get("public") in known:
+        if facts.inventory.key(keyid) is not None or delegations["keys"][keyid]["keyval"].get("public") in known:
             raise _refused(role, f"it gives a model to its team with the key {keyid[:12]}, which is of this key folder")
 
 
-def _check_places(custom: Any) -> None:
+def _check_places(custom: Any, ca: str) -> None:
     try:
         found = parse_announcement(custom)
     except BadMessageError as error:
         raise _refused("targets", error.message) from error
     if found.number > MAX_PLACES:
         raise _refused("targets", f"number {found.number} of where the server is leaves no room for later ones")
+    if any(one.strip() != ca.strip() for one in found.cas):
+        raise _refused("targets", "it lets devices trust a CA that is not the one of this key folder")
 
 
 def _check_delegation(role: str, one: Mapping[str, Any]) -> None:
