@@ -132,6 +132,7 @@ class Daemon:
         self._is_leaving = self._starts_again = False
         self._tick_timer: Timer | None = None
         self._heard_s = self._clock.monotonic_s()
+        self._came = set[TaskKind]()  # on this connection
 
     # ---- parts; what they need of a later one is looked up when it is called
 
@@ -315,7 +316,7 @@ class Daemon:
             hold = read_record(HoldOk, self._paths.hold_ok)
             assert hold is not None
             self._hold(hold)
-        self._renewal.proved()
+        self._renewal.proved(kind in self._came)
         log.info("document accepted", extra={"kind": kind, "gen": gen})
 
     def on_refused(self, kind: TaskKind, refused: Refused) -> None:
@@ -350,6 +351,7 @@ class Daemon:
                 self._on_connected(item)
             elif isinstance(item, Disconnected):
                 log.info("disconnected", extra={"reason": item.reason})
+                self._came.clear()
                 self._renewal.places.lost()
                 self._sender.relinked()
                 self._write_status()
@@ -386,8 +388,9 @@ class Daemon:
             self._intake.head(item.payload)
 
     def _offer(self, kind: TaskKind, raw: bytes) -> None:
+        self._came.add(kind)
         if self._intake.offer(kind, raw):
-            self._renewal.proved()
+            self._renewal.proved(True)
 
     def _on_downlink(self, payload: bytes) -> None:
         try:

@@ -142,6 +142,17 @@ def test_a_renewed_identity_is_tried_with_the_broker_of_the_renewal(tmp_path: Pa
     assert [one.identity.broker_port for one in ways] == [1, OLD.port]
 
 
+def test_a_document_of_an_earlier_connection_proves_no_place(tmp_path: Path) -> None:
+    folder = made(tmp_path / "identity")
+    note_announced(folder, move())
+    follower = place_follower.PlaceFollower(cast("Any", Clockwork()), folder, 0, lambda _why: None)
+    follower.connected(7)
+    assert not follower.proved(False)
+    assert load_identity(folder).place == 0
+    assert follower.proved(True)
+    assert load_identity(folder).place == 7
+
+
 def made(folder: Path) -> Path:
     for one in (folder, folder / "next"):
         one.mkdir(parents=True)

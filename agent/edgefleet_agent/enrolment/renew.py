@@ -177,8 +177,8 @@ def _checked(identity: Identity, answer: Answer, key: ec.EllipticCurvePrivateKey
     try:
         cert = x509.load_pem_x509_certificate(answer.cert.encode())
         issuers = x509.load_pem_x509_certificates("".join(cas).encode())
-        issuer = next((one for one in issuers if _is_from(cert, one)), issuers[0])
-        cert.verify_directly_issued_by(issuer)
+        if not any(_is_from(cert, one) for one in issuers):
+            raise InvalidSignature
     except (ValueError, TypeError, InvalidSignature) as error:
         raise RenewRefusedError("the pinned CA did not sign the certificate in the server's answer") from error
     names = [name.value for name in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]

@@ -127,9 +127,9 @@ class PlaceFollower:
         """The connection ended."""
         self._take(self._now.lost())
 
-    def proved(self) -> bool:
-        """A verified document came. Return whether that changed something: a place was adopted, or a newer announcement is known."""
-        changed = self._now.on_trial and self._adopt()
+    def proved(self, came: bool) -> bool:
+        """As of the timer. Return whether that changed something: a place was adopted, or a newer announcement is known."""
+        changed = came and self._now.on_trial and self._adopt()
         heard = self._now.hear(load_announced(self._folder))
         if heard is not self._now and heard.announced is not None:
             self._now = heard

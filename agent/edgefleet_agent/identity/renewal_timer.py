@@ -120,9 +120,9 @@ class RenewalTimer:
         self._look_in(self._look_s)
         return self.identity.cert_serial
 
-    def proved(self) -> None:
-        """A verified document came on this connection."""
-        if self.places.proved():
+    def proved(self, came: bool) -> None:
+        """A document is verified. came: on this connection."""
+        if self.places.proved(came):
             self.identity = load_identity(self._folder)
             self._calls.tell()
             self._look_in(0.0)
