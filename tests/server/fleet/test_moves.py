@@ -298,6 +298,7 @@ def test_a_device_that_was_away_until_the_old_place_was_gone_comes_back_where_a_
     away = Verifier(house, tmp_path / "away")
     ended = moves.finish(leave_behind=1, spread_s=1)
     assert (moves.step(), moves.places()) == (True, [])
+    house.clock.turn(seconds=1)
     moves.plan(Wanted(host="old.example", device_port=8443, broker_port=8883), "anna")
     assert {one.host for one in moves.places()} == {"new.example", "old.example"}
     found = away.take_hold()
