@@ -132,7 +132,6 @@ class Daemon:
         self._is_leaving = self._starts_again = False
         self._tick_timer: Timer | None = None
         self._heard_s = self._clock.monotonic_s()
-        self._came = set[TaskKind]()  # on this connection
 
     # ---- parts; what they need of a later one is looked up when it is called
 
@@ -316,7 +315,7 @@ class Daemon:
             hold = read_record(HoldOk, self._paths.hold_ok)
             assert hold is not None
             self._hold(hold)
-        self._renewal.proved(kind in self._came)
+        self._renewal.proved(kind)
         log.info("document accepted", extra={"kind": kind, "gen": gen})
 
     def on_refused(self, kind: TaskKind, refused: Refused) -> None:
@@ -351,7 +350,6 @@ class Daemon:
                 self._on_connected(item)
             elif isinstance(item, Disconnected):
                 log.info("disconnected", extra={"reason": item.reason})
-                self._came.clear()
                 self._renewal.places.lost()
                 self._sender.relinked()
                 self._write_status()
@@ -381,16 +379,11 @@ class Daemon:
         elif item.topic == self._topics.dn_meta(self._device):
             self._on_downlink(item.payload)
         elif item.topic == self._topics.desired(self._device):
-            self._offer("desired", item.payload)
+            self._renewal.offered("desired", self._intake.offer("desired", item.payload))
         elif item.topic == self._topics.hold():
-            self._offer("hold", item.payload)
+            self._renewal.offered("hold", self._intake.offer("hold", item.payload))
         elif item.topic == self._topics.repo_head():
             self._intake.head(item.payload)
-
-    def _offer(self, kind: TaskKind, raw: bytes) -> None:
-        self._came.add(kind)
-        if self._intake.offer(kind, raw):
-            self._renewal.proved(True)
 
     def _on_downlink(self, payload: bytes) -> None:
         try:

@@ -146,10 +146,12 @@ def test_a_document_of_an_earlier_connection_proves_no_place(tmp_path: Path) -> 
     folder = made(tmp_path / "identity")
     note_announced(folder, move())
     follower = place_follower.PlaceFollower(cast("Any", Clockwork()), folder, 0, lambda _why: None)
+    follower.came.add("hold")
     follower.connected(7)
-    assert not follower.proved(False)
+    assert not follower.proved("hold")
     assert load_identity(folder).place == 0
-    assert follower.proved(True)
+    follower.came.add("hold")
+    assert follower.proved("hold")
     assert load_identity(folder).place == 7
 
 

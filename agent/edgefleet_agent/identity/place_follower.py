@@ -92,6 +92,8 @@ class PlaceFollower:
         self._loop, self._folder, self._reconnect = loop, folder, reconnect
         self._now = Following(None, adopted).hear(load_announced(folder))
         self._timer: Timer | None = None
+        self.came: set[str] = set()
+        """Kinds of the documents that came on this connection."""
 
     @property
     def announced(self) -> Announcement | None:
@@ -119,6 +121,7 @@ class PlaceFollower:
 
     def connected(self, number: int) -> None:
         """The broker took us on a way with this number."""
+        self.came.clear()
         self._take(self._now.connected(number))
         if self._now.on_trial:
             self._after(PROVE_S, self._end_trial)
@@ -127,9 +130,9 @@ class PlaceFollower:
         """The connection ended."""
         self._take(self._now.lost())
 
-    def proved(self, came: bool) -> bool:
+    def proved(self, kind: str) -> bool:
         """As of the timer. Return whether that changed something: a place was adopted, or a newer announcement is known."""
-        changed = came and self._now.on_trial and self._adopt()
+        changed = kind in self.came and self._now.on_trial and self._adopt()
         heard = self._now.hear(load_announced(self._folder))
         if heard is not self._now and heard.announced is not None:
             self._now = heard

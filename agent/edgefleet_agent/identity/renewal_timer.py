@@ -120,9 +120,15 @@ class RenewalTimer:
         self._look_in(self._look_s)
         return self.identity.cert_serial
 
-    def proved(self, came: bool) -> None:
-        """A document is verified. came: on this connection."""
-        if self.places.proved(came):
+    def offered(self, kind: str, was_judged: bool) -> None:
+        """A document came on this connection."""
+        self.places.came.add(kind)
+        if was_judged:
+            self.proved(kind)
+
+    def proved(self, kind: str) -> None:
+        """A document is verified."""
+        if self.places.proved(kind):
             self.identity = load_identity(self._folder)
             self._calls.tell()
             self._look_in(0.0)

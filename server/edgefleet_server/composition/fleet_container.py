@@ -142,9 +142,8 @@ def build_fleet(
     readmissions = _readmissions(db, feed, settings, clock)
     enroller = Enroller(db, signing, feed, desired, PendingEnrolments(feed, clock, settings), suspicion, clock)
     tasks, addresses = TaskBook(db, desired, feed, clock), ServerAddresses(settings, signing)
-    recovery = MetadataRecovery(db, signing, desired, feed, clock)
+    recovery, hold = MetadataRecovery(db, signing, desired, feed, clock), HoldDocument(db, signing, clock)
     groups, protection = _groups(db, feed, clock)
-    hold = HoldDocument(db, signing, clock)
     return Fleet(
         feed=feed,
         stream=EventHub(feed),

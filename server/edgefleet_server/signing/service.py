@@ -131,7 +131,6 @@ class SigningService:
         self.keys = KeyRotation(db, self._ring, self._repository, clock)
         """Gives roles new keys."""
         self.places = PlaceAnnouncer(db, self._repository, self.ceremony, clock)
-        """Says where this server is."""
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 

@@ -317,7 +317,11 @@ def test_nothing_is_locked_while_the_new_place_is_tried(house: House) -> None:
     written: list[bool] = []
 
     def tries(*_asked: object) -> str:
-        other = threading.Thread(target=lambda: written.append(house.db.check_writing() is None))
+        def write() -> None:
+            house.db.check_writing()
+            written.append(True)
+
+        other = threading.Thread(target=write)
         other.start()
         other.join(10)
         return ""
