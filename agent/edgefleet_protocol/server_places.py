@@ -27,10 +27,7 @@ class ServerPlace(msgspec.Struct, frozen=True):
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
-    """What is announced. renew_from_s: certificates that began before this (unix seconds) are renewed early, 0 = none.
-
-    spread_s: devices act within this many seconds, each at its own moment.
-    """
+    """renew_from_s: certificates from before it (unix seconds) are renewed early. spread_s: devices act within it, each in its moment."""
 
     number: Annotated[int, msgspec.Meta(ge=1, le=MAX_INT)]
     places: Annotated[list[ServerPlace], msgspec.Meta(min_length=1, max_length=4)]

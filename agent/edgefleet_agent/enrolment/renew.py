@@ -158,7 +158,7 @@ def _ask(folder: Path, identity: Identity, token: str, method: str, path: str, b
         try:
             return ask(url, context, method, path, body, token)
         except (PinMismatchError, ServerUnreachableError) as error:
-            log.warning("another place of the server is asked", extra={"reason": str(error)})
+            log.warning("another place is asked", extra={"reason": str(error)})
     return ask(last, context, method, path, body, token)
 
 

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """An identity, its folder, and how to connect with it. cas: PEM, "" = the folder's; number: as of a `Choice`."""
+    """How to connect. cas: PEM, "" = the folder's; number: as of a `Choice`."""
 
     identity: Identity
     folder: Path
@@ -34,7 +34,7 @@ class Way:
 
 
 def load_announced(folder: Path) -> Announcement | None:
-    """Return what was announced, None when nothing was or it cannot be read: the next document brings it again. Raises OSError."""
+    """Return what was announced, None for nothing, or what cannot be read. Raises OSError."""
     try:
         return read_record(Announcement, folder / PLACES_FILE)
     except StateFileError as error:
@@ -66,7 +66,7 @@ def adopt(folder: Path, announced: Announcement) -> None:
     """Use the first announced place and the announced CAs. The caller holds the lock. Raises OSError.
 
     The CAs first: with the old address and the announced CAs a device still connects, as those of a move hold the old one. The renewed
-    identity before the one in use, which it would replace with the old address.
+    identity first, which would bring the old address back.
     """
     for one in (folder / NEXT_FOLDER, folder):
         identity = read_record(Identity, one / RECORD_FILE)
@@ -76,7 +76,7 @@ def adopt(folder: Path, announced: Announcement) -> None:
 
 
 def due_s(identity: Identity, announced: Announcement | None) -> int:
-    """Return when to renew, unix seconds: at two thirds of the life, or when it is announced for certificates as old as this one."""
+    """Return when to renew, unix seconds: at two thirds of the life, or when that is announced."""
     due = renewal_due_s(identity)
     if announced is not None and identity.cert_from_s < announced.renew_from_s:
         own = zlib.crc32(identity.device.encode()) % (announced.spread_s + 1)
@@ -101,12 +101,12 @@ class PlaceFollower:
         return self._now.announced
 
     def facts(self) -> dict[str, list[int]]:
-        """Return what the server is told: number of the newest announcement, and of the one in use, 0 while another place serves."""
+        """Return the number of the newest announcement, and of the one in use, 0 while another place serves."""
         now = self._now
         return {"place": [now.told, 0 if now.is_resting else now.adopted]} if now.told else {}
 
     def ways(self, identities: list[tuple[Identity, Path]]) -> list[Way]:
-        """Return what to connect to, in this order. identities: each with its folder. Safe from any thread."""
+        """Return what to connect to, in this order. Safe from any thread."""
         current = place_of(identities[-1][0])
         return [
             Way(
@@ -131,12 +131,11 @@ class PlaceFollower:
         self._take(self._now.lost())
 
     def proved(self, kind: str) -> bool:
-        """As of the timer. Return whether that changed something: a place was adopted, or a newer announcement is known."""
+        """Return whether a place was adopted, or a newer announcement is known."""
         changed = kind in self.came and self._now.on_trial and self._adopt()
         heard = self._now.hear(load_announced(self._folder))
         if heard is not self._now and heard.announced is not None:
             self._now = heard
-            log.info("the server announces places", extra={"number": heard.told})
             self._after(secrets.randbelow(heard.announced.spread_s + 1), self._try_again)
             return True
         return changed
@@ -154,9 +153,7 @@ class PlaceFollower:
             with identity_lock(self._folder):
                 adopt(self._folder, announced)
         except (IdentityBusyError, StateFileError, OSError) as error:
-            log.warning(
-                "announced place not adopted", extra={"reason": str(error)}
-            )  # with the next document or connection
+            log.warning("announced place not adopted", extra={"reason": str(error)})
             return False
         self.close()
         self._now = self._now.proved()
@@ -175,7 +172,7 @@ class PlaceFollower:
 
     def _take(self, now: Following) -> None:
         failed, self._now = now.failures > self._now.failures, now
-        if failed:  # and not at each connection: one that is lost each half hour must not put it off for ever
+        if failed:  # not at each connection, which would put it off for ever
             self._after(now.rest_s, self._try_again)
 
     def _after(self, delay_s: float, call: Callable[[], None]) -> None:

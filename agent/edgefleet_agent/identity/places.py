@@ -16,7 +16,7 @@ REST_MAX_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A place to try. cas: PEM, "" = those of the identity's folder. number: of the announcement whose first place this is, 0 = no such."""
+    """A place to try. cas: PEM, "" = those of the folder. number: of the announcement whose first place this is, or 0."""
 
     place: ServerPlace
     cas: str = ""
@@ -25,9 +25,9 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """How far this device has followed. adopted: number of the announcement in use. on_trial: connected to the first place, not proven.
+    """How far this device has followed. adopted: number in use. on_trial: connected to the first place, not proven.
 
-    failures: of the first place, in a row. is_resting: it goes last for now.
+    failures: of it, in a row. is_resting: it goes last.
     """
 
     announced: Announcement | None = None
@@ -47,7 +47,7 @@ class Following:
         return min(REST_MAX_S, REST_S * 2.0 ** min(max(self.failures - 1, 0), 8))
 
     def hear(self, found: Announcement | None) -> "Following":
-        """Take an announcement. One that is older than the one in use came from a repository that was put back."""
+        """Take an announcement that is not older than the one in use."""
         is_old = found is None or found.number <= self.told or found.number < self.adopted
         return self if is_old else Following(found, self.adopted)
 

@@ -32,10 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Calls(NamedTuple):
-    """What the timer asks for. reconnect: a new connection, for a reason; renewed: the renewed identity was taken over.
-
-    tell: the server's place is another one, or was announced.
-    """
+    """What the timer asks for. reconnect: for a reason; renewed: it was taken over; tell: the server's place changed."""
 
     reconnect: Callable[[str], None]
     renewed: Callable[[Identity], None]

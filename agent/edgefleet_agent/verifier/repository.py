@@ -134,7 +134,7 @@ class Repository:
         ], role.threshold
 
     def announced(self) -> Announcement | None:
-        """Return where the server says that it is, None where it says nothing, or nothing that can be read: then all stays as it is."""
+        """Return where the server says that it is, None for nothing, or what cannot be read."""
         found = self._updater._trusted_set.targets.targets.get(TARGET)
         try:
             return None if found is None else parse_announcement(found.custom)
