@@ -43,7 +43,7 @@ def load_announced(folder: Path) -> Announcement | None:
 
 
 def note_announced(folder: Path, found: Announcement | None) -> None:
-    """Write what the verified repository announces, unless it is not newer. Raises OSError."""
+    """Write what is announced, if it is newer. Raises OSError."""
     known = load_announced(folder)
     if found is not None and found.number > (known.number if known is not None else 0):
         write_record(folder / PLACES_FILE, found)
@@ -65,8 +65,7 @@ def at_place(identity: Identity, place: ServerPlace, number: int) -> Identity:
 def adopt(folder: Path, announced: Announcement) -> None:
     """Use the first announced place and the announced CAs. The caller holds the lock. Raises OSError.
 
-    The CAs first: with the old address and the announced CAs a device still connects, as those of a move hold the old one. The renewed
-    identity first, which would bring the old address back.
+    The CAs first: those of a move hold the old one. The renewed identity first: it would bring the old address back.
     """
     for one in (folder / NEXT_FOLDER, folder):
         identity = read_record(Identity, one / RECORD_FILE)

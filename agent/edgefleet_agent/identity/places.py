@@ -1,9 +1,8 @@
 """Which of the server's places comes first, while the server moves (ADR 0125). Pure.
 
-1. The first announced place is tried first. It is adopted after one session on it: the broker took us, with the announced CAs, and a
-   document that is verified came.
-2. Until then the place in use stays, with the CAs that it was used with; also when the announced one fails, which then rests.
-3. An older announcement than the one known changes nothing.
+1. The first announced place is tried first, and adopted after one session on it: the broker took us, and a verified document came.
+2. Until then the place in use stays, with its CAs; also when the announced one fails, which then rests.
+3. An older announcement changes nothing.
 """
 
 from dataclasses import dataclass, replace
@@ -52,7 +51,7 @@ class Following:
         return self if is_old else Following(found, self.adopted)
 
     def choices(self, current: ServerPlace) -> list[Choice]:
-        """Return what to try, in this order. current: the place in use, which is always among it."""
+        """Return what to try, in this order. current: the place in use, always among it."""
         own = Choice(current, "", self.adopted)
         known = self.announced
         if known is None:
