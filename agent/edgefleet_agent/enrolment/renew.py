@@ -149,7 +149,7 @@ def _trusted(folder: Path) -> list[str]:
 
 
 def _ask(folder: Path, identity: Identity, token: str, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
-    """Ask at the place in use, then at those that are announced, until one answers. Raises as `ask` does."""
+    """Ask the place in use, then those announced. Raises as `ask` does."""
     announced = load_announced(folder)
     urls = [identity.url, *(place.url for place in announced.places)] if announced is not None else [identity.url]
     context = verifying_context("".join(_trusted(folder)))

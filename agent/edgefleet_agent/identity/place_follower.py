@@ -1,4 +1,4 @@
-"""Follows the server to the places that it announces (`places` has the rules). The verifier writes what is announced; agentd adopts it."""
+"""Follows the server to places that it announces, by the rules of `places`. The verifier writes what is announced."""
 
 import logging
 import secrets
