@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Calls(NamedTuple):
-    """What the timer asks for. reconnect: for a reason; renewed: it was taken over; tell: the server's place changed."""
+    """What the timer asks for. tell: the server's place changed."""
 
     reconnect: Callable[[str], None]
     renewed: Callable[[Identity], None]
