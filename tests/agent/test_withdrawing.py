@@ -10,7 +10,7 @@ from edgefleet_agent.install.records import ModelRecord
 from edgefleet_protocol.desired import Ref, TelemetryRequest
 from edgefleet_protocol.ids import ModelName
 from edgefleet_server.fleet.desired.model import ModelChange
-from edgefleet_server.signing.release_numbers import TargetWithdrawal
+from edgefleet_server.signing.named_files.release_numbers import TargetWithdrawal
 from tests.agent.field import Agent, eventually, offer, publish
 from tests.agent.test_going_back import LONG, settled_requests
 from tests.agent.worker.models import bundle_bytes, classifier_onnx

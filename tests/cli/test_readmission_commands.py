@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import NOON, Stub, page
+from tests.house.pages import shell_blocks
+from tests.house.tree import ROOT
 
 PATH = "/readmissions"
 
@@ -16,6 +19,18 @@ def asks(device: str, **changes: Any) -> dict[str, Any]:
     unset = dict.fromkeys(("decided_at", "readmitted_at"))
     return {"device": device, "state": "pending", "ended_at": at, "asked_at": at, "heard_at": at, "why": "it is suspect",
             "decided_by": "", **unset, **changes}  # fmt: skip
+
+
+def test_what_the_page_says_is_sent(edgectl: Edgectl, fleet: Stub) -> None:
+    (block,) = [one for one in shell_blocks(ROOT / "docs/operate/returning-devices.md") if "readmit" in one.text]
+    fleet.says(f"GET {PATH}", page([asks("d-1")]))
+    for verb in ("approve", "refuse"):
+        fleet.says(f"POST {PATH}:{verb}", {"done": [], "skipped": []})
+    for line in block.text.splitlines():
+        assert edgectl(*shlex.split(line)[1:], "--yes").code == 0
+    named = "d-4kq2x7wz3m5ahd2c"
+    assert fleet.bodies(f"POST {PATH}:approve") == [{"devices": [named]}, {"devices": ["d-1"]}]
+    assert fleet.bodies(f"POST {PATH}:refuse") == [{"devices": [named], "reason": "stolen from hall 3"}]
 
 
 def test_who_waits_is_listed_with_the_reason(edgectl: Edgectl, fleet: Stub) -> None:

@@ -70,7 +70,8 @@ def team(  # noqa: PLR0913, PLR0917  # the options of a command
     ] = None,
     renew: Annotated[bool, typer.Option("--renew", help="Ask the team to prolong what it signed.")] = False,
     answer: Annotated[
-        Path | None, typer.Option("--answer", metavar="FILE", help="Answer that `edgectl key sign` wrote.")
+        Path | None,
+        typer.Option("--answer", metavar="FILE", help="Answer that `edgectl key sign REQUEST --key FILE` wrote."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write what waits, to be signed elsewhere.")
@@ -81,15 +82,9 @@ def team(  # noqa: PLR0913, PLR0917  # the options of a command
 ) -> None:
     """Give a model to a team whose keys are not on the server, or show, sign and drop what waits for the team's signatures."""
     session = Session.of(ctx)
-    if sum((bool(key), renew, answer is not None, cancel)) > 1 or (cancel and sign):
-        raise UsageError("--key, --renew, --answer and --cancel do not go together", next_step="give one of them")
-    if (threshold is not None or close is not None) and not key:
-        raise UsageError("--threshold, --close and --open go with --key", next_step="give --key for each of the team")
+    _check_together(key, renew, answer, cancel, sign, is_new=threshold is not None or close is not None)
     if model is None:
-        if key or renew or answer or cancel or sign or out:
-            raise UsageError("which model is meant?", next_step="give its name: `edgectl key team MODEL …`")
-        session.out.items(session.api.pages("/team-requests", api.key.TeamRequest), TEAM_REQUESTS)
-        return
+        return _list_all(session, is_alone=not (key or renew or answer or cancel or sign or out))
     waiting = _begun(session, model, key, threshold, close) if key else waiting_for(session, model)
     if renew:
         waiting = session.api.post(f"/models/{part(model)}:renew-team", NOTHING, api.key.TeamRequest).value
@@ -105,6 +100,23 @@ def team(  # noqa: PLR0913, PLR0917  # the options of a command
         _show(session, waiting)
     else:
         _show_team(session, model)
+
+
+def _list_all(session: Session, *, is_alone: bool) -> None:
+    """List what waits of all models. is_alone: no option was given, which would be about one. Raises UsageError."""
+    if not is_alone:
+        raise UsageError("which model is meant?", next_step="give its name: `edgectl key team MODEL`")
+    session.out.items(session.api.pages("/team-requests", api.key.TeamRequest), TEAM_REQUESTS)
+
+
+def _check_together(
+    key: list[Path] | None, renew: bool, answer: Path | None, cancel: bool, sign: list[str] | None, *, is_new: bool
+) -> None:
+    """Raise UsageError where options do not go together. is_new: one is given that is for a new team."""
+    if sum((bool(key), renew, answer is not None, cancel)) > 1 or (cancel and sign):
+        raise UsageError("--key, --renew, --answer and --cancel do not go together", next_step="give one of them")
+    if is_new and not key:
+        raise UsageError("--threshold, --close and --open go with --key", next_step="give --key for each of the team")
 
 
 def show_team_state(session: Session, request: api.key.TeamRequest) -> None:

@@ -46,7 +46,7 @@ def sign_team_request(
     if trust_root is None:
         session.confirm(f"Does another source say that the root of today is {own}?")
     session.out.notice(
-        "Not checked: the bundles themselves. `edgectl release sign` does that, where the server is reached"
+        "Not checked: the bundles themselves. `edgectl release sign REF` does that, where the server is reached"
     )
     session.confirm("Sign this?")
     signatures: Any = signatures_by(session, asked, WithKeys([str(one) for one in keys], files or ()))

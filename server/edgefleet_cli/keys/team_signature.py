@@ -171,7 +171,7 @@ def _check_bundles(session: Session, asked: TeamRequest, source_sha256: str) -> 
     )
     session.out.notice(f"Checked: the bundles are whole, have the digests above {made}")
     session.out.notice(
-        "Not checked: that they compute what the model computes. The server converted them; `edgectl convert` does it here"
+        "Not checked: that they compute what the model computes. The server converted them; `edgectl convert MODEL` does it here"
     )
 
 

@@ -27,7 +27,8 @@ from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet.enrolment.revocation import Revocation
 from edgefleet_server.gateway.broker.connect_probe import Admission, try_connect
 from edgefleet_server.gateway.broker.model import BrokerEndpoint, BrokerKind
-from edgefleet_server.signing.service import BriefIdentity, SigningService
+from edgefleet_server.signing.client_identities import BriefIdentity
+from edgefleet_server.signing.service import SigningService
 from edgefleet_server.signing.trust import RefusedCertificates
 
 POLL_S: Final = 2.0

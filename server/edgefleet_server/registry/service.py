@@ -11,7 +11,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sqlmodel import Session
 
@@ -53,23 +53,11 @@ from edgefleet_server.registry.rules import Outcome, downgrade
 from edgefleet_server.registry.tables import BundleRow, ReleaseRow
 from edgefleet_server.registry.unsigned_bundles import UnsignedBook
 from edgefleet_server.registry.views import attempt_of, bundle_view, model_view, ref_of, release_view, source_view
-from edgefleet_server.registry.withdrawals import Jobs, WithdrawalBook, check_not_removed, known_release
+from edgefleet_server.registry.withdrawals import JobQueue, WithdrawalBook, check_not_removed, known_release
 
 DEFAULT_MAX_BLOB_BYTES = 2 * 1024 * 1024 * 1024
 KEPT_ATTEMPTS: Final = 50
 """Of each version; the oldest go first."""
-
-
-class JobQueue(Jobs, Protocol):
-    """What the registry needs of the conversion queue. Every call joins the caller's transaction."""
-
-    def enqueue(self, spec: JobSpec) -> None:
-        """Queue one job."""
-        ...
-
-    def retry_failed(self, ref: ReleaseRef) -> int:
-        """Queue the failed and cancelled (not the refused) jobs of a release again; return how many."""
-        ...
 
 
 class RegistryService:

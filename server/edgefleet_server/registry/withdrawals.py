@@ -24,7 +24,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.registry import store
 from edgefleet_server.registry.blobs import BlobStore
 from edgefleet_server.registry.errors import BlobStoreError, ReleaseRemovedError, ReleaseUnknownError, withdrawn_error
-from edgefleet_server.registry.model import JobView
+from edgefleet_server.registry.model import JobSpec, JobView
 from edgefleet_server.registry.tables import ReleaseRow, RemovedVersionRow
 
 _log = logging.getLogger(__name__)
@@ -43,6 +43,18 @@ class Jobs(Protocol):
 
     def jobs_of(self, refs: Sequence[ReleaseRef]) -> Mapping[ReleaseRef, list[JobView]]:
         """Return the jobs of releases, in the order in which they were queued."""
+        ...
+
+
+class JobQueue(Jobs, Protocol):
+    """What the registry needs of the conversion queue. Every call joins the caller's transaction."""
+
+    def enqueue(self, spec: JobSpec) -> None:
+        """Queue one job."""
+        ...
+
+    def retry_failed(self, ref: ReleaseRef) -> int:
+        """Queue the failed and cancelled (not the refused) jobs of a release again; return how many."""
         ...
 
 

@@ -23,7 +23,7 @@ from edgefleet_server.rollout.errors import ReasonNeededError
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.store import rollouts as store_rollouts
-from edgefleet_server.signing.release_numbers import TargetWithdrawal
+from edgefleet_server.signing.named_files.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.service import SigningService
 
 KIND: Final = "release"

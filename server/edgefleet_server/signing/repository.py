@@ -65,7 +65,7 @@ from edgefleet_server.signing.fast_forward_recovery import (
 )
 from edgefleet_server.signing.keys.key_keeper import KeyKeeper, check_keys, signers
 from edgefleet_server.signing.keys.role_keys import RoleKeys
-from edgefleet_server.signing.release_numbers import TargetWithdrawal
+from edgefleet_server.signing.named_files.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.role_lives import life_of
 from edgefleet_server.signing.teams.role_metadata import (
     EVERY_MODEL,

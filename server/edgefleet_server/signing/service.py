@@ -7,7 +7,6 @@ import logging
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +22,6 @@ from edgefleet_protocol.messages import RepoHead, encode
 from edgefleet_protocol.verify import PublicKey
 from edgefleet_server.db.database import Database
 from edgefleet_server.signing import store
-from edgefleet_server.signing.audit_role import AuditRole
 from edgefleet_server.signing.authority import (
     CA_CERT_FILE,
     CLOCK_SLACK,
@@ -40,6 +38,7 @@ from edgefleet_server.signing.authority import (
 )
 from edgefleet_server.signing.ceremony.service import CeremonyService
 from edgefleet_server.signing.client_check import FoundByClient, find_as_client
+from edgefleet_server.signing.client_identities import BriefIdentity, ClientIdentity
 from edgefleet_server.signing.errors import RepositoryMissingError, RoleUnknownError
 from edgefleet_server.signing.fast_forward_recovery import (
     ResignPlan,
@@ -55,8 +54,9 @@ from edgefleet_server.signing.keys.key_keeper import KeyKeeper
 from edgefleet_server.signing.keys.key_ring import KeyRing
 from edgefleet_server.signing.keys.key_views import with_keys
 from edgefleet_server.signing.keys.signer_uris import SecretOf, public_key_of, public_pem_of
-from edgefleet_server.signing.place_announcer import PlaceAnnouncer
-from edgefleet_server.signing.release_numbers import TargetWithdrawal
+from edgefleet_server.signing.named_files.audit_role import AuditRole
+from edgefleet_server.signing.named_files.place_announcer import PlaceAnnouncer
+from edgefleet_server.signing.named_files.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.repository import TufRepository
 from edgefleet_server.signing.teams.service import TeamService
 from edgefleet_server.signing.trust import (
@@ -83,25 +83,6 @@ ROOT_WARNING: Final = (
 
 _FILE = re.compile(r"(?:(\d{1,19})\.)?([a-z0-9][a-z0-9._-]{0,79})\.json")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ClientIdentity:
-    """Files of a client certificate: `cert_file`, `key_file` (0600) and the CA that verifies the other side."""
-
-    name: str
-    cert_file: Path
-    key_file: Path
-    ca_file: Path
-
-
-@dataclass(frozen=True)
-class BriefIdentity:
-    """A client certificate and its key (PEM) that are kept nowhere."""
-
-    name: str
-    cert: bytes
-    key: bytes
 
 
 class SigningService:

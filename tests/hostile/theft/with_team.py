@@ -14,7 +14,7 @@ from tuf.api.metadata import Metadata, Targets  # type: ignore[attr-defined]  # 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName
 from edgefleet_server.signing import store
-from edgefleet_server.signing.release_numbers import TargetWithdrawal
+from edgefleet_server.signing.named_files.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.repository import SERIALIZER
 from edgefleet_server.signing.teams.role_metadata import delegate
 from tests.hostile.device.forge import MODEL, PROFILE

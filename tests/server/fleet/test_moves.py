@@ -23,7 +23,7 @@ from edgefleet_server.fleet.moves import rules
 from edgefleet_server.fleet.moves.model import Followers, MoveState
 from edgefleet_server.fleet.moves.rules import Wanted
 from edgefleet_server.fleet.moves.service import MoveBook
-from edgefleet_server.signing.place_announcer import _put
+from edgefleet_server.signing.named_files.place_announcer import _put
 from tests.server.fleet.house import House, TurnedClock
 from tests.support.holders import answer, hold_ceremony, media
 

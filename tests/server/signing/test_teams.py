@@ -26,7 +26,7 @@ from edgefleet_server.signing.errors import (
     RoleOfflineError,
 )
 from edgefleet_server.signing.keys.rotation import KeyOrder
-from edgefleet_server.signing.release_numbers import TargetWithdrawal
+from edgefleet_server.signing.named_files.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.repository import SERIALIZER
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.signing.teams.role_metadata import delegate

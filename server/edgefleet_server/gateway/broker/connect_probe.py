@@ -16,7 +16,7 @@ from typing import Final
 
 from edgefleet_server.gateway.broker.connect_gate import Connect
 from edgefleet_server.gateway.broker.model import BrokerEndpoint
-from edgefleet_server.signing.service import BriefIdentity
+from edgefleet_server.signing.client_identities import BriefIdentity
 
 LIMIT_S: Final = 5.0
 KEEPALIVE_S: Final = 30

@@ -27,7 +27,6 @@ from edgefleet_ceremony.team_request import role_of, team_request_of
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db.database import Database
 from edgefleet_server.signing import store
-from edgefleet_server.signing.audit_role import AuditRole
 from edgefleet_server.signing.ceremony import proposal
 from edgefleet_server.signing.ceremony.proposal import SignedToday
 from edgefleet_server.signing.ceremony.views import AnswersTaken, SigningRequestView, view_of
@@ -40,6 +39,7 @@ from edgefleet_server.signing.errors import (
     RoleOfflineError,
 )
 from edgefleet_server.signing.keys.key_keeper import KeyKeeper
+from edgefleet_server.signing.named_files.audit_role import AuditRole
 from edgefleet_server.signing.repository import TufRepository
 from edgefleet_server.signing.role_lives import LIFE
 from edgefleet_server.signing.tables import SigningRequestRow

@@ -12,7 +12,7 @@ from edgefleet_ceremony.team_change import EMPTIED
 from edgefleet_ceremony.team_request import role_of
 from edgefleet_server.signing import release_numbers
 from edgefleet_server.signing.fast_forward_recovery import next_version
-from edgefleet_server.signing.release_numbers import TargetWithdrawal
+from edgefleet_server.signing.named_files.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.teams.role_metadata import expiry
 
 

@@ -48,7 +48,7 @@ from edgefleet_server.signing.errors import (
 )
 from edgefleet_server.signing.keys.key_keeper import KeyKeeper
 from edgefleet_server.signing.keys.signer_uris import public_key_in
-from edgefleet_server.signing.release_numbers import TargetWithdrawal
+from edgefleet_server.signing.named_files.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.repository import TufRepository
 from edgefleet_server.signing.role_lives import life_of
 from edgefleet_server.signing.tables import TeamRequestRow
