@@ -84,7 +84,8 @@ def team(  # noqa: PLR0913, PLR0917  # the options of a command
     session = Session.of(ctx)
     _check_together(key, renew, answer, cancel, sign, is_new=threshold is not None or close is not None)
     if model is None:
-        return _list_all(session, is_alone=not (key or renew or answer or cancel or sign or out))
+        _list_all(session, is_alone=not (key or renew or answer or cancel or sign or out))
+        return
     waiting = _begun(session, model, key, threshold, close) if key else waiting_for(session, model)
     if renew:
         waiting = session.api.post(f"/models/{part(model)}:renew-team", NOTHING, api.key.TeamRequest).value

@@ -1,4 +1,4 @@
-"""Certificates with which the server itself connects to the broker. Pure."""
+"""Certificates with which the server itself connects to the broker."""
 
 from dataclasses import dataclass
 from pathlib import Path
