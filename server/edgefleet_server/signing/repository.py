@@ -49,7 +49,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from edgefleet_ceremony.root_fields import OFFLINE_ROLES, offline_roles
 from edgefleet_protocol.digest import sha256_hex
-from edgefleet_server.signing import release_numbers, store
+from edgefleet_server.signing import store
 from edgefleet_server.signing.errors import (
     RepositoryMissingError,
     RoleOfflineError,
@@ -65,6 +65,7 @@ from edgefleet_server.signing.fast_forward_recovery import (
 )
 from edgefleet_server.signing.keys.key_keeper import KeyKeeper, check_keys, signers
 from edgefleet_server.signing.keys.role_keys import RoleKeys
+from edgefleet_server.signing.named_files import release_numbers
 from edgefleet_server.signing.named_files.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.role_lives import life_of
 from edgefleet_server.signing.teams.role_metadata import (

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tuf.api.metadata import TargetFile, Targets  # type: ignore[attr-defined]  # documented there, but not in __all__
 
-from edgefleet_server.signing import release_numbers
+from edgefleet_server.signing.named_files import release_numbers
 from edgefleet_server.signing.named_files.release_numbers import TargetWithdrawal
 
 NOW = dt.datetime(2026, 12, 1, 12, tzinfo=dt.UTC)

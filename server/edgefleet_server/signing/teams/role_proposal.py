@@ -10,8 +10,8 @@ from tuf.api.metadata import TargetFile, Targets  # type: ignore[attr-defined]  
 
 from edgefleet_ceremony.team_change import EMPTIED
 from edgefleet_ceremony.team_request import role_of
-from edgefleet_server.signing import release_numbers
 from edgefleet_server.signing.fast_forward_recovery import next_version
+from edgefleet_server.signing.named_files import release_numbers
 from edgefleet_server.signing.named_files.release_numbers import TargetWithdrawal
 from edgefleet_server.signing.teams.role_metadata import expiry
 
