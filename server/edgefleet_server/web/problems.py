@@ -85,6 +85,7 @@ STATUS: Final[Mapping[str, int]] = {
     "form.refused": 422,
     "fleet.failed": 500,
     "fleet.device_revoked": 409,
+    "move.unknown": 409,
     "fleet.protected": 409,
     "move.unknown": 404,
     "move.bad": 422,
