@@ -9,10 +9,10 @@ from typing import Final
 
 SUMMARIES: Final = {
     "demo": "Run a whole fleet on this machine: server, devices, rollouts. Ctrl-C removes it.",
-    "login": "Log in to a server and make it the current context.",
+    "login": "Log in to a server and make it the current context. Jobs of GitHub Actions and GitLab CI need no token.",
     "whoami": "Show the name and the roles of the current token.",
     "logout": "Remove the token of the current context; it stays valid at the server until it is revoked.",
-    "publish": "Convert a model for every profile, validate and sign it.",
+    "publish": "Convert a model for every profile, validate and sign it, with --key for the team of the model.",
     "convert": "Convert a model on this machine into unsigned bundles.",
     "deploy": "Deploy a release.",
     "sim": "Simulate a rollout in virtual time, with faults, without a server.",

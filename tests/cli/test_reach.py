@@ -84,7 +84,10 @@ AGREED: Mapping[str, Any] = {
     "devices": 0, "stages": [], "desired": {"gen": 1, "models": []}, "models": [], "labels": {}, "changed": 1, "sample": [],
     "release": "digits@1.0.0", "spec": {}, "counts": {}, "findings": [], "strata": [], "excluded": [], "dry_run": False,
 }  # fmt: skip
-WAITING = [{"id": "sr-1", "state": "waiting"}]
+WAITING_FOR: Mapping[str, Any] = {
+    "GET /signing-requests": [{"id": "sr-1", "state": "waiting"}],
+    "GET /team-requests": [{"id": "sr-1", "state": "waiting", "model": "model.onnx", "ended_at": None}],
+}
 """Requests for signatures: commands answer or drop the one that waits, and ask for it first."""
 
 
@@ -95,7 +98,7 @@ class Agreeing(Stub):
         """Note a request and agree."""
         with self.lock:
             self.asked.append(asked)
-        return {**AGREED, "items": WAITING} if asked.what == "GET /signing-requests" else dict(AGREED)
+        return {**AGREED, "items": WAITING_FOR.get(asked.what, [])}
 
 
 @pytest.fixture
@@ -107,6 +110,7 @@ def agreeing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stub]:
     (tmp_path / "labels.csv").write_text("device,trace_id,label\nd-1,t-1,1\n")
     (tmp_path / "public.json").write_bytes((ROOT / "tests/server/rest/public_part.json").read_bytes())
     (tmp_path / "answer.json").write_text("{}")
+    (tmp_path / "FILE").write_text("a public key")
     (tmp_path / "slo.json").write_text(json.dumps(latency()))
     with serving(Agreeing()) as stub:
         monkeypatch.setenv("EDGECTL_SERVER", stub.url)

@@ -180,7 +180,8 @@ def _signs_models(function: ast.FunctionDef) -> bool:
     for call in (one for one in ast.walk(function) if isinstance(one, ast.Call)):
         text = ast.unparse(call.func)
         named = {keyword.arg for keyword in call.keywords}
-        if (text == "self._write" and (len(call.args) > 2 or "models" in named)) or text == "self._sign":
+        signs = text in {"self._sign", "self._signing.sign_all_desired"}
+        if (text == "self._write" and (len(call.args) > 2 or "models" in named)) or signs:
             return True
     return False
 
