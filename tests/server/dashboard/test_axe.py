@@ -47,7 +47,7 @@ PAGES = (
     "/profiles/generic-x86_64-ort", "/audit", "/settings", "/settings/preferences", "/settings/tokens", "/settings/webhooks",
     "/settings/people", "/settings/account", "/settings/pipelines", "/settings/place", "/settings/protection",
     "/events?view=all", "/find?q=nothing%20at%20all", "/glossary", "/shortcuts", "/styleguide", "/views",
-    "/devices/nobody", "/find?q=cam", "/login", "{invitation}",
+    "/devices/nobody", "/find?q=cam", "/login", "/invitation?code={invitation}",
 )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ class House:
         second_page = encode_cursor(Place(0, "", min(fleet.by_id)).text())
         zoe = fleet.house.client(Role.ADMIN).post("/api/v1/invitations", json={"person": "zoe", "roles": ["viewer"]})
         self.names = {"good": good, "bad": bad, "device": device, "second_page": second_page}
-        self.names["invitation"] = zoe.json()["url_path"]
+        self.names["invitation"] = zoe.json()["url_path"].partition("code=")[2]
         self.windows = windows
 
 
