@@ -153,6 +153,16 @@ def test_no_more_come_back_within_a_day_than_the_fleet_allows(database_url: str,
     house.db.dispose()
 
 
+def test_a_device_that_comes_back_again_counts_again(client: TestClient, house: House) -> None:
+    device = enroll(client, house)
+    for times in (1, 2):
+        away(house, days=1)
+        assert renewal(client, house, device) == (200, "")
+        (found,), _ = house.fleet.readmissions.page(PageRequest(), IN)
+        assert found.readmitted_at == house.clock.now()
+        assert kinds(house, device.id).count("readmitted") == times
+
+
 def test_a_bad_request_for_a_certificate_uses_up_nothing(client: TestClient, house: House) -> None:
     device = enroll(client, house)
     away(house, days=1)

@@ -90,7 +90,7 @@ class ReadmissionBook:
             row.ended_at, row.asked_at, row.heard_at = device.cert_not_after, now, now
             row.decided_at, row.decided_by = None, ""
         before = "" if is_new else row.state
-        if row.state == verdict.state.value and row.why == verdict.why and now - row.heard_at < HEARD_RESOLUTION:
+        if before == verdict.state.value and row.why == verdict.why and now - row.heard_at < HEARD_RESOLUTION:
             return
         row.state, row.why, row.heard_at = verdict.state.value, verdict.why, now
         detail = {"ended_at": device.cert_not_after.isoformat(), "why": verdict.why, "by": verdict.by}
