@@ -141,6 +141,7 @@ class ReadmissionBook:
         done: list[ReadmissionView] = []
         skipped: list[ReadmissionSkipped] = []
         with self._db.session() as session:
+            store.take_turn(session)  # before any row: a device that asks locks in the same order
             for device_id in sorted(set(devices)):
                 row = store.request(session, device_id, lock=True)
                 if row is None:
