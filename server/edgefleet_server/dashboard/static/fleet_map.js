@@ -25,7 +25,8 @@
     const key = `${versionNow()} ${address}`; // a device that comes or goes moves those behind it
     if (!known.has(key)) {
       if (known.size > 200) known.clear();
-      known.set(key, fetch(address).then((answer) => (answer.ok ? answer.json() : [])).catch(() => []));
+      const failed = () => known.delete(key) && []; // the next pointer asks again
+      known.set(key, fetch(address).then((answer) => (answer.ok ? answer.json() : failed())).catch(failed));
     }
     return known.get(key);
   }
@@ -36,27 +37,27 @@
   }
 
   // ---- squares of the page
-  const tip = document.createElement("p");
+  const card = part.closest(".card");
+  const tip = document.createElement("p"); // of the card: news take away what a live part holds and the server did not send
   tip.className = "tipcard";
   tip.hidden = true;
+  card.append(tip);
   let asked = null;
 
-  function say(box, x, y, text) {
-    if (tip.parentElement !== box) box.append(tip);
+  function say(event, text) {
+    const { left, top } = card.getBoundingClientRect();
     tip.textContent = text;
     tip.hidden = false;
-    tip.style.left = `${Math.max(0, Math.min(x + 12, box.clientWidth - tip.offsetWidth))}px`;
-    tip.style.top = `${y + 16}px`;
+    tip.style.left = `${Math.max(0, Math.min(event.clientX - left + 12, card.clientWidth - tip.offsetWidth))}px`;
+    tip.style.top = `${event.clientY - top + 16}px`;
   }
 
-  async function sayDevice(box, event, group, place, words) {
+  async function sayDevice(event, group, place, words) {
     const mine = (asked = {});
-    const { left, top } = box.getBoundingClientRect();
-    const [x, y] = [event.clientX - left, event.clientY - top];
     await new Promise((done) => setTimeout(done, REST_MS));
     if (asked !== mine) return;
     const one = await deviceAt(group, place);
-    if (asked === mine && one) say(box, x, y, `${one[1] || one[0]}${words ? ` · ${words}` : ""}`);
+    if (asked === mine && one) say(event, `${one[1] || one[0]}${words ? ` · ${words}` : ""}`);
   }
 
   function hush() {
@@ -72,7 +73,7 @@
     const mark = [...square.classList][0] ?? "";
     const words = part.querySelector(`.keys .sq${mark ? `.${mark}` : ":not([class*=' '])"}`)?.parentElement.textContent ?? "";
     const place = [...square.parentElement.children].indexOf(square);
-    sayDevice(site, event, site.dataset.group, place, words.replace(/^[\s\d\u202f]+/, ""));
+    sayDevice(event, site.dataset.group, place, words.replace(/^[\s\d\u202f]+/, ""));
   });
   part.addEventListener("pointerleave", hush);
   part.addEventListener("click", async (event) => {
@@ -320,11 +321,10 @@
     }
     const hit = under(event);
     if (!hit) return hush();
-    const { left, top } = atlas.getBoundingClientRect();
-    if (hit.k === 1) return void sayDevice(atlas, event, hit.one.name, hit.at, marks[hit.found.letter].label);
+    if (hit.k === 1) return void sayDevice(event, hit.one.name, hit.at, marks[hit.found.letter].label);
     asked = null;
     const words = Object.entries(hit.found.counts).map(([letter, n]) => `${n} ${marks[letter].label}`);
-    say(atlas, event.clientX - left, event.clientY - top, `${hit.one.label} · ${words.join(", ")}`);
+    say(event, `${hit.one.label} · ${words.join(", ")}`);
   });
   canvas.addEventListener("pointerleave", hush);
   canvas.addEventListener("pointercancel", () => {
