@@ -55,6 +55,7 @@ from edgefleet_server.fleet.moves import routes as move_routes
 from edgefleet_server.fleet.protection import routes as protection_routes
 from edgefleet_server.fleet.readmission import routes as readmission_routes
 from edgefleet_server.fleet.reported import routes as recovery_routes
+from edgefleet_server.fleet.selectors.device_selector import crowd_of
 from edgefleet_server.objectives import routes as objective_routes
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.registry import routes as registry_routes
@@ -91,7 +92,7 @@ def create_app(parts: Parts) -> FastAPI:
     )
     app.state.access = parts.access
     app.state.guard = authorize  # before a body is parsed
-    app.state.reach = Reach(parts.fleet.devices.crowd_of_device, parts.rollout.finder.touched)
+    app.state.reach = Reach(parts.fleet.devices.crowd_of_device, parts.rollout.finder.touched, crowd_of)
     problems.install(app)
     for router in api_routers(parts):
         app.include_router(router, prefix=API_PREFIX, dependencies=[Depends(authorize), Depends(throttled)])

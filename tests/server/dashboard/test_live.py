@@ -150,6 +150,23 @@ def test_no_viewer_has_the_buttons_of_anothers_grants(live: tuple[Fleet, Device,
         assert shown == [True, False, True]
 
 
+def test_a_maker_gets_no_button_to_approve_from_a_page_that_is_shared(live: tuple[Fleet, Device, str]) -> None:
+    """Two people with the same rights look at one page: one made the rollout, the other may approve it."""
+    fleet, _device, url = live
+    fleet.device("asked", labels={"line": "asked"})
+    fleet.release("asked@1.0.0", ORT)
+    stages = [{"name": "all", "size": {"percent": 100}, "approval": {"role": "approver"}}]
+    rollout = fleet.rollout(release="asked@1.0.0", selector="line=asked", stages=stages)  # ann's
+    roles = [Role.OPERATOR, Role.APPROVER]
+    tokens = [fleet.parts.access.create_token(name, roles, by="test").token for name in ("ann", "eve")]
+    looks = [_looking(url, f"/rollouts/{rollout}", {"token": token}) for token in tokens]
+    with looks[0] as (_ann, first), looks[1] as (_eve, second):
+        texts = [next(first), next(second)]
+    assert ['data-operation="approve_rollout"' in text for text in texts] == [False, True]
+    assert ['data-operation="deny_rollout"' in text for text in texts] == [True, True]
+    assert "<!--" not in "".join(texts)
+
+
 def test_a_viewer_leaves_when_its_rights_change(live: tuple[Fleet, Device, str]) -> None:
     """Its page is made for all who look with the same rights: they would get what it has from now on."""
     fleet, device, url = live

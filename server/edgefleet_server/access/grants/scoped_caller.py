@@ -15,11 +15,13 @@ from edgefleet_server.access.model import Principal, Role
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What the features know of what an address names. Both raise where it names nothing."""
+    """What the features know of what an address or a selector names. All raise where it names nothing."""
 
     device: Callable[[str], Crowd]
     """Id -> the groups and the site of a device."""
     rollout: Callable[[str], Touched]
+    selector: Callable[[str], Crowd]
+    """A selector -> what is known of all devices that it finds."""
 
     def touched(self, touch: Touch, named: Mapping[str, str]) -> Touched | None:
         """Return what a request touches, None for nothing. named: the parts of its address by name.

@@ -21,6 +21,7 @@ from edgefleet_protocol.manifest import RANDOM_DATA
 from edgefleet_server.dashboard.core import filters
 from edgefleet_server.dashboard.core.glossary import glossary
 from edgefleet_server.dashboard.core.qr_code import qr
+from edgefleet_server.dashboard.live.own_parts import END, OTHERWISE, own_parts, second_person
 from edgefleet_server.dashboard.operations.form_state import FormState
 from edgefleet_server.web.security_headers import SECURITY_HEADERS
 from edgefleet_terms.rollout_states import shown_state
@@ -76,6 +77,9 @@ def environment() -> Environment:
     made.globals["random_data"] = RANDOM_DATA
     made.globals["form_state"] = FormState
     made.globals["glossary"] = glossary
+    made.globals["second_person"] = lambda makers: Markup(second_person(makers))  # noqa: S704 -- base64 in a comment
+    made.globals["otherwise"] = Markup(OTHERWISE)  # noqa: S704 -- our own mark
+    made.globals["end_of_own"] = Markup(END)  # noqa: S704 -- our own mark
     return made
 
 
@@ -96,6 +100,8 @@ def compile_ahead(*templates: str) -> None:
 def render(template: str, status: int = 200, **values: Any) -> Response:
     """Return a page with its headers."""
     text = environment().get_template(template).render(values)
+    if (session := values.get("session")) is not None:
+        text = own_parts(text, session.principal)
     return HTMLResponse(text, status_code=status, headers=dict(HEADERS))
 
 

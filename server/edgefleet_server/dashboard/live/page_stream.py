@@ -1,6 +1,6 @@
 """The route of live pages: one stream a page (Server-Sent Events), at most one message a second.
 
-- Each viewer gets the key of its own session where the room wrote a mark (`hub`).
+- Each viewer gets the key of its own session where the room wrote a mark (`hub`), and of parts that differ by person its own.
 - A hidden tab closes its stream (the script does that). A stream ends after 15 minutes, with its session, or when the user's rights
   change, which is looked at every HEARTBEAT_S; the browser connects again by itself.
 """
@@ -15,6 +15,7 @@ from fastapi.responses import Response, StreamingResponse
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import own_page
 from edgefleet_server.dashboard.live.hub import KEY_MARK, LiveHub, Viewer
+from edgefleet_server.dashboard.live.own_parts import own_parts
 
 HEARTBEAT_S: Final = 15.0
 
@@ -69,7 +70,7 @@ async def _stream(
             viewer.news.clear()
             if viewer.waiting:
                 parts, viewer.waiting = viewer.waiting, {}
-                yield _message(as_swap(parts).replace(KEY_MARK, viewer.session.form_key))
+                yield _message(own_parts(as_swap(parts), viewer.session.principal).replace(KEY_MARK, viewer.session.form_key))
                 continue
             try:
                 await asyncio.wait_for(viewer.news.wait(), HEARTBEAT_S)

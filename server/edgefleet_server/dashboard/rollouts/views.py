@@ -16,6 +16,7 @@ from edgefleet_server.dashboard.rollouts.gauges import Interval, evidence_share,
 from edgefleet_server.db.keyset import PageRequest, cut_page
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import EventView
+from edgefleet_server.rollout.commands.duty_separation import Makers
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec
 from edgefleet_server.rollout.status.confirmation_views import ConfirmationView
@@ -194,7 +195,7 @@ class DevicePart:
 class Steering:
     """What a user may do with a rollout now. asked: approvals that it waits for; open_strata: where a stage may be promoted by hand.
 
-    left_out: names of stages that may be left out.
+    left_out: names of stages that may be left out; makers: who cannot approve.
     """
 
     rollout: RolloutView
@@ -202,6 +203,7 @@ class Steering:
     asked: Sequence[Asked]
     open_strata: Sequence[str]
     left_out: Sequence[str]
+    makers: Makers
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +287,7 @@ class RolloutPages:
             rollout=rollout,
             is_active=rollout.state in ACTIVE,
             strategy=strategy,
-            steering=_steering(rollout),
+            steering=self._steering(rollout),
             stages=stages,
             pooled=_meter(rollout.pooled.e_abort, rollout.pooled.abort_at),
             failures=failures,
@@ -303,7 +305,13 @@ class RolloutPages:
 
     def steering(self, rollout_id: str) -> Steering:
         """Return what a user may do with a rollout now. Raises RolloutUnknownError."""
-        return _steering(self._reader.rollout(rollout_id))
+        return self._steering(self._reader.rollout(rollout_id))
+
+    def _steering(self, rollout: RolloutView) -> Steering:
+        asked = _asked(rollout)
+        makers = self._reader.makers(rollout.id) if asked else Makers((), rollout.created_by)
+        pending = [stage.name for stage in rollout.stages[:-1] if any(one.state == "pending" for one in stage.strata)]
+        return Steering(rollout, rollout.state in ACTIVE, asked, _open_strata(rollout), pending, makers)
 
     def _failures(self, rollout: RolloutView) -> tuple[list[FailureGroup], bool]:
         if not rollout.counts.failed:
@@ -385,11 +393,6 @@ def _answer(result: Mapping[str, Any]) -> GateAnswer:
     message = "not called yet" if age is None else str(result.get("error") or f"answered {status}")
     is_yes = status is not None and 200 <= status <= result.get("passes_to", 200)
     return GateAnswer(str(result.get("name", "")), str(result.get("kind", "")), message, is_yes)
-
-
-def _steering(rollout: RolloutView) -> Steering:
-    pending = [stage.name for stage in rollout.stages[:-1] if any(one.state == "pending" for one in stage.strata)]
-    return Steering(rollout, rollout.state in ACTIVE, _asked(rollout), _open_strata(rollout), pending)
 
 
 def _asked(rollout: RolloutView) -> list[Asked]:

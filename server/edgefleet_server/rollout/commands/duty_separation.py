@@ -31,6 +31,11 @@ def with_maker(people: Sequence[str], person: str) -> list[str]:
     return [*people, person] if person and person not in people else list(people)
 
 
+def is_second_person(caller: Principal, makers: Makers) -> bool:
+    """Return whether the caller is a person, and none of the makers."""
+    return caller.kind is PersonKind.PERSON and bool(caller.person) and not makers.has(caller)
+
+
 def refuse_unless_in_role(stage: StageSpec, caller: Principal, touched: Touched = EVERYTHING) -> None:
     """Raise NotApproverError unless the caller has the role that the stage's approval asks for, over all that the rollout touches."""
     role = (stage.approval or Approval()).role

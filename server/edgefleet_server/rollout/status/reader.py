@@ -19,6 +19,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.rollout.analysis.facts import facts_of_lots
 from edgefleet_server.rollout.analysis.stage_gates import abort_level
+from edgefleet_server.rollout.commands.duty_separation import Makers
 from edgefleet_server.rollout.effects import StepReport
 from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote, with_false_alarms, with_hidden_failures
 from edgefleet_server.rollout.model import StageRun, StageState, Strength
@@ -245,6 +246,12 @@ class RolloutReader:
         """Return one rollout. Raises RolloutUnknownError."""
         with self._db.read() as session:
             return self._view(session, rollouts.rollout(session, rollout_id), is_whole=True)
+
+    def makers(self, rollout_id: str) -> Makers:
+        """Return who made a rollout or moved it on. Raises RolloutUnknownError."""
+        with self._db.read() as session:
+            row = rollouts.rollout(session, rollout_id)
+            return Makers(row.makers, row.created_by)
 
     def reading(
         self, rollout_id: str, page: PageRequest, *, states: Sequence[str] = (), stage: str | None = None
