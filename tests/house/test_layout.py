@@ -31,7 +31,6 @@ SMALL_ON_PURPOSE = {
     "server/edgefleet_server/dashboard/alerts": "each area of the pages is a folder",
     "server/edgefleet_server/dashboard/enrolment": "each area of the pages is a folder",
     "server/edgefleet_server/dashboard/objectives": "each area of the pages is a folder",
-    "server/edgefleet_server/dashboard/live": "each area of the pages is a folder",
     "server/edgefleet_server/outbound": "below every feature that calls others",
 }
 MAX_DEPTH = 4
