@@ -73,13 +73,14 @@ def acting(browser: TestClient, page: str) -> dict[str, PageForm]:
 def filled(one: PageForm, key: str) -> PageForm:
     """Return a form as somebody fills it in whose session has this key."""
     values = dict(one.fields)
-    fields = [(name, FILLED.get(name, "") if not text else text) for name, text in one.fields if name != "form_key"]
+    fields = [(name, text or FILLED.get(name, "")) for name, text in one.fields if name != "form_key"]
     fields = [(name, values.get("confirm_word", "") if name == "confirm" else text) for name, text in fields]
     return PageForm(one.action, one.method, [("form_key", key), *fields])
 
 
 def test_what_a_part_does_not_show_is_refused_and_what_it_shows_is_not(scoped: Scoped) -> None:
-    shown, hidden = {}, {}
+    shown: dict[str, PageForm] = {}
+    hidden: dict[str, PageForm] = {}
     for page in scoped.pages():
         mine, all_of_it = acting(scoped.part, page), acting(scoped.whole, page)
         shown |= mine
@@ -95,7 +96,11 @@ def test_what_a_part_does_not_show_is_refused_and_what_it_shows_is_not(scoped: S
 
 
 def test_links_to_what_would_be_refused_are_not_shown(scoped: Scoped) -> None:
-    links = {"/": 'href="/rollouts/{}#roll-back-now"', "/devices": 'href="/enrolment"><', "/rollouts": 'href="/rollouts/undo"'}
+    links = {
+        "/": 'href="/rollouts/{}#roll-back-now"',
+        "/devices": 'href="/enrolment"><',
+        "/rollouts": 'href="/rollouts/undo"',
+    }
     for page, link in links.items():
         text = {who: browser.get(page).text for who, browser in (("part", scoped.part), ("whole", scoped.whole))}
         theirs = link.format(scoped.rollouts["line-b"])

@@ -70,7 +70,9 @@ async def _stream(
             viewer.news.clear()
             if viewer.waiting:
                 parts, viewer.waiting = viewer.waiting, {}
-                yield _message(own_parts(as_swap(parts), viewer.session.principal).replace(KEY_MARK, viewer.session.form_key))
+                yield _message(
+                    own_parts(as_swap(parts), viewer.session.principal).replace(KEY_MARK, viewer.session.form_key)
+                )
                 continue
             try:
                 await asyncio.wait_for(viewer.news.wait(), HEARTBEAT_S)
