@@ -49,12 +49,12 @@ def build_router(access: AccessService, db: Database, tenant: str) -> APIRouter:
         """Make a token; its text is in this answer and nowhere else."""
         made = access.create_token(
             wanted.name,
-            wanted.roles,
+            wanted.over_all(),
             by=caller.name,
             expires_at=wanted.expires_at,
             person=wanted.person,
             is_endless=wanted.never_expires,
-            scoped=[one.to_grant() for one in wanted.scoped],
+            scoped=wanted.in_parts(),
         )
         return NewTokenOut(**TokenOut.of(made.view).model_dump(), token=made.token)
 

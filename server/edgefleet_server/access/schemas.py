@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgefleet_server.access.grants.schemas import GrantIn, GrantOut
+from edgefleet_server.access.grants.schemas import GrantOut, RolesIn
 from edgefleet_server.access.model import AuditEntry, LoginLink, PersonKind, Principal, Role, TokenView
 from edgefleet_server.web.strict_types import Moment
 
@@ -43,20 +43,17 @@ class WhoAmIOut(BaseModel):
         )
 
 
-class TokenIn(BaseModel):
+class TokenIn(RolesIn):
     """A token to make. person: its owner, by name or id, "" = the one with its name; expires_at: null = in 90 days.
 
-    roles: over the whole fleet; scoped: grants of a part of it; one of the two is needed. never_expires: it has no end, for services only.
+    roles, scoped: one of the two is needed. models, groups, sites: where roles are good, none: everywhere; a viewer sees the whole fleet.
+    never_expires: it has no end, for services only.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     name: str = Field(min_length=1, max_length=80)
-    roles: list[Role] = Field(default_factory=list)
     expires_at: Moment | None = None
     person: str = Field(default="", max_length=80)
     never_expires: bool = False
-    scoped: list[GrantIn] = Field(default_factory=list, max_length=50)
 
 
 class TokenOut(BaseModel):

@@ -113,9 +113,11 @@ class AccessService:
             owner = self.people.owner_of_new_token(FIRST_ADMIN, "", by)
             return self._insert(FIRST_ADMIN, [Role.ADMIN], owner, None, by)
 
-    def issue(self, name: str, roles: Collection[Role], owner: Owner, ends: datetime, by: str) -> NewToken:
+    def issue(
+        self, name: str, roles: Collection[Role], owner: Owner, ends: datetime, by: str, scoped: Sequence[Grant] = ()
+    ) -> NewToken:
         """Make a token of a service for a job that has proved who it is. ends: soon."""
-        return self._insert(name, roles, owner, ends, by)
+        return self._insert(name, roles, owner, ends, by, scoped)
 
     def _insert(
         self,

@@ -63,6 +63,10 @@ class PipelineRow(SQLModel, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
     created_by: str = Field(max_length=120)
     last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    grants: list[dict[str, Any]] = Field(
+        default_factory=list, sa_column=Column(JSON, nullable=False, server_default="[]")
+    )
+    """Of a part of the fleet; not among the roles, as in a token's row."""
 
 
 class PipelineTokenRow(SQLModel, table=True):

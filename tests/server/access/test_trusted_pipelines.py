@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_server.access.errors import (
+    BadGrantError,
     BadIdTokenError,
     BadPipelineError,
     BadTokenError,
@@ -33,11 +34,14 @@ from edgefleet_server.access.errors import (
     UntrustedPipelineError,
     UsedIdTokenError,
 )
-from edgefleet_server.access.model import PersonKind, Role
+from edgefleet_server.access.grants.grant_scope import Scope
+from edgefleet_server.access.grants.schemas import RolesIn
+from edgefleet_server.access.model import Grant, PersonKind, Role
 from edgefleet_server.access.openid.id_tokens import IdTokens
 from edgefleet_server.access.openid.issuer_documents import read_keys
 from edgefleet_server.access.openid.issuer_keys import AFTER_FAILURE_S, AGAIN_S, FRESH_S, USABLE_S, IssuerKeys
 from edgefleet_server.access.service import AccessService
+from edgefleet_server.access.tables import PipelineRow
 from edgefleet_server.access.trusted_pipelines.model import (
     ISSUERS,
     TOKEN_LIFE,
@@ -98,6 +102,46 @@ def test_a_job_gets_a_token_of_its_roles_for_a_quarter_of_an_hour(desk: Desk) ->
     desk.book.exchange(desk.token(), "")
     with pytest.raises(BadTokenError):
         desk.access.authenticate(made.token)  # what has ended is removed
+
+
+def test_a_pipeline_for_a_part_of_the_fleet_gets_tokens_for_that_part(db: Database) -> None:
+    part = Grant(Role.PUBLISHER, Scope(models=frozenset({"digits"})))
+    desk = Desk(db, rule(roles=(), scoped=(part,)))
+    caller = desk.access.authenticate(desk.book.exchange(desk.token(), "")[0].token)
+    assert (caller.roles, caller.scoped) == (frozenset(), (part,))
+    assert desk.book.pipeline("release").scoped == (part,)
+    with db.read() as session:
+        row = session.get(PipelineRow, "release")
+    assert row is not None
+    assert row.roles == []  # a server of the version before gives nothing
+
+
+def test_the_roles_of_a_part_are_held_to_what_pipelines_may_have(db: Database) -> None:
+    lines = Scope(groups=frozenset({"line-a"}))
+    for wrong, error in (
+        (Grant(Role.APPROVER, lines), BadPipelineError),
+        (Grant(Role.PUBLISHER, lines), BadGrantError),
+    ):
+        with pytest.raises(error):
+            Desk(db, rule(roles=(), scoped=(wrong,)))
+    with pytest.raises(BadPipelineError):
+        Desk(db, rule(roles=()))
+
+
+def test_roles_that_are_limited_are_in_no_list_for_the_whole_fleet() -> None:
+    wanted = RolesIn(roles=[Role.OPERATOR, Role.VIEWER], groups=["line-a"], models=["digits"])
+    assert wanted.over_all() == (Role.VIEWER,)
+    assert wanted.in_parts() == (Grant(Role.OPERATOR, Scope(frozenset({"digits"}), frozenset({"line-a"}))),)
+    assert RolesIn(roles=[Role.OPERATOR]).over_all() == (Role.OPERATOR,)
+    assert RolesIn(roles=[Role.OPERATOR]).in_parts() == ()
+
+
+def test_a_group_that_a_pipeline_is_limited_to_stays_as_it_is(db: Database) -> None:
+    desk, pinned = Desk(db), []
+    desk.access.people.know_groups(pinned.append)
+    desk.book.add(rule("line", roles=(), scoped=(Grant(Role.OPERATOR, Scope(groups=frozenset({"line-a"}))),)))
+    assert pinned == [["line-a"]]
+    assert desk.access.people.uses_group("line-a") == "a grant of line names it"
 
 
 def unsigned(claims: dict[str, Any], head: dict[str, Any]) -> str:

@@ -104,6 +104,20 @@ def test_a_token_is_made_shown_once_and_revoked_by_forms(fleet: Fleet) -> None:
     assert f"ci {token_id} ci publisher, viewer revoked" in part_of(page(browser, "/settings/tokens"), "tokens")
 
 
+def test_a_token_for_a_part_of_the_fleet_is_made_by_a_form(fleet: Fleet) -> None:
+    browser = fleet.browser(Role.ADMIN)
+    made = do(
+        browser,
+        "create_token",
+        next="/settings/tokens",
+        body__name="line",
+        body__roles="operator",
+        body__sites="oslo",
+    )
+    assert "edg_" in made.text  # type: ignore[attr-defined]
+    assert "line operator (site oslo) valid" in part_of(page(browser, "/settings/tokens"), "tokens")
+
+
 def test_a_person_is_added_disabled_and_enabled_by_forms(fleet: Fleet) -> None:
     browser = fleet.browser(Role.ADMIN)
     do(browser, "create_person", next="/settings/people", body__name="robot", body__kind="service")
@@ -128,6 +142,13 @@ def test_a_pipeline_is_trusted_and_removed_by_forms(fleet: Fleet) -> None:
     )  # fmt: skip
     told = part_of(page(browser, "/settings/pipelines"), "pipelines")
     assert "ci GitLab acme/edge/vision refs/tags/v* id of its first token publisher never" in told
+    do(
+        browser, "create_trusted_pipeline", next="/settings/pipelines", body__name="line", body__provider="github",
+        body__repository="acme/vision", body__ref="refs/heads/main", body__roles="operator", body__models="digits", body__sites="oslo",
+    )  # fmt: skip
+    told = part_of(page(browser, "/settings/pipelines"), "pipelines")
+    assert "id of its first token operator (model digits, site oslo) never" in told
+    do(browser, "delete_trusted_pipeline", path__name="line", confirm_word="line", confirm="line")
     do(browser, "delete_trusted_pipeline", path__name="ci", confirm_word="ci", confirm="ci")
     assert "None. Jobs need a token" in text_of(page(browser, "/settings/pipelines"))
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from edgefleet_cli.admin.access.grant_options import GROUPS, MODELS, SITES, grants_text
 from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.request import part
@@ -24,7 +25,7 @@ SHEET: Sheet[api.access.Pipeline] = Sheet(
         Column("provider", lambda p: text(p.provider)),
         Column("repository", lambda p: text(p.repository)),
         Column("ref", lambda p: text(p.ref)),
-        Column("role", lambda p: text(",".join(p.roles))),
+        Column("role", lambda p: grants_text(p.scoped, p.roles)),
         Column("last used", lambda p: moment(p.last_used_at) if p.last_used_at else "never"),
         Column("environment", lambda p: text(p.environment or "any"), wide=True),
         Column("workflow", lambda p: text(p.workflow or "any"), wide=True),
@@ -76,6 +77,9 @@ def add(  # noqa: PLR0913, PLR0917 - the options of the command
     workflow: Annotated[
         str, typer.Option("--workflow", metavar="FILE", help="Only this workflow: .github/workflows/release.yml.")
     ] = "",
+    model: MODELS = None,
+    group: GROUPS = None,
+    site: SITES = None,
 ) -> None:
     """Trust a pipeline: its jobs get operator tokens for 15 minutes, by the ID tokens of their CI."""
     session = Session.of(ctx)
@@ -89,6 +93,9 @@ def add(  # noqa: PLR0913, PLR0917 - the options of the command
         repository_id=repository_id,
         environment=environment,
         workflow=workflow,
+        models=tuple(model or ()),
+        groups=tuple(group or ()),
+        sites=tuple(site or ()),
     )
     session.out.one(session.api.post("/trusted-pipelines", body, api.access.Pipeline), SHEET)
 

@@ -102,13 +102,17 @@ class Person(Struct, frozen=True):
 
 class PipelineIn(Body, frozen=True, kw_only=True):
     environment: str | Unset = UNSET
+    groups: tuple[str, ...] | Unset = UNSET
     issuer: str | Unset = UNSET
+    models: tuple[str, ...] | Unset = UNSET
     name: str
     provider: str
     ref: str
     repository: str
     repository_id: str | Unset = UNSET
-    roles: tuple[str, ...]
+    roles: tuple[str, ...] | Unset = UNSET
+    scoped: tuple[GrantIn, ...] | Unset = UNSET
+    sites: tuple[str, ...] | Unset = UNSET
     workflow: str | Unset = UNSET
 
 
@@ -124,6 +128,7 @@ class Pipeline(Struct, frozen=True):
     repository: str = ""
     repository_id: str = ""
     roles: tuple[str, ...] = ()
+    scoped: tuple[Grant, ...] = ()
     service: str = ""
     workflow: str = ""
 
@@ -134,16 +139,20 @@ class PipelineToken(Struct, frozen=True):
     name: str = ""
     pipeline: str = ""
     roles: tuple[str, ...] = ()
+    scoped: tuple[Grant, ...] = ()
     token: str = ""
 
 
 class TokenIn(Body, frozen=True, kw_only=True):
     expires_at: str | Unset | None = UNSET
+    groups: tuple[str, ...] | Unset = UNSET
+    models: tuple[str, ...] | Unset = UNSET
     name: str
     never_expires: bool | Unset = UNSET
     person: str | Unset = UNSET
     roles: tuple[str, ...] | Unset = UNSET
     scoped: tuple[GrantIn, ...] | Unset = UNSET
+    sites: tuple[str, ...] | Unset = UNSET
 
 
 class Token(Struct, frozen=True):

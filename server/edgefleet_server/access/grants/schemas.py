@@ -1,4 +1,4 @@
-"""Bodies of grants."""
+"""Bodies of grants, and of what is given roles."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,34 @@ class GrantIn(BaseModel):
     def to_grant(self) -> Grant:
         """Return the grant."""
         return Grant(self.role, Scope(frozenset(self.models), frozenset(self.groups), frozenset(self.sites)))
+
+
+class RolesIn(BaseModel):
+    """Roles to give: over the whole fleet, or only for these models, on devices in these groups and at these sites. A viewer sees all.
+
+    scoped: more grants, each with a scope of its own.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    roles: list[Role] = Field(default_factory=list)
+    models: list[str] = Field(default_factory=list, max_length=50)
+    groups: list[str] = Field(default_factory=list, max_length=50)
+    sites: list[str] = Field(default_factory=list, max_length=50)
+    scoped: list[GrantIn] = Field(default_factory=list, max_length=50)
+
+    def over_all(self) -> tuple[Role, ...]:
+        """Return the roles over the whole fleet."""
+        return tuple(one for one in sorted(set(self.roles)) if one is Role.VIEWER or self._scope().is_whole)
+
+    def in_parts(self) -> tuple[Grant, ...]:
+        """Return the grants of a part of the fleet."""
+        scope = self._scope()
+        own = [] if scope.is_whole else [Grant(one, scope) for one in self.roles if one is not Role.VIEWER]
+        return tuple(dict.fromkeys([*own, *(one.to_grant() for one in self.scoped)]))
+
+    def _scope(self) -> Scope:
+        return Scope(frozenset(self.models), frozenset(self.groups), frozenset(self.sites))
 
 
 class GrantOut(BaseModel):

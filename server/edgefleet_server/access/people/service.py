@@ -82,7 +82,7 @@ class PeopleBook:
 
     def check_token(self, owner: Owner, grants: Collection[Grant]) -> None:
         """Raise BadGrantError for a grant that cannot be, BadTokenRequestError for one beyond what its owner was granted."""
-        self._check(grants)
+        self.check_grants(grants)
         if (beyond := excess(grants, owner.grants)) is not None:
             have = ", ".join(map(str, owner.grants or ())) or "nothing"
             raise BadTokenRequestError(
@@ -97,7 +97,7 @@ class PeopleBook:
         """
         with self._db.session() as session:
             row = _known(session, key, lock=True)
-            self._check([grant])
+            self.check_grants([grant])
             held = loaded_limits(row.grants)
             if held is None:
                 tokens = store.tokens_of(session, row.id, self._clock.now())
@@ -127,7 +127,8 @@ class PeopleBook:
                     return f"a grant of {name} names it"
         return None
 
-    def _check(self, grants: Collection[Grant]) -> None:
+    def check_grants(self, grants: Collection[Grant]) -> None:
+        """Raise BadGrantError for a grant that cannot be; groups that grants name stay as they are from now on."""
         for one in grants:
             check_grant(one)
         if groups := sorted({name for one in grants for name in one.scope.groups}):

@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlmodel import Session, col
 
 from edgefleet_server.access.accounts.tables import InvitationRow
-from edgefleet_server.access.tables import LoginLinkRow, PersonRow, SessionRow, TokenRow
+from edgefleet_server.access.tables import LoginLinkRow, PersonRow, PipelineRow, SessionRow, TokenRow
 from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
 
 
@@ -48,10 +48,11 @@ def tokens_of(session: Session, person: str, now: datetime) -> list[TokenRow]:
 
 
 def granted(session: Session, now: datetime) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Return what is granted to people, and to tokens in force, by the name of each."""
+    """Return what is granted to people, to tokens in force and to trusted pipelines, by the name of each."""
     in_force = or_(col(TokenRow.expires_at).is_(None), col(TokenRow.expires_at) > now)
     tokens = select(col(TokenRow.name), col(TokenRow.grants)).where(col(TokenRow.revoked_at).is_(None), in_force)
-    rows = [*session.execute(select(col(PersonRow.name), col(PersonRow.grants))), *session.execute(tokens)]
+    people, pipelines = (select(col(table.name), col(table.grants)) for table in (PersonRow, PipelineRow))
+    rows = [*session.execute(people), *session.execute(pipelines), *session.execute(tokens)]
     return [(str(name), grants) for name, grants in rows if grants]
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from edgefleet_server.access.errors import BadIdTokenError, BadPipelineError
-from edgefleet_server.access.model import Role
+from edgefleet_server.access.model import Grant, Role
 
 TOKEN_LIFE: Final = timedelta(minutes=15)
 ROLES: Final = frozenset({Role.VIEWER, Role.PUBLISHER, Role.OPERATOR})
@@ -68,6 +68,8 @@ class TrustedPipeline:
     created_at: datetime
     created_by: str
     last_used_at: datetime | None = None
+    scoped: tuple[Grant, ...] = ()
+    """Roles in a part of the fleet; `roles` are over all of it."""
 
     @property
     def service(self) -> str:
@@ -92,6 +94,7 @@ class PipelineRun:
 def checked(pipeline: TrustedPipeline) -> TrustedPipeline:
     """Return a rule that can be kept. Raises BadPipelineError saying what is wrong with it."""
     url = urlsplit(pipeline.issuer)
+    granted = {*pipeline.roles, *(one.role for one in pipeline.scoped)}
     wrong = {
         "the issuer must be https://HOST, as the claim `iss` of its tokens says it": url.scheme not in ("https", "http")
         or not url.hostname
@@ -105,7 +108,7 @@ def checked(pipeline: TrustedPipeline) -> TrustedPipeline:
         "the workflow must be a file of .github/workflows of GitHub": bool(pipeline.workflow)
         and (pipeline.provider is not Provider.GITHUB or not _WORKFLOW.fullmatch(pipeline.workflow)),
         "the repository's id is a number": bool(pipeline.repository_id) and not pipeline.repository_id.isdecimal(),
-        "a pipeline may be viewer, publisher or operator": not pipeline.roles or not set(pipeline.roles) <= ROLES,
+        "a pipeline may be viewer, publisher or operator": not granted or not granted <= ROLES,
     }
     for why, is_so in wrong.items():
         if is_so:

@@ -69,7 +69,9 @@ def build_exchange_router(pipelines: PipelineBook) -> APIRouter:
         """Exchange the ID token of a job of CI for an operator token of 15 minutes. Each ID token works once."""
         made, pipeline = pipelines.exchange(wanted.id_token, wanted.pipeline)
         view = made.view
-        request.state.principal = Principal(view.id, view.name, frozenset(view.roles))  # for the audit trail
+        request.state.principal = Principal(
+            view.id, view.name, frozenset(view.roles), scoped=view.scoped
+        )  # for the audit trail
         return PipelineTokenOut.of(made, pipeline)
 
     return router

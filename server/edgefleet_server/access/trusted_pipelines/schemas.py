@@ -4,21 +4,22 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgefleet_server.access.grants.schemas import GrantOut, RolesIn
 from edgefleet_server.access.model import NewToken, Role
 from edgefleet_server.access.openid.id_tokens import MAX_CHARS
 from edgefleet_server.access.trusted_pipelines.model import ISSUERS, Provider, TrustedPipeline
 
 
-class PipelineIn(BaseModel):
-    """A pipeline to trust. issuer "": the provider's own; repository_id "": of the first token; environment, workflow "": any."""
+class PipelineIn(RolesIn):
+    """A pipeline to trust. issuer "": the provider's own; repository_id "": of the first token; environment, workflow "": any.
 
-    model_config = ConfigDict(extra="forbid")
+    roles, scoped: one of the two is needed. models, groups, sites: where roles are good, none: everywhere; a viewer sees the whole fleet.
+    """
 
     name: str = Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
     provider: Provider
     repository: str = Field(min_length=3, max_length=200)
     ref: str = Field(min_length=11, max_length=255)
-    roles: list[Role] = Field(min_length=1)
     issuer: str = Field(default="", max_length=255)
     repository_id: str = Field(default="", max_length=20)
     environment: str = Field(default="", max_length=255)
@@ -35,16 +36,18 @@ class PipelineIn(BaseModel):
             ref=self.ref,
             environment=self.environment,
             workflow=self.workflow,
-            roles=tuple(sorted(set(self.roles))),
+            roles=self.over_all(),
+            scoped=self.in_parts(),
             created_at=at,
             created_by=by,
         )
 
 
 class PipelineOut(BaseModel):
-    """A trusted pipeline. service: the owner of its tokens; repository_id "": it has had none yet."""
+    """A trusted pipeline. service: the owner of its tokens; repository_id "": it has had none yet.
 
-    model_config = ConfigDict(from_attributes=True)
+    roles: over the whole fleet; scoped: grants of a part of it.
+    """
 
     name: str
     provider: Provider
@@ -55,6 +58,7 @@ class PipelineOut(BaseModel):
     environment: str
     workflow: str
     roles: list[Role]
+    scoped: list[GrantOut]
     service: str
     created_at: datetime
     created_by: str
@@ -63,7 +67,8 @@ class PipelineOut(BaseModel):
     @classmethod
     def of(cls, pipeline: TrustedPipeline) -> "PipelineOut":
         """Return the body of a trusted pipeline."""
-        return cls.model_validate(pipeline)
+        own = {name: getattr(pipeline, name) for name in cls.model_fields if name != "scoped"}
+        return cls(**own, scoped=[GrantOut.of(one) for one in pipeline.scoped])
 
 
 class IdTokenIn(BaseModel):
@@ -76,12 +81,16 @@ class IdTokenIn(BaseModel):
 
 
 class PipelineTokenOut(BaseModel):
-    """An operator token for a job. name: what the audit trail calls the job; token is shown this once."""
+    """An operator token for a job. name: what the audit trail calls the job; token is shown this once.
+
+    roles: over the whole fleet; scoped: grants of a part of it.
+    """
 
     id: str
     name: str
     pipeline: str
     roles: list[Role]
+    scoped: list[GrantOut]
     expires_at: datetime
     token: str
 
@@ -96,6 +105,7 @@ class PipelineTokenOut(BaseModel):
             name=view.name,
             pipeline=pipeline.name,
             roles=roles,
+            scoped=[GrantOut.of(one) for one in view.scoped],
             expires_at=view.expires_at,
             token=made.token,
         )

@@ -5,7 +5,7 @@ works once. The operator token belongs to a service, so it never approves. Sourc
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -20,7 +20,8 @@ from edgefleet_server.access.errors import (
     UntrustedPipelineError,
     UsedIdTokenError,
 )
-from edgefleet_server.access.model import NewToken, Owner, Role
+from edgefleet_server.access.grants.rules import loaded, stored
+from edgefleet_server.access.model import Grant, NewToken, Owner, Role
 from edgefleet_server.access.openid.id_tokens import MAX_JTI_CHARS, IdTokens, end_of
 from edgefleet_server.access.openid.issuer_keys import Fetch, IssuerKeys
 from edgefleet_server.access.people.service import PeopleBook
@@ -51,7 +52,9 @@ class TokenIssuer(Protocol):
 
     people: PeopleBook
 
-    def issue(self, name: str, roles: Collection[Role], owner: Owner, ends: datetime, by: str) -> NewToken:
+    def issue(
+        self, name: str, roles: Collection[Role], owner: Owner, ends: datetime, by: str, scoped: Sequence[Grant] = ()
+    ) -> NewToken:
         """Make a token of a service."""
         ...
 
@@ -70,7 +73,7 @@ class PipelineBook:
         self.audience = audience
 
     def add(self, pipeline: TrustedPipeline) -> TrustedPipeline:
-        """Trust a pipeline from now on. Raises BadPipelineError, PipelineExistsError, UnknownPersonError."""
+        """Trust a pipeline from now on. Raises BadPipelineError, BadGrantError, PipelineExistsError, UnknownPersonError."""
         checked(pipeline)
         row = PipelineRow(
             name=pipeline.name,
@@ -82,6 +85,7 @@ class PipelineBook:
             environment=pipeline.environment,
             workflow=pipeline.workflow,
             roles=sorted(set(pipeline.roles)),
+            grants=stored(dict.fromkeys(pipeline.scoped)),
             created_at=self._clock.now(),
             created_by=pipeline.created_by[:120],
         )
@@ -95,6 +99,7 @@ class PipelineBook:
                 raise BadPipelineError(
                     f"there are {MAX_PIPELINES} trusted pipelines already", next_step="remove those that nobody uses"
                 )
+            self._access.people.check_grants(pipeline.scoped)
             self._access.people.service(pipeline.service, pipeline.created_by)
             if any(one.name == row.name for one in others) or not store.add(session, row):
                 raise PipelineExistsError(
@@ -158,7 +163,12 @@ class PipelineBook:
                 raise _untrusted(f"{rule.name} is gone, or its repository has another id")
             owner = self._access.people.service(rule.service, rule.name)
             made = self._access.issue(
-                shortened(f"{owner.name}@{run.ref}"), rule.roles, owner, ends, f"trusted pipeline {rule.name}"[:80]
+                shortened(f"{owner.name}@{run.ref}"),
+                rule.roles,
+                owner,
+                ends,
+                f"trusted pipeline {rule.name}"[:80],
+                rule.scoped,
             )
             used = PipelineTokenRow(
                 id_token_sha256=digest, pipeline=rule.name, token_id=made.view.id, ends_at=kept_until
@@ -193,6 +203,7 @@ def _view(row: PipelineRow) -> TrustedPipeline:
         created_at=row.created_at,
         created_by=row.created_by,
         last_used_at=row.last_used_at,
+        scoped=loaded(row.grants),
     )
 
 

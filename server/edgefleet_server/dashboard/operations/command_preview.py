@@ -20,21 +20,22 @@ from edgefleet_server.dashboard.operations.catalog import BadFieldError, Call, O
 LINES: Final[Mapping[str, str]] = {
     "create_token": (
         "edgectl token create --name {body.name}( --role {body.roles*})[ --ttl {body.expires_at|until}][ --person {body.person}]"
+        "[ --model {body.models*}][ --group {body.groups*}][ --site {body.sites*}]"
     ),
     "create_invitation": "edgectl person invite {body.person}[ --role {body.roles*}][ --ttl {body.expires_at|until}]",
     "create_person": "edgectl person add {body.name}[ --kind {body.kind}]",
     "update_person": "edgectl person {body.disabled|able} {path.person_id} --yes",
     "grant_role": (
-        "edgectl person grant {path.person_id} {body.role}( --model {body.models*})( --group {body.groups*})( --site {body.sites*})"
+        "edgectl person grant {path.person_id} {body.role}[ --model {body.models*}][ --group {body.groups*}][ --site {body.sites*}]"
     ),
     "revoke_grant": (
-        "edgectl person revoke-grant {path.person_id} {body.role}( --model {body.models*})( --group {body.groups*})"
-        "( --site {body.sites*}) --yes"
+        "edgectl person revoke-grant {path.person_id} {body.role}[ --model {body.models*}][ --group {body.groups*}]"
+        "[ --site {body.sites*}] --yes"
     ),
     "create_trusted_pipeline": (
         "edgectl trusted-pipeline add {body.name} --provider {body.provider} --repository {body.repository} --ref {body.ref}"
         "( --role {body.roles*})[ --issuer {body.issuer}][ --repository-id {body.repository_id}][ --environment {body.environment}]"
-        "[ --workflow {body.workflow}]"
+        "[ --workflow {body.workflow}][ --model {body.models*}][ --group {body.groups*}][ --site {body.sites*}]"
     ),
     "delete_trusted_pipeline": "edgectl trusted-pipeline remove {path.name} --yes",
     "revoke_token": "edgectl token revoke {path.token_id}",
