@@ -9,7 +9,7 @@ import hmac
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,8 @@ def test_roles_that_are_limited_are_in_no_list_for_the_whole_fleet() -> None:
 
 
 def test_a_group_that_a_pipeline_is_limited_to_stays_as_it_is(db: Database) -> None:
-    desk, pinned = Desk(db), []
+    desk = Desk(db)
+    pinned: list[Collection[str]] = []
     desk.access.people.know_groups(pinned.append)
     desk.book.add(rule("line", roles=(), scoped=(Grant(Role.OPERATOR, Scope(groups=frozenset({"line-a"}))),)))
     assert pinned == [["line-a"]]
