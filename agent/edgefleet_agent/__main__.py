@@ -1,4 +1,4 @@
-"""`edge-agent`: enroll, renew, run, stop, status, rollback, shadow, predictions, infer, feedback, mqtt, and the commands of `care`.
+"""`edge-agent`: enroll, renew, tpm, run, stop, status, rollback, shadow, predictions, infer, feedback, mqtt, and the commands of `care`.
 
 Errors in four lines (what, why, next, code), exit codes as edgectl's:
 0 ok, 1 failed, 2 usage, 3 cancelled, 4 refused, 5 not found, 6 conflict, 7 unreachable, 130 interrupted.
@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     enroll.add_argument("token", help="claim token (efc1.…), or - to read it from standard input")
     enroll.add_argument("--profile", help="hardware profile to ask for; the server decides")
     enroll.add_argument("--name", default="", help="display name of this device")
+    enroll.add_argument("--tpm", action="store_true", help="have the TPM of this board wrap the device's keys")
     enroll.add_argument("--run", dest="and_run", action="store_true", help="then run the agent in the background")
     enroll.set_defaults(run=_enroll)
     run = _add_run(sub)
@@ -104,6 +105,11 @@ def _parser() -> argparse.ArgumentParser:
         "renew", help="renew the certificate with a new key now; the agent also does so by itself, in time"
     )
     renew.set_defaults(run=_renew)
+    keys = sub.add_parser(
+        "tpm", help="have the TPM of this board wrap the device's keys, or make them plain files again"
+    )
+    keys.add_argument("--to-files", action="store_true", help="before a board is replaced or its TPM cleared")
+    keys.set_defaults(run=_tpm)
     rollback = sub.add_parser("rollback", help="go back to the previous version, without the server")
     rollback.add_argument("model", nargs="?", default="", help="model; optional if there is only one")
     rollback.add_argument("--reason", default="", help="reason, recorded with the rollback")
@@ -112,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     shadow.add_argument("model", nargs="?", default="", help="only this model")
     shadow.set_defaults(run=_shadow)
     predictions = add_predictions_parser(sub)
-    for command in (enroll, run, stop, status, renew, rollback, shadow, predictions, *add_care_parsers(sub)):
+    for command in (enroll, run, stop, status, renew, keys, rollback, shadow, predictions, *add_care_parsers(sub)):
         _add_common(command)
     _add_infer(sub)
     _add_feedback(sub)
@@ -158,7 +164,7 @@ def _enroll(args: argparse.Namespace) -> int:
         sys.stderr.flush()
 
     token = sys.stdin.readline() if args.token == "-" else args.token  # noqa: S105  # the name of standard input
-    identity = enroll(token, args.state, profile=args.profile, name=args.name, waits=waits)
+    identity = enroll(token, args.state, profile=args.profile, name=args.name, waits=waits, tpm=args.tpm)
     answer: dict[str, str | int] = {
         "device": identity.device,
         "profile": identity.profile,
@@ -192,6 +198,22 @@ def _renew(args: argparse.Namespace) -> int:
     answer = {"device": identity.device, "cert_until_s": identity.cert_until_s, "state": str(args.state)}
     text = f"renewed {identity.device}: a new key and a certificate for {days} days\nnext: nothing; the running agent picks it up by itself"
     _print(args, answer, text)
+    return 0
+
+
+def _tpm(args: argparse.Namespace) -> int:
+    from edgefleet_agent.enrolment.key_move import move_keys
+
+    moved = move_keys(args.state, to_tpm=not args.to_files)
+    where, step = (
+        "wrapped by the TPM of this board",
+        f"`edge-agent renew{state_flag(args.state)}` makes a key that was never a plain file",
+    )
+    if args.to_files:
+        where, step = "plain files", "`edge-agent tpm` wraps them again"
+    files = [str(file.relative_to(args.state)) for file in moved]
+    answer = {"key_storage": "file" if args.to_files else "tpm", "moved": files, "state": str(args.state)}
+    _print(args, answer, f"the keys of this device are {where}; changed: {', '.join(files) or 'none'}\nnext: {step}")
     return 0
 
 

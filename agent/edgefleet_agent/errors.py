@@ -74,6 +74,13 @@ class IdentityBusyError(EdgefleetError):
     default_next_step = "wait a moment: the running agent is renewing it"
 
 
+class TpmError(EdgefleetError):
+    """The TPM does not give back the secret that this device's keys are wrapped with."""
+
+    code = "agent.tpm"
+    default_next_step = "try again; then see docs/operate/tpm.md"
+
+
 class ServerUnreachableError(EdgefleetError):
     """No answer from the server."""
 

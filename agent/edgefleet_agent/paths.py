@@ -3,7 +3,7 @@
 agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  hold.ok  queue/q.db  agent.lock  logs/agent.log  tasks.ok
 predictions/*.log  predictions/parts/<model>/{state,open,*.part}  feedback.ok  capture/*.cap  capture.salt
 models/<name>/current.msgpack  models/<name>/{A,B}/{bundle,slot.msgpack,bundle.part,bundle.bits}  models/<name>/active -> A
-model-key  models/<model>/candidate.msgpack  shadow/<model>.msgpack  drift/<model>.<digest>.{watch,reference}
+model-key  tpm-key  models/<model>/candidate.msgpack  shadow/<model>.msgpack  drift/<model>.<digest>.{watch,reference}
 run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock  run/<model>.recording
 run/counts/<pid>.count
 """
@@ -28,7 +28,7 @@ SYSTEM_STATE = Path("/var/lib/edgefleet-agent")
 STATE_NAMES = (
     "agent.toml", "identity", ".identity.new", "pending-key.pem", "tuf", "floor.a", "floor.b", "desired.ok", "hold.ok", "queue",
     "agent.lock", "logs", "tasks.ok", "predictions", "feedback.ok", "capture", "capture.salt", "models", "shadow", "drift", "run",
-    "model-key",
+    "model-key", "tpm-key",
 )  # fmt: skip
 """All that the agent puts into its state folder."""
 

@@ -146,6 +146,9 @@ class ServerSettings(BaseSettings):
     readmit_per_day: int = Field(default=100, ge=0, le=1_000_000)
     """So many devices come back by themselves within 24 hours; further ones wait for the next day, or for a person."""
 
+    sealed_needs_tpm: bool = False
+    """Keys of sealed models are given only to devices whose own key a TPM wraps, by the device's word."""
+
     converter_workers: int = Field(default=1, ge=1, le=64)
     """Conversions that run at the same time."""
     min_free_bytes: int = Field(default=256 * MIB, ge=0)

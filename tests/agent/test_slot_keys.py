@@ -12,7 +12,7 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.hpke import new_key, seal, unseal
 from edgefleet_protocol.ids import ProfileName
 from edgefleet_protocol.sealed_model import KEY_BYTES, about_key
-from edgefleet_server.fleet.enrolment.model import DeviceIdentity
+from edgefleet_server.fleet.enrolment.model import DeviceIdentity, DeviceKeys
 from tests.agent.child import ChildDriver
 from tests.agent.test_install_child import accepted
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
@@ -41,7 +41,7 @@ class SealedWay:
         file = StatePaths(self.driver.state).model_key
         file.write_bytes(self.secret)
         identity = DeviceIdentity(self.driver.device, ProfileName(PROFILE), "")
-        self.driver.house.fleet.enrolment.renew(identity, KeyedDevice().csr(), self.public.hex())
+        self.driver.house.fleet.enrolment.renew(identity, KeyedDevice().csr(), DeviceKeys(self.public.hex()))
 
     def honest(self, sha256: Sha256) -> bytes | None:
         """Answer as the gateway does."""

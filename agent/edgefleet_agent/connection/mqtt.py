@@ -34,6 +34,8 @@ from paho.mqtt.properties import Properties
 from edgefleet_agent.connection.keepalive import URGENT_S, Keepalive, is_urgent
 from edgefleet_agent.identity.place_follower import Way
 from edgefleet_agent.identity.store import CA_FILE, CERT_FILE, KEY_FILE, Identity
+from edgefleet_agent.identity.tpm_secret import passphrase
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.messages import Presence, encode
 from edgefleet_protocol.topics import Topics
@@ -256,7 +258,7 @@ class MqttLink:
                     self._keepalive.asks_s(is_urgent=self._is_urgent),
                     **self._connect_options(),
                 )
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, EdgefleetError) as error:
                 self._put(Disconnected(f"{type(error).__name__}: {error}"))
             else:
                 client.loop_start()
@@ -321,7 +323,7 @@ class MqttLink:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         folder = self._way.folder
         context.load_verify_locations(cadata=self._way.cas or (folder / CA_FILE).read_text("ascii"))
-        context.load_cert_chain(str(folder / CERT_FILE), str(folder / KEY_FILE))
+        context.load_cert_chain(str(folder / CERT_FILE), str(folder / KEY_FILE), lambda: passphrase(folder))
         return context
 
     # ---- paho's thread: only enqueue

@@ -17,8 +17,10 @@ from edgefleet_agent.diagnostics import findings
 from edgefleet_agent.diagnostics.device import Device
 from edgefleet_agent.diagnostics.findings import Finding, Level
 from edgefleet_agent.diagnostics.queue import queue
+from edgefleet_agent.errors import TpmError
 from edgefleet_agent.identity.store import CA_FILE, CERT_FILE, KEY_FILE, Identity, load_identity
 from edgefleet_agent.identity.takeover import NEXT_FOLDER
+from edgefleet_agent.identity.tpm_secret import passphrase
 from edgefleet_agent.install.records import DesiredOk
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.reporting.collector import disk_free_bytes, memory_available_bytes
@@ -137,12 +139,14 @@ def _broker(identity: Identity, folder: Path) -> Finding:
     where = f"{identity.broker_host}:{identity.broker_port}"
     try:
         context = ssl.create_default_context(cafile=str(folder / CA_FILE))
-        context.load_cert_chain(folder / CERT_FILE, folder / KEY_FILE)
+        context.load_cert_chain(folder / CERT_FILE, folder / KEY_FILE, lambda: passphrase(folder))
         with (
             socket.create_connection((identity.broker_host, identity.broker_port), REACH_S) as plain,
             context.wrap_socket(plain, server_hostname=identity.broker_host) as secure,
         ):
             return Finding("broker", Level.OK, f"{where} accepts our certificate over {secure.version()}")
+    except TpmError as error:
+        return Finding("broker", Level.BAD, error.message, error.next_step)
     except ssl.SSLError as error:
         step = "see `certificate` and `clock` above; a revoked device must enrol again"
         return Finding("broker", Level.BAD, f"{where} and this device do not trust each other: {error.reason}", step)

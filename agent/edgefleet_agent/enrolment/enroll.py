@@ -25,6 +25,7 @@ import msgspec
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.core.durable import encode_record, fsync_dir, write_file
 from edgefleet_agent.enrolment.folder_guard import look, refusal
+from edgefleet_agent.enrolment.key_move import move_keys
 from edgefleet_agent.enrolment.server_api import (
     Answer,
     ask,
@@ -48,7 +49,7 @@ from edgefleet_agent.errors import (
 )
 from edgefleet_agent.identity.store import CA_FILE, CERT_FILE, KEY_FILE, RECORD_FILE, ROOT_FILE, Identity
 from edgefleet_agent.paths import STATE_NAMES, StatePaths, default_state
-from edgefleet_agent.reporting.device_facts import facts
+from edgefleet_agent.reporting.device_facts import facts, key_storage
 from edgefleet_protocol.claim import CLAIM_PREFIX, ClaimToken, decode_claim
 from edgefleet_protocol.digest import parse_sha256, sha256_hex
 from edgefleet_protocol.errors import EdgefleetError
@@ -82,13 +83,20 @@ def parse_claim_token(text: str) -> ClaimToken:
 
 
 def enroll(
-    token_text: str, state: Path, *, profile: str | None = None, name: str = "", waits: Callable[[str], object] = str
+    token_text: str,
+    state: Path,
+    *,
+    profile: str | None = None,
+    name: str = "",
+    waits: Callable[[str], object] = str,
+    tpm: bool = False,
 ) -> Identity:
     """Make this machine a device of the token's server and return its identity. Blocks on network, disk and people.
 
     profile: sent as a request among the facts; the server decides. name: for people; a name in the token goes before it.
-    waits: called with the key's fingerprint when an operator has to approve it first. Raises ClaimTokenError, AlreadyEnrolledError,
-    FolderRefusedError, ServerUnreachableError, PinMismatchError, EnrollRefusedError, EnrollRejectedError, OSError.
+    waits: called with the key's fingerprint when an operator has to approve it first. tpm: keys are wrapped by the TPM before they
+    touch the disk. Raises ClaimTokenError, AlreadyEnrolledError, FolderRefusedError, ServerUnreachableError, PinMismatchError,
+    EnrollRefusedError, EnrollRejectedError, TpmError, OSError.
     """
     token = parse_claim_token(token_text)
     paths = StatePaths(state)
@@ -96,10 +104,15 @@ def enroll(
         raise AlreadyEnrolledError(f"{state} already belongs to a device")
     _check_folder(state)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if tpm:
+        move_keys(state)
     ca_pem = _pinned_ca(token)
     key = kept_key(paths.root / PENDING_KEY)  # of an enrolment that was begun here before
     nonce = secrets.token_hex(16)
-    stated = facts() | {"model_key": kept_model_key(paths.model_key)}
+    stated = facts() | {
+        "model_key": kept_model_key(paths.model_key),
+        "key_storage": key_storage(paths.root / PENDING_KEY),
+    }
     stated |= ({"wanted_profile": profile} if profile else {}) | ({"display_name": name} if name else {})
     body = {"token": token_text.strip(), "csr": make_csr(key), "facts": stated, "nonce": nonce}
     answer = _ask(token, ca_pem, body, lambda: waits(key_fingerprint(key)))

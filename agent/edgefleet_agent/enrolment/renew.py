@@ -51,7 +51,9 @@ from edgefleet_agent.identity.store import (
     load_identity,
 )
 from edgefleet_agent.identity.takeover import NEXT_FOLDER, finish_take_over, identity_lock, remove_flat
+from edgefleet_agent.identity.tpm_secret import secret_of
 from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.reporting.device_facts import key_storage
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 
@@ -81,6 +83,7 @@ def renew(state: Path, clock: Clock, *, if_due: bool = False) -> Identity | None
         new_key = kept_key(folder / NEXT_FOLDER / KEY_FILE, folder / PENDING_KEY)
         nonce = secrets.token_hex(16)
         asked = {"csr": make_csr(new_key), "model_key": kept_model_key(StatePaths(state).model_key), "nonce": nonce}
+        asked["key_storage"] = key_storage(folder / KEY_FILE)
         body = json.dumps(asked).encode()
         answer = _answer(
             *_ask(folder, identity, device_token(identity, old_key, clock), "POST", "/device/v1/renew", body)
@@ -103,7 +106,7 @@ def ask_as_device(folder: Path, clock: Clock, method: str, path: str, body: byte
 
 
 def _key_of(folder: Path) -> ec.EllipticCurvePrivateKey:
-    key = load_key((folder / KEY_FILE).read_bytes())
+    key = load_key(folder / KEY_FILE)
     if key is None:
         raise StateFileError(f"{folder / KEY_FILE} holds no P-256 key", next_step="enrol the device again")
     return key
@@ -207,16 +210,16 @@ def _is_from(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 
 def _store(folder: Path, identity: Identity, key: ec.EllipticCurvePrivateKey, cert: str, ca_pem: str) -> None:
-    new = folder / f".{NEXT_FOLDER}.new"
+    new, pem = folder / f".{NEXT_FOLDER}.new", key_pem(key, secret_of(folder))
     remove_flat(new)
     new.mkdir(mode=0o700)
-    write_file(new / KEY_FILE, key_pem(key), mode=0o600)
+    write_file(new / KEY_FILE, pem, mode=0o600)
     write_file(new / CERT_FILE, cert.encode(), mode=0o644)
     write_file(new / CA_FILE, ca_pem.encode(), mode=0o644)
     write_file(new / RECORD_FILE, encode_record(identity), mode=0o644)
     if (folder / NEXT_FOLDER).exists():
         # never tried, and the new one has the same key
-        write_file(folder / PENDING_KEY, key_pem(key), mode=0o600)
+        write_file(folder / PENDING_KEY, pem, mode=0o600)
         remove_flat(folder / NEXT_FOLDER)
     new.rename(folder / NEXT_FOLDER)
     fsync_dir(folder)

@@ -18,9 +18,11 @@ from cryptography.x509.oid import NameOID
 
 from edgefleet_agent.core.durable import write_file
 from edgefleet_agent.errors import EnrollRefusedError, PinMismatchError, ServerUnreachableError
+from edgefleet_agent.identity.tpm_secret import model_secret, passphrase, secret_of
+from edgefleet_agent.identity.wrapped_key import opened, wrapped
 from edgefleet_protocol.claim import fingerprint
 from edgefleet_protocol.digest import sha256_hex
-from edgefleet_protocol.hpke import KEY_BYTES, new_key, public_of
+from edgefleet_protocol.hpke import SealedError, new_key, public_of
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 TIMEOUT_S = 20.0
@@ -102,38 +104,48 @@ def problem_of(status: int, data: bytes) -> tuple[str, str]:
     return str(problem.get("detail") or f"status {status}"), str(problem.get("next") or "")
 
 
-def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Return a private key as it lies on the disk."""
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+def key_pem(key: ec.EllipticCurvePrivateKey, secret: bytes) -> bytes:
+    """Return a private key as it lies on the disk. secret: of `tpm_secret`, b"" for a plain file."""
+    plain = serialization.NoEncryption()
+    form = serialization.BestAvailableEncryption(secret.hex().encode()) if secret else plain
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, form)
 
 
 def kept_key(*files: Path) -> ec.EllipticCurvePrivateKey:
-    """Return the key in the first of these files that holds one, else a new one, on the disk (0600, the last file) by now."""
+    """Return the key in the first of these files that holds one, else a new one, on the disk (0600, the last file) by now.
+
+    Raises as `tpm_secret.secret_of` does.
+    """
     for file in files:
         with suppress(FileNotFoundError):
-            kept = load_key(file.read_bytes())
+            kept = load_key(file)
             if kept is not None:
                 return kept
     key = ec.generate_private_key(ec.SECP256R1())
-    write_file(files[-1], key_pem(key), mode=0o600)
+    write_file(files[-1], key_pem(key, secret_of(files[-1].parent)), mode=0o600)
     return key
 
 
 def kept_model_key(file: Path) -> str:
-    """Return the public part (hex) of the key in `file`, a new one where it holds none: keys of sealed bundles come sealed to it."""
-    secret = file.read_bytes() if file.is_file() else b""
-    if len(secret) != KEY_BYTES:
-        secret = new_key()[0]
-        write_file(file, secret, mode=0o600)
-    return public_of(secret).hex()
+    """Return the public part (hex) of the key in `file`, a new one where it holds none: keys of sealed bundles come sealed to it.
 
-
-def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey | None:
-    """Return the P-256 key in `pem`, None when it holds none."""
+    Raises as `tpm_secret.secret_of` does.
+    """
+    wrapping = model_secret(file.parent)
     try:
-        loaded = serialization.load_pem_private_key(pem, None)
+        key = opened(file.read_bytes(), wrapping)
+    except (OSError, SealedError):
+        key = new_key()[0]
+        write_file(file, wrapped(key, wrapping), mode=0o600)
+    return public_of(key).hex()
+
+
+def load_key(file: Path) -> ec.EllipticCurvePrivateKey | None:
+    """Return the P-256 key in `file`, None when it holds none. Raises OSError, and as `tpm_secret.passphrase` does."""
+    pem = file.read_bytes()
+    password = passphrase(file.parent) if b"ENCRYPTED" in pem else None
+    try:
+        loaded = serialization.load_pem_private_key(pem, password)
     except (ValueError, TypeError):
         return None
     return loaded if isinstance(loaded, ec.EllipticCurvePrivateKey) else None

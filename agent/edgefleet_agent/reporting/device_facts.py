@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgefleet_agent import __version__
+from edgefleet_agent.identity.store import KEY_FILE
+from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.reporting.collector import disk_free_bytes, memory_total_bytes
 from edgefleet_agent.reporting.thermal_zone import ThermalZone
 
@@ -64,6 +66,13 @@ def facts() -> dict[str, Any]:
     }
 
 
+def key_storage(file: Path) -> str:
+    """Return where the key in a PEM file is: "tpm", wrapped under a secret of it, or "file"; "" when the file cannot be read."""
+    with suppress(OSError):
+        return "tpm" if b"ENCRYPTED" in file.read_bytes() else "file"
+    return ""
+
+
 class Models(Protocol):
     """How the models of the device do."""
 
@@ -86,6 +95,7 @@ def device_now(
 ) -> dict[str, Any]:
     """Return the facts of a state. drift: by model, the signals that do. logs: by model, id, parts and head of its prediction log."""
     found: dict[str, Any] = {"disk_free_bytes": disk_free_bytes(root), "runtimes": runtimes}
+    found["key_storage"] = key_storage(StatePaths(root).identity / KEY_FILE)
     found |= ThermalZone().limits()
     found["modes"] = {model: mode.value for model, mode in models.modes().items()}
     if drift:

@@ -11,6 +11,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.errors import TpmError
+from edgefleet_agent.identity.tpm_secret import model_secret
 from edgefleet_agent.install.records import ShutOut, SlotInfo, Wanted
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.install.verifier_protocol import Blocks, Fetch, Fetched, FetchProgress, NeedBlocks, Relink, Task
@@ -263,11 +265,16 @@ class Fetcher:
         return key
 
     def _opens(self, key: bytes, wanted: Wanted, manifest: Manifest) -> bool:
+        from edgefleet_agent.identity.wrapped_key import opened
         from edgefleet_protocol.hpke import SealedError
         from edgefleet_protocol.sealed_model import opened_key
 
         try:
-            opened_key(self._key_file.read_bytes(), key, wanted.sha256, manifest)
+            secret = model_secret(self._key_file.parent)
+        except TpmError as error:
+            raise ModelKeyError(error.message, next_step=error.next_step) from error
+        try:
+            opened_key(opened(self._key_file.read_bytes(), secret), key, wanted.sha256, manifest)
         except (OSError, SealedError):
             return False
         return True

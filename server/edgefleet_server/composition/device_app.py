@@ -20,7 +20,7 @@ from edgefleet_server.composition.fleet_container import Fleet
 from edgefleet_server.fleet.desired.reader import DesiredReader
 from edgefleet_server.fleet.desired.tasks import MAX_RESULT_BYTES, TaskBook
 from edgefleet_server.fleet.enrolment.agent_installer import SCRIPT, AgentInstaller
-from edgefleet_server.fleet.enrolment.model import DeviceIdentity, Enrolment
+from edgefleet_server.fleet.enrolment.model import DeviceIdentity, DeviceKeys, Enrolment
 from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError
 from edgefleet_server.fleet.enrolment.schemas import EnrollIn, RenewIn
 from edgefleet_server.fleet.enrolment.service import EnrolmentService
@@ -119,7 +119,8 @@ def _add_identity_routes(
     @app.post(f"{PREFIX}/renew")
     def renew(wanted: RenewIn, caller: Annotated[DeviceIdentity, device]) -> Enrolment:
         """Give the device a certificate for a new key; the old one works until the new one was used."""
-        return replace(enrolment.renew(caller, wanted.csr.encode(), wanted.model_key), nonce=wanted.nonce)
+        keys = DeviceKeys(wanted.model_key, wanted.key_storage)
+        return replace(enrolment.renew(caller, wanted.csr.encode(), keys), nonce=wanted.nonce)
 
 
 def _add_content_routes(

@@ -38,7 +38,10 @@ class DeviceFacts:
 
 
 NO_MODEL_KEY: Final = "the model is sealed, and the device has told no key that it could be given to it with"
-NEXT_FOR_MODEL_KEY: Final = "update its agent, then run `edge-agent renew` on it; docs/operate/sealed-models.md"
+NEXT_FOR_MODEL_KEY: Final = (
+    "update its agent (with sealed_needs_tpm also: `edge-agent tpm`), then run `edge-agent renew` on it; "
+    "docs/operate/sealed-models.md"
+)
 
 
 @dataclass(frozen=True)

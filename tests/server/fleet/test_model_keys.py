@@ -24,9 +24,10 @@ from edgefleet_server.encryption.errors import FleetKeyMissingError
 from edgefleet_server.encryption.key_sources import source_of
 from edgefleet_server.encryption.model import Kept, SecretEntry
 from edgefleet_server.encryption.secret_list import secret_entries
-from edgefleet_server.fleet.enrolment.model import DeviceIdentity
+from edgefleet_server.fleet.enrolment.model import DeviceIdentity, DeviceKeys
 from edgefleet_server.fleet.errors import BadFactsError
 from edgefleet_server.fleet.model import NO_MODEL_KEY
+from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
 from edgefleet_server.process.conversion_worker import Worker
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.conversion.test_engine import FAKE
@@ -48,7 +49,7 @@ def digest_of(house: House) -> Sha256:
 def renewed(house: House, device: KeyedDevice, model_key: str) -> None:
     """Let a device renew its certificate and tell a key."""
     identity = DeviceIdentity(device.id, ProfileName(PROFILE), "")
-    house.fleet.enrolment.renew(identity, KeyedDevice().csr(), model_key)
+    house.fleet.enrolment.renew(identity, KeyedDevice().csr(), DeviceKeys(model_key))
 
 
 def test_a_deployment_leaves_out_devices_without_a_key_until_they_tell_one(house: House) -> None:
@@ -72,6 +73,23 @@ def test_a_deployment_leaves_out_devices_without_a_key_until_they_tell_one(house
     assert key_id(unseal(secret, copies[0], about_key(sha256))) == manifest.sealed.key
     with pytest.raises(SealedError):
         unseal(new_key()[0], copies[0], about_key(sha256))
+
+
+def test_where_a_tpm_is_demanded_a_key_in_a_file_gets_no_sealed_model(house: House) -> None:
+    strict, key = DeviceSelector(house.db, sealed_needs_tpm=True), new_key()[1].hex()
+    in_file, silent = (
+        house.device(FACTS | {"model_key": key, "key_storage": "file"}),
+        house.device(FACTS | {"model_key": key}),
+    )
+    wrapped = house.device(FACTS | {"model_key": key, "key_storage": "tpm"})
+    asked = [in_file.id, silent.id, wrapped.id]
+    assert strict.with_model_key(asked) == {wrapped.id}
+    assert [strict.model_key_of(one) for one in asked] == ["", "", key]
+    moved = DeviceIdentity(in_file.id, ProfileName(PROFILE), "")
+    house.fleet.enrolment.renew(moved, KeyedDevice().csr(), DeviceKeys(key, "tpm"))
+    house.fleet.enrolment.renew(moved, KeyedDevice().csr(), DeviceKeys(key))  # an older agent takes nothing back
+    assert strict.model_key_of(in_file.id) == key
+    assert house.fleet.devices.with_model_key(asked) == set(asked)
 
 
 def test_a_key_that_is_none_is_refused_and_a_plain_bundle_needs_none(house: House) -> None:

@@ -62,7 +62,7 @@ class Start(Message, frozen=True, tag="start"):
     kept_path: file for the disagreements that are kept; keep_inputs: with their raw inputs.
     measure_s: measure golden inputs for so many seconds a round, tell each round as one `Stats`, and exit.
 
-    model_key: of a sealed bundle, sealed to the key in key_path of this device.
+    model_key: of a sealed bundle, sealed to the key in key_path of this device; key_secret: what that file opens with (`wrapped_key`).
     reference_path: the drift reference that a worker before learned of this bundle; read where the bundle has none ("" = none).
     """
 
@@ -92,6 +92,7 @@ class Start(Message, frozen=True, tag="start"):
     metrics: bool = False
     model_key: bytes = b""
     key_path: str = ""
+    key_secret: bytes = b""
 
 
 class Serve(Message, frozen=True, tag="serve"):

@@ -4,6 +4,7 @@ import ctypes
 import resource
 from pathlib import Path
 
+from edgefleet_agent.identity.wrapped_key import opened
 from edgefleet_agent.worker.control.protocol import Start
 from edgefleet_protocol.bundle import Bundle
 from edgefleet_protocol.errors import EdgefleetError
@@ -26,7 +27,8 @@ def unsealed(bundle: Bundle, start: Start) -> bytes:
     manifest = bundle.manifest
     entry = bundle.entries[manifest.model_member]
     try:
-        key = opened_key(Path(start.key_path).read_bytes(), start.model_key, start.digest, manifest)
+        own = opened(Path(start.key_path).read_bytes(), start.key_secret)
+        key = opened_key(own, start.model_key, start.digest, manifest)
     except (OSError, SealedError) as error:
         raise ModelKeyError(f"the model is sealed, and this device has no key that opens it: {error}") from error
     bundle.file.seek(entry.offset)

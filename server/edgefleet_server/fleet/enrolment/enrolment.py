@@ -15,8 +15,8 @@ import hmac
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -35,7 +35,15 @@ from edgefleet_server.fleet import store
 from edgefleet_server.fleet.desired.documents import DesiredBook
 from edgefleet_server.fleet.display_name import check_name, numbered, readable
 from edgefleet_server.fleet.enrolment import store as enrolment_store
-from edgefleet_server.fleet.enrolment.model import BrokerAddress, ClaimOrder, ClaimView, DeviceIdentity, NewClaim
+from edgefleet_server.fleet.enrolment.model import (
+    NO_KEYS,
+    BrokerAddress,
+    ClaimOrder,
+    ClaimView,
+    DeviceIdentity,
+    DeviceKeys,
+    NewClaim,
+)
 from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError, PendingEnrolments, Waiting
 from edgefleet_server.fleet.errors import (
     BadClaimError,
@@ -72,6 +80,7 @@ class Facts(msgspec.Struct, frozen=True):
     """What a device says of itself when it enrols. ram_mb: 0 = unknown. Unknown keys are ignored.
 
     model_key: X25519 public key, hex, that keys of sealed bundles come to it with; "": its agent opens no sealed models.
+    key_storage: where its private keys are, by its own word: wrapped by the TPM of its board, or in files; "": its agent does not say.
     """
 
     arch: str
@@ -84,6 +93,7 @@ class Facts(msgspec.Struct, frozen=True):
     hostname: str = ""
     display_name: str = ""
     model_key: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    key_storage: Literal["", "file", "tpm"] = ""
 
 
 @dataclass(frozen=True)
@@ -292,10 +302,12 @@ class Enroller:
                 f"this claim token was used {claim.uses} of {claim.uses} times", next_step=_ASK_AGAIN
             )
 
-    def renew(self, device: DeviceIdentity, csr_pem: bytes, readmissions: ReadmissionBook, model_key: str = "") -> str:
+    def renew(
+        self, device: DeviceIdentity, csr_pem: bytes, readmissions: ReadmissionBook, keys: DeviceKeys = NO_KEYS
+    ) -> str:
         """Return a certificate (PEM) for a new key; the old key stays valid until the new one is used.
 
-        model_key: as in `Facts`; "": as it was.
+        keys: what the device says of its others; "": as it was.
 
         Raises BadCsrError, DeviceRevokedError; ReadmissionPendingError, ReadmissionRefusedError after the end of its last certificate.
         """
@@ -310,8 +322,9 @@ class Enroller:
             if refusal is None:
                 issued, public_key = self._signing.issue_device_certificate(csr_pem, device.id)
                 row.next_public_key = public_key
-                if model_key and row.facts.get("model_key") != model_key:
-                    row.facts = {**row.facts, "model_key": model_key}
+                told = {name: value for name, value in asdict(keys).items() if value and row.facts.get(name) != value}
+                if told:
+                    row.facts = {**row.facts, **told}
                 row.cert_not_after = issued.not_after
                 self._feed.add([NewEvent("identity_renewed", device.id, detail={"serial": issued.serial})])
         if refusal is not None:  # raised here, so that what the device asked for is kept

@@ -6,9 +6,20 @@ Public where routes return them. Pure.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
+
+
+@dataclass(frozen=True)
+class DeviceKeys:
+    """What a device says of its keys when it renews its certificate, as among the facts of an enrolment; "": as it was."""
+
+    model_key: str = ""
+    key_storage: str = ""
+
+
+NO_KEYS: Final = DeviceKeys()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Bodies of the enrolment routes, for operators and for devices."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -60,8 +60,9 @@ class EnrollIn(BaseModel):
 
 
 class RenewIn(BaseModel):
-    """A device's request for a certificate for a new key. model_key: as among the facts of an enrolment."""
+    """A device's request for a certificate for a new key. model_key, key_storage: as among the facts of an enrolment."""
 
     csr: str = Field(max_length=16_384)
     nonce: str = Field(default="", max_length=128)
     model_key: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    key_storage: Literal["", "file", "tpm"] = ""

@@ -12,7 +12,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.fleet.enrolment.enrolment import Enroller, root_documents
-from edgefleet_server.fleet.enrolment.model import ClaimOrder, DeviceIdentity, Enrolment, NewClaim
+from edgefleet_server.fleet.enrolment.model import NO_KEYS, ClaimOrder, DeviceIdentity, DeviceKeys, Enrolment, NewClaim
 from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError
 from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
 from edgefleet_server.fleet.errors import BadClaimError
@@ -85,9 +85,9 @@ class EnrolmentService:
         self._attempts.note_success(attempt)
         return self._enrolment(made.id, made.cert, made.profile, made.pinned_root)
 
-    def renew(self, device: DeviceIdentity, csr_pem: bytes, model_key: str = "") -> Enrolment:
-        """Give a device a certificate for a new key. model_key: as `Enroller.renew` takes it. Raises what that raises."""
-        cert = self._enroller.renew(device, csr_pem, self._readmissions, model_key)
+    def renew(self, device: DeviceIdentity, csr_pem: bytes, keys: DeviceKeys = NO_KEYS) -> Enrolment:
+        """Give a device a certificate for a new key. keys: what it says of its others. Raises what `Enroller.renew` raises."""
+        cert = self._enroller.renew(device, csr_pem, self._readmissions, keys)
         return self._enrolment(device.id, cert, device.profile, None)
 
     def _enrolment(self, device_id: DeviceId, cert: str, profile: ProfileName, pinned_root: Sha256 | None) -> Enrolment:

@@ -103,9 +103,10 @@ def _in_any_group() -> grammar.Requirement:
 class DeviceSelector:
     """Finds devices. Thread-safe; calls block."""
 
-    def __init__(self, db: Database) -> None:
-        """Read from `db`."""
+    def __init__(self, db: Database, *, sealed_needs_tpm: bool = False) -> None:
+        """Read from `db`. sealed_needs_tpm: a key counts only where the device said that a TPM wraps it."""
         self._db = db
+        self._sealed_needs_tpm = sealed_needs_tpm
 
     def select(self, selector: str) -> list[DeviceFacts]:
         """Return the devices that a selector matches, in order of id. Raises BadSelectorError."""
@@ -154,13 +155,19 @@ class DeviceSelector:
         with self._db.read() as session:
             own = col(FleetDevice.id)
             query = select(own).where(among(session, own, devices), func.coalesce(named, "") != "")
+            if self._sealed_needs_tpm:
+                query = query.where(col(FleetDevice.facts)["key_storage"].as_string() == "tpm")
             return frozenset(DeviceId(one) for one in session.execute(query).scalars())
 
     def model_key_of(self, device: DeviceId) -> str:
         """Return the key (X25519, hex) that keys of sealed bundles come to a live device with, "" where it has told none."""
         with self._db.read() as session:
             row = session.get(FleetDevice, device)
-            return "" if row is None or row.revoked_at is not None else str(row.facts.get("model_key") or "")
+            if row is None or row.revoked_at is not None:
+                return ""
+            if self._sealed_needs_tpm and row.facts.get("key_storage") != "tpm":
+                return ""
+            return str(row.facts.get("model_key") or "")
 
     def labels_of(self, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Mapping[str, str]]:
         """Return the labels of each of these devices; unknown devices are left out."""
