@@ -108,7 +108,7 @@ def test_the_copy_of_a_flash_card_is_worth_nothing_on_another_board(
         assert "agent.tpm" in asked.stderr
         assert "enrol again" in asked.stderr
         looked = json.loads(copy.command("doctor", "-o", "json").stdout)
-        assert [one for one in looked["checks"] if "the TPM does not give back" in one["message"]], looked
+        assert [one for one in looked["findings"] if "the TPM does not give back" in one["what"]], looked
         assert plain_keys(copy.state) == []
     finally:
         device.stop()

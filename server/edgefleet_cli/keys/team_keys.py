@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.keys.errors import BadMediumError
 from edgefleet_cli.keys.holder_folder import read_file
+from edgefleet_terms.key_services import fault_of, sends_token_in_the_clear
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signature  # type: ignore[attr-defined]  # documented, but not in __all__
@@ -62,7 +64,13 @@ def _by_place(where: str, keys: Mapping[str, Any], payload: bytes, passphrase: P
     from securesystemslib.exceptions import UnsupportedLibraryError
     from securesystemslib.signer import Signer  # type: ignore[attr-defined]
 
-    why = ""
+    if sends_token_in_the_clear(where, os.environ.get("VAULT_ADDR", "")):
+        raise UsageError(
+            f"the token for {where} would be sent without encryption",
+            why="VAULT_ADDR begins with http:// and is another machine",
+            next_step="give it with https://",
+        )
+    why = next_step = ""
     for key in keys.values():
         try:
             signature = Signer.from_priv_key_uri(where, key, lambda _name: passphrase(where).decode()).sign(payload)
@@ -71,14 +79,14 @@ def _by_place(where: str, keys: Mapping[str, Any], payload: bytes, passphrase: P
             raise BadMediumError(
                 f"the library for {where} is not installed",
                 why=str(error),
-                next_step="install securesystemslib with the extra for it: PKCS11, vault, awskms, gcpkms or azurekms",
+                next_step="install edgefleet with the extra for it: hsm, vault or awskms; securesystemslib with gcpkms or azurekms",
             ) from error
         except Exception as error:  # noqa: BLE001 - whatever a driver or a cloud raises; the next key may be the right one
-            why = f"{type(error).__name__}: {str(error)[:200]}"
+            why, next_step = fault_of(error)
             continue
         return signature
     raise BadMediumError(
         f"{where} does not sign for this team",
         why=why,
-        next_step="check the address, and the credentials that it needs",
+        next_step=next_step,
     )

@@ -133,10 +133,8 @@ def build_fleet(
     names = DisplayNames(db)
     feed = EventLog(db, shared or clock, names.name_of)
     desired = DesiredBook(db, signing, clock)
-    devices, lists = (
-        DeviceSelector(db, sealed_needs_tpm=settings.sealed_needs_tpm),
-        DeviceLister(db, clock, registry.withdrawn),
-    )
+    devices = DeviceSelector(db, sealed_needs_tpm=settings.sealed_needs_tpm)
+    lists = DeviceLister(db, clock, registry.withdrawn)
     reports = ReportBook(db, feed, shared or clock)
     mapper = FleetMapper(db, clock)
     reports.news.subscribe(lists.forget)

@@ -5,6 +5,8 @@ securesystemslib's own: PKCS#11, Vault transit and the key services of clouds. T
 services document it, the PIN of a token from this server's settings; a library that is missing is named.
 """
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
@@ -29,16 +31,18 @@ from edgefleet_server.signing.errors import (
 )
 from edgefleet_server.signing.keys.inventory import KEY_TYPES, KeyAlgorithm, KeyRecord
 from edgefleet_server.signing.keys.key_files import PrivateKey, load_private_key
+from edgefleet_terms.key_services import fault_of, sends_token_in_the_clear
 
 FILE_SCHEME: Final = "file2"
 REMOTE_SCHEMES: Final = {
     "hsm": "edgefleet[hsm]",
-    "hv": "securesystemslib[vault]",
-    "awskms": "securesystemslib[awskms]",
+    "hv": "edgefleet[vault]",
+    "awskms": "edgefleet[awskms]",
     "gcpkms": "securesystemslib[gcpkms]",
     "azurekms": "securesystemslib[azurekms]",
 }
 """What has to be installed for each."""
+VAULT_KEY: Final = re.compile(r"[A-Za-z0-9_.-]+/[1-9][0-9]{0,8}")
 
 SecretOf = Callable[[], bytes | None]
 """Returns the passphrase of encrypted files and the PIN of tokens; None when this server has none."""
@@ -68,6 +72,8 @@ def check_uri(uri: str) -> str:
         raise SignerUriError(f"{uri[:80]!r} names no place of a private key")
     if scheme == FILE_SCHEME and (PurePosixPath(rest).name != rest or rest.startswith(".")):
         raise SignerUriError(f"{uri[:80]!r} is no file of the key folder")
+    if scheme == "hv" and not VAULT_KEY.fullmatch(rest):
+        raise SignerUriError(f"{uri[:80]!r} names no version of a key: it is hv:NAME/VERSION, as hv:digits/1")
     return scheme
 
 
@@ -122,6 +128,11 @@ def _open_remote(record: KeyRecord, public: SSlibKey, scheme: str, secret: Secre
     def pin(_name: str) -> str:
         return (secret() or b"").decode()
 
+    if sends_token_in_the_clear(record.uri, os.environ.get("VAULT_ADDR", "")):
+        raise SignerUnavailableError(
+            f"the key of {record.role} is at {record.uri}, and Vault's token would be sent to it without encryption",
+            next_step="give VAULT_ADDR with https://, and start again",
+        )
     try:
         signer = Signer.from_priv_key_uri(record.uri, public, pin)
     except UnsupportedLibraryError as error:
@@ -136,9 +147,9 @@ def _open_remote(record: KeyRecord, public: SSlibKey, scheme: str, secret: Secre
 
 def unavailable(record: KeyRecord, error: Exception) -> SignerUnavailableError:
     """Return the error for a place that does not answer."""
+    why, next_step = fault_of(error)
     return SignerUnavailableError(
-        f"the key of {record.role} at {record.uri} cannot be used: {type(error).__name__}: {str(error)[:200]}",
-        next_step="check that the place answers, and the credentials that this server has for it",
+        f"the key of {record.role} at {record.uri} cannot be used: {why}", next_step=next_step
     )
 
 
