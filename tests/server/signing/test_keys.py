@@ -358,6 +358,7 @@ def test_a_key_service_that_is_away_or_signs_with_another_key_is_named(house: Ho
     [
         ("hv:digits/1", "_vault_signer.VAULT_IMPORT_ERROR", "edgefleet[vault]"),
         ("awskms:alias/digits", "_aws_signer.AWS_IMPORT_ERROR", "edgefleet[awskms]"),
+        ("hsm:2?label=x", "_hsm_signer.PKCS11_IMPORT_ERROR", "edgefleet[hsm]"),
         ("gcpkms:projects/x", "_gcp_signer.GCP_IMPORT_ERROR", "securesystemslib[gcpkms]"),
     ],
 )
