@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edgefleet_agent.__main__ import main
 from edgefleet_agent.core.durable import write_file, write_record
 from edgefleet_agent.enrolment import key_move, server_api
+from edgefleet_agent.enrolment.wrapped_key import opened
 from edgefleet_agent.errors import TpmError
 from edgefleet_agent.identity import tpm_secret
 from edgefleet_agent.identity.store import RECORD_FILE, load_identity
-from edgefleet_agent.identity.wrapped_key import opened
 from edgefleet_agent.paths import StatePaths
 from edgefleet_protocol.hpke import new_key, public_of
 from edgefleet_protocol.ids import DeviceId

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from edgefleet_agent.core.durable import fsync_dir, write_file
 from edgefleet_agent.enrolment.server_api import key_pem, load_key
+from edgefleet_agent.enrolment.wrapped_key import opened, wrapped
 from edgefleet_agent.identity.store import KEY_FILE
 from edgefleet_agent.identity.takeover import identity_lock
 from edgefleet_agent.identity.tpm_secret import TPM_FILE, make_secret, model_secret, secret_of
-from edgefleet_agent.identity.wrapped_key import opened, wrapped
 from edgefleet_agent.paths import StatePaths
 
 

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from edgefleet_agent.core.durable import write_file
+from edgefleet_agent.enrolment.wrapped_key import opened, wrapped
 from edgefleet_agent.errors import EnrollRefusedError, PinMismatchError, ServerUnreachableError
 from edgefleet_agent.identity.tpm_secret import model_secret, passphrase, secret_of
-from edgefleet_agent.identity.wrapped_key import opened, wrapped
 from edgefleet_protocol.claim import fingerprint
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.hpke import SealedError, new_key, public_of

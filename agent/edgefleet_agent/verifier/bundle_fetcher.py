@@ -265,7 +265,7 @@ class Fetcher:
         return key
 
     def _opens(self, key: bytes, wanted: Wanted, manifest: Manifest) -> bool:
-        from edgefleet_agent.identity.wrapped_key import opened
+        from edgefleet_agent.enrolment.wrapped_key import opened
         from edgefleet_protocol.hpke import SealedError
         from edgefleet_protocol.sealed_model import opened_key
 

@@ -4,7 +4,7 @@ import ctypes
 import resource
 from pathlib import Path
 
-from edgefleet_agent.identity.wrapped_key import opened
+from edgefleet_agent.enrolment.wrapped_key import opened
 from edgefleet_agent.worker.control.protocol import Start
 from edgefleet_protocol.bundle import Bundle
 from edgefleet_protocol.errors import EdgefleetError
