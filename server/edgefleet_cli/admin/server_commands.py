@@ -142,6 +142,10 @@ def signer(
     user: Annotated[
         list[str] | None, typer.Option("--user", help="User of a server that may ask; repeatable; default: its own.")
     ] = None,
+    allow_uri: Annotated[
+        list[str] | None,
+        typer.Option("--allow-uri", metavar="URI", help="Where a key may be taken in from a key service; repeatable."),
+    ] = None,
     passphrase_file: Annotated[
         Path | None, typer.Option("--passphrase-file", metavar="FILE", help="Passphrase of key files, PIN of a token.")
     ] = None,
@@ -154,6 +158,7 @@ def signer(
         keys=keys, socket=socket, passphrase_file=passphrase_file, log_level=log_level, log_format=log_format
     )
     flags += [part for name in user or () for part in ("--user", name)]
+    flags += [part for uri in allow_uri or () for part in ("--allow-uri", uri)]
     become(python_module("edgefleet_server.signing.signer.signer_process", *flags))
 
 

@@ -123,11 +123,17 @@ def _new_targets(v: Stolen, keys: Sequence[CryptoSigner]) -> str:
     return v.order(EVIL)
 
 
-def _one_holder(v: Stolen) -> list[CryptoSigner]:
+def _one_holder(v: Stolen, *names: str) -> list[CryptoSigner]:
     from edgefleet_cli.keys.holder_folder import read_signers
     from tests.support.holders import PASSPHRASE
 
-    return read_signers(v.holders["anna"], lambda _what: PASSPHRASE)
+    return [key for one in names or ("anna",) for key in read_signers(v.holders[one], lambda _what: PASSPHRASE)]
+
+
+def _two_holders(v: Stolen) -> str:
+    """Sign root and targets with keys of two holders; return "" where the device takes them. No bundle of the thief's is in them."""
+    code = _new_root(v, _one_holder(v, "anna", "ben"))
+    return "" if code == "install.target_unknown" else code
 
 
 def _by_server(v: Stolen) -> str:
@@ -147,6 +153,7 @@ ATTEMPTS: Final[Mapping[str, Callable[[Stolen], str]]] = {
     ),
 }
 """What must be refused."""
+CONTROL: Final = "signs a new root with the keys of two holders"
 ALLOWED: Final = "signs a bundle and an order with the server's keys of releases and director"
 
 
@@ -156,6 +163,7 @@ def after_ceremony(attempts: Collection[str] = ATTEMPTS.keys()) -> dict[str, Any
     return {
         "tried": rows,
         "unauthorized_installs": sum(not code for code in rows.values()),
+        "control": {"what": CONTROL, "answer": outcome(_two_holders) or "taken"},
         "allowed": {"what": ALLOWED, "answer": outcome(_by_server) or "allowed", "closed_by": STILL_ALLOWED},
     }
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from edgefleet_protocol.blocks import LEAF_BYTES
 from edgefleet_protocol.desired import Ref
 from tests.hostile.device.forge import MODEL, MODEL_ROLE, Forge
-from tests.hostile.theft.device import OTHER_ROLE, Robbed, Steal, bundle, path
+from tests.hostile.theft.device import GOOD, OTHER_ROLE, Robbed, Steal, bundle, path
 
 EVIL = "6.6.6"
 FLOOR = "withdraw what is older than the good release: `edgectl release withdraw --floor`"
@@ -75,20 +75,35 @@ def other_bytes(v: Robbed) -> str:
     return v.fetch(v.facts().wanted[0])
 
 
-def new_root(v: Robbed, keys: Any, *, threshold: int = 2) -> str:
-    """A second root that trusts the thief for everything, signed by these keys, and all that the thief signs below it."""
+def new_root(v: Robbed, keys: Any, *, kept: bool = False, threshold: int = 1) -> str:
+    """A second root that trusts the thief for everything, signed by these keys and his own, and all that he signs below it.
+
+    kept: the old root keys stay in it, next to his; threshold: of it.
+    """
     mine = {role: [v.forge.stranger] for role in v.forge.keys}
-    v.forge.roles["root"] = v.forge.root_with(mine, version=2, threshold=threshold)
-    v.forge.files["2.root.json"] = v.forge.bytes_of("root", keys)
+    named = {**mine, "root": [*v.forge.keys["root"], v.forge.stranger]} if kept else mine
+    v.forge.roles["root"] = v.forge.root_with(named, version=2, threshold=1)
+    v.forge.roles["root"].roles["root"].threshold = threshold
+    v.forge.files["2.root.json"] = v.forge.bytes_of("root", [*keys, v.forge.stranger])
     v.forge.keys |= mine
     for role in ("targets", "releases"):
         v.forge.roles[role].delegations.keys.clear()
     for parent, role, paths in (("targets", "director", "director/*"), ("targets", "releases", "*/*/*")):
         v.forge.delegate(parent, role, paths)
-    v.forge.delegate("releases", MODEL_ROLE, f"{MODEL}/*/*")
-    v.forge.store(bundle(EVIL), path(EVIL))
+    for role, paths in ((MODEL_ROLE, f"{MODEL}/*/*"), (OTHER_ROLE, "faces/*/*")):
+        v.forge.delegate("releases", role, paths)
+    ref = v.forge.store(bundle(EVIL), path(EVIL))
     v.forge.release(*v.forge.target_roles)
-    return v.order(v.forge.store(bundle(EVIL), path(EVIL)))
+    return v.order(ref)
+
+
+def same_name(v: Robbed) -> str:
+    """The team's signature for other bytes under the name of the good release, which a device that lost it is told to fetch honestly."""
+    v.lose("tuf")
+    honest = v.document(v.good)
+    v.forge.store(bundle(EVIL), path(GOOD))
+    v.forge.release(MODEL_ROLE)
+    return v.attempt(honest)
 
 
 def by_team(v: Robbed) -> str:
@@ -142,6 +157,7 @@ def _of_server() -> list[Attempt]:
 def _of_team() -> list[Attempt]:
     return [
         Attempt("signs a bundle of its own, for the honest order", lambda v: (evil(v, None), v.order(v.good))[1]),
+        Attempt("signs a bundle of its own under the name of the good release, for the honest order", same_name),
         Attempt("signs an order with its key", by_team),
         Attempt("takes its withdrawal back, for the honest order", taken_back(lambda v: v.order(v.good))),
         Attempt("takes its withdrawal back, and lets the device fetch again", taken_back(late)),
@@ -175,12 +191,10 @@ def _of_root() -> list[Attempt]:
         Attempt("signs a new root with its key", lambda v: new_root(v, v.forge.keys["root"][:1])),
         Attempt("signs a new root twice with its key", lambda v: new_root(v, v.forge.keys["root"][:1] * 2)),
         Attempt(
-            "signs a new root with its key and a new one",
-            lambda v: new_root(v, [v.forge.keys["root"][0], v.forge.stranger]),
+            "adds a key of its own to root, and signs it with both",
+            lambda v: new_root(v, v.forge.keys["root"][:1], kept=True, threshold=2),
         ),
-        Attempt(
-            "signs a new root that needs one key only", lambda v: new_root(v, v.forge.keys["root"][:1], threshold=1)
-        ),
+        Attempt("signs a new root that needs one key only", lambda v: new_root(v, v.forge.keys["root"][:1], kept=True)),
     ]
 
 
@@ -191,3 +205,27 @@ THIEVES: Final[Mapping[str, Sequence[Attempt]]] = {
     "broker": _of_broker(),
     "root": _of_root(),
 }
+
+
+def both_sides(v: Robbed) -> str:
+    """A bundle that the team's key signed, ordered with the director's."""
+    ref = v.forge.store(bundle(EVIL), path(EVIL))
+    v.forge.release(MODEL_ROLE)
+    return v.order(ref)
+
+
+def passed_on(v: Robbed) -> str:
+    """A new release, as its team and the director signed it."""
+    raw = v.document(v.forge.store(bundle("1.4.0"), path("1.4.0")))
+    v.forge.release(MODEL_ROLE)
+    return v.attempt(raw)
+
+
+CONTROLS: Final[Mapping[str, Attempt]] = {
+    "server": Attempt("signs a bundle with the team's key as well, and orders it", both_sides),
+    "director": Attempt("orders a bundle that the team's key signed", both_sides),
+    "team": Attempt("signs a bundle, and orders it with the director's key as well", both_sides),
+    "broker": Attempt("passes on a new release that its team and the director signed", passed_on),
+    "root": Attempt("signs a new root with two keys of three", lambda v: new_root(v, v.forge.keys["root"][:2])),
+}
+"""For each thief the same with what it lacks: the device must take it, else its refusals prove nothing."""

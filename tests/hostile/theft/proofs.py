@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.hostile.theft.after_ceremony import after_ceremony
-from tests.hostile.theft.attempts import THIEVES, Attempt
+from tests.hostile.theft.attempts import CONTROLS, THIEVES, Attempt
 from tests.hostile.theft.device import Robbed
 from tests.hostile.theft.online_keys import whole_key_folder
 from tests.hostile.theft.with_team import with_team
@@ -37,7 +37,8 @@ def main(n: int, seed: int) -> Mapping[str, Any]:
     for thief, attempt in random.Random(seed).sample(all_of_them, min(n, len(all_of_them))):
         rows.append(outcome(thief, attempt, own_process=True))
         print(f"{thief}: {attempt.what}: {rows[-1]['answer']}", file=sys.stderr, flush=True)
-    return report(rows, whole_key_folder(), after_ceremony(), with_team())
+    controls = {thief: outcome(thief, one, own_process=True) for thief, one in CONTROLS.items()}
+    return report(rows, whole_key_folder(), after_ceremony(), with_team(), controls)
 
 
 def report(
@@ -45,15 +46,19 @@ def report(
     today: Mapping[str, Any],
     after: Mapping[str, Any] | None = None,
     team: Mapping[str, Any] | None = None,
+    controls: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return what came of all attempts. today: of a server with all its keys in one folder; after: of one after a key ceremony.
 
-    team: of one whose models teams sign as well.
+    team: of one whose models teams sign as well; controls: of the same with what each thief lacks, which must be taken.
     """
     unauthorized = [row for row in rows if row["installed"] and not row["closed_by"]]
     of_servers = sum((one or {}).get("unauthorized_installs", 0) for one in (after, team))
+    is_proof = all(one["installed"] for one in (controls or {}).values())
+    is_proof &= (team or {}).get("by_the_team", "taken") == "taken"
+    is_proof &= (after or {}).get("control", {}).get("answer", "taken") == "taken"
     return {
-        "ok": all(row["good"] for row in rows) and not of_servers,
+        "ok": all(row["good"] for row in rows) and not of_servers and is_proof,
         "unauthorized_installs": len(unauthorized) + of_servers,
         "thieves": {
             thief: {
@@ -71,5 +76,6 @@ def report(
         "whole_key_folder": today,
         "server_after_a_ceremony": after or {},
         "server_whose_models_teams_sign": team or {},
+        "controls": {thief: {"what": one["tried"], "answer": one["answer"]} for thief, one in (controls or {}).items()},
         "rows": rows,
     }

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.hostile.theft.after_ceremony import ATTEMPTS, STILL_ALLOWED, after_ceremony
-from tests.hostile.theft.attempts import THIEVES
+from tests.hostile.theft.attempts import CONTROLS, THIEVES
 from tests.hostile.theft.online_keys import CLOSED_BY, whole_key_folder
 from tests.hostile.theft.proofs import outcome, report
 from tests.hostile.theft.with_team import NEW_MODEL, ONE_OF_TEAM, with_team
@@ -18,6 +18,9 @@ def test_a_thief_of_one_thing_installs_nothing_that_nobody_allowed(thief: str) -
         print(json.dumps(row))
     found = report(rows, {})["thieves"][thief]
     print(f"{thief}: {len(rows)} attempts, {found['unauthorized_installs']} unauthorized installs")
+    assert outcome(thief, CONTROLS[thief])["installed"], (
+        "with what it lacks the device takes it, so the refusals are a proof"
+    )
     assert found["unauthorized_installs"] == 0
     assert [row for row in rows if not row["good"]] == []
     assert len(found["allowed"]) == (thief in {"server", "director"}), "an older release that nobody withdrew"
@@ -35,6 +38,7 @@ def test_a_stolen_server_makes_no_root_and_no_targets_after_a_ceremony() -> None
     print(json.dumps(found))
     assert found["unauthorized_installs"] == 0
     assert set(found["tried"].values()) == {"tuf.unsigned"}, found["tried"]
+    assert found["control"]["answer"] == "taken", "with two holders the device takes it"
     assert (found["allowed"]["answer"], found["allowed"]["closed_by"]) == ("allowed", STILL_ALLOWED)
 
 

@@ -14,10 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from securesystemslib.formats import encode_canonical
+from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # documented there, but not in __all__
 
 from edgefleet_protocol.desired import DESIRED_TYPE
 from edgefleet_protocol.messages import State
@@ -30,12 +33,23 @@ from edgefleet_server.signing.authority import new_p256_key, public_der
 from edgefleet_server.signing.errors import (
     KeyRevokedError,
     KeysUnreadableError,
+    SignerUnavailableError,
     SigningProcessDownError,
     StatementRefusedError,
 )
+from edgefleet_server.signing.keys.inventory import (
+    Inventory,
+    KeyAlgorithm,
+    KeyRecord,
+    KeySource,
+    KeyState,
+    dump_inventory,
+)
+from edgefleet_server.signing.keys.key_files import load_private_key
 from edgefleet_server.signing.keys.rotation import KeyOrder
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.signing.signer import messages as m
+from edgefleet_server.signing.signer.handovers import Handovers
 from edgefleet_server.signing.signer.question_handler import QuestionHandler
 from edgefleet_server.signing.signer.remote_keys import RemoteAuthority, RemoteKeys
 from edgefleet_server.signing.signer.signed_versions import SignedVersions
@@ -197,6 +211,11 @@ def test_a_thief_of_the_web_process_gets_nothing_that_outlives_it(house: House, 
         m.IssueCertificate(b"no key", "d-1", 60),
         m.IssueCertificate(public_der(ec.generate_private_key(ec.SECP384R1()).public_key()), "d-1", 60),
         m.IssueCertificate(der, "x", 60, []),
+        *(m.IssueCertificate(der, name, 60) for name in ("+", "#", "d-1/up", "d", "srv-", "srv-a/b", "D-1", "d-1\n")),
+        m.Destroy("director", []),
+        m.Destroy("timestamp", []),
+        m.Destroy("../director", []),
+        m.TakeIn(_device_ca_as_director(apart.keys, now)),
         m.SignDocuments([ids["director"]] * 100_000, 1, DESIRED_TYPE, [document(expires=now)] * 2_000),
         m.IssueCrl(["1"] * 200_001),
         m.IssueCrl(["f" * 1_000_000]),
@@ -208,7 +227,18 @@ def test_a_thief_of_the_web_process_gets_nothing_that_outlives_it(house: House, 
     assert apart.connection.ask(m.AskStatus(), m.Status).signed == signed, "nothing was signed"
     assert sorted(one for one in house.folder.rglob("*")) == files, "no name of a role led out of the folder"
     assert set(apart.connection.ask(m.AskStatus(), m.Status).refused) <= {*ids, "", "device-ca", "other"}
+    assert (apart.keys / "device-ca.pem").exists()
     assert house.signing.add_target(TARGET, 1, house.signing.root_sha256(), {}), "and it goes on signing"
+
+
+def _device_ca_as_director(keys: Path, now: dt.datetime) -> bytes:
+    """Return the device CA's key as one that was given for the director: to revoke it would delete its file."""
+    private = load_private_key(keys / "device-ca.pem", None)
+    public = SSlibKey.from_crypto(private.public_key())
+    scheme, text = KeyAlgorithm(public.scheme), str(public.keyval["public"])
+    prepared, given = KeyState.PREPARED, KeySource.GIVEN
+    record = KeyRecord(public.keyid, "director", "file2:device-ca.pem", scheme, text, prepared, now, given)
+    return dump_inventory(Inventory((record,)))
 
 
 def test_a_team_takes_a_model_from_the_signing_process(house: House, apart: Apart, tmp_path: Path) -> None:
@@ -222,8 +252,8 @@ def test_a_team_takes_a_model_from_the_signing_process(house: House, apart: Apar
     assert not keys & {one.name for one in apart.keys.glob("m.digits.*")}, "destroyed where it lies"
     with house.db.read() as session:
         content = house.signing._repository.load(session, "m.digits").to_dict()
-    thiefs = m.SignMetadata("m.digits", house.signing.role("releases").keys[0], json.dumps(content).encode())
-    apart.handler.answer(thiefs)  # whatever it says: no device takes it
+    for handler in (apart.handler, QuestionHandler(apart.keys, house.clock)):  # also after it was started again
+        _ask_for_the_model(handler, house, content, given=apart.keys)
     ref = house.release("digits@1.1.0", bundles={PROFILE: b"two"})
     house.jobs.jobs.pop(ref, None)
     house.registry.refresh_state(ref)
@@ -236,6 +266,63 @@ def test_a_team_takes_a_model_from_the_signing_process(house: House, apart: Apar
     device._trusted_set.reference_time = house.clock.now()
     device.refresh()
     assert device.get_targetinfo(f"digits/1.1.0/{PROFILE}.bundle") is not None
+
+
+def _ask_for_the_model(handler: QuestionHandler, house: House, content: dict[str, Any], given: Path) -> None:
+    """Ask as a thief of the web process for all that would sign a model of a team, and for what would let him. All is refused."""
+    files = sorted(given.iterdir())
+    with house.db.read() as session:
+        releases = house.signing._repository.load(session, "releases").to_dict()
+    hands_on = {"name": "m.digits", "keyids": [], "threshold": 1, "paths": ["digits/*/*"], "terminating": True}
+    releases["delegations"]["roles"].append(hands_on)
+    key = house.signing.role("releases").keys[0]
+    for asked in (
+        m.SignMetadata("m.digits", key, encode_canonical(content).encode()),
+        m.Prepare("m.digits", "ed25519", None),
+        m.Prepare("m.digits", "ed25519", []),
+        m.SignMetadata("releases", key, encode_canonical(releases).encode()),
+    ):
+        answer = handler.answer(asked)
+        assert answer.code == StatementRefusedError.code, asked
+        assert "signed by its team" in answer.message, asked
+    assert sorted(given.iterdir()) == files
+
+
+def test_a_team_keeps_its_model_when_the_file_that_says_so_is_damaged(tmp_path: Path) -> None:
+    Handovers(tmp_path).note("m.digits")
+    assert Handovers(tmp_path).roles() == {"m.digits"}
+    seen = Handovers(tmp_path)
+    assert seen.roles()
+    (tmp_path / "handed-over.json").unlink()
+    assert seen.roles() == {"m.digits"}, "it was seen once"
+    seen.note("m.faces")
+    assert Handovers(tmp_path).roles() == {"m.digits", "m.faces"}
+    for damage in (b"", b"{}", b"[]", b'{"roles": "m.digits"}', b'{"roles": [1]}', b"\xff"):
+        (tmp_path / "handed-over.json").write_bytes(damage)
+        for one in (Handovers(tmp_path), seen):
+            with pytest.raises(KeysUnreadableError, match="cannot be read, so it is not known"):
+                one.roles()
+            with pytest.raises(KeysUnreadableError):
+                one.note("m.gears")
+
+
+def test_a_key_service_is_asked_where_the_signing_process_was_allowed_to(house: House, tmp_path: Path) -> None:
+    """A thief's key in an account of his own would sign for the role after the theft."""
+    keys = house.folder / "keys"
+    public = SSlibKey.from_crypto(ec.generate_private_key(ec.SECP256R1()).public_key())
+    scheme, text = KeyAlgorithm(public.scheme), str(public.keyval["public"])
+    for places, code in (
+        ([], StatementRefusedError.code),
+        (["awskms:alias/a"], StatementRefusedError.code),
+        (None, SignerUnavailableError.code),  # its library is not here: it was asked
+        (["awskms:alias/b"], SignerUnavailableError.code),
+    ):
+        handler = QuestionHandler(keys, house.clock, places=places)
+        now, prepared, given = house.clock.now(), KeyState.PREPARED, KeySource.GIVEN
+        record = KeyRecord(public.keyid, "director", "awskms:alias/b", scheme, text, prepared, now, given)
+        answer = handler.answer(m.TakeIn(dump_inventory(Inventory((record,)))))
+        assert answer.code == code, places
+        assert places is None or code != StatementRefusedError.code or "--allow-uri" in answer.message
 
 
 def test_an_older_version_is_not_signed_again(house: House, apart: Apart) -> None:

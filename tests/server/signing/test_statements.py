@@ -256,6 +256,33 @@ def test_a_key_from_elsewhere_has_the_id_that_follows_from_it() -> None:
             statements.check_given(replace(right, **change))
 
 
+def test_a_key_that_is_given_is_no_file() -> None:
+    """Files lie in the folder, and to revoke a key deletes its file: of the device CA, say."""
+    given = replace(record("director", KeyState.PREPARED, KeySource.GIVEN), public="ab" * 32)
+    with pytest.raises(StatementRefusedError, match="not in a file"):
+        statements.check_given(replace(given, keyid=identified(given).keyid))
+
+
+@pytest.mark.parametrize("role", ["m.digits", "targets"])
+def test_a_role_that_was_handed_over_is_signed_by_nobody_here(role: str) -> None:
+    facts = statements.MetadataFacts(INVENTORY, lambda _role: VERSION - 1, NOW, CA, frozenset({role}))
+    for one in [role, "releases"] if role == "m.digits" else [role]:
+        with pytest.raises(StatementRefusedError, match=f"{role}: it is signed by its"):
+            statements.check_metadata(one, canonical(metadata(one)), facts)
+    for one in ("snapshot", "timestamp", "director"):
+        assert statements.check_metadata(one, canonical(metadata(one)), facts)
+
+
+@given(st.text(max_size=70))
+def test_a_client_is_a_device_or_the_server_itself(subject: str) -> None:
+    try:
+        is_device = statements.check_subject(subject)
+    except StatementRefusedError:
+        return
+    assert set(subject) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert is_device is not subject.startswith("srv-")
+
+
 def test_a_key_signs_for_its_own_role_only() -> None:
     statements.check_key(record("m.digits"), "m.digits")
     statements.check_key(record("releases"), "m.digits")  # ADR 0115: a model from before it had a key of its own

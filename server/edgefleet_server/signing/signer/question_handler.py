@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -25,12 +25,12 @@ from edgefleet_server.signing.keys.signer_uris import KeySigner, SecretOf
 from edgefleet_server.signing.role_lives import LIFE
 from edgefleet_server.signing.signer import messages as m
 from edgefleet_server.signing.signer import quotas, statements
+from edgefleet_server.signing.signer.handovers import Handovers
 from edgefleet_server.signing.signer.signed_versions import SignedVersions
 from edgefleet_server.signing.trust import MODEL_PREFIX
 
 DEVICE_CERT_LIFE: Final = timedelta(days=90)
 OTHER_CERT_LIFE: Final = timedelta(days=397)
-SERVICE_PREFIX: Final = "srv-"
 MAX_SERIAL: Final = 40
 _log = logging.getLogger(__name__)
 
@@ -38,12 +38,19 @@ _log = logging.getLogger(__name__)
 class QuestionHandler:
     """The keys of one folder behind what may be asked. Thread-safe: one question at a time."""
 
-    def __init__(self, folder: Path, clock: Clock, secret: SecretOf = lambda: None) -> None:
-        """Read what was signed last. secret: the passphrase of key files and the PIN of tokens."""
+    def __init__(
+        self, folder: Path, clock: Clock, secret: SecretOf = lambda: None, places: Collection[str] | None = None
+    ) -> None:
+        """Read what was signed last. secret: the passphrase of key files and the PIN of tokens.
+
+        places: URIs of key services at which keys may be taken in, None for all.
+        """
         self._clock = clock
         self._ring = KeyRing(folder, clock, secret)
         self._authority = DeviceAuthority(folder)
         self._versions = SignedVersions(folder)
+        self._handovers = Handovers(folder)
+        self._places = places
         self._quotas = quotas.Quotas()
         self._started = clock.now()
         self._signed: Counter[str] = Counter()
@@ -119,7 +126,8 @@ class QuestionHandler:
             signer = self._ring.signer(asked.keyid)
         has_places = role == "targets" and PLACES_TARGET.encode() in asked.content
         ca = self._authority.certificate_pem().decode("ascii") if has_places else ""
-        facts = statements.MetadataFacts(self._ring.inventory(), self._versions.last, self._clock.now(), ca)
+        inventory, handed_over = self._ring.inventory(), self._handovers.roles()
+        facts = statements.MetadataFacts(inventory, self._versions.last, self._clock.now(), ca, handed_over)
         version = statements.check_metadata(role, asked.content, facts)
         self._take(role, 1, quotas.METADATA)
         if role == "snapshot" and not self._versions.last(
@@ -145,13 +153,15 @@ class QuestionHandler:
         if asked.role == "root":
             raise StatementRefusedError("the signing process makes no key of root")
         statements.check_role(asked.role)
+        statements.check_kept(asked.role, self._handovers.roles())
         key = self._ring.prepare(asked.role, besides=asked.besides, algorithm=KeyAlgorithm(asked.algorithm))
         return m.PublicPart(key.keyid, key.scheme, str(key.keyval["public"]))
 
     def _take_in(self, asked: m.TakeIn) -> m.PublicPart:
         self._take("new keys", 1, quotas.KEYS)
         (record,) = parse_inventory(asked.record).keys
-        statements.check_given(record)
+        statements.check_given(record, self._places)
+        statements.check_kept(record.role, self._handovers.roles())
         key = self._ring.take_in(record)
         return m.PublicPart(key.keyid, key.scheme, str(key.keyval["public"]))
 
@@ -160,6 +170,9 @@ class QuestionHandler:
         self._ring.discard(keyids)
 
     def _destroy(self, asked: m.Destroy) -> list[str]:
+        statements.check_destroyed(asked.role)
+        if asked.role != "root":  # whose key may be brought back for one operation
+            self._handovers.note(asked.role)
         return self._ring.destroy(asked.role, asked.named)
 
     # -- certificates ------------------------------------------------------------------------------------------------
@@ -168,7 +181,7 @@ class QuestionHandler:
         key = serialization.load_der_public_key(asked.spki)
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             raise StatementRefusedError("the device CA certifies P-256 keys only")
-        is_device = asked.hosts is None and not asked.subject.startswith(SERVICE_PREFIX)
+        is_device = asked.hosts is None and statements.check_subject(asked.subject)
         life, most = timedelta(seconds=asked.life_s), DEVICE_CERT_LIFE if is_device else OTHER_CERT_LIFE
         if not timedelta(0) < life <= most:
             raise StatementRefusedError(f"a certificate of {asked.subject[:80]} lives {most.days} days at most")

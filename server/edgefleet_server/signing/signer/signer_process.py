@@ -1,8 +1,9 @@
 """The signing process: holds the keys of one folder, and answers on a Unix socket.
 
-    python -m edgefleet_server.signing.signer.signer_process --keys DIR --socket PATH [--user NAME …] [--child]
+    python -m edgefleet_server.signing.signer.signer_process --keys DIR --socket PATH [--user NAME …] [--allow-uri URI …] [--child]
 
 * Only processes of the named users (default: its own) are answered; the kernel says whose they are.
+* A key in a key service or a token is taken in at the URIs that `--allow-uri` names; a child takes all: its server can read the files.
 * Its memory cannot be read by other processes of its user, and is in no core file.
 * With `--child`, stdin is a JSON line with the passphrase, then the life line: it ends when the server at its other end has.
 """
@@ -107,6 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keys", type=Path, required=True)
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--user", action="append", default=[])
+    parser.add_argument("--allow-uri", action="append", default=[])
     parser.add_argument("--passphrase-file", type=Path)
     parser.add_argument("--log-level", default="INFO")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
@@ -126,9 +128,8 @@ def main(arguments: list[str] | None = None) -> int:
         listening = listen(given.socket, mode=0o600 if users == [os.geteuid()] else 0o666)
     except (OSError, KeyError) as error:
         return _failed(f"no socket can be made at {given.socket}: {error}", "check the folder, its rights and --user")
-    server = SigningServer(
-        QuestionHandler(given.keys, SystemClock(), secret_of(passphrase, given.passphrase_file)), listening, users
-    )
+    secret, places = secret_of(passphrase, given.passphrase_file), None if given.child else given.allow_uri
+    server = SigningServer(QuestionHandler(given.keys, SystemClock(), secret, places), listening, users)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         server.stop()

@@ -14,13 +14,17 @@ Rules:
 - `targets` and `releases` hand on only to keys of this folder; in `targets` a model may have its team's, none of them of this folder.
   `targets` names none but where the server is (ADR 0125), with a number that leaves room for higher ones and no CA but this folder's;
   `releases` and `director` name none, `audit` its one head, and the role of a model its own bundles.
+- A role that was handed over, a model's to its team or `targets` to its holders, gets no key and no signature, and `releases` does not
+  delegate it.
+- A key from elsewhere is in a key service, at a place that was allowed where the signing process is run apart; never a file.
+- Certificates of clients are for names that devices may have, or for the server's own client of the broker.
 - Root is signed only where its key lies next to the others, as in a trial. It may name keys of holders for root and `targets`, as the
   ceremony does, so in a trial this is no defence.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -30,12 +34,12 @@ from securesystemslib.formats import encode_canonical
 
 from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE, decode_desired, decode_hold
 from edgefleet_protocol.errors import BadIdError, BadMessageError
-from edgefleet_protocol.ids import parse_model_name
+from edgefleet_protocol.ids import SERVER_ACCOUNT_PREFIX, parse_device_id, parse_model_name
 from edgefleet_protocol.server_places import TARGET as PLACES_TARGET
 from edgefleet_protocol.server_places import parse_announcement
 from edgefleet_server.signing.errors import StatementRefusedError
 from edgefleet_server.signing.keys.inventory import Inventory, KeyRecord, KeySource, KeyState
-from edgefleet_server.signing.keys.signer_uris import identified
+from edgefleet_server.signing.keys.signer_uris import REMOTE_SCHEMES, identified
 from edgefleet_server.signing.role_lives import LIFE, highest_number, life_of
 from edgefleet_server.signing.trust import MODEL_PREFIX
 from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET
@@ -56,6 +60,7 @@ _HANDED_ON: Final = {"targets": frozenset({"director", "releases", AUDIT_ROLE}),
 """To which roles these hand on, and to those of models."""
 _NAMED: Final = frozenset({(AUDIT_ROLE, HEAD_TARGET), ("targets", PLACES_TARGET)})
 """What roles other than those of models may name."""
+_SERVICE: Final = re.compile(SERVER_ACCOUNT_PREFIX + r"[a-z0-9][a-z0-9-]{0,30}")
 _OF_MODELS: Final = re.compile(r"(\*|[^/*?\[]+)/\*/\*")
 
 
@@ -63,13 +68,14 @@ _OF_MODELS: Final = re.compile(r"(\*|[^/*?\[]+)/\*/\*")
 class MetadataFacts:
     """What is known when metadata is to be signed. last: the version of a role that was signed here last, 0 for none.
 
-    ca: certificate (PEM) of this folder's device CA.
+    ca: certificate (PEM) of this folder's device CA; handed_over: roles that others sign for good.
     """
 
     inventory: Inventory
     last: Callable[[str], int]
     now: datetime
     ca: str = ""
+    handed_over: frozenset[str] = frozenset()
 
 
 def named_versions(content: bytes) -> dict[str, int]:
@@ -94,9 +100,33 @@ def check_role(role: str) -> None:
         raise _refused(role, "there is no such role")
 
 
-def check_given(record: KeyRecord) -> None:
-    """Refuse a key that lies elsewhere and is described as another one. Raises StatementRefusedError."""
+def check_kept(role: str, handed_over: frozenset[str]) -> None:
+    """Refuse a role that others sign for good. Raises StatementRefusedError."""
+    if role in handed_over:
+        whose = "its team" if role.startswith(MODEL_PREFIX) else "its holders"
+        raise _refused(role, f"it is signed by {whose}, and this key folder signs it no more")
+
+
+def check_destroyed(role: str) -> None:
+    """Refuse to destroy the keys of a role that is never handed over. Raises StatementRefusedError."""
+    check_role(role)
+    if role not in {"root", "targets"} and not role.startswith(MODEL_PREFIX):
+        raise _refused(role, "its keys are never handed over, so they are not destroyed")
+
+
+def check_given(record: KeyRecord, places: Collection[str] | None = None) -> None:
+    """Refuse a key that lies elsewhere and is described as another one. places: URIs that are allowed, None for all.
+
+    Raises StatementRefusedError.
+    """
     check_role(record.role)
+    if record.uri.partition(":")[0] not in REMOTE_SCHEMES:
+        raise _refused(record.role, "a key that is given is in a key service or a token, not in a file")
+    if places is not None and record.uri not in places:
+        raise _refused(
+            record.role,
+            f"{record.uri[:80]!r} is not allowed as the place of a key; who runs the signing process names it with --allow-uri",
+        )
     if record.role == "root" or record.source is not KeySource.GIVEN or record.state is not KeyState.PREPARED:
         raise _refused(record.role, "such a key is not taken in")
     try:
@@ -113,6 +143,17 @@ def check_key(record: KeyRecord, role: str) -> None:
     is_restored = record.source is KeySource.FOUND and record.role not in LIFE and MODEL_PREFIX not in record.role
     if record.role != role and not is_older_model and not is_restored:
         raise _refused(role, f"the key {record.keyid[:12]} is the one of {record.role}")
+
+
+def check_subject(subject: str) -> bool:
+    """Refuse a client's certificate for a name that nobody may have; return whether it is a device's. Raises StatementRefusedError."""
+    if _SERVICE.fullmatch(subject):
+        return False
+    try:
+        parse_device_id(subject)
+    except BadIdError as error:
+        raise StatementRefusedError(f"no certificate is issued for {subject[:80]!r}: {error.message}") from error
+    return True
 
 
 def check_document(payload_type: str, payload: bytes, now: datetime, last_hold: int = 0) -> int:
@@ -138,6 +179,7 @@ def check_document(payload_type: str, payload: bytes, now: datetime, last_hold: 
 def check_metadata(role: str, content: bytes, facts: MetadataFacts) -> int:
     """Refuse metadata that a role may not sign; return its version. content: its signed part. Raises StatementRefusedError."""
     check_role(role)
+    check_kept(role, facts.handed_over)
     try:
         signed = json.loads(content, strict=False)  # canonical JSON leaves the line ends of a PEM as they are
         is_canonical = (encode_canonical(signed) or "").encode() == content
@@ -223,8 +265,10 @@ def _check_targets(role: str, signed: Mapping[str, Any], facts: MetadataFacts) -
     ours: set[str] = set()
     teams: set[str] = set()
     for one in delegations["roles"]:
-        _check_delegation(role, one)
         is_team = role == "targets" and one["name"].startswith(MODEL_PREFIX)
+        if not is_team:
+            check_kept(one["name"], facts.handed_over)
+        _check_delegation(role, one)
         (teams if is_team else ours).update(one["keyids"])
     for keyid in ours:
         _check_own_key(role, keyid, delegations["keys"][keyid], facts.inventory)
