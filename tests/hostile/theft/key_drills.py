@@ -9,12 +9,13 @@ best that its thief can send: a document with a higher number, a root that names
 key's signature, to a device that lost its cache. Before the keys are replaced a copy of one device takes just that: a control.
 """
 
+import datetime as dt
 import random
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, cast
@@ -34,6 +35,7 @@ from edgefleet_protocol.envelope import Envelope, Signature, dump_envelope, pae,
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.fleet.desired.content import DESIRED_LIFE
 from edgefleet_server.signing.keys.rotation import KeyOrder
 from edgefleet_server.signing.keys.signer_uris import KeySigner
 from edgefleet_server.signing.repository import SERIALIZER
@@ -70,14 +72,13 @@ class Drilled:
     id: DeviceId
     state: Path
     house: House
-    follows: int = 0
-    problems: list[str] = field(default_factory=list)
+    files: Callable[[str], bytes | None]
 
     def take(self, raw: bytes, forged: Mapping[str, bytes] | None = None) -> str:
         """Verify a document; return the code of the refusal, also that of its bundle, "" when all was taken. forged: files by name."""
 
         def source(name: str, _most: int) -> bytes | None:
-            return (forged or {}).get(name) or self.house.signing.metadata_file(name)
+            return (forged or {}).get(name) or self.files(name)
 
         task = Task(
             kind="desired",
@@ -107,7 +108,7 @@ class Drill:
     def __init__(self, folder: Path, count: int, seed: int) -> None:
         """Enrol devices and let each take its first document."""
         self.chance = random.Random(seed)
-        self.folder, self.media = folder, dict[str, Path]()
+        self.folder, self.media, self.read = folder, dict[str, Path](), dict[str, bytes | None]()
         self.team = [member() for _ in range(3)]
         self.house = House(
             f"sqlite:///{folder / 'a.db'}", folder / "server", TurnedClock(SystemClock().now().replace(microsecond=0))
@@ -124,7 +125,7 @@ class Drill:
     def _device(self, state: Path, root: bytes) -> Drilled:
         (state / "identity").mkdir(parents=True)
         (state / "identity" / ROOT_FILE).write_bytes(root)
-        return Drilled(self.house.device().id, state, self.house)
+        return Drilled(self.house.device().id, state, self.house, self.file)
 
     def replace(self, drill: str, *, is_stolen: bool) -> dict[str, Any]:
         """Replace the keys of a role; return how many devices follow, and what the old keys are still good for."""
@@ -133,17 +134,21 @@ class Drill:
             self._take_over(self.team)
         stolen = self._copied(drill)
         worked = self._on_a_copy(role, stolen)
-        self.house.clock.turn(seconds=2)
         self._replaced(drill, is_stolen=is_stolen)
         self.house.signing.note_keys()
+        self.house.clock.turn(seconds=2)
+        self.read.clear()
         while self.house.fleet.desired.resign_for_key():
             pass
         back, self.away = self.away, [one for one in self.devices if self.chance.random() < OFFLINE]
         gone = {one.id for one in self.away}
         online = [one for one in self.devices if one.id not in gone]
-        codes = [self.offer(one, role) for one in online]
-        taken = [self.steal(one, role, stolen) for one in online]
-        after = [self.offer(one) for one in online]
+        if role != "director":  # all of that key's documents were just signed again
+            self._sign_again()
+        codes = [one.take(one.newest()) for one in online]
+        taken = self._steal(online, role, stolen)
+        self._sign_again()
+        after = [one.take(one.newest()) for one in online]
         return {
             "online": len(online),
             "followed": sum(not first and not last for first, last in zip(codes, after, strict=True)),
@@ -209,33 +214,42 @@ class Drill:
         first = self.devices[0]
         with TemporaryDirectory(dir=self.folder) as name:
             shutil.copytree(first.state, Path(name) / "state")
-            copy = Drilled(first.id, Path(name) / "state", self.house)
-            return self.offer(copy) or self.steal(copy, role, stolen)
+            copy = Drilled(first.id, Path(name) / "state", self.house, self.file)
+            self._sign_again()
+            return copy.take(copy.newest()) or self._steal([copy], role, stolen)[0]
 
-    def offer(self, device: Drilled, role: str = "") -> str:
-        """Send a device a document; that of a new director's key was signed by itself. Return the code of the refusal."""
-        if role != "director":
-            self.house.fleet.desired.resign(device.id)
-        return device.take(device.newest())
+    def file(self, name: str) -> bytes | None:
+        """Return what the server has of its repository; asked once for each change."""
+        if name not in self.read:
+            self.read[name] = self.house.signing.metadata_file(name)
+        return self.read[name]
 
-    def steal(self, device: Drilled, role: str, stolen: Sequence[Signer]) -> str:
-        """Send a device what the old keys sign; return the code of the refusal."""
-        raw = device.newest()
+    def _sign_again(self) -> None:
+        """Sign all documents again, as at half of their lives."""
+        self.house.clock.turn(seconds=2)
+        self.read.clear()
+        self.house.fleet.desired.resign_due(self.house.clock.now() + DESIRED_LIFE / 2 - dt.timedelta(seconds=1))
+
+    def _steal(self, devices: Sequence[Drilled], role: str, stolen: Sequence[Signer]) -> list[str]:
+        """Send devices what the old keys sign; return the codes of their refusals."""
         if role == "director":
-            return device.take(_forged_document(raw, stolen[0]))
-        self.house.fleet.desired.resign(device.id)
-        shutil.rmtree(device.state / "tuf", ignore_errors=True)
-        if role == "root":
-            return device.take(device.newest(), self._forged_root(stolen))
-        newest = self.house.signing.role(role).version
-        name = "timestamp.json" if role == "timestamp" else f"{newest}.{role}.json"
+            return [one.take(_forged_document(one.newest(), stolen[0])) for one in devices]
+        self._sign_again()
+        forged = self._forged_root(stolen) if role == "root" else self._forged_file(role, stolen)
+        for one in devices:
+            shutil.rmtree(one.state / "tuf", ignore_errors=True)
+        return [one.take(one.newest(), forged) for one in devices]
+
+    def _forged_file(self, role: str, stolen: Sequence[Signer]) -> dict[str, bytes]:
+        """Return the role's newest file, signed by the thief."""
+        name = "timestamp.json" if role == "timestamp" else f"{self.house.signing.role(role).version}.{role}.json"
         data = self.house.signing.metadata_file(name)
         assert data is not None
         metadata = Metadata[Targets].from_bytes(data)
         metadata.signatures.clear()
         for key in stolen:
             metadata.sign(cast("Any", key), append=True)
-        return device.take(device.newest(), {name: metadata.to_bytes(SERIALIZER)})
+        return {name: metadata.to_bytes(SERIALIZER)}
 
     def _forged_root(self, stolen: Sequence[Signer]) -> dict[str, bytes]:
         """Return the next root, that the thief alone may sign from then on."""

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # documented there, but not in __all__
 
-from edgefleet_protocol.desired import DESIRED_TYPE
+from edgefleet_protocol.desired import DESIRED_TYPE, decode_desired
+from edgefleet_protocol.envelope import parse_envelope
 from edgefleet_protocol.messages import State
 from edgefleet_protocol.verify import verify_envelope
 from edgefleet_server.clock import SystemClock
@@ -181,6 +182,25 @@ def test_many_documents_are_one_question_and_certificates_are_its_own(
     assert house.signing.refused_certificates("main")[0].crl.startswith(b"-----BEGIN X509 CRL")
     house.signing.issue_server_certificate(["edge.example"])
     house.signing.service_identity("main")
+
+
+def test_documents_that_are_due_again_are_one_question(
+    house: House, apart: Apart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = sorted(house.device().id for _ in range(5))
+    before = house.fleet.desired.set_models([ModelChange(one, DIGITS, ref()) for one in ids])
+    asked: list[m.AnyQuestion] = []
+    answer = apart.handler.answer
+    monkeypatch.setattr(apart.handler, "answer", lambda question: asked.append(question) or answer(question))
+    house.clock.turn(days=4)
+    assert house.fleet.desired.resign_due(house.clock.now()) == 5
+    assert [len(one.payloads) for one in asked if isinstance(one, m.SignDocuments)] == [5]
+    assert house.fleet.desired.resign_due(house.clock.now()) == 0
+    for one, old in zip(ids, before, strict=True):
+        new = house.fleet.documents.of_device(one)
+        assert new is not None
+        was, now = (decode_desired(parse_envelope(raw).payload) for raw in (old.envelope, new.envelope))
+        assert (now.gen, now.models, now.issued) == (was.gen + 1, was.models, was.issued + dt.timedelta(days=4))
 
 
 def test_a_thief_of_the_web_process_gets_nothing_that_outlives_it(house: House, apart: Apart) -> None:

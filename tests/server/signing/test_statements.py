@@ -321,6 +321,10 @@ def test_documents_of_the_director_are_read_before_they_are_signed() -> None:
         (HOLD_TYPE, encode_hold(Hold(seq=1, expires=long)), "longer than a week"),
         (HOLD_TYPE, document(), "not a hold"),
         (DESIRED_TYPE, b"anything at all", "not a desired document"),
+        (DESIRED_TYPE, encode_hold(Hold(seq=1, expires=NOW)), "not a desired document"),
+        (DESIRED_TYPE, document(expires=NOW.replace(tzinfo=None)), "not a desired document"),
+        (DESIRED_TYPE, document(gen=0), "not a desired document"),
+        (DESIRED_TYPE, document().replace(b"{", b'{"gen":1,', 1).replace(b'"gen":7', b'"gen":%d' % high), "no higher"),
         ("application/vnd.other", document(), "signs no"),
     ):
         with pytest.raises(StatementRefusedError, match=why):

@@ -128,6 +128,15 @@ class Contents:
             self._known[key] = content_of(parts, self._now, *changed(parts, valid)) if valid else None
         return self._known[key]
 
+    def again(self, before: Texts | None) -> Content:
+        """Return what a document says when it is signed again as it is."""
+        key = (before,)
+        content = self._known.get(key)
+        if content is None:
+            parts = NOTHING if before is None else _read(before)
+            content = self._known[key] = content_of(parts, self._now, parts.models, parts.telemetry)
+        return content
+
     def models(self, before: Texts | None, changes: Sequence[ModelChange]) -> dict[str, ModelDesired]:
         """Return the models of a document after a device's changes."""
         found = self.after(before, changes) if changes else None

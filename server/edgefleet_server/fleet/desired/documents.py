@@ -151,31 +151,47 @@ class DesiredBook:
             return []
         with self._db.session() as session:
             signed: list[SignedDesired] = []
-            new: list[dict[str, Any]] = []
-            changed: list[dict[str, Any]] = []
-            keyid = self._signing.director_keyid()
             for batch in _locked_many(session, by_device):
                 contents = Contents(self._clock.now())
                 guard = DocumentGuard(session, self._clock.now())
                 guard.look_at([held.device for held in batch])
-                due: list[tuple[_Many, int, Content]] = []
+                due: list[tuple[_Many, Content]] = []
                 for held in batch:
                     content = contents.after(held.texts, by_device[held.device])
                     if held.device in guard.protected():
                         content = _warranted(guard, contents, held, by_device[held.device])
                     if content is not None:
-                        gen = _next_gen(held.device, held.gen, held.reported_gen, self._clock.now())
-                        due.append((held, gen, content))
-                payloads = [_payload(held.device, gen, content, session) for held, gen, content in due]
-                for (held, gen, content), envelope in zip(due, self._signing.sign_all_desired(payloads), strict=True):
-                    signed.append(SignedDesired(held.device, gen, envelope))
-                    row = {"device_id": held.device, "gen": gen, "envelope": envelope, "key_id": keyid}
-                    row |= content.columns
-                    (new if held.texts is None else changed).append(row)
-            desired_store.write_documents(session, new, changed)
+                        due.append((held, content))
+                signed += self._sign_many(session, due)
             self._announce_after_commit(session, signed)
             _log.info("desired signed", extra={"devices": len(signed)})
             return signed
+
+    def _sign_many(self, session: Session, due: Sequence[tuple["_Many", Content]]) -> list[SignedDesired]:
+        """Sign and store documents whose devices are locked: one question to the signing process for all."""
+        keyid, now = self._signing.director_keyid(), self._clock.now()
+        gens = [_next_gen(held.device, held.gen, held.reported_gen, now) for held, _ in due]
+        payloads = [
+            _payload(held.device, gen, content, session) for (held, content), gen in zip(due, gens, strict=True)
+        ]
+        signed: list[SignedDesired] = []
+        new: list[dict[str, Any]] = []
+        changed: list[dict[str, Any]] = []
+        for (held, content), gen, envelope in zip(due, gens, self._signing.sign_all_desired(payloads), strict=True):
+            signed.append(SignedDesired(held.device, gen, envelope))
+            row = {"device_id": held.device, "gen": gen, "envelope": envelope, "key_id": keyid, **content.columns}
+            (new if held.texts is None else changed).append(row)
+        desired_store.write_documents(session, new, changed)
+        return signed
+
+    def _sign_again(self, session: Session, device_ids: Collection[str]) -> None:
+        """Sign documents again as they are."""
+        signed: list[SignedDesired] = []
+        for batch in _locked_many(session, device_ids):
+            contents = Contents(self._clock.now())
+            signed += self._sign_many(session, [(held, contents.again(held.texts)) for held in batch])
+        self._announce_after_commit(session, signed)
+        _log.info("desired signed", extra={"devices": len(signed)})
 
     def add_task(self, device_id: DeviceId, task: Task) -> SignedDesired:
         """Put a task into a device's document and sign it. Raises DeviceRevokedError."""
@@ -220,8 +236,7 @@ class DesiredBook:
         while True:
             with self._db.session() as session:
                 due = desired_store.due_for_signing(session, now, RESIGN_BATCH)
-                for device_id in due:
-                    self._write(session, _locked(session, device_id))
+                self._sign_again(session, due)
             done += len(due)
             if len(due) < RESIGN_BATCH:
                 return done
@@ -239,8 +254,7 @@ class DesiredBook:
         for _ in range(NEW_KEY_BATCHES):
             with self._db.session() as session:
                 due = desired_store.signed_with_others(session, self._signing.director_keyid(), RESIGN_BATCH)
-                for device_id in due:
-                    self._write(session, _locked(session, device_id))
+                self._sign_again(session, due)
             done += len(due)
             if len(due) < RESIGN_BATCH:
                 break

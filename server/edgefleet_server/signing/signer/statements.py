@@ -27,12 +27,13 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import msgspec
 from securesystemslib.exceptions import FormatError
 from securesystemslib.formats import encode_canonical
 
-from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE, decode_desired, decode_hold
+from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE, decode_hold
 from edgefleet_protocol.errors import BadIdError, BadMessageError
 from edgefleet_protocol.ids import SERVER_ACCOUNT_PREFIX, parse_device_id, parse_model_name
 from edgefleet_protocol.server_places import TARGET as PLACES_TARGET
@@ -62,6 +63,18 @@ _NAMED: Final = frozenset({(AUDIT_ROLE, HEAD_TARGET), ("targets", PLACES_TARGET)
 """What roles other than those of models may name."""
 _SERVICE: Final = re.compile(SERVER_ACCOUNT_PREFIX + r"[a-z0-9][a-z0-9-]{0,30}")
 _OF_MODELS: Final = re.compile(r"(\*|[^/*?\[]+)/\*/\*")
+
+
+class _Document(msgspec.Struct):
+    """What is looked at of a device's document. The rest binds no device for longer: each reads all of it, and refuses what is none."""
+
+    device: str
+    gen: Annotated[int, msgspec.Meta(ge=1)]
+    issued: Annotated[datetime, msgspec.Meta(tz=True)]
+    expires: Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+_DOCUMENT: Final = msgspec.json.Decoder(_Document)  # a third of the time of all of it, and a rollout has 100,000
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +173,7 @@ def check_document(payload_type: str, payload: bytes, now: datetime, last_hold: 
     """Refuse what the director may not sign; return its number. last_hold: of the last hold signed here. Raises StatementRefusedError."""
     try:
         if payload_type == DESIRED_TYPE:
-            document = decode_desired(payload)
+            document = _DOCUMENT.decode(payload)
             number, expires, highest = document.gen, document.expires, highest_number(now)
         elif payload_type == HOLD_TYPE:
             hold = decode_hold(payload)
@@ -169,6 +182,8 @@ def check_document(payload_type: str, payload: bytes, now: datetime, last_hold: 
             raise _refused("director", f"it signs no {payload_type[:80]!r}")
     except BadMessageError as error:
         raise _refused("director", error.message) from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _refused("director", f"not a desired document: {error}") from error
     if expires > now + DOCUMENT_LIFE + SLACK:
         raise _refused("director", f"the document would live until {expires:%Y-%m-%d %H:%M}, longer than a week")
     if number > highest:
