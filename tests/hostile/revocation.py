@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from edgefleet_protocol.topics import Topics
 from edgefleet_server.gateway.broker.model import BrokerEndpoint, BrokerKind, find_mosquitto
 from tests.broker.client import Client, RefusedError, eventually
 from tests.broker.pki import Identity
-from tests.server.fleet.house import KeyedDevice
+from tests.server.fleet.house import House, KeyedDevice
 from tests.server.gateway.conftest import Site
+from tests.server.signing.test_signing_process import apart_of
 
 LIMIT_S = 60.0
 TOPICS = Topics(TenantId("acme"))
@@ -114,11 +116,20 @@ def revoke_some(site: Site, n: int, folder: Path) -> dict[str, Any]:
 def run(kind: BrokerKind, n: int, folder: Path) -> dict[str, Any]:
     """Revoke n devices on a broker of this kind."""
     folder.mkdir(parents=True)
-    site = Site(folder, kind, servers=("srv-main", "srv-look"))
-    try:
+    with ExitStack() as stack:
+        site = site_of(kind, folder, stack)
+        stack.callback(site.close)
         return revoke_some(site, n, folder)
-    finally:
-        site.close()
+
+
+def site_of(kind: BrokerKind, folder: Path, stack: ExitStack) -> Site:
+    """Start a site that has no key: the certificates, the canary and the lists are a signing process's."""
+
+    def prepare(house: House) -> None:
+        stack.enter_context(apart_of(house, folder))
+        assert not (house.folder / "keys" / "device-ca.pem").exists()
+
+    return Site(folder, kind, servers=("srv-main", "srv-look"), prepare=prepare)
 
 
 def main(n: int, _seed: int) -> Mapping[str, Any]:

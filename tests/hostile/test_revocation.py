@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,18 +37,19 @@ from tests.server.gateway.conftest import KINDS, Site
 NOW = dt.datetime(2026, 11, 29, 12, 0, tzinfo=dt.UTC)
 
 
-def _site(kind: BrokerKind, folder: Path) -> Site:
+def _site(kind: BrokerKind, folder: Path, stack: ExitStack) -> Site:
     if kind is BrokerKind.MOSQUITTO and find_mosquitto() is None:
         pytest.skip("no mosquitto on this machine")
-    return Site(folder, kind, servers=("srv-main", "srv-look"))
+    return revocation.site_of(kind, folder, stack)
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def site(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One site of each kind for all tests: each has devices of its own."""
-    made = _site(request.param, tmp_path_factory.mktemp("site"))
-    yield made
-    made.close()
+    with ExitStack() as stack:
+        made = _site(request.param, tmp_path_factory.mktemp("site"), stack)
+        yield made
+        made.close()
 
 
 @pytest.fixture
@@ -56,10 +58,11 @@ def mosquitto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]
     monkeypatch.setattr(cut_off, "ALARM_AFTER", dt.timedelta(seconds=0))
     monkeypatch.setattr(cut_off, "SETTLE_S", 0.2)
     monkeypatch.setattr(cut_off, "POLL_S", 0.1)
-    made = _site(BrokerKind.MOSQUITTO, tmp_path)
-    eventually(lambda: _is_in_force(made), "the first list is in force")
-    yield made
-    made.close()
+    with ExitStack() as stack:
+        made = _site(BrokerKind.MOSQUITTO, tmp_path, stack)
+        eventually(lambda: _is_in_force(made), "the first list is in force")
+        yield made
+        made.close()
 
 
 def test_a_revoked_device_is_cut_off_with_all_that_it_left_behind(site: Site, tmp_path: Path) -> None:
@@ -140,7 +143,7 @@ def test_a_list_that_cannot_be_read_lets_everybody_in_and_somebody_is_called(
 def test_a_list_that_has_expired_locks_everybody_out_and_somebody_is_called(
     mosquitto: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    authority = DeviceAuthority(mosquitto.folder / "data" / "keys")
+    authority = DeviceAuthority(mosquitto.folder / "apart")
     long_ago = mosquitto.house.clock.now() - dt.timedelta(days=40)
     problems = _spoiled(mosquitto, monkeypatch, lambda serials: authority.issue_crl(serials, long_ago))
     assert "so no device can connect" in problems

@@ -98,7 +98,7 @@ SOAKS: dict[str, Soak] = {
     "key-drills": Soak(
         "tests.hostile.theft.key_drills",
         1_000,
-        "F15: a device of a fleet whose director, model, snapshot, timestamp and targets keys are replaced one after the other",
+        "F15: a device of a fleet whose keys are replaced one after the other: of each role, of root, of a team, of holders",
         4,
     ),
     "moves": Soak(

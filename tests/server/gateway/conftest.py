@@ -1,6 +1,6 @@
 """A whole server side without HTTP: services, a real broker of each kind, the gateway."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,14 @@ class Site:
         *,
         servers: tuple[str, ...] = ("srv-main",),
         also_ports: tuple[int, ...] = (),
+        prepare: Callable[[House], object] = lambda _house: None,
         **settings: Any,
     ) -> None:
+        """Start them. prepare: what is done with the server before anything uses its keys."""
         self.folder = folder
         url = f"sqlite:///{folder / 'server.db'}"
         self.house = House(url, folder / "data", SystemClock(), tenant="acme", **settings)
+        prepare(self.house)
         signing = self.house.signing
         config = BrokerConfig(
             kind=kind,
