@@ -191,7 +191,12 @@ def test_documents_that_are_due_again_are_one_question(
     before = house.fleet.desired.set_models([ModelChange(one, DIGITS, ref()) for one in ids])
     asked: list[m.AnyQuestion] = []
     answer = apart.handler.answer
-    monkeypatch.setattr(apart.handler, "answer", lambda question: asked.append(question) or answer(question))
+
+    def heard(question: m.AnyQuestion) -> m.Answer:
+        asked.append(question)
+        return answer(question)
+
+    monkeypatch.setattr(apart.handler, "answer", heard)
     house.clock.turn(days=4)
     assert house.fleet.desired.resign_due(house.clock.now()) == 5
     assert [len(one.payloads) for one in asked if isinstance(one, m.SignDocuments)] == [5]
@@ -297,10 +302,10 @@ def _ask_for_the_model(handler: QuestionHandler, house: House, content: dict[str
     releases["delegations"]["roles"].append(hands_on)
     key = house.signing.role("releases").keys[0]
     for asked in (
-        m.SignMetadata("m.digits", key, encode_canonical(content).encode()),
+        m.SignMetadata("m.digits", key, (encode_canonical(content) or "").encode()),
         m.Prepare("m.digits", "ed25519", None),
         m.Prepare("m.digits", "ed25519", []),
-        m.SignMetadata("releases", key, encode_canonical(releases).encode()),
+        m.SignMetadata("releases", key, (encode_canonical(releases) or "").encode()),
     ):
         answer = handler.answer(asked)
         assert answer.code == StatementRefusedError.code, asked
