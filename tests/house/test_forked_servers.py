@@ -4,6 +4,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.house.closing import processor_s
@@ -40,3 +41,23 @@ def test_signals_end_it_and_nothing_of_the_tests_is_open_in_it(tmp_path: Path) -
         running.process.kill()
         assert running.process.wait(20) == -signal.SIGKILL
         (tmp_path / "data/run/server.json").unlink()
+
+
+def test_apps_made_before_the_fork_serve_the_parts_of_each_server(tmp_path: Path) -> None:
+    """Two at once: each knows its own token only, and what it tells of itself are its own settings."""
+    first, second = (tmp_path / name / "data" for name in ("first", "second"))
+    token = copy_server(first)
+    copy_server(second)
+    with (
+        server_process(first, token, "--roles", "api") as one,
+        server_process(second, token, "--roles", "api", "--behind-proxy") as other,
+    ):
+        for server, secure in ((one, False), (other, True)):
+            with server.client() as http:
+                made = http.post("/api/v1/tokens", json={"name": "of this server", "roles": ["viewer"]})
+                assert made.status_code == 201, made.text
+                signed_in = http.post("/login", data={"token": token}, headers={"origin": server.url})
+                assert ("secure" in signed_in.headers["set-cookie"].lower()) is secure
+        own = made.json()["token"]
+        assert httpx.get(f"{one.url}/api/v1/devices", headers={"authorization": f"Bearer {own}"}).status_code == 401
+        assert httpx.get(f"{other.url}/api/v1/devices", headers={"authorization": f"Bearer {own}"}).status_code == 200

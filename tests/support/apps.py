@@ -5,6 +5,8 @@ caller at each request: a context variable holds them, as every task and thread 
 What the app reads of the settings while it is made is fixed in it; for other values another app is made.
 
 An app that is changed, or that keeps something of its own while it serves (streams), is made for the test: `create_app`.
+
+Forked servers use apps that were made before the fork (`make_ahead`), each with its only parts.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from edgefleet_server.composition.container import Parts
 from edgefleet_server.composition.device_app import create_device_app
 
 _parts: ContextVar[Any] = ContextVar("parts")
+_only: list[Any] = []
+"""The parts of a process that has no others, a forked server: for its threads, which are in no request."""
 Create = Callable[[Parts], FastAPI]
 
 
@@ -55,6 +59,25 @@ def shared_device_app(parts: Any) -> AppOf:
     return AppOf(_device_app, parts)
 
 
+def make_ahead(usual: Any) -> None:
+    """Make the apps of servers with these settings, and the description of the API. usual: has `settings`."""
+    _shared(create_app, usual).openapi()
+    _shared(_device_app, usual)
+
+
+def only_app(parts: Parts) -> FastAPI:
+    """Return the API app of a process that has no other parts: the one that was made ahead, unless its settings make another."""
+    _only[:] = [parts]
+    return _known(create_app, parts) or create_app(parts)
+
+
+def only_device_app(fleet: Any, signing: Any, registry: Any) -> FastAPI:
+    """Return the app of the device listener of such a process, whose API app was asked for first."""
+    (parts,) = _only
+    assert (parts.fleet, parts.signing, parts.registry) == (fleet, signing, registry)
+    return _known(_device_app, parts) or create_device_app(fleet, signing, registry)
+
+
 def _device_app(parts: Parts) -> FastAPI:
     return create_device_app(parts.fleet, parts.signing, parts.registry)
 
@@ -71,14 +94,25 @@ _made: dict[Create, list[_Made]] = {}
 
 
 def _shared(create: Create, parts: Any) -> FastAPI:
-    known = _made.setdefault(create, [])
-    for one in known:
-        if all(getattr(parts.settings, name) == value for name, value in one.settings.items()):
-            return one.app
+    if (known := _known(create, parts)) is not None:
+        return known
     stand_in = _Parts(parts)
     made = _Made(create(cast("Parts", stand_in)), stand_in.finish())
-    known.append(made)
+    _made.setdefault(create, []).append(made)
     return made.app
+
+
+def _known(create: Create, parts: Any) -> FastAPI | None:
+    """Return an app that was made with these settings, as far as it read them."""
+    for one in _made.get(create, ()):
+        if all(getattr(parts.settings, name) == value for name, value in one.settings.items()):
+            return one.app
+    return None
+
+
+def _asked() -> Any:
+    """Return the parts of the request, or the only ones."""
+    return _parts.get(*_only)
 
 
 class _Parts:
@@ -95,7 +129,7 @@ class _Parts:
 
     def __getattr__(self, name: str) -> Any:
         if self._first is None:
-            return getattr(_parts.get(), name)
+            return getattr(_asked(), name)
         if name != "settings":
             return _Part(self, (name,))
         self._settings = self._settings or _Settings(self._first.settings)
@@ -116,7 +150,7 @@ class _Settings:
 
     def __getattr__(self, name: str) -> Any:
         if self._settings is None:
-            return getattr(_parts.get().settings, name)
+            return getattr(_asked().settings, name)
         self._read[name] = getattr(self._settings, name)
         return self._read[name]
 
@@ -131,7 +165,7 @@ class _Part:
     def _found(self) -> Any:
         if self._of._first is not None:
             raise TypeError(f"an app that is being made uses {'.'.join(self._path)}: tests cannot share it")
-        found: Any = _parts.get()
+        found: Any = _asked()
         for name in self._path:
             found = getattr(found, name)
         return found

@@ -1,5 +1,8 @@
 """Servers that are forked from one process that has loaded the code already: importing it takes most of what a start takes.
 
+The apps are made in it too (`tests.support.apps`), with the description of the API: that takes most of the rest. A server whose settings
+would make another app makes its own, as one does that users start.
+
 One such process for each process of tests, started with the first use. For every server it forks a keeper, which forks the server, waits
 for it, and tells the tests how it ended: so a killed server is known as soon as with `subprocess`. Where the start itself, the memory or
 the command line of a server are looked at, the server is started as users start it.
@@ -7,6 +10,7 @@ the command line of a server are looked at, the server is started as users start
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -18,6 +22,7 @@ import time
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tests.support.processes import at_end, count_elsewhere
@@ -29,6 +34,7 @@ _PRELOADED = (
     "edgefleet_server.gateway.cut_off",
     "edgefleet_server.gateway.service",
 )
+_LOOKED_AT = ("login.html", "fleet/overview.html", "fleet/list.html", "registry/model.html")
 _START_S = 120.0
 
 
@@ -170,6 +176,23 @@ def _become(request: dict[str, Any]) -> list[str]:
     return arguments
 
 
+def _make_apps() -> None:
+    """Make the apps of a server with usual settings; servers that are forked afterwards use them with their own parts."""
+    from edgefleet_server.composition import device_app
+    from edgefleet_server.dashboard.core.render import compile_ahead
+    from edgefleet_server.process import lifecycle
+    from edgefleet_server.settings import ServerSettings
+    from tests.support import apps
+
+    usual = SimpleNamespace(settings=ServerSettings.model_construct(data_dir=Path("/nowhere")))  # reads no environment
+    apps.make_ahead(usual)
+    compile_ahead(*_LOOKED_AT)
+    gc.collect()
+    gc.freeze()  # what all servers share stays shared
+    lifecycle.create_app = apps.only_app  # type: ignore[assignment]
+    device_app.create_device_app = apps.only_device_app  # type: ignore[assignment]
+
+
 def _main(descriptor: int) -> int:
     from importlib import import_module
 
@@ -178,6 +201,7 @@ def _main(descriptor: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the tests; the servers get the signal themselves
     for name in _PRELOADED:
         import_module(name)
+    _make_apps()
     arguments = _serve(socket.socket(fileno=descriptor))
     if arguments is not None:
         return main(arguments)
