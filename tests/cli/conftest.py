@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from edgefleet_cli.main import run
 from tests.cli.fleet_stub import Stub, serving
+from tests.support.servers import copy_server, server_process
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def edgectl_process() -> Edgectl:
 
 @dataclass(frozen=True)
 class Server:
-    """A real server, started as a user does. `tokens` by role; `expired` and `revoked` are no longer valid."""
+    """A real server. `tokens` by role; `expired` and `revoked` are no longer valid."""
 
     url: str
     data: Path
@@ -102,56 +104,37 @@ class Server:
     revoked: str
 
 
-def expired_token(create: Callable[..., str]) -> str:
+def expired_token(create: Callable[..., dict[str, Any]]) -> str:
     """Return a token that has expired. On a busy machine one of a second would have done so before it is made."""
     for ttl_s in (1, 5, 20):
         with contextlib.suppress(AssertionError):
-            token = create("--name", "short", "--role", "viewer", "--ttl", f"{ttl_s}s")
+            token = create("short", "viewer", expires_at=(datetime.now(UTC) + timedelta(seconds=ttl_s)).isoformat())
             time.sleep(ttl_s)
-            return token
-    return create("--name", "short", "--role", "viewer", "--ttl", "1m")
+            return str(token["token"])
+    return str(create("short", "viewer", expires_at=(datetime.now(UTC) + timedelta(minutes=1)).isoformat())["token"])
 
 
 @contextlib.contextmanager
 def a_server(folder: Path) -> Iterator[Server]:
-    """Yield `edgectl server init` and `start` in a folder, on free ports, with the embedded broker; stopped at the end."""
+    """Yield a server in a folder, on free ports, with the embedded broker; stopped at the end.
+
+    How `edgectl server init` and `start` begin one is tested in `test_server_commands.py` and `test_server_up.py`.
+    """
     data = folder / "data"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("EDGECTL_", "EDGEFLEET_"))}
-    environment["EDGECTL_CONFIG"] = str(folder / "edgectl.json")
-    command = [sys.executable, "-m", "edgefleet_cli.main"]
+    admin = copy_server(data)
+    with server_process(data, admin, "--broker", "embedded", timeout_s=240) as running, running.client() as http:
 
-    def call(*arguments: str) -> str:
-        done = subprocess.run(
-            [*command, *arguments], capture_output=True, text=True, timeout=120, check=False, env=environment
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        def create(name: str, role: str, **more: str) -> dict[str, Any]:
+            made = http.post("/api/v1/tokens", json={"name": name, "roles": [role], **more})
+            assert made.status_code == 201, made.text
+            found: dict[str, Any] = made.json()
+            return found
 
-    call("server", "init", str(data))
-    flags = ["--data", str(data), "--port", "0", "--device-port", "0", "--broker", "embedded"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "server", "start", *flags], stdout=log, stderr=subprocess.STDOUT, env=environment
-        )
-    try:
-        address = data / "run" / "server.json"
-        deadline = time.monotonic() + 240
-        while not address.exists():
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.05)
-        url = json.loads(address.read_text())["api_url"]
-        admin = (data / "admin.token").read_text().strip()
-        reach = ("--server", url, "--token", admin)
-        roles = ("viewer", "operator", "publisher")
-        tokens = {role: call("token", "create", "--name", role, "--role", role, *reach).strip() for role in roles}
-        expired = expired_token(lambda *words: call("token", "create", *words, *reach).strip())
-        revoked = json.loads(call("token", "create", "--name", "gone", "--role", "viewer", "-o", "json", *reach))
-        call("token", "revoke", revoked["id"], "--yes", *reach)
-        yield Server(url, data, {"admin": admin, **tokens}, expired, revoked["token"])
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+        tokens = {role: str(create(role, role)["token"]) for role in ("viewer", "operator", "publisher")}
+        expired = expired_token(create)
+        revoked = create("gone", "viewer")
+        assert http.delete(f"/api/v1/tokens/{revoked['id']}").is_success
+        yield Server(running.url, data, {"admin": admin, **tokens}, expired, str(revoked["token"]))
 
 
 @pytest.fixture(scope="session")

@@ -189,8 +189,9 @@ def _make_apps() -> None:
     compile_ahead(*_LOOKED_AT)
     gc.collect()
     gc.freeze()  # what all servers share stays shared
-    lifecycle.create_app = apps.only_app  # type: ignore[assignment]
-    device_app.create_device_app = apps.only_device_app  # type: ignore[assignment]
+    instead = ((lifecycle, "create_app", apps.only_app), (device_app, "create_device_app", apps.only_device_app))
+    for module, name, make in instead:
+        setattr(module, name, make)
 
 
 def _main(descriptor: int) -> int:
