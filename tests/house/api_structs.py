@@ -91,6 +91,7 @@ PLACES = {
     "/recovery:sign": "key",
     "/audit": "access",
     "/tokens": "access",
+    "/own-tokens": "access",
     "/people": "access",
     "/trusted-pipelines": "access",
     "/pipeline-tokens": "access",

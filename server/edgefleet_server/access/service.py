@@ -34,6 +34,7 @@ from edgefleet_server.access.idempotency.answers import RepeatBook
 from edgefleet_server.access.logins import LoginBook
 from edgefleet_server.access.model import AuditEntry, AuditFilter, Grant, NewToken, Owner, Principal, Role, TokenView
 from edgefleet_server.access.people.model import end_of_token
+from edgefleet_server.access.people.own_tokens import OwnTokens
 from edgefleet_server.access.people.service import PeopleBook
 from edgefleet_server.access.refusals import RefusalBook
 from edgefleet_server.access.request_quota import Throttle
@@ -75,6 +76,7 @@ class AccessService:
         self._used: dict[str, datetime] = {}
         self.logins = LoginBook(db, clock)
         self.people = PeopleBook(db, clock)
+        self.own_tokens = OwnTokens(db, clock, self)
         self.accounts = AccountBook(
             db, clock, self.people, self.logins, hasher or PasswordHasher(), self.record, sealer
         )
@@ -119,6 +121,12 @@ class AccessService:
         """Make a token of a service for a job that has proved who it is. ends: soon."""
         return self._insert(name, roles, owner, ends, by, scoped)
 
+    def issue_own(
+        self, name: str, roles: Collection[Role], owner: Owner, ends: datetime, made_with: str, scoped: Sequence[Grant]
+    ) -> NewToken:
+        """Make a token of a person with another one, which it ends with."""
+        return self._insert(name, roles, owner, ends, owner.name, scoped, made_with)
+
     def _insert(
         self,
         name: str,
@@ -127,6 +135,7 @@ class AccessService:
         ends: datetime | None,
         by: str,
         scoped: Sequence[Grant] = (),
+        made_with: str = "",
     ) -> NewToken:
         token_id = base64.b32encode(secrets.token_bytes(10)).decode().lower()[:12]
         secret = secrets.token_urlsafe(32)
@@ -140,6 +149,7 @@ class AccessService:
             expires_at=ends,
             person_id=owner.id,
             grants=stored(dict.fromkeys(scoped)),
+            made_with=made_with,
         )
         with self._db.session() as session:
             session.add(row)
@@ -210,6 +220,7 @@ class AccessService:
             session.add(row)
             store.delete_logins_of(session, token_id)
             session.flush()
+            store.end_made_with(session, token_id, row.revoked_at)
             return _view(row, owner)
 
     def record(self, actor: str, action: str, target: str, status: int, request_id: str) -> None:

@@ -29,9 +29,24 @@ _OWNED: Final = select(  # type: ignore[call-overload]
 ).outerjoin(PersonRow, col(PersonRow.id) == col(TokenRow.person_id))
 
 
-def find_token(session: Session, token_id: str) -> TokenRow | None:
-    """Return a token's row."""
-    return session.get(TokenRow, token_id)
+def find_token(session: Session, token_id: str, *, lock: bool = False) -> TokenRow | None:
+    """Return a token's row. lock: nobody changes it until the transaction ends."""
+    return session.get(TokenRow, token_id, with_for_update=lock, populate_existing=lock)
+
+
+def count_made_with(session: Session, token_id: str, now: datetime) -> int:
+    """Return how many tokens in force were made with a token."""
+    in_force = or_(col(TokenRow.expires_at).is_(None), col(TokenRow.expires_at) > now)
+    mine = col(TokenRow.made_with) == token_id
+    return session.scalar(select(func.count()).where(mine, col(TokenRow.revoked_at).is_(None), in_force)) or 0
+
+
+def end_made_with(session: Session, token_id: str, now: datetime) -> None:
+    """Revoke the tokens that were made with a token, and sign out the browsers that rest on them."""
+    mine = col(TokenRow.made_with) == token_id
+    for table in (LoginLinkRow, SessionRow):
+        session.execute(delete(table).where(col(table.token_id).in_(select(col(TokenRow.id)).where(mine))))
+    session.execute(update(TokenRow).where(mine, col(TokenRow.revoked_at).is_(None)).values(revoked_at=now))
 
 
 def find_owned_token(session: Session, token_id: str) -> tuple[TokenRow, Owner] | None:

@@ -44,6 +44,8 @@ class TokenRow(SQLModel, table=True):
         default_factory=list, sa_column=Column(JSON, nullable=False, server_default="[]")
     )
     """Of a part of the fleet. Not among the roles: a server of the version before would give them over all of it."""
+    made_with: str = Field(default="", max_length=16, sa_column_kwargs={"server_default": ""})
+    """The token with which its person made it, "" for one that an admin made: both end when that is revoked."""
 
 
 class PipelineRow(SQLModel, table=True):

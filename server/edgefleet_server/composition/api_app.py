@@ -29,6 +29,7 @@ from edgefleet_server.access.dependency import authorize, throttled, viewer_if_n
 from edgefleet_server.access.grants.scoped_caller import Reach
 from edgefleet_server.access.idempotency.middleware import Idempotency
 from edgefleet_server.access.model import Principal
+from edgefleet_server.access.people import own_routes as own_token_routes
 from edgefleet_server.access.people import routes as people_routes
 from edgefleet_server.access.refusals import ANONYMOUS, Refusal
 from edgefleet_server.access.request_quota import Allowance
@@ -118,6 +119,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
     return [
         access_routes.build_router(parts.access, parts.db, parts.settings.tenant),
         people_routes.build_router(parts.access.people, parts.db),
+        own_token_routes.build_router(parts.access.own_tokens),
         account_routes.build_router(parts.access.accounts),
         pipeline_routes.build_router(parts.pipelines, parts.db, parts.clock),
         build_chain_router(parts.access.chain),

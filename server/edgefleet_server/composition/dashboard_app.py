@@ -245,7 +245,7 @@ def _looking_up(
             clock=clock,
         ),
         partial(settings_pages.add_pages, pages=settings, webhooks=parts.webhooks),
-        partial(accounts_pages.add_pages, accounts=parts.access.accounts),
+        partial(accounts_pages.add_pages, accounts=parts.access.accounts, own_tokens=parts.access.own_tokens),
         partial(pipeline_pages.add_pages, pipelines=parts.pipelines),
         partial(protection_pages.add_pages, protection=fleet.protection),
         partial(move_pages.add_pages, moves=fleet.moves),

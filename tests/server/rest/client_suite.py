@@ -204,6 +204,10 @@ def handing_out(call: Caller, device: str) -> None:
     assert token.id in [one.id for one in call("access", "list_tokens")[1].items]
     status, gone = call("access", "revoke_token", token.id)
     assert (status, gone.revoked_at is not None) == (200, True)
+    status, own = call("access", "create_own_token", body=models.OwnTokenIn(name="laptop", roles=[models.Role.VIEWER]))
+    assert (status, own.roles) == (201, [models.Role.VIEWER])
+    assert own.id in [one.id for one in call("access", "list_own_tokens")[1].items]
+    assert call("access", "revoke_own_token", own.id)[0] == 200
     status, robot = call("access", "create_person", body=models.PersonIn(name="robot", kind=models.PersonKind.SERVICE))
     assert (status, robot.tokens) == (201, 0)
     assert robot.id in [one.id for one in call("access", "list_people")[1].items]

@@ -9,6 +9,7 @@ import typer
 
 from edgefleet_cli.admin.access.grant_options import GROUPS, MODELS, SITES, grants_text
 from edgefleet_cli.core import api, completion
+from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.options import parse_duration_s
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Reply
@@ -34,10 +35,16 @@ SHEET: Sheet[api.access.Token] = Sheet(
 )
 
 
+Mine = Annotated[bool, typer.Option("--mine", help="Of your own tokens; needs no admin.")]
+
+
 @app.command("list")
-def list_tokens(ctx: typer.Context) -> None:
-    """List tokens, without their secrets."""
+def list_tokens(ctx: typer.Context, mine: Mine = False) -> None:
+    """List tokens, without their secrets; with --mine your own in force."""
     session = Session.of(ctx)
+    if mine:
+        session.out.items(session.api.pages("/own-tokens", api.access.Token), SHEET)
+        return
     session.out.items(session.api.pages("/tokens", api.access.Token), SHEET)
 
 
@@ -46,8 +53,11 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     name: Annotated[str, typer.Option("--name", help="Who or what it is for.")],
     role: Annotated[
-        list[str], typer.Option("--role", help="viewer, operator, publisher, approver or admin; repeatable.")
-    ],
+        list[str] | None,
+        typer.Option(
+            "--role", help="viewer, operator, publisher, approver or admin; repeatable. With --mine: all that you have."
+        ),
+    ] = None,
     ttl: Annotated[str | None, typer.Option("--ttl", help="How long it is valid, e.g. 30d; default: 90d.")] = None,
     person: Annotated[
         str,
@@ -61,26 +71,43 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
     model: MODELS = None,
     group: GROUPS = None,
     site: SITES = None,
+    mine: Mine = False,
 ) -> None:
-    """Create a token and print it. It is shown only once. With --model, --group or --site its roles are good only there."""
+    """Create a token and print it. It is shown only once. With --model, --group or --site its roles are good only there.
+
+    With --mine it is your own: at most what you have, and it ends with the token that you make it with.
+    """
     from edgefleet_cli.core.structs import UNSET
 
+    if mine and (person or never):
+        raise UsageError(
+            "--mine goes with neither --person nor --never",
+            why="a token of your own is yours, and ends",
+            next_step="leave them out, or ask an admin",
+        )
+    if not role and not mine:
+        raise UsageError("which role?", why="a token needs at least one", next_step="give --role, or --mine")
     session = Session.of(ctx)
     end = None if ttl is None else session.clock.now() + timedelta(seconds=parse_duration_s(ttl))
-    is_scoped = bool(model or group or site)
-    scoped = [
-        api.access.GrantIn(role=one, models=tuple(model or ()), groups=tuple(group or ()), sites=tuple(site or ()))
-        for one in role
-    ]
-    body = api.access.TokenIn(
-        name=name,
-        roles=() if is_scoped else tuple(role),
-        scoped=tuple(scoped) if is_scoped else (),
-        expires_at=UNSET if end is None else end.isoformat(),
-        person=person,
-        never_expires=never,
-    )
-    reply = session.api.post("/tokens", body, api.access.NewToken)
+    expires_at = UNSET if end is None else end.isoformat()
+    roles, models, groups, sites = (tuple(one or ()) for one in (role, model, group, site))
+    if mine:
+        own = api.access.OwnTokenIn(
+            name=name, roles=roles, models=models, groups=groups, sites=sites, expires_at=expires_at
+        )
+        reply = session.api.post("/own-tokens", own, api.access.NewToken)
+    else:
+        body = api.access.TokenIn(
+            name=name,
+            roles=roles,
+            models=models,
+            groups=groups,
+            sites=sites,
+            expires_at=expires_at,
+            person=person,
+            never_expires=never,
+        )
+        reply = session.api.post("/tokens", body, api.access.NewToken)
     made = reply.value
     session.out.one(Reply(reply.raw, api.access.Token), SHEET, lambda _: session.out.line(made.token))
     if session.out.is_for_eyes:
@@ -94,10 +121,12 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
 
 @app.command("revoke")
 def revoke(
-    ctx: typer.Context, token_id: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.tokens)]
+    ctx: typer.Context,
+    token_id: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.tokens)],
+    mine: Mine = False,
 ) -> None:
-    """Revoke a token at once."""
+    """Revoke a token at once, and those that its person made with it."""
     session = Session.of(ctx)
     session.confirm(f"Revoke token {token_id}?")
-    session.api.delete(f"/tokens/{part(token_id)}")
+    session.api.delete(f"/{'own-' if mine else ''}tokens/{part(token_id)}")
     session.out.note(f"revoked {token_id}")

@@ -79,6 +79,16 @@ class NewToken(Struct, frozen=True):
     token: str = ""
 
 
+class OwnTokenIn(Body, frozen=True, kw_only=True):
+    expires_at: str | Unset | None = UNSET
+    groups: tuple[str, ...] | Unset = UNSET
+    models: tuple[str, ...] | Unset = UNSET
+    name: str
+    roles: tuple[str, ...] | Unset = UNSET
+    scoped: tuple[GrantIn, ...] | Unset = UNSET
+    sites: tuple[str, ...] | Unset = UNSET
+
+
 class PersonChangeIn(Body, frozen=True, kw_only=True):
     disabled: bool
 

@@ -36,6 +36,7 @@ from edgefleet_server.access.errors import (
 from edgefleet_server.access.logins import LoginBook
 from edgefleet_server.access.model import BrowserSession, NewSession, Owner, PersonKind, Principal, Role, is_in_force
 from edgefleet_server.access.people.service import PeopleBook
+from edgefleet_server.access.store import end_made_with
 from edgefleet_server.access.tables import PersonRow, TokenRow
 from edgefleet_server.db.database import Database
 from edgefleet_server.encryption.service import Sealer
@@ -150,6 +151,8 @@ class AccountBook:
     def change_password(self, caller: BrowserSession, current: str, new: str) -> None:
         """Change the password of a signed-in person; all other browsers that signed in with the old one are signed out.
 
+        Tokens that the person made in such a browser end.
+
         Raises NoAccountError, WrongPasswordError, BadPasswordError, TooManyLoginsError, SignInBusyError.
         """
         name = self._account_of(caller)[1]
@@ -164,6 +167,7 @@ class AccountBook:
             if not store.set_password(session, account.person_id, password_hash, changed, self._clock.now()):
                 raise WrongPasswordError("the password was changed meanwhile", next_step="sign in again")
             store.end_sessions(session, account.token_id, keep=caller.id)
+            end_made_with(session, account.token_id, self._clock.now())
             self._guesses.forget_name(name)
 
     def begin_codes(self, caller: BrowserSession, current: str) -> CodeSetup:

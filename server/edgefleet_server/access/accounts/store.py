@@ -8,6 +8,7 @@ from sqlalchemy import delete, func, select, update
 from sqlmodel import Session, col
 
 from edgefleet_server.access.accounts.tables import AccountRow, GuessRow, InvitationRow, SecondFactorRow
+from edgefleet_server.access.store import end_made_with
 from edgefleet_server.access.tables import LoginLinkRow, PersonRow, SessionRow, TokenRow
 from edgefleet_server.encryption.model import SealedColumn
 
@@ -52,6 +53,7 @@ def end_token(session: Session, token_id: str, now: datetime) -> None:
         update(TokenRow).where(col(TokenRow.id) == token_id, col(TokenRow.revoked_at).is_(None)).values(revoked_at=now)
     )
     end_sessions(session, token_id)
+    end_made_with(session, token_id, now)
 
 
 def end_sessions(session: Session, token_id: str, keep: str = "") -> int:

@@ -8,19 +8,20 @@ from fastapi.responses import Response
 from edgefleet_server.access.accounts.service import AccountBook
 from edgefleet_server.access.errors import BadPasswordError, NoAccountError
 from edgefleet_server.access.model import BrowserSession
+from edgefleet_server.access.people.own_tokens import OwnTokens
 from edgefleet_server.dashboard.accounts import code_pages, invitation_pages
 from edgefleet_server.dashboard.accounts.own_changes import OWN_PAGE, Posted, changed
 from edgefleet_server.dashboard.core.layout import Shell
 
 
-def add_pages(router: APIRouter, shell: Shell, accounts: AccountBook) -> None:
+def add_pages(router: APIRouter, shell: Shell, accounts: AccountBook, own_tokens: OwnTokens) -> None:
     """Add the pages."""
     invitation_pages.add_pages(router, shell, accounts)
-    _add_own_account(router, shell, accounts)
+    _add_own_account(router, shell, accounts, own_tokens)
     code_pages.add_pages(router, shell, accounts)
 
 
-def _add_own_account(router: APIRouter, shell: Shell, accounts: AccountBook) -> None:
+def _add_own_account(router: APIRouter, shell: Shell, accounts: AccountBook, own_tokens: OwnTokens) -> None:
     @router.get(OWN_PAGE, operation_id="show_account")
     def show_account(request: Request) -> Response:
         """Show how the signed-in person signs in, and the forms that change it."""
@@ -32,7 +33,8 @@ def _add_own_account(router: APIRouter, shell: Shell, accounts: AccountBook) -> 
             except NoAccountError:
                 since = None
             codes = None if session is None else accounts.codes.state(session.principal.person)
-            return {"since": since, "codes": codes, "is_still": True}
+            tokens = [] if session is None else own_tokens.tokens(session.principal)
+            return {"since": since, "codes": codes, "tokens": tokens, "is_still": True}
 
         return shell.shown(request, "accounts/own.html", build, tab="settings")
 

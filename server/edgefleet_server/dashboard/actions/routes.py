@@ -28,6 +28,7 @@ from edgefleet_server.dashboard.operations.reversal import BEFORE, GONE, Done, U
 SHOWN_ONCE: Final = frozenset(
     {
         "create_token",
+        "create_own_token",
         "create_login_link",
         "create_invitation",
         "create_enrollments",

@@ -22,6 +22,11 @@ LINES: Final[Mapping[str, str]] = {
         "edgectl token create --name {body.name}( --role {body.roles*})[ --ttl {body.expires_at|until}][ --person {body.person}]"
         "[ --model {body.models*}][ --group {body.groups*}][ --site {body.sites*}]"
     ),
+    "create_own_token": (
+        "edgectl token create --mine --name {body.name}[ --role {body.roles*}]"
+        "[ --model {body.models*}][ --group {body.groups*}][ --site {body.sites*}]"
+    ),
+    "revoke_own_token": "edgectl token revoke {path.token_id} --mine --yes",
     "create_invitation": "edgectl person invite {body.person}[ --role {body.roles*}][ --ttl {body.expires_at|until}]",
     "create_person": "edgectl person add {body.name}[ --kind {body.kind}]",
     "update_person": "edgectl person {body.disabled|able} {path.person_id} --yes",

@@ -1,0 +1,44 @@
+"""Routes of the tokens that people make for themselves. They only translate."""
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from edgefleet_server.access.dependency import Viewer
+from edgefleet_server.access.grants.schemas import RolesIn
+from edgefleet_server.access.model import Grant
+from edgefleet_server.access.people.own_tokens import OwnTokens
+from edgefleet_server.access.schemas import NewTokenOut, TokenOut
+from edgefleet_server.web.pagination import ListOf
+from edgefleet_server.web.sparse_fields import ListRoute
+from edgefleet_server.web.strict_types import Moment
+
+
+class OwnTokenIn(RolesIn):
+    """A token of the caller. No role: all that the caller may. expires_at: null = in 90 days, or sooner, with the caller's token."""
+
+    name: str = Field(min_length=1, max_length=80)
+    expires_at: Moment | None = None
+
+
+def build_router(tokens: OwnTokens) -> APIRouter:
+    """Return the routes, to be mounted under `/api/v1`."""
+    router = APIRouter(tags=["access"], route_class=ListRoute)
+
+    @router.get("/own-tokens", operation_id="list_own_tokens")
+    def list_own_tokens(caller: Viewer) -> ListOf[TokenOut]:
+        """List the caller's tokens in force, without their secrets."""
+        return ListOf.whole([TokenOut.of(one) for one in tokens.tokens(caller)])
+
+    @router.post("/own-tokens", operation_id="create_own_token", status_code=201)
+    def create_own_token(wanted: OwnTokenIn, caller: Viewer) -> NewTokenOut:
+        """Make a token of the caller, a person. It has no more than they have, and ends with the token or password that made it."""
+        grants = [*map(Grant, wanted.over_all()), *wanted.in_parts()]
+        made = tokens.create(caller, wanted.name, grants, wanted.expires_at)
+        return NewTokenOut(**TokenOut.of(made.view).model_dump(), token=made.token)
+
+    @router.delete("/own-tokens/{token_id}", operation_id="revoke_own_token")
+    def revoke_own_token(token_id: str, caller: Viewer) -> TokenOut:
+        """Make a token of the caller useless at once, with those that were made with it."""
+        return TokenOut.of(tokens.revoke(caller, token_id))
+
+    return router
