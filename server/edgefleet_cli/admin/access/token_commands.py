@@ -35,7 +35,9 @@ SHEET: Sheet[api.access.Token] = Sheet(
 )
 
 
-Mine = Annotated[bool, typer.Option("--mine", help="Of your own tokens; needs no admin.")]
+Mine = Annotated[
+    bool, typer.Option("--mine", help="Of your own: at most what you have; it ends with the token that made it.")
+]
 
 
 @app.command("list")
@@ -73,20 +75,10 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
     site: SITES = None,
     mine: Mine = False,
 ) -> None:
-    """Create a token and print it. It is shown only once. With --model, --group or --site its roles are good only there.
-
-    With --mine it is your own: at most what you have, and it ends with the token that you make it with.
-    """
+    """Create a token and print it. It is shown only once. With --model, --group or --site its roles are good only there."""
     from edgefleet_cli.core.structs import UNSET
 
-    if mine and (person or never):
-        raise UsageError(
-            "--mine goes with neither --person nor --never",
-            why="a token of your own is yours, and ends",
-            next_step="leave them out, or ask an admin",
-        )
-    if not role and not mine:
-        raise UsageError("which role?", why="a token needs at least one", next_step="give --role, or --mine")
+    _check_options(mine=mine, is_for_others=bool(person or never), has_role=bool(role))
     session = Session.of(ctx)
     end = None if ttl is None else session.clock.now() + timedelta(seconds=parse_duration_s(ttl))
     expires_at = UNSET if end is None else end.isoformat()
@@ -117,6 +109,18 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
             f"token {made.id} of {text(made.person)}, role {granted}, valid {until}: save it now, it is not shown again"
         )
         session.out.note(note)
+
+
+def _check_options(*, mine: bool, is_for_others: bool, has_role: bool) -> None:
+    """Raise UsageError for options that do not go together."""
+    if mine and is_for_others:
+        raise UsageError(
+            "--mine goes with neither --person nor --never",
+            why="a token of your own is yours, and ends",
+            next_step="leave them out, or ask an admin",
+        )
+    if not has_role and not mine:
+        raise UsageError("which role?", why="a token needs at least one", next_step="give --role, or --mine")
 
 
 @app.command("revoke")

@@ -1,6 +1,6 @@
 """Tokens that people make for themselves. Thread-safe; calls block.
 
-- At most what both the caller and the person hold; without a wish for less: all of that.
+- At most what both the caller and the person hold; where nothing less is asked for, all of that.
 - It belongs to the token that it was made with, or to the password: it ends when that is revoked, and a token never makes one that outlives
   it. So a stolen token cannot be turned into a longer one, nor into one that stays when the stolen one is revoked.
 - Such a token makes no further ones. A service makes none: an admin, or a trusted pipeline, is who gives it tokens.
@@ -125,5 +125,5 @@ def _all_of(caller: Principal) -> tuple[Grant, ...]:
 def _refused(caller: Principal, why: str) -> ForbiddenError:
     return ForbiddenError(
         f"{caller.name} cannot make tokens: {why}",
-        next_step="sign in as a person, by a password or a token that an admin made (`edgectl token create`)",
+        next_step="sign in as a person, by a password or a token that an admin made (`edgectl token create --name NAME --role ROLE`)",
     )
