@@ -46,6 +46,7 @@ SUMMARIES: Final = {
     "profile": "Show hardware profiles: what a board and its runtime support.",
     "person": "Manage people and services, to whom tokens belong.",
     "token": "Manage operator tokens.",
+    "identity": "Say which person an identity at an identity provider is.",
     "trusted-pipeline": "Let pipelines of GitHub or GitLab sign in without a stored secret.",
     "key": "Show which keys sign what, and until when.",
     "capture-key": "Manage the key that captured records are sealed to.",

@@ -36,6 +36,7 @@ _GROUPS: Final = {
     "fleet": "fleet.commands",
     "token": "admin.access.token_commands",
     "person": "admin.access.person_commands",
+    "identity": "admin.access.identity_commands",
     "trusted-pipeline": "admin.access.pipeline_commands",
     "key": "admin.key_commands",
     "capture-key": "device.captures.commands",
@@ -89,6 +90,7 @@ _PANELS: Final = {
         *(
             "person",
             "token",
+            "identity",
             "trusted-pipeline",
             "key",
             "capture-key",

@@ -9,12 +9,14 @@ import tomllib
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from edgefleet_protocol.errors import BadIdError, EdgefleetError
 from edgefleet_protocol.ids import parse_tenant
+from edgefleet_server.identity_provider import LOOPBACK, IdentityProvider, check_providers
 from edgefleet_server.outbound.address_policy import parse_networks
 
 MIB = 1024 * 1024
@@ -187,6 +189,8 @@ class ServerSettings(BaseSettings):
     """How long an alert waits for others of its group, so that they become one message."""
     dashboard_url: str = Field(default="", max_length=200)
     """Address of the dashboard for people, for links in messages: ``https://fleet.example``; "" = that of the API."""
+    identity_providers: tuple[IdentityProvider, ...] = ()
+    """Issuers by which people sign in (OpenID Connect): tables ``[[identity_providers]]``; they need ``dashboard_url``."""
     otlp_endpoint: str = Field(default="", max_length=200, pattern=r"^(https?://\S+)?$")
     """Base address of an OTLP collector: ``http://127.0.0.1:4318``; "" = none. Needs the extra ``otel``."""
     otlp_interval_s: float = Field(default=60.0, ge=0.1, le=3600)
@@ -217,6 +221,29 @@ class ServerSettings(BaseSettings):
                 raise ValueError(f"{name} and {name}_file are both set; keep one of them")
         return self
 
+    @model_validator(mode="after")
+    def _providers_can_lead_back(self) -> "ServerSettings":
+        check_providers(self.identity_providers)
+        address = urlsplit(self.dashboard_url)
+        is_near = address.scheme == "http" and address.hostname in LOOPBACK
+        if self.identity_providers and not (address.hostname and (address.scheme == "https" or is_near)):
+            raise ValueError(
+                "identity_providers need dashboard_url, the https:// address that people use: issuers lead browsers back to it"
+            )
+        return self
+
+    def client_secret(self, provider: IdentityProvider) -> str | None:
+        """Return the client secret of an identity provider, None for a public client. Read from its file each time.
+
+        Raises SettingsError when the file cannot be read or is empty.
+        """
+        value = provider.client_secret
+        if value is not None:
+            return value.get_secret_value()
+        name = provider_secret(provider)
+        path = provider.client_secret_file or credential_file(f"edgefleet.{name}")
+        return None if path is None else _text_of(path, f"the identity provider {provider.name}", "client_secret_file")
+
     def secret(self, name: str) -> str | None:
         """Return a secret setting: its value, else the text of the file `NAME_file`, else of the systemd credential `edgefleet.NAME`.
 
@@ -228,20 +255,7 @@ class ServerSettings(BaseSettings):
         path = getattr(self, f"{name}_file") or credential_file(f"edgefleet.{name}")
         if path is None:
             return None
-        try:
-            text = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise SettingsError(
-                f"the file {path} of the setting {name} cannot be read: {why}",
-                next_step=f"let the server's user read it, or correct {name}_file",
-            ) from None
-        if not text:
-            raise SettingsError(
-                f"the file {path} of the setting {name} is empty",
-                next_step=f"put the value into it, or remove {name}_file",
-            )
-        return text
+        return _text_of(path, f"the setting {name}", f"{name}_file")
 
     @property
     def database(self) -> str:
@@ -319,6 +333,29 @@ class ServerSettings(BaseSettings):
 def secret_names() -> list[str]:
     """Return the names of all settings that are secrets. Each has a twin `NAME_file`."""
     return [name for name, field in ServerSettings.model_fields.items() if field.annotation == SecretStr | None]
+
+
+def provider_secret(provider: IdentityProvider) -> str:
+    """Return what the client secret of an identity provider is called, as a systemd credential behind ``edgefleet.``."""
+    return f"client_secret.{provider.name}"
+
+
+def _text_of(path: Path, owner: str, setting: str) -> str:
+    """Return the text of the file of a secret. owner: whose it is, in words. Raises SettingsError."""
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise SettingsError(
+            f"the file {path} of {owner} cannot be read: {why}",
+            next_step=f"let the server's user read it, or correct {setting}",
+        ) from None
+    if not text:
+        raise SettingsError(
+            f"the file {path} of {owner} is empty",
+            next_step=f"put the value into it, or remove {setting}",
+        )
+    return text
 
 
 def is_in_environment(name: str) -> bool:

@@ -21,6 +21,7 @@ from edgefleet_server.access.grants.grant_scope import Scope
 from edgefleet_server.access.model import Grant, PersonKind, Role
 from edgefleet_server.alerting.model import AlertAction
 from tests.cli.conftest import Edgectl
+from tests.server.access.known_identity import add_identity
 from tests.server.access.local_issuer import rule
 from tests.server.dashboard.fleet import ORT, Fleet, staged
 from tests.server.dashboard.serving import served
@@ -45,6 +46,7 @@ LISTS: dict[str, tuple[str, ...]] = {
     "profile list": (),
     "token list": (),
     "person list": (),
+    "identity list": (),
     "trusted-pipeline list": (),
     "webhook list": (),
     "alert list": (),
@@ -104,6 +106,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "experiment show": ("TRIAL",),
     "group show": ("yard",),
     "protection show": ("vault",),
+    "identity show": ("i-dora",),
     "trusted-pipeline show": ("ci",),
     "group members": ("yard",),
     "group metrics": ("yard",),
@@ -197,6 +200,7 @@ ACTS = {
     "server move finish", "server move plan", "server move start", "server move undo",
     "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
     "rollout resume", "rollout retry", "rollout rollback", "rollout skip", "server init", "server start", "sim",
+    "identity link", "identity unlink",
     "trusted-pipeline add", "trusted-pipeline remove",
     "person add", "person invite", "person disable", "person enable", "person grant", "person revoke-grant",
     "token create", "token revoke",
@@ -267,6 +271,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     fleet.parts.fleet.protection.add("vault", "site=vault", "ann")
     plan_move(fleet)
     fleet.parts.pipelines.add(rule("ci"))
+    add_identity(fleet.parts.db, "i-dora")
     hook = fleet.parts.webhooks.create("ops", "https://192.0.2.7/hook", ["edgefleet.rollout.*"], "ann")
     fleet.parts.alerts.create("prod", AlertAction.PAUSE, ["severity=critical"], "digits", "ann")
     device = min(fleet.by_id)
@@ -310,6 +315,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     fleet.parts.fleet.protection.add("vault", "site=vault", "ann")
     plan_move(fleet)
     fleet.parts.pipelines.add(rule("ci"))
+    add_identity(fleet.parts.db, "i-dora")
     hook = fleet.parts.webhooks.create("ops", "https://192.0.2.7/hook", ["edgefleet.rollout.*"], "ann")
     trial = fleet.parts.rollout.create({"release": "digits@1.1.0", "selector": "", "stages": TRIAL}, "ann")
     bundle = fleet.parts.registry.newest_bundles(ORT, 1)[0].sha256

@@ -93,6 +93,7 @@ PLACES = {
     "/tokens": "access",
     "/own-tokens": "access",
     "/people": "access",
+    "/identities": "access",
     "/trusted-pipelines": "access",
     "/pipeline-tokens": "access",
     "/whoami": "access",

@@ -79,6 +79,24 @@ class IssuerUnavailableError(AccessError):
     retry_after_s = 60
 
 
+class IdentityRefusedError(AccessError):
+    """An identity provider knows somebody whom this server does not let in: no role, not allowed, or nobody has said yet who it is."""
+
+    code = "access.identity_forbidden"
+
+
+class UnknownIdentityError(AccessError):
+    """There is no such identity, or no such identity provider in the settings."""
+
+    code = "access.identity_unknown"
+
+
+class BadIdentityError(AccessError):
+    """An identity cannot be linked like this."""
+
+    code = "access.bad_identity"
+
+
 class UntrustedPipelineError(AccessError):
     """An ID token is valid, but no trusted pipeline is the one it speaks of."""
 

@@ -9,6 +9,7 @@ from sqlmodel import Session, col
 
 from edgefleet_server.access.accounts.tables import InvitationRow
 from edgefleet_server.access.grants.rules import loaded, loaded_limits
+from edgefleet_server.access.identities.tables import IdentityRow
 from edgefleet_server.access.model import AuditFilter, Owner, PersonKind, SignedIn
 from edgefleet_server.access.tables import AuditRow, LoginLinkRow, PersonRow, PipelineTokenRow, SessionRow, TokenRow
 from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
@@ -71,6 +72,9 @@ def list_ending(session: Session, first: datetime, last: datetime, most: int) ->
         ends < last,
         col(TokenRow.revoked_at).is_(None),
         col(PersonRow.disabled_at).is_(None),
+        col(TokenRow.id).not_in(
+            select(col(IdentityRow.token_id))
+        ),  # ends with the working day, and the next sign-in renews it
         col(TokenRow.id).not_in(select(col(PipelineTokenRow.token_id))),  # a job's last 15 minutes, and there are many
     )
     return [(row[0], _owner(row[1:])) for row in session.execute(query.order_by(ends, col(TokenRow.id)).limit(most))]

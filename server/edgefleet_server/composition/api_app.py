@@ -28,6 +28,7 @@ from edgefleet_server.access.audit_chain.chain_routes import build_chain_router
 from edgefleet_server.access.dependency import authorize, throttled, viewer_if_named
 from edgefleet_server.access.grants.scoped_caller import Reach
 from edgefleet_server.access.idempotency.middleware import Idempotency
+from edgefleet_server.access.identities import routes as identity_routes
 from edgefleet_server.access.model import Principal
 from edgefleet_server.access.people import own_routes as own_token_routes
 from edgefleet_server.access.people import routes as people_routes
@@ -121,6 +122,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
         people_routes.build_router(parts.access.people, parts.db),
         own_token_routes.build_router(parts.access.own_tokens),
         account_routes.build_router(parts.access.accounts),
+        identity_routes.build_router(parts.identities, parts.db),
         pipeline_routes.build_router(parts.pipelines, parts.db, parts.clock),
         build_chain_router(parts.access.chain),
         registry_routes.build_router(parts.registry, parts.signing, parts.db),

@@ -5,7 +5,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access.accounts.password_hasher import PasswordHasher
+from edgefleet_server.access.identities.service import IdentityBook
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.access.trusted_pipelines.service import PipelineBook
 from edgefleet_server.alerting.alert_rules.drift_rules import FRESH
@@ -36,8 +38,9 @@ from edgefleet_server.registry.blobs import open_blob_store
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.retirement import ReleaseRetirement
 from edgefleet_server.rollout.service import RolloutService
+from edgefleet_server.rollout.store.maker_history import MakerHistory
 from edgefleet_server.search.service import SearchService
-from edgefleet_server.settings import ServerSettings
+from edgefleet_server.settings import ServerSettings, SettingsError
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService
@@ -69,6 +72,7 @@ class Parts:
     db: Database
     access: AccessService
     pipelines: PipelineBook
+    identities: IdentityBook
     sealer: Sealer
     signing: SigningService
     registry: RegistryService
@@ -116,8 +120,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     rollout = RolloutService(db, fleet, registry, shared, telemetry, objectives.budget)
     sealer = Sealer(db, source_of(settings), shared)
     access = build_access(db, clock, fleet, sealer, settings.rate_limit_per_min)
-    metrics = build_metrics(rollout, access)
-    costs = CostService(db, clock, registry, fleet.reader.profiles_of)
+    metrics, costs = build_metrics(rollout, access), CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
     predictions = build_prediction_logs(settings, db, clock, fleet, access)
     webhooks = WebhookService(db, fleet.feed, poster, shared, settings, sealer)
@@ -131,6 +134,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         db=db,
         access=access,
         pipelines=PipelineBook(db, clock, access, poster.get, settings.dashboard_address),
+        identities=build_identities(db, clock, access, poster, settings),
         sealer=registry.fleet_key.open_with(sealer),
         signing=signing,
         registry=registry,
@@ -209,6 +213,20 @@ def build_access(
     access.people.know_groups(fleet.groups.pin_scope)
     fleet.groups.add_guard(access.people.uses_group)
     return access
+
+
+def build_identities(
+    db: Database, clock: Clock, access: AccessService, poster: HttpPoster, settings: ServerSettings
+) -> IdentityBook:
+    """Wire sign-in by identity providers. Raises SettingsError for roles that cannot be given."""
+    try:
+        identities = IdentityBook(db, clock, access, poster, settings)
+    except (EdgefleetError, ValueError) as error:
+        raise SettingsError(
+            f"identity_providers cannot be used: {error}", next_step="correct their `roles` in server.toml"
+        ) from error
+    identities.know_history(MakerHistory(db).take_over)
+    return identities
 
 
 def build_prediction_logs(

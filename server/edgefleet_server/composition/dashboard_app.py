@@ -40,7 +40,13 @@ from edgefleet_server.dashboard.rollouts import pages as rollouts_pages
 from edgefleet_server.dashboard.rollouts.views import RolloutPages
 from edgefleet_server.dashboard.rollouts.wizard import NewRolloutPages
 from edgefleet_server.dashboard.routes import Area, build_router
-from edgefleet_server.dashboard.settings import move_pages, notification_pages, pipeline_pages, protection_pages
+from edgefleet_server.dashboard.settings import (
+    identity_pages,
+    move_pages,
+    notification_pages,
+    pipeline_pages,
+    protection_pages,
+)
 from edgefleet_server.dashboard.settings import pages as settings_pages
 from edgefleet_server.dashboard.settings.views import SettingsPages
 from edgefleet_server.dashboard.timelines import pages as timelines_pages
@@ -67,7 +73,7 @@ class Dashboard:
 
 def build_dashboard(parts: Parts) -> Dashboard:
     """Return the pages."""
-    gate = Gate(parts.access, behind_proxy=parts.settings.behind_proxy)
+    gate = Gate(parts.access, behind_proxy=parts.settings.behind_proxy, identities=parts.identities)
     shell = Shell(gate, parts.clock, parts.fleet.names.name_of, _pickers(parts))
     stream = parts.fleet.stream
     charts = TimelineViews(parts.timelines.reader, parts.readings, parts.clock, lambda: _limits(parts))
@@ -245,7 +251,13 @@ def _looking_up(
             clock=clock,
         ),
         partial(settings_pages.add_pages, pages=settings, webhooks=parts.webhooks),
-        partial(accounts_pages.add_pages, accounts=parts.access.accounts, own_tokens=parts.access.own_tokens),
+        partial(
+            accounts_pages.add_pages,
+            accounts=parts.access.accounts,
+            own_tokens=parts.access.own_tokens,
+            identities=parts.identities,
+        ),
+        partial(identity_pages.add_pages, identities=parts.identities),
         partial(pipeline_pages.add_pages, pipelines=parts.pipelines),
         partial(protection_pages.add_pages, protection=fleet.protection),
         partial(move_pages.add_pages, moves=fleet.moves),

@@ -81,7 +81,9 @@ def _add_login_routes(router: APIRouter, gate: Gate) -> None:
     ) -> Response:
         """Show how to sign in; with a link's code, the button that uses it. Uses nothing up."""
         session = gate.session_of(request)
-        return render.render("login.html", code=code, to=own_page(to), error=None, session=session, name="")
+        return render.render(
+            "login.html", code=code, to=own_page(to), error=None, session=session, name="", providers=gate.providers
+        )
 
     @router.post("/login", operation_id="login_browser")
     def login_browser(request: Request, form: Posted) -> Response:

@@ -6,6 +6,7 @@ from typing import Final
 MODULES: Final = (
     "access.tables",
     "access.accounts.tables",
+    "access.identities.tables",
     "encryption.tables",
     "registry.tables",
     "conversion.tables",

@@ -21,7 +21,7 @@ from edgefleet_server.encryption.model import (
     StoredSecret,
 )
 from edgefleet_server.encryption.tables import SealingState
-from edgefleet_server.settings import ServerSettings, credential_file, is_in_environment, secret_names
+from edgefleet_server.settings import ServerSettings, credential_file, is_in_environment, provider_secret, secret_names
 
 _KINDS = {".pem": "private key", ".key": "private key", ".passphrase": "passphrase"}
 _ANYBODY = 0o007
@@ -40,6 +40,7 @@ def secret_entries(
     entries = [
         _key_entry(source, ring, state, key_problem),
         *_setting_entries(settings),
+        *_provider_entries(settings),
         *_file_entries(settings, source),
     ]
     if db.is_sqlite:
@@ -99,6 +100,22 @@ def _setting_entries(settings: ServerSettings) -> Iterator[SecretEntry]:
         elif given is not None:
             missing = SecretEntry(f"setting {name}", str(given), Kept.FILE, problem="the file cannot be read")
             yield _file(f"setting {name}", given, _ANYBODY) or missing
+
+
+def _provider_entries(settings: ServerSettings) -> Iterator[SecretEntry]:
+    """Yield the client secrets of identity providers."""
+    for one in settings.identity_providers:
+        what = f"client secret of {one.name}"
+        given = one.client_secret_file or credential_file(f"edgefleet.{provider_secret(one)}")
+        if one.client_secret is not None:
+            if is_in_environment("identity_providers"):
+                yield SecretEntry(what, "the environment", Kept.ENVIRONMENT)
+            else:
+                path = settings.data_dir / "server.toml"
+                yield _file(what, path, _NOT_OWNER) or SecretEntry(what, str(path), Kept.FILE)
+        elif given is not None:
+            missing = SecretEntry(what, str(given), Kept.FILE, problem="the file cannot be read")
+            yield _file(what, given, _ANYBODY) or missing
 
 
 def _names_in_file(settings: ServerSettings) -> frozenset[str]:

@@ -1,8 +1,8 @@
 """Sends one request to a URL that a user named, and returns what came back: bounded in time and size, no redirect followed.
 
-Webhooks and gates POST alike; documents of issuers of ID tokens are read with GET. The name is looked up once, its addresses are checked
-(`address_policy`), and the connection goes to a checked address; TLS is still verified against the name. Blocks; thread-safe; each call
-has its own connection.
+Webhooks and gates POST alike; documents of issuers of ID tokens are read with GET, and their codes exchanged with POST. The name is looked
+up once, its addresses are checked (`address_policy`), and the connection goes to a checked address; TLS is still verified against the
+name. Blocks; thread-safe; each call has its own connection.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class Posted:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A whole HTTP answer to a GET."""
+    """A whole HTTP answer."""
 
     status: int
     body: bytes
@@ -93,8 +93,16 @@ class HttpPoster:
 
         A larger body is no answer: half a document is none. Raises PostError, BadUrlError, UnresolvedError.
         """
-        target = parse_target(url)
-        answer, read = self._exchanged(target, _Sent("GET", b"", {"accept": "application/json"}, limit + 1), timeout_s)
+        return self._whole(url, _Sent("GET", b"", {"accept": "application/json"}, limit + 1), timeout_s)
+
+    def send(self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float, limit: int) -> Fetched:
+        """POST a body and return the whole answer, whatever its status. Otherwise as `get`."""
+        sent = {"content-length": str(len(body)), **headers}
+        return self._whole(url, _Sent("POST", body, sent, limit + 1), timeout_s)
+
+    def _whole(self, url: str, sent: _Sent, timeout_s: float) -> Fetched:
+        target, limit = parse_target(url), sent.limit - 1
+        answer, read = self._exchanged(target, sent, timeout_s)
         if len(read) > limit:
             raise PostError(
                 f"{target.host}:{target.port}: the answer is larger than {limit} bytes", next_step="correct the address"

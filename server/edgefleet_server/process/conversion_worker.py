@@ -136,7 +136,7 @@ _NOT_FOR_WORKERS = frozenset({"secrets_key", "secrets_vault_token", "keys_passph
 
 def dump_settings(settings: ServerSettings) -> bytes:
     """Return settings as the line that a worker reads; holds passwords, so it goes through a pipe only."""
-    document = settings.model_dump(mode="json", exclude=set(secret_names()))
+    document = settings.model_dump(mode="json", exclude={*secret_names(), "identity_providers"})
     for name in set(secret_names()) - _NOT_FOR_WORKERS:
         value = getattr(settings, name)
         document[name] = None if value is None else value.get_secret_value()

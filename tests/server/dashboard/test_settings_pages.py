@@ -19,6 +19,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.preferences import THEME_COOKIE, ZONE_COOKIE
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.process.lifecycle import build_webhook_sender
+from tests.server.access.known_identity import add_identity
 from tests.server.alerting.post_office import post_office
 from tests.server.dashboard.fleet import Fleet
 from tests.server.dashboard.test_acting import do
@@ -153,9 +154,22 @@ def test_a_pipeline_is_trusted_and_removed_by_forms(fleet: Fleet) -> None:
     assert "None. Jobs need a token" in text_of(page(browser, "/settings/pipelines"))
 
 
+def test_an_identity_is_linked_and_unlinked_by_forms(fleet: Fleet) -> None:
+    browser = fleet.browser(Role.ADMIN)
+    assert "No identity provider is named" in text_of(page(browser, "/settings/identities"))
+    add_identity(fleet.parts.db, "i-dora")
+    shown = part_of(page(browser, "/settings/identities"), "identities")
+    assert "dora dora@example.com i-dora https://id.example i-dora waits" in shown
+    do(browser, "link_identity", path__identity_id="i-dora", body__person="")
+    assert "dora (corp)" in part_of(page(browser, "/settings/identities"), "identities")
+    do(browser, "unlink_identity", path__identity_id="i-dora")
+    assert "waits" in part_of(page(browser, "/settings/identities"), "identities")
+
+
 @pytest.mark.parametrize(
     ("path", "role"),
     [
+        ("/settings/identities", "admin"),
         ("/settings/people", "admin"),
         ("/settings/pipelines", "admin"),
         ("/settings/tokens", "admin"),

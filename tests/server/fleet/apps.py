@@ -9,7 +9,13 @@ from edgefleet_server.access.trusted_pipelines.service import PipelineBook
 from edgefleet_server.alerting.alert_rules.drift_rules import FRESH
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.alarm_container import Watched, build_alarm
-from edgefleet_server.composition.container import Parts, build_access, build_prediction_logs, build_prover
+from edgefleet_server.composition.container import (
+    Parts,
+    build_access,
+    build_identities,
+    build_prediction_logs,
+    build_prover,
+)
 from edgefleet_server.composition.objective_container import build_objectives
 from edgefleet_server.composition.timeline_container import build_timelines
 from edgefleet_server.dashboard.core.readings import Readings
@@ -46,6 +52,7 @@ def parts_of(house: House) -> Parts:
         db=house.db,
         access=access,
         pipelines=PipelineBook(house.db, house.clock, access, house.poster.get, house.settings.dashboard_address),
+        identities=build_identities(house.db, house.clock, access, house.poster, house.settings),
         sealer=house.webhooks.sealer,
         signing=house.signing,
         registry=house.registry,

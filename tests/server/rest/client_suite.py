@@ -256,6 +256,13 @@ def _trusting(call: Caller) -> None:
     status, refused = call("access", "create_pipeline_token", body=models.IdTokenIn(id_token="no.token.atall"))
     assert (status, refused.code) == (401, "access.bad_id_token")
     assert call("access", "delete_trusted_pipeline", "vision")[0] == 204
+    assert call("access", "list_identities")[1].items == []
+    for status, refused in (
+        call("access", "get_identity", "i-none"),
+        call("access", "link_identity", "i-none", body=models.IdentityLinkIn(person="ann")),
+        call("access", "unlink_identity", "i-none"),
+    ):
+        assert (status, refused.code) == (404, "access.identity_unknown")
 
 
 def connecting(call: Caller) -> None:

@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 
 from edgefleet_protocol.messages import ErrorClass, Phase, Seen
 from edgefleet_server.access.model import Role
+from tests.server.access.known_identity import add_identity
 from tests.server.dashboard import drifting_fleet
 from tests.server.dashboard.fleet import NONFINITE, Fleet
 from tests.server.dashboard.test_settings_pages import sent
@@ -213,6 +214,8 @@ def busy(fleet: Fleet) -> None:
         "roles": ["publisher"],
     }
     call("POST", "/trusted-pipelines", pipeline)
+    add_identity(fleet.parts.db, "i-waits")
+    add_identity(fleet.parts.db, "i-linked", call("POST", "/people", {"name": "dora"})["id"])
     call("PUT", "/models/digits/aliases/prod", {"version": "1.1.0"})
     drifting_fleet.pumps(fleet)
     call("PUT", "/releases/pump@1.0.0/drift-baseline", {"since": "2026-11-20T00:00:00Z"})

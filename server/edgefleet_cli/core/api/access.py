@@ -46,6 +46,22 @@ class IdTokenIn(Body, frozen=True, kw_only=True):
     pipeline: str | Unset = UNSET
 
 
+class IdentityLinkIn(Body, frozen=True, kw_only=True):
+    person: str | Unset = UNSET
+
+
+class Identity(Struct, frozen=True):
+    email: str = ""
+    first_seen_at: str = ""
+    id: str = ""
+    issuer: str = ""
+    last_seen_at: str = ""
+    name: str = ""
+    person: str = ""
+    provider: str = ""
+    subject: str = ""
+
+
 class InvitationIn(Body, frozen=True, kw_only=True):
     expires_at: str | Unset | None = UNSET
     person: str

@@ -34,6 +34,8 @@ class Configuration:
     jwks_uri: str
     authorization_endpoint: str = ""
     token_endpoint: str = ""
+    says_issuer: bool = False
+    """It names itself in each answer to a browser (RFC 9207)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ def read_configuration(issuer: str, body: bytes) -> Configuration:
     texts = {name: found.get(name, "") for name in ("jwks_uri", "authorization_endpoint", "token_endpoint")}
     if not all(isinstance(text, str) for text in texts.values()) or not texts["jwks_uri"]:
         raise _bad(issuer, "its configuration names no jwks_uri")
-    return Configuration(issuer, **texts)
+    says_issuer = found.get("authorization_response_iss_parameter_supported") is True
+    return Configuration(issuer, **texts, says_issuer=says_issuer)
 
 
 def read_keys(issuer: str, body: bytes) -> dict[str, IssuerKey]:

@@ -7,15 +7,19 @@ from fastapi.responses import Response
 
 from edgefleet_server.access.accounts.service import AccountBook
 from edgefleet_server.access.errors import BadPasswordError, NoAccountError
+from edgefleet_server.access.identities.service import IdentityBook
 from edgefleet_server.access.model import BrowserSession
 from edgefleet_server.access.people.own_tokens import OwnTokens
-from edgefleet_server.dashboard.accounts import code_pages, invitation_pages
+from edgefleet_server.dashboard.accounts import code_pages, invitation_pages, provider_pages
 from edgefleet_server.dashboard.accounts.own_changes import OWN_PAGE, Posted, changed
 from edgefleet_server.dashboard.core.layout import Shell
 
 
-def add_pages(router: APIRouter, shell: Shell, accounts: AccountBook, own_tokens: OwnTokens) -> None:
+def add_pages(
+    router: APIRouter, shell: Shell, accounts: AccountBook, own_tokens: OwnTokens, identities: IdentityBook
+) -> None:
     """Add the pages."""
+    provider_pages.add_pages(router, shell, identities)
     invitation_pages.add_pages(router, shell, accounts)
     _add_own_account(router, shell, accounts, own_tokens)
     code_pages.add_pages(router, shell, accounts)

@@ -19,6 +19,8 @@ from fastapi.responses import RedirectResponse, Response
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access.errors import ForgedFormError, LoginRefusedError
+from edgefleet_server.access.identities.model import ProviderButton
+from edgefleet_server.access.identities.service import IdentityBook
 from edgefleet_server.access.logins import SESSION_LIFE
 from edgefleet_server.access.model import BrowserSession, NewSession, Principal
 from edgefleet_server.access.refusals import ANONYMOUS, Refusal
@@ -40,10 +42,16 @@ _FORBIDDEN: Final = 403
 class Gate:
     """Finds the session of a browser; signs in and out."""
 
-    def __init__(self, access: AccessService, *, behind_proxy: bool) -> None:
+    def __init__(self, access: AccessService, *, behind_proxy: bool, identities: IdentityBook) -> None:
         """Wire the services."""
         self._access = access
         self._behind_proxy = behind_proxy
+        self._identities = identities
+
+    @property
+    def providers(self) -> list[ProviderButton]:
+        """The identity providers of the sign-in page."""
+        return self._identities.buttons
 
     def session_of(self, request: Request) -> BrowserSession | None:
         """Return the session of a request, None without a valid one."""
@@ -71,15 +79,18 @@ class Gate:
         except EdgefleetError as error:
             return self._refused(form, error, problems.status_of(error.code) or 500)
 
-    def sign_in_by(self, request: Request, way: str, secret: str, to: str, opens: Callable[[], NewSession]) -> Response:
+    def sign_in_by(
+        self, request: Request, way: str, secret: str, to: str, opens: Callable[[], NewSession], *, is_form: bool = True
+    ) -> Response:
         """Open a session and answer with its cookie. way: for the audit trail; secret: a code or token, "" for what counts its own tries.
 
-        to: the page afterwards. The session that this browser had before ends.
+        to: the page afterwards; is_form: a page of ours has to have sent it. The session that this browser had before ends.
         Raises ForgedFormError, TooManyLoginsError, what `opens` raises.
         """
         attempt = attempt_of(_host_of(request), secret) if secret else None
         try:
-            check_origin(request)
+            if is_form:
+                check_origin(request)
             if attempt is not None:
                 self._access.attempts.check(attempt)
             opened = opens()
@@ -141,7 +152,14 @@ class Gate:
 
     def _refused(self, form: Form, error: EdgefleetError, status: int) -> Response:
         answer = render.render(
-            "login.html", status, code="", to=own_page(form["next"]), error=error, session=None, name=form["name"]
+            "login.html",
+            status,
+            code="",
+            to=own_page(form["next"]),
+            error=error,
+            session=None,
+            name=form["name"],
+            providers=self.providers,
         )
         wait_s = getattr(error, "retry_after_s", None)
         if wait_s is not None:

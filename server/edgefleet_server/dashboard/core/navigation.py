@@ -96,6 +96,12 @@ PARTS: Final = (
     Place("/settings/account", "Your account", words="password change sign out other browsers profile"),
     Place("/settings/people", "People", Role.ADMIN, "users accounts services owners add disable access"),
     Place("/settings/tokens", "Tokens", Role.ADMIN, "make new create api access user role revoke"),
+    Place(
+        "/settings/identities",
+        "Identities",
+        Role.ADMIN,
+        "oidc openid sso sign-in provider people link keycloak entra google",
+    ),
     Place("/settings/pipelines", "Trusted pipelines", Role.ADMIN, "ci github gitlab keyless oidc publisher secret"),
     Place("/settings/webhooks", "Webhooks", Role.OPERATOR, "make new create events deliveries redeliver"),
     Place("/alerts/rules", "Alert rules", words="thresholds severity"),

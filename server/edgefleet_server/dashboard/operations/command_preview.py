@@ -37,6 +37,8 @@ LINES: Final[Mapping[str, str]] = {
         "edgectl person revoke-grant {path.person_id} {body.role}[ --model {body.models*}][ --group {body.groups*}]"
         "[ --site {body.sites*}] --yes"
     ),
+    "link_identity": "edgectl identity link {path.identity_id}[ --person {body.person}]",
+    "unlink_identity": "edgectl identity unlink {path.identity_id} --yes",
     "create_trusted_pipeline": (
         "edgectl trusted-pipeline add {body.name} --provider {body.provider} --repository {body.repository} --ref {body.ref}"
         "( --role {body.roles*})[ --issuer {body.issuer}][ --repository-id {body.repository_id}][ --environment {body.environment}]"

@@ -1,0 +1,371 @@
+"""Sign-in by an identity provider, through a real issuer (`oidc-provider`): who gets in, as whom, and what an attacker gets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from html import unescape
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from sqlmodel import select
+
+from edgefleet_server.access.errors import (
+    BadIdentityError,
+    IdentityRefusedError,
+    LoginRefusedError,
+    UnknownIdentityError,
+)
+from edgefleet_server.access.grants.grant_scope import Scope
+from edgefleet_server.access.identities import store
+from edgefleet_server.access.identities.model import Identity
+from edgefleet_server.access.model import Grant, PersonKind, Principal, Role
+from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.rollout.store.tables import Rollout
+from edgefleet_server.web.attempt_limits import TooManyLoginsError
+from tests.support.real_issuer.issuer_process import CLIENT, SECRET, RealIssuer, real_issuer
+from tests.support.servers import ApiHouse, HandClock
+
+API: Final = "/api/v1"
+HOME: Final = "http://127.0.0.1:8080"
+CORP, OTHER = f"{HOME}/login/with/corp/callback", f"{HOME}/login/with/other/callback"
+ANN: Final = {"preferred_username": "ann", "groups": ["line-ops", "lunch"]}
+_ONWARD = re.compile(r'http-equiv="refresh" content="0; url=([^"]+)"')
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[RealIssuer]:
+    """The issuer of all tests."""
+    with real_issuer([CORP, OTHER]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[RealIssuer]:
+    """Another issuer, with the same client and people of the same names."""
+    with real_issuer([CORP, OTHER]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def house(issuer: RealIssuer, elsewhere: RealIssuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiHouse]:
+    """A server that trusts both issuers: at `corp` people wait for an admin, at `other` they are added."""
+    folder = tmp_path_factory.mktemp("identities")
+    secret = folder / "corp.secret"
+    secret.write_text(SECRET + "\n")
+    roles = [
+        {"value": "line-ops", "role": "operator", "groups": ["line"]},
+        {"value": "ml", "role": "publisher", "models": ["digits"]},
+        {"value": "boss", "role": "admin"},
+        {"value": "look", "role": "viewer"},
+    ]
+    usual = {"client_id": CLIENT, "client_secret_file": str(secret), "roles": roles}
+    providers = [
+        {**usual, "name": "corp", "label": "Example Corp", "issuer": issuer.url},
+        {**usual, "name": "other", "issuer": elsewhere.url, "new_people": "add", "session_s": 600},
+    ]
+    made = ApiHouse(
+        folder / "server",
+        clock=HandClock(datetime.now(UTC)),
+        dashboard_url=HOME,
+        webhook_networks=["127.0.0.0/8"],
+        identity_providers=providers,
+    )
+    made.client(Role.ADMIN).post(f"{API}/groups", json={"name": "line", "selector": "site=line"}).raise_for_status()
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def people(issuer: RealIssuer, elsewhere: RealIssuer, house: ApiHouse) -> None:
+    """Begin each test with ann at both, and with the time of the issuers."""
+    house.clock.time = datetime.now(UTC)
+    house.parts.identities._guesses._clients.clear()
+    issuer.know({"u-1": ANN})
+    elsewhere.know({"u-1": ANN})
+
+
+class Browser:
+    """A browser of its own."""
+
+    def __init__(self, house: ApiHouse) -> None:
+        self.pages = TestClient(house.app, base_url=HOME, follow_redirects=False)
+
+    def leave(self, provider: str = "corp", to: str = "/") -> str:
+        """Push the button; return where the page leads."""
+        answer = self.pages.post(
+            f"/login/with/{provider}", data={"next": to}, headers={"sec-fetch-site": "same-origin"}
+        )
+        assert answer.status_code == 200, answer.text
+        return unescape(_found(answer.text))
+
+    def arrive(self, address: str) -> httpx.Response:
+        """Open the address that the issuer led back to."""
+        answer: httpx.Response = self.pages.get(address.removeprefix(HOME), headers={"sec-fetch-site": "cross-site"})
+        return answer
+
+    def sign_in(self, issuer: RealIssuer, login: str = "u-1", provider: str = "corp", to: str = "/") -> httpx.Response:
+        """Sign in, out and back."""
+        return self.arrive(issuer.answer_for(self.leave(provider, to), login))
+
+    def me(self, house: ApiHouse) -> Principal | None:
+        """Return who is signed in."""
+        cookie = self.pages.cookies.get("edgefleet_session")
+        try:
+            return house.parts.access.logins.session_of(cookie or "").principal
+        except LoginRefusedError:
+            return None
+
+
+def _found(page: str) -> str:
+    found = _ONWARD.search(page)
+    assert found is not None, page
+    return found[1]
+
+
+def identity(house: ApiHouse, issuer: RealIssuer, subject: str = "u-1") -> Identity:
+    """Return an identity by what is known of it."""
+    items = house.parts.identities.identities(PageRequest()).items
+    return next(one for one in items if (one.issuer, one.subject) == (issuer.url, subject))
+
+
+def rollout_row(name: str, makers: list[str], by: str) -> Rollout:
+    """Return a rollout that has ended."""
+    at = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
+    return Rollout(
+        id=name, model="m", version="1", selector="", spec={}, salt="", state="succeeded", created_at=at, created_by=by, makers=makers
+    )  # fmt: skip
+
+
+def admitted(house: ApiHouse, issuer: RealIssuer, person: str, subject: str) -> Browser:
+    """Let a new identity with the role operator at the line come in as a person."""
+    issuer.know({subject: ANN})
+    browser = Browser(house)
+    assert browser.sign_in(issuer, subject).status_code == 403
+    house.parts.identities.link(identity(house, issuer, subject).id, person, "boss")
+    assert browser.sign_in(issuer, subject).status_code == 200
+    return browser
+
+
+def test_a_person_waits_is_linked_and_signs_in_with_the_grants_of_the_groups(
+    house: ApiHouse, issuer: RealIssuer
+) -> None:
+    login = Browser(house).pages.get("/login").text
+    assert "Sign in with Example Corp" in login
+    assert "Sign in with other" in login
+    browser = Browser(house)
+    waits = browser.sign_in(issuer, to="/devices?label=a")
+    assert waits.status_code == 403
+    seen = identity(house, issuer)
+    assert (seen.person, seen.name, seen.provider) == ("", "ann", "corp")
+    assert seen.id in waits.text
+    assert browser.me(house) is None
+    admin = house.client(Role.ADMIN)
+    linked = admin.post(f"{API}/identities/{seen.id}:link", json={})
+    assert (linked.status_code, linked.json()["person"]) == (200, "ann (corp)")
+    done = browser.sign_in(issuer, to="/devices?label=a")
+    assert (done.status_code, _found(done.text)) == (200, "/devices?label=a")
+    cookie = next(one for one in done.headers.get_list("set-cookie") if one.startswith("edgefleet_session="))
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    me = browser.me(house)
+    assert me is not None
+    assert (me.name, me.kind, me.roles) == ("ann (corp)", PersonKind.PERSON, frozenset())
+    assert me.scoped == (Grant(Role.OPERATOR, Scope(groups=frozenset({"line"}))),)
+    actions = [row["action"] for row in admin.get(f"{API}/audit").json()["items"]]
+    assert {"login_by_identity_provider", "identity_waits", "create_person", "link_identity"} <= set(actions)
+    ending = house.parts.access.ending(house.clock.now(), house.clock.now().replace(year=2100))
+    assert me.id not in [one.id for one in ending]
+
+
+def test_groups_are_taken_again_at_each_sign_in_in_all_browsers(house: ApiHouse, issuer: RealIssuer) -> None:
+    first = admitted(house, issuer, "", "u-groups")
+    issuer.know({"u-groups": {**ANN, "groups": ["ml", "look", "line-ops"]}})
+    second = Browser(house)
+    assert second.sign_in(issuer, "u-groups").status_code == 200
+    for browser in (first, second):
+        me = browser.me(house)
+        assert me is not None
+        assert (set(me.roles), {one.role for one in me.scoped}) == ({Role.VIEWER}, {Role.PUBLISHER, Role.OPERATOR})
+    issuer.know({"u-groups": {**ANN, "groups": "lunch"}})
+    refused = Browser(house).sign_in(issuer, "u-groups")
+    assert refused.status_code == 403
+    assert "none of your groups there has a role here" in refused.text
+    assert (first.me(house), second.me(house)) == (None, None)
+
+
+def test_a_session_ends_with_the_time_of_its_provider(house: ApiHouse, elsewhere: RealIssuer) -> None:
+    elsewhere.know({"u-short": ANN})
+    browser = Browser(house)
+    assert browser.sign_in(elsewhere, "u-short", "other").status_code == 200
+    me = browser.me(house)
+    assert me is not None
+    assert me.name.startswith("ann (other")
+    house.clock.turn(seconds=601)
+    assert browser.me(house) is None
+
+
+def test_an_identity_linked_to_a_person_is_that_person_and_no_second_one(house: ApiHouse, issuer: RealIssuer) -> None:
+    local = house.parts.access.create_token("bea", [Role.OPERATOR], by="boss").view
+    browser = admitted(house, issuer, "bea", "u-bea")
+    me, bea = browser.me(house), house.parts.access.people.person("bea")
+    assert me is not None
+    assert (me.person, me.name) == (bea.id, "bea")
+    assert local.person == "bea"
+
+
+def test_an_identity_that_goes_to_another_person_takes_its_makings_along(house: ApiHouse, issuer: RealIssuer) -> None:
+    house.parts.access.create_token("cid", [Role.APPROVER], by="boss")
+    browser = admitted(house, issuer, "", "u-cid")
+    own, cid = identity(house, issuer, "u-cid"), house.parts.access.people.person("cid")
+    with house.parts.db.session() as session:
+        for name, makers, by in (
+            ("r-made", [], own.person),
+            ("r-moved", ["p-x", own.person_id], "x"),
+            ("r-other", ["p-x"], "x"),
+        ):
+            session.add(rollout_row(name, makers, by))
+    house.parts.identities.unlink(own.id)
+    assert browser.me(house) is None
+    assert browser.sign_in(issuer, "u-cid").status_code == 403
+    house.parts.identities.link(own.id, "cid", "boss")
+    with house.parts.db.read() as session:
+        made = {row.id for row in session.exec(select(Rollout)) if cid.id in row.makers}
+    assert made == {"r-made", "r-moved"}
+
+
+def test_a_disabled_person_is_out_at_once_and_stays_out(house: ApiHouse, issuer: RealIssuer) -> None:
+    browser = admitted(house, issuer, "", "u-gone")
+    me = browser.me(house)
+    assert me is not None
+    house.parts.access.people.disable(me.person, Principal("t", "boss", frozenset({Role.ADMIN}), "p-boss"))
+    assert browser.me(house) is None
+    assert "you are disabled at this server" in browser.sign_in(issuer, "u-gone").text
+    assert browser.me(house) is None
+    with pytest.raises(BadIdentityError):
+        house.parts.identities.link(identity(house, issuer, "u-gone").id, me.name, "boss")
+
+
+def test_nobody_is_known_by_name_or_address(house: ApiHouse, issuer: RealIssuer, elsewhere: RealIssuer) -> None:
+    """Somebody at another issuer, or of another subject, calls himself as the admin does."""
+    boss = {"preferred_username": "root", "email": "root@example.com", "email_verified": True}
+    issuer.know({"b-1": {**boss, "groups": ["boss"]}})
+    browser = Browser(house)
+    assert browser.sign_in(issuer, "b-1").status_code == 403
+    house.parts.identities.link(identity(house, issuer, "b-1").id, "", "boss")
+    assert browser.sign_in(issuer, "b-1").status_code == 200
+    real = browser.me(house)
+    assert real is not None
+    elsewhere.know({"b-1": {**boss, "groups": ["look"]}})  # the same subject, name and address
+    liar = Browser(house)
+    assert liar.sign_in(elsewhere, "b-1", "other").status_code == 200
+    me = liar.me(house)
+    assert me is not None
+    assert (me.person != real.person, me.name, set(me.roles)) == (True, "root (other)", {Role.VIEWER})
+    elsewhere.know({"b-2": {**boss, "preferred_username": "root (corp)", "groups": ["look"]}})
+    third = Browser(house)
+    assert third.sign_in(elsewhere, "b-2", "other").status_code == 200
+    again = third.me(house)
+    assert again is not None
+    assert again.person not in {real.person, me.person}
+
+
+def test_an_answer_works_once_in_the_browser_that_asked(house: ApiHouse, elsewhere: RealIssuer) -> None:
+    """Replays, a victim's browser that an attacker's answer is put into, and a stolen code."""
+    browser, thief = Browser(house), Browser(house)
+    answer = elsewhere.answer_for(browser.leave("other"), "u-1")
+    kept = dict(browser.pages.cookies)
+    thief.leave("other")
+    assert thief.arrive(answer).status_code == 401  # state of another browser
+    own = dict(parse_qsl(urlsplit(elsewhere.answer_for(thief.leave("other"), "u-1")).query))
+    stolen = dict(parse_qsl(urlsplit(answer).query))
+    mixed = f"{OTHER}?{urlencode({**own, 'code': stolen['code']})}"  # the stolen code with another verifier
+    assert thief.arrive(mixed).status_code == 401
+    assert thief.me(house) is None
+    fresh = elsewhere.answer_for(browser.leave("other"), "u-1")
+    kept = dict(browser.pages.cookies)
+    assert browser.arrive(fresh).status_code == 200
+    browser.pages.cookies.update(kept)
+    assert browser.arrive(fresh).status_code == 401
+    assert Browser(house).arrive(fresh).status_code == 401
+
+
+@pytest.mark.parametrize("change", [
+    {"state": "x" * 43}, {"state": ""}, {"iss": "https://evil.example"}, {"iss": ""}, {"code": ""}, {"error": "access_denied"},
+])  # fmt: skip
+def test_a_changed_answer_is_refused(house: ApiHouse, elsewhere: RealIssuer, change: dict[str, str]) -> None:
+    browser = Browser(house)
+    fields = dict(parse_qsl(urlsplit(elsewhere.answer_for(browser.leave("other"), "u-1")).query))
+    changed = {name: value for name, value in {**fields, **change}.items() if value}
+    assert browser.arrive(f"{OTHER}?{urlencode(changed)}").status_code in (401, 403)
+    assert browser.me(house) is None
+
+
+def test_an_answer_of_one_issuer_is_not_taken_for_another(
+    house: ApiHouse, issuer: RealIssuer, elsewhere: RealIssuer
+) -> None:
+    """Mix-up: the victim began at `other`, and the attacker leads the answer of `corp` there, or the other way round."""
+    browser = Browser(house)
+    answer = issuer.answer_for(browser.leave("corp"), "u-1")
+    assert browser.arrive(answer.replace(CORP, OTHER)).status_code == 401
+    began = dict(parse_qsl(urlsplit(browser.leave("other")).query))
+    fields = dict(parse_qsl(urlsplit(answer).query))
+    assert browser.arrive(f"{OTHER}?{urlencode({**fields, 'state': began['state']})}").status_code == 403
+    assert browser.me(house) is None
+
+
+def test_the_issuer_leads_to_our_address_only_and_so_do_we(house: ApiHouse, elsewhere: RealIssuer) -> None:
+    browser = Browser(house)
+    leaving = urlsplit(browser.leave("other", "https://evil.example/"))
+    asked = dict(parse_qsl(leaving.query))
+    assert asked["redirect_uri"] == OTHER
+    assert (asked["code_challenge_method"], len(asked["nonce"]), len(asked["state"])) == ("S256", 43, 43)
+    with httpx.Client() as client:
+        foreign = urlencode({**asked, "redirect_uri": "https://evil.example/"})
+        assert client.get(f"{elsewhere.url}{leaving.path}?{foreign}").status_code == 400
+    elsewhere.know({"u-to": ANN})
+    for to in ("https://evil.example/", "//evil.example", "/\\evil.example", "/login/with/corp"):
+        assert _found(browser.sign_in(elsewhere, "u-to", "other", to).text) == "/"
+
+
+def test_another_site_cannot_begin_a_sign_in(house: ApiHouse) -> None:
+    browser = Browser(house)
+    answer = browser.pages.post("/login/with/corp", data={}, headers={"sec-fetch-site": "cross-site"})
+    assert answer.status_code == 403
+    assert browser.pages.post("/login/with/nobody", data={}).status_code == 404
+    assert browser.pages.get("/login/with/corp").status_code == 405
+
+
+def test_sign_ins_are_bounded(house: ApiHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = house.parts.identities
+    for _ in range(30):
+        book.begin("198.51.100.7", "corp", "/")
+    with pytest.raises(TooManyLoginsError):
+        book.begin("198.51.100.7", "corp", "/")
+    monkeypatch.setattr(store, "MAX_SIGN_INS", 3)
+    last = [book.begin("198.51.100.8", "corp", "/") for _ in range(5)]
+    with house.parts.db.read() as session:
+        assert len(session.connection().exec_driver_sql("SELECT 1 FROM access_sign_ins").all()) == 3
+    house.clock.turn(seconds=601)
+    with pytest.raises(LoginRefusedError):
+        book.finish("corp", last[-1].cookie, "code=x")
+    monkeypatch.setattr(store, "MAX_WAITING", 0)
+    with pytest.raises(IdentityRefusedError):
+        book._let_in(book._provider("corp"), {**ANN, "sub": "u-flood"})
+    with pytest.raises(StopIteration):
+        next(one for one in book.identities(PageRequest()).items if one.subject == "u-flood")
+
+
+def test_an_identity_is_shown_and_unknown_ones_are_not(house: ApiHouse) -> None:
+    admin = house.client(Role.ADMIN)
+    listed = admin.get(f"{API}/identities").json()["items"]
+    for one in listed:
+        assert admin.get(f"{API}/identities/{one['id']}").json() == one
+    assert admin.post(f"{API}/identities/i-none:unlink").status_code == 404
+    assert house.client(Role.OPERATOR).get(f"{API}/identities").status_code == 403
+    with pytest.raises(UnknownIdentityError):
+        house.parts.identities.link("i-none", "", "boss")

@@ -1,0 +1,99 @@
+"""Starts `oidc-provider`, and signs in at it as a browser would. `python -m` this module installs it, as `./dev test` does.
+
+It is installed once into `EDGEFLEET_TEST_CACHE` (or a folder in the system's temporary folder), from the lock file with its hashes.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import httpx
+import pytest
+
+from tests.support.real_models import cache_folder
+
+_HERE = Path(__file__).parent
+_FORM = re.compile(r'<form[^>]* action="([^"]+)"')
+CLIENT = "edgefleet"
+SECRET = "of the client, at the issuer"
+
+
+def installed() -> Path | None:
+    """Return the folder with `oidc-provider`, installed now if it is not; None without node and npm, or offline."""
+    digest = sha256((_HERE / "package-lock.json").read_bytes()).hexdigest()[:12]
+    folder = cache_folder() / f"oidc-provider-{digest}"
+    if (folder / "installed").is_file():
+        return folder
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return None
+    folder.mkdir(exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(_HERE / name, folder / name)
+    command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode != 0:
+        print(done.stderr[-500:], file=sys.stderr)
+        return None
+    (folder / "installed").touch()
+    return folder
+
+
+@dataclass
+class RealIssuer:
+    """A running issuer. url: what it calls itself."""
+
+    url: str
+
+    def know(self, people: Mapping[str, Mapping[str, Any]]) -> None:
+        """Let these people sign in, each with the claims of their ID token."""
+        httpx.put(f"{self.url}/test/people", json=people).raise_for_status()
+
+    def answer_for(self, address: str, login: str, browser: httpx.Client | None = None) -> str:
+        """Sign in at the issuer, with any password; return the address that it leads the browser back to, which is not opened."""
+        with browser or httpx.Client() as client:
+            for _ in range(12):
+                answer = client.get(address)
+                form = _FORM.search(answer.text) if answer.status_code == 200 else None
+                if form is not None:
+                    fields = {"prompt": "login", "login": login, "password": "any"}
+                    answer = client.post(urljoin(address, form[1]), data=fields)
+                assert answer.status_code in (302, 303), answer.text
+                address = urljoin(address, answer.headers["location"])
+                if not address.startswith(self.url):
+                    return address
+        raise AssertionError("the issuer leads in a circle")
+
+
+@contextmanager
+def real_issuer(redirects: Sequence[str]) -> Iterator[RealIssuer]:
+    """Run an issuer that leads back to these addresses only. Skips the test where it cannot be installed."""
+    folder = installed()
+    if folder is None:
+        pytest.skip(
+            "oidc-provider is not installed: it needs node and npm (Debian: nodejs npm), and npm's registry once"
+        )
+    script = folder / "issuer.mjs"
+    shutil.copy(_HERE / "issuer.mjs", script)
+    given = json.dumps({"client": CLIENT, "secret": SECRET, "redirects": list(redirects)})
+    command = ["node", str(script), given]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            assert url.startswith("http://127.0.0.1:"), "the issuer did not start"
+            yield RealIssuer(url)
+        finally:
+            process.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(0 if installed() else "oidc-provider could not be installed")
