@@ -4,7 +4,6 @@ from sqlmodel import col, select
 
 from edgefleet_server.access.model import Owner
 from edgefleet_server.db.database import Database
-from edgefleet_server.rollout.commands.duty_separation import with_maker
 from edgefleet_server.rollout.store import rollouts
 from edgefleet_server.rollout.store.tables import Rollout
 
@@ -21,7 +20,7 @@ class MakerHistory:
         with self._db.session() as session:
             found = session.exec(select(col(Rollout.id), col(Rollout.makers), col(Rollout.created_by))).all()
             for rollout_id, makers, created_by in found:
-                if was.id in makers or created_by == was.name:
+                if now.id not in makers and (was.id in makers or created_by == was.name):
                     row = rollouts.rollout(session, rollout_id, lock=True)
-                    row.makers = with_maker(row.makers, now.id)
+                    row.makers = [*row.makers, now.id]
                     session.add(row)
