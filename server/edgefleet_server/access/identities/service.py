@@ -5,7 +5,7 @@
   the same as everywhere, and all browsers of an identity have the roles of the last sign-in. Who has none any more is signed out.
 - Whose an identity was is remembered: one that goes to another person takes along what it made (`know_history`), so that nobody approves
   with one name what they made with another.
-Source: ADR 0130.
+Source: ADR 0131.
 """
 
 import base64

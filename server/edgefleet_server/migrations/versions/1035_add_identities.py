@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "1034"
-down_revision = "1033"
+revision = "1035"
+down_revision = "1034"
 branch_labels = None
 depends_on = None
 
