@@ -25,7 +25,7 @@ def move_keys(state: Path, *, to_tpm: bool = True) -> list[Path]:
     """
     paths = StatePaths(state)
     with identity_lock(paths.identity) if paths.identity.is_dir() else contextlib.nullcontext():
-        for left in (*state.glob(".*key*.tmp"), *paths.identity.rglob(".*.tmp")):
+        for left in (*state.glob(".*key*.tmp"), *paths.identity.rglob(".*key*.tmp")):
             left.unlink()  # what a power cut left may hold a plain key
         secret = secret_of(state)
         if to_tpm and not secret:

@@ -20,7 +20,8 @@ from edgefleet_agent.errors import TpmError
 
 TPM_FILE = "tpm-key"
 KEY_BYTES = 32
-TIMEOUT_S = 20.0
+TIMEOUT_S = 8.0
+"""Two of them, one after the other, are less than the watchdog of systemd waits."""
 TCTI = "TPM2TOOLS_TCTI"
 TPM = "device:/dev/tpmrm0"
 _LOST = (

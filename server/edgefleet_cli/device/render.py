@@ -32,6 +32,7 @@ def device_sheet(now: datetime) -> Sheet[api.device.Device]:
             Column("gen", lambda d: f"{d.reported_gen}/{d.desired.gen}", wide=True, right=True),
             Column("free", lambda d: size(d.free_mb * 1_000_000) if d.free_mb else "-", wide=True, right=True),
             Column("agent", lambda d: text(d.agent_version), wide=True),
+            Column("keys", lambda d: text(d.facts.get("key_storage")), wide=True),
             Column("arch", lambda d: text(d.arch), wide=True),
         ],
         lambda d: text(d.id),

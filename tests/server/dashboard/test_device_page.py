@@ -4,13 +4,15 @@ import html
 import re
 from typing import Any
 
-from edgefleet_protocol.ids import DeviceId, ReleaseRef
+from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.desired.model import TaskOrder
+from edgefleet_server.fleet.enrolment.model import DeviceIdentity, DeviceKeys
 from tests.server.dashboard.fleet import LITERT, ORT, Fleet, follow
 from tests.server.dashboard.test_fleet_pages import Story, form_of, part_of, rows_of, send
 from tests.server.dashboard.test_pages import text_of
+from tests.server.fleet.house import KeyedDevice
 
 
 def chart_names(page: str) -> list[str]:
@@ -164,6 +166,14 @@ def test_revoking_needs_the_typed_name(fleet: Fleet) -> None:
     fleet.parts.fleet.revocation.cut_off([DeviceId(device.id)])
     assert "It was cut off the broker at" in part_of(browser.get(path).text, "head")
     assert "/do/" not in page.replace("/do/operation", "")
+
+
+def test_a_device_says_where_its_keys_are(fleet: Fleet) -> None:
+    device, browser = fleet.device("one"), fleet.browser(Role.VIEWER)
+    caller = DeviceIdentity(device.id, ProfileName(ORT), "")
+    for told, shown in (("", "–"), ("file", "in files"), ("tpm", "wrapped by its TPM")):
+        fleet.parts.fleet.enrolment.renew(caller, KeyedDevice().csr(), DeviceKeys(key_storage=told))
+        assert f"<dt>Device keys</dt><dd>{shown}</dd>" in browser.get(f"/devices/{device.id}").text
 
 
 def test_history_goes_back_in_pages(fleet: Fleet) -> None:
