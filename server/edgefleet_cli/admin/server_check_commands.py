@@ -24,12 +24,27 @@ _SECRETS: list[Column[dict[str, Any]]] = [
     Column("age", lambda s: "-" if s["age_s"] is None else duration(s["age_s"]), right=True),
     Column("key", lambda s: s["key"] or "-", wide=True),
 ]
+_WAITING: list[Column[dict[str, Any]]] = [
+    Column("waits for a person", lambda w: w["what"], keep=True),
+    Column("id", lambda w: w["id"]),
+    Column("age", lambda w: duration(w["age_s"]), right=True),
+    Column("next", lambda w: w["next"]),
+]
 _PROBLEMS: list[Column[dict[str, Any]]] = [
     Column("secret", lambda s: s["what"], keep=True),
     Column("where", lambda s: s["where"]),
     Column("problem", lambda s: s["problem"], keep=True),
 ]
 
+_LOST: list[Column[dict[str, Any]]] = [
+    Column("secret", lambda s: s["what"], keep=True),
+    Column("where", lambda s: s["where"]),
+    Column("key", lambda s: s["key"]),
+]
+_AFTERWARDS = {
+    "fleet key of sealed models": "publish sealed models again under a new version; devices keep what they have",
+    "secret of sign-in codes": "their people sign in by the password alone until they set codes up again",
+}
 Data = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="Data folder of the server; default: in the user's data folder."),
@@ -38,6 +53,9 @@ Broker = Annotated[
     str | None, typer.Option("--broker", metavar="B", help="auto, embedded, mosquitto or mqtts://host:port.")
 ]
 Rotate = Annotated[bool, typer.Option("--rotate", help="Make a new key first; the old ones still open.")]
+DropLost = Annotated[
+    bool, typer.Option("--drop-lost", help="Delete the secrets whose key is lost; lists them and asks first.")
+]
 ForgetOld = Annotated[bool, typer.Option("--forget-old", help="Then remove the old keys from the key file.")]
 
 
@@ -52,7 +70,12 @@ def check(ctx: typer.Context, data: Data = None, broker: Broker = None) -> None:
     wrong = [one for one in shown if one["problem"]]
 
     def show() -> None:
-        session.out.fields(flat_fields({name: value for name, value in facts.items() if name != "secrets"}))
+        session.out.fields(
+            flat_fields({name: value for name, value in facts.items() if name not in {"secrets", "waiting"}})
+        )
+        if facts["waiting"]:
+            session.out.heading("Waiting")
+            session.out.table(facts["waiting"], _WAITING)
         session.out.heading("Secrets")
         session.out.table(shown, _SECRETS)
         if wrong:
@@ -64,8 +87,21 @@ def check(ctx: typer.Context, data: Data = None, broker: Broker = None) -> None:
         raise typer.Exit(1)
 
 
-def seal(ctx: typer.Context, data: Data = None, rotate: Rotate = False, forget_old: ForgetOld = False) -> None:
+def seal(
+    ctx: typer.Context,
+    data: Data = None,
+    rotate: Rotate = False,
+    forget_old: ForgetOld = False,
+    drop_lost: DropLost = False,
+) -> None:
     """Seal the secrets of the database with the newest sealing key; with --rotate make that key, with --forget-old keep no other."""
+    if drop_lost and not (rotate or forget_old):
+        _drop_lost(Session.of(ctx), str(data or default_data()))
+        return
+    if drop_lost:
+        raise UsageError(
+            "--drop-lost goes alone", why="it deletes", next_step="run it first; then seal, rotate or forget old keys"
+        )
     if rotate and forget_old:
         raise UsageError(
             "--rotate and --forget-old cannot be given together",
@@ -80,6 +116,28 @@ def seal(ctx: typer.Context, data: Data = None, rotate: Rotate = False, forget_o
         session.out.note(
             "texts of before may still be in the database's files; run it again when nothing else reads the database"
         )
+
+
+def _drop_lost(session: Session, data: str) -> None:
+    """Say which secrets no key opens any more and what that means, ask, and delete them."""
+    sealer = "edgefleet_server.process.secret_sealer"
+    found = _asked(sealer, "--data", data, "--lost")
+    lost: list[dict[str, Any]] = found["lost"]
+    if not found["keys"]:
+        session.out.facts(
+            {"dropped": 0}, lambda: session.out.line("No secret is lost: each key that is needed is there.")
+        )
+        return
+    if session.out.is_for_eyes:
+        session.out.heading("Lost")
+        session.out.table(lost, _LOST)
+        for what in dict.fromkeys(one["what"] for one in lost):
+            session.out.note(f"{what}: {_AFTERWARDS.get(what, 'make it again')}")
+    session.confirm(
+        f"Go on without the sealing key and delete {len(lost)} secrets for good? If it may turn up, bring it back instead."
+    )
+    done = _asked(sealer, "--data", data, "--drop-lost", *found["keys"])
+    session.out.facts(done | {"lost": lost}, lambda: session.out.line(f"{done['dropped']} secrets deleted."))
 
 
 def _asked(module: str, *arguments: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Thread-safe; calls block; writes join the caller's transaction. Keys are read on
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sqlmodel import Session
@@ -15,9 +15,17 @@ from sqlmodel import Session
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db.database import Database, DatabaseUnavailableError
 from edgefleet_server.encryption import rules, store
-from edgefleet_server.encryption.errors import KeyMissingError, KeyUnreadableError
+from edgefleet_server.encryption.errors import KeyMissingError, KeyUnreadableError, KeyWrongError
 from edgefleet_server.encryption.key_sources import KeySource
-from edgefleet_server.encryption.model import KeyRing, Place, Resealed, SealedColumn, SealedValue, SealingKey
+from edgefleet_server.encryption.model import (
+    KeyRing,
+    Place,
+    Resealed,
+    SealedColumn,
+    SealedValue,
+    SealingKey,
+    StoredSecret,
+)
 from edgefleet_server.encryption.rules import NEXT_FOR_KEY
 from edgefleet_server.encryption.tables import SealingState
 
@@ -104,6 +112,46 @@ class Sealer:
             self.source.write(KeyRing(tuple(one for one in ring.keys if one.id in needed)))
             self._forget()
         return done
+
+    def lost(self, columns: Sequence[SealedColumn]) -> tuple[list[StoredSecret], list[str]]:
+        """Return the secrets whose key is not in the source, and the ids of all keys that are not, also of the one that seals.
+
+        Raises KeyUnreadableError: the source cannot be read, so nobody knows.
+        """
+        ring = self._read()
+        known = frozenset[str]() if ring is None else frozenset(one.id for one in ring.keys)
+        with self._db.read() as session:
+            found = [secret for one in columns for secret in store.secrets(session, one)]
+            state = store.state(session)
+        needed = {state.key_id} if state is not None else set[str]()
+        needed |= {key for one in found if (key := rules.key_id_of(one.text)) is not None}
+        return [one for one in found if rules.key_id_of(one.text) not in {None, *known}], sorted(needed - known)
+
+    def drop_lost(self, columns: Sequence[SealedColumn], keys: Sequence[str], note: Callable[[int], None]) -> int:
+        """Delete the secrets that these keys sealed, and seal with one that is there from now on; return how many were deleted.
+
+        note: writes down that it was done, in the same transaction. All or nothing: after a crash it is done again.
+        Raises KeyChangeRefusedError where a key has to be made and the source is not ours, KeyWrongError for a key that is there.
+        """
+        with self._db.session() as session:
+            state = store.state(session, lock=True)
+            ring = self._read()
+            if ring is None:
+                ring = KeyRing((rules.key_of(os.urandom(rules.KEY_BYTES)),))
+                self.source.write(ring)  # before the commit, as in `rotate`
+            if there := [one for one in keys if ring.find(one)]:
+                raise KeyWrongError(
+                    f"the key {there[0]} is there, so nothing of it is lost",
+                    next_step="see what is: `edgectl server check`",
+                )
+            self._forget()
+            count = sum(store.drop(session, one, key) for one in columns for key in keys)
+            if state is not None and ring.find(state.key_id) is None:
+                state.key_id, state.since, state.cleaned_at = ring.newest.id, self._clock.now(), None
+            note(count)
+        if state is not None:
+            self.clean(columns)
+        return count
 
     def clean(self, columns: Sequence[SealedColumn]) -> bool:
         """Take texts of before out of the database's files; return whether that was done."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, column, func, select, table, update
+from sqlalchemy import bindparam, column, delete, func, select, table, update
 from sqlmodel import Session, col
 
 from edgefleet_server.db.bulk import insert_new
@@ -65,6 +65,13 @@ def secrets(
     if only_plain:
         statement = statement.where(text.not_like(f"{PREFIX}%"))
     return [StoredSecret(one.what, one.place(*row[2:]), row[0], row[1]) for row in session.execute(statement)]
+
+
+def drop(session: Session, one: SealedColumn, key_id: str) -> int:
+    """Delete the rows of a column whose text a key sealed; return how many."""
+    text: Any = column(one.column)
+    done = session.execute(delete(table(one.table, text)).where(text.like(f"{PREFIX}{key_id}:%")))
+    return int(done.rowcount)  # type: ignore[attr-defined]
 
 
 def write(session: Session, one: SealedColumn, texts: Sequence[tuple[Place, str]]) -> None:

@@ -1,21 +1,27 @@
 """What a server would use and why, with the list of its secrets: `edgectl server check`. Changes nothing."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from edgefleet_server import migrations
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.composition.sealed_columns import SEALED_COLUMNS
 from edgefleet_server.conversion.sandbox import active_layers
+from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.encryption.secret_list import secret_entries
+from edgefleet_server.fleet.enrolment.pending_devices import PendingState
+from edgefleet_server.fleet.readmission.model import ReadmissionState
 from edgefleet_server.process.lifecycle import check_settings
 from edgefleet_server.settings import ServerSettings
+
+MAX_WAITING: Final = 50
 
 
 def describe(settings: ServerSettings) -> dict[str, Any]:
     """Return what this server would use and why, checking database, keys, secrets and broker. Raises EdgefleetError.
 
+    waiting: what waits for a person, the oldest of each kind first, at most MAX_WAITING of each.
     secrets: one object each; `problem` is "" unless it is plain, broken, missing or readable by others. `age_s` is None if not known.
     """
     from edgefleet_server.gateway.broker.model import choose_broker
@@ -40,10 +46,40 @@ def describe(settings: ServerSettings) -> dict[str, Any]:
             "api": {"host": settings.api_host, "port": settings.api_port, "tls": settings.api_tls_cert is not None},
             "device": {"host": settings.device_public_host, "port": settings.device_port},
             "sandbox_layers": active_layers(),
+            "waiting": waiting_requests(parts) if initialised else [],
             "secrets": _secrets(parts, is_current=schema_current),
         }
     finally:
         parts.db.dispose()
+
+
+def waiting_requests(parts: Parts) -> list[dict[str, Any]]:
+    """Return what waits for a person, with its age and the command that goes on."""
+    page = PageRequest(MAX_WAITING)
+    new, _ = parts.fleet.approvals.page(page, state=PendingState.PENDING)
+    back, _ = parts.fleet.readmissions.page(page, ReadmissionState.PENDING)
+    holders = [one for one in parts.signing.ceremony.requests() if one.ended_at is None]
+    teams = [one for one in parts.signing.teams.requests() if one.ended_at is None]
+    found = [
+        *(("device to be enrolled", one.id, one.asked_at, f"edgectl device approve {one.id}") for one in new),
+        *(("device that comes back", one.device, one.asked_at, f"edgectl device readmit {one.device}") for one in back),
+        *(("signatures of holders", one.id, one.made_at, "edgectl key ceremony") for one in holders),
+        *(
+            (f"signatures of the team of {one.model}", one.id, one.made_at, f"edgectl key team {one.model}")
+            for one in teams
+        ),
+    ]
+    now = parts.clock.now()
+    return [
+        {
+            "what": what,
+            "id": own,
+            "since": since.isoformat(),
+            "age_s": max(0, int((now - since).total_seconds())),
+            "next": then,
+        }
+        for what, own, since, then in found
+    ]
 
 
 def _secrets(parts: Parts, *, is_current: bool) -> list[dict[str, Any]]:

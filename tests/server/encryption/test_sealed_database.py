@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.sealed_columns import SEALED_COLUMNS
+from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.encryption import rules
 from edgefleet_server.encryption.errors import (
     KeyChangeRefusedError,
@@ -29,6 +30,7 @@ from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
 from edgefleet_server.process.lifecycle import build_webhook_sender
+from edgefleet_server.process.secret_sealer import drop_lost
 from tests.server.webhook.independent import is_signed
 from tests.server.webhook.test_sending import Ticker
 from tests.support.receivers import LOOPBACK, receiving
@@ -94,6 +96,44 @@ def again(house: ApiHouse, **changes: Any) -> Sealer:
     """Return a sealer of a process that has just started."""
     settings = house.settings.model_copy(update=changes)
     return Sealer(house.parts.db, source_of(settings), house.clock)
+
+
+def test_what_a_lost_key_sealed_is_named_deleted_and_written_down(house: ApiHouse) -> None:
+    put_plain(house)
+    house.parts.sealer.start(SEALED_COLUMNS)
+    held = again(house).source.read()
+    assert held is not None
+    assert again(house).lost(SEALED_COLUMNS) == ([], [])
+    with pytest.raises(KeyWrongError, match="is there"):
+        again(house).drop_lost(SEALED_COLUMNS, [held.newest.id], lambda _count: None)
+    key_file(house).unlink()
+    lost, keys = again(house).lost(SEALED_COLUMNS)
+    assert keys == [held.newest.id]
+    assert len(lost) == 2
+
+    def full(_count: int) -> None:
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):  # a key is made already, and it can be run again
+        again(house).drop_lost(SEALED_COLUMNS, [held.newest.id], full)
+    assert len(stored(house)) == 2
+    with pytest.raises(KeyWrongError):
+        again(house).start(SEALED_COLUMNS)
+    assert drop_lost(house.settings, [held.newest.id]) == 2
+    assert stored(house) == []
+    assert again(house).start(SEALED_COLUMNS) == 0
+    row = house.parts.access.audit(PageRequest()).items[0]
+    assert (row.action, row.object) == ("drop_lost_secrets", f"2 secrets of lost keys: {held.newest.id}")
+
+
+def test_a_key_that_cannot_be_read_is_not_lost(house: ApiHouse) -> None:
+    put_plain(house)
+    house.parts.sealer.start(SEALED_COLUMNS)
+    elsewhere = again(house, secrets_key_file=key_file(house).with_name("gone"))
+    for act in (elsewhere.lost, lambda columns: elsewhere.drop_lost(columns, ["0" * 16], lambda _count: None)):
+        with pytest.raises(KeyUnreadableError):
+            act(SEALED_COLUMNS)
+    assert len(stored(house)) == 2
 
 
 def test_the_start_seals_what_is_plain_and_nothing_of_it_is_left_in_the_files(house: ApiHouse) -> None:
