@@ -30,6 +30,9 @@ _OWNED: Final = select(  # type: ignore[call-overload]
 ).outerjoin(PersonRow, col(PersonRow.id) == col(TokenRow.person_id))
 
 
+_SIGN_INS: Final = select(col(IdentityRow.token_id)).where(col(IdentityRow.token_id) != "")
+
+
 def find_token(session: Session, token_id: str, *, lock: bool = False) -> TokenRow | None:
     """Return a token's row. lock: nobody changes it until the transaction ends."""
     return session.get(TokenRow, token_id, with_for_update=lock, populate_existing=lock)
@@ -72,9 +75,8 @@ def list_ending(session: Session, first: datetime, last: datetime, most: int) ->
         ends < last,
         col(TokenRow.revoked_at).is_(None),
         col(PersonRow.disabled_at).is_(None),
-        col(TokenRow.id).not_in(
-            select(col(IdentityRow.token_id))
-        ),  # ends with the working day, and the next sign-in renews it
+        col(TokenRow.id).not_in(_SIGN_INS),  # ends with the working day, and the next sign-in renews it
+        col(TokenRow.made_with).not_in(_SIGN_INS),
         col(TokenRow.id).not_in(select(col(PipelineTokenRow.token_id))),  # a job's last 15 minutes, and there are many
     )
     return [(row[0], _owner(row[1:])) for row in session.execute(query.order_by(ends, col(TokenRow.id)).limit(most))]

@@ -16,6 +16,7 @@ from sqlmodel import select
 
 from edgefleet_server.access.errors import (
     BadIdentityError,
+    BadTokenError,
     IdentityRefusedError,
     LoginRefusedError,
     UnknownIdentityError,
@@ -28,6 +29,7 @@ from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.rollout.store.tables import Rollout
 from edgefleet_server.web.attempt_limits import TooManyLoginsError
 from tests.support.real_issuer.issuer_process import CLIENT, SECRET, RealIssuer, real_issuer
+from tests.support.receivers import Receiver, receiving
 from tests.support.servers import ApiHouse, HandClock
 
 API: Final = "/api/v1"
@@ -38,9 +40,16 @@ _ONWARD = re.compile(r'http-equiv="refresh" content="0; url=([^"]+)"')
 
 
 @pytest.fixture(scope="module")
-def issuer() -> Iterator[RealIssuer]:
+def told() -> Iterator[Receiver]:
+    """What the issuer sends when somebody signs out there."""
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def issuer(told: Receiver) -> Iterator[RealIssuer]:
     """The issuer of all tests."""
-    with real_issuer([CORP, OTHER]) as running:
+    with real_issuer([CORP, OTHER], told.url) as running:
         yield running
 
 
@@ -248,6 +257,50 @@ def test_a_disabled_person_is_out_at_once_and_stays_out(house: ApiHouse, issuer:
     assert browser.me(house) is None
     with pytest.raises(BadIdentityError):
         house.parts.identities.link(identity(house, issuer, "u-gone").id, me.name, "boss")
+
+
+def test_own_tokens_end_with_the_roles_they_were_made_with(house: ApiHouse, issuer: RealIssuer) -> None:
+    browser = admitted(house, issuer, "", "u-own")
+    me = browser.me(house)
+    assert me is not None
+    made = house.parts.access.own_tokens.create(me, "laptop", (), None)
+    assert me.expires_at is not None
+    assert made.view.expires_at == me.expires_at
+    assert house.parts.access.authenticate(made.token).scoped == me.scoped
+    assert made.view.id not in [
+        one.id for one in house.parts.access.ending(house.clock.now(), me.expires_at.replace(year=2100))
+    ]
+    assert browser.sign_in(issuer, "u-own").status_code == 200  # nothing is lost
+    house.parts.access.authenticate(made.token)
+    issuer.know({"u-own": {**ANN, "groups": ["look"]}})
+    other = Browser(house)
+    assert other.sign_in(issuer, "u-own").status_code == 200
+    with pytest.raises(BadTokenError):
+        house.parts.access.authenticate(made.token)
+    assert browser.me(house) is None
+    now = other.me(house)
+    assert now is not None
+    assert (set(now.roles), now.scoped) == ({Role.VIEWER}, ())
+
+
+def test_who_signs_out_at_the_issuer_is_signed_out_here(house: ApiHouse, issuer: RealIssuer, told: Receiver) -> None:
+    admitted(house, issuer, "", "u-out")
+    browser = Browser(house)
+    with httpx.Client() as there:
+        assert browser.arrive(issuer.answer_for(browser.leave(), "u-out", there)).status_code == 200
+        seen = len(told.got)
+        issuer.sign_out(there)
+    told.wait(lambda got: len(got) > seen, 10)
+    token = dict(parse_qsl(told.got[-1].body.decode()))["logout_token"]
+    strange = Browser(house).pages
+    for wrong in ("", "no.token.atall", token[:-8] + "AAAAAAAA"):
+        assert strange.post("/login/with/corp/logout", data={"logout_token": wrong}).status_code == 400
+    assert strange.post("/login/with/other/logout", data={"logout_token": token}).status_code == 400
+    assert strange.post("/login/with/nobody/logout", data={"logout_token": token}).status_code == 404
+    assert browser.me(house) is not None
+    done = strange.post("/login/with/corp/logout", data={"logout_token": token})
+    assert (done.status_code, done.headers["cache-control"]) == (200, "no-store")
+    assert browser.me(house) is None
 
 
 def test_nobody_is_known_by_name_or_address(house: ApiHouse, issuer: RealIssuer, elsewhere: RealIssuer) -> None:

@@ -16,9 +16,12 @@ server.listen(0, '127.0.0.1', () => {
       redirect_uris: given.redirects,
       response_types: ['code'],
       grant_types: ['authorization_code'],
+      backchannel_logout_uri: given.logout,
     }],
     claims: { openid: ['sub', 'groups', 'preferred_username', 'email', 'email_verified', 'amr'] },
     conformIdTokenClaims: false,
+    features: { backchannelLogout: { enabled: true } },
+    fetch: (url, options) => globalThis.fetch(url, { ...options, dispatcher: undefined }), // its own refuses loopback
     pkce: { required: () => true },
     cookies: { keys: ['only for tests'] },
     findAccount: (_ctx, login) => login in people

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -59,7 +59,7 @@ class RealIssuer:
 
     def answer_for(self, address: str, login: str, browser: httpx.Client | None = None) -> str:
         """Sign in at the issuer, with any password; return the address that it leads the browser back to, which is not opened."""
-        with browser or httpx.Client() as client:
+        with nullcontext(browser) if browser is not None else httpx.Client() as client:
             for _ in range(12):
                 answer = client.get(address)
                 form = _FORM.search(answer.text) if answer.status_code == 200 else None
@@ -72,10 +72,18 @@ class RealIssuer:
                     return address
         raise AssertionError("the issuer leads in a circle")
 
+    def sign_out(self, browser: httpx.Client) -> None:
+        """Sign a browser out at the issuer, which tells its clients."""
+        page = browser.get(f"{self.url}/session/end")
+        xsrf = re.search(r'name="xsrf" value="([^"]+)"', page.text)
+        assert xsrf is not None, page.text
+        done = browser.post(f"{self.url}/session/end/confirm", data={"xsrf": xsrf[1], "logout": "yes"})
+        assert done.status_code in (302, 303), done.text
+
 
 @contextmanager
-def real_issuer(redirects: Sequence[str]) -> Iterator[RealIssuer]:
-    """Run an issuer that leads back to these addresses only. Skips the test where it cannot be installed."""
+def real_issuer(redirects: Sequence[str], logout: str = "http://127.0.0.1:9/") -> Iterator[RealIssuer]:
+    """Run an issuer that leads back to these addresses only, and says at `logout` who signed out. Skips where it cannot be installed."""
     folder = installed()
     if folder is None:
         pytest.skip(
@@ -83,7 +91,7 @@ def real_issuer(redirects: Sequence[str]) -> Iterator[RealIssuer]:
         )
     script = folder / "issuer.mjs"
     shutil.copy(_HERE / "issuer.mjs", script)
-    given = json.dumps({"client": CLIENT, "secret": SECRET, "redirects": list(redirects)})
+    given = json.dumps({"client": CLIENT, "secret": SECRET, "redirects": list(redirects), "logout": logout})
     command = ["node", str(script), given]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:

@@ -23,11 +23,12 @@ from edgefleet_server.access.accounts.store import end_token
 from edgefleet_server.access.errors import (
     BadGrantError,
     BadIdentityError,
+    BadIdTokenError,
     IdentityRefusedError,
     PersonExistsError,
     UnknownIdentityError,
 )
-from edgefleet_server.access.grants.rules import stored
+from edgefleet_server.access.grants.rules import excess, loaded, stored
 from edgefleet_server.access.identities import store
 from edgefleet_server.access.identities.claim_rules import (
     grants_by_value,
@@ -39,9 +40,10 @@ from edgefleet_server.access.identities.claim_rules import (
 from edgefleet_server.access.identities.code_flow import CodeFlow, Proofs, Sender, refused_return
 from edgefleet_server.access.identities.model import Departure, Identity, ProviderButton
 from edgefleet_server.access.identities.tables import IdentityRow, SignInRow
-from edgefleet_server.access.model import Grant, NewSession, Owner, PersonKind, Principal
+from edgefleet_server.access.model import Grant, NewSession, Owner, PersonKind, Principal, Role
 from edgefleet_server.access.openid.id_tokens import IdTokens
 from edgefleet_server.access.openid.issuer_keys import IssuerKeys
+from edgefleet_server.access.request_quota import Throttle
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.access.tables import PersonRow, TokenRow
 from edgefleet_server.db.database import Database
@@ -49,12 +51,18 @@ from edgefleet_server.db.keyset import Page, PageRequest
 from edgefleet_server.identity_provider import IdentityProvider
 from edgefleet_server.outbound.http_post import Fetched
 from edgefleet_server.settings import ServerSettings
+from edgefleet_server.web.connection_budget import counted_address
 
 SIGN_IN_LIFE: Final = timedelta(minutes=10)
 PATH: Final = "/login/with"
 """Below it each provider has its own address to come back to, so that an answer of one is never taken for another's."""
 WAITS: Final = "identity_waits"
 """Action of the audit row that says that somebody came who waits for an admin."""
+SIGNED_OUT: Final = "logout_by_identity_provider"
+"""Action of the audit row that says that an issuer ended the sessions of an identity."""
+LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+LOGOUTS_A_MINUTE: Final = 600
+"""That one address may send."""
 History = Callable[[Owner, Owner], None]
 """(who it was, who it is): what the first made is the second's, too. In the caller's transaction."""
 
@@ -82,6 +90,7 @@ class IdentityBook:
         self._tokens = IdTokens(self._keys, clock)
         self._outbound = outbound
         self._guesses = GuessBook(db, clock)
+        self._throttle = Throttle(clock, LOGOUTS_A_MINUTE)
         self._history: History = lambda was, now: None
         self._providers = {one.name: one for one in settings.identity_providers}
         for one in settings.identity_providers:
@@ -134,6 +143,23 @@ class IdentityBook:
         configuration, secret = self._keys.configuration(provider.issuer), self._settings.client_secret(provider)
         claims = self._flow(provider).claims(configuration, proofs, query, secret)
         return self._let_in(provider, claims), to
+
+    def sign_out(self, address: str, name: str, logout_token: str) -> None:
+        """End what somebody signed in with, as their issuer says (OpenID Connect Back-Channel Logout 1.0). address: of the client.
+
+        Raises UnknownIdentityError, TooManyRequestsError, BadIdTokenError, IssuerUnavailableError.
+        """
+        provider = self._provider(name)
+        self._throttle.take(counted_address(address))
+        claims = self._tokens.claims(logout_token, {provider.issuer}, provider.client_id)
+        events = claims.get("events")
+        if not isinstance(events, Mapping) or LOGOUT_EVENT not in events or "nonce" in claims:
+            raise BadIdTokenError("this token says of nobody that they signed out", next_step="send a logout token")
+        with self._db.session() as session:
+            row = store.known(session, provider.issuer, str(claims["sub"]))
+            if row is not None:
+                end_token(session, row.token_id, self._clock.now())
+                self._access.record(f"identity provider {name}", SIGNED_OUT, f"identity {row.id}", 200, "")
 
     def identities(self, page: PageRequest) -> Page[Identity]:
         """Return one page of identities by id."""
@@ -247,6 +273,9 @@ class IdentityBook:
                 next_step="an admin corrects `identity_providers` in server.toml",
             ) from error
         token = store.token_of(session, row.token_id)
+        if token is not None and excess([*(Grant(Role(one)) for one in token.roles), *loaded(token.grants)], grants):
+            end_token(session, token.id, now)  # what was made with roles that are lost ends, too
+            token = None
         if token is None or token.revoked_at is not None or token.person_id != person.id:
             token = TokenRow(
                 id=base64.b32encode(secrets.token_bytes(10)).decode().lower()[:12],

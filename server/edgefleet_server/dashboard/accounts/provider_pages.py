@@ -6,7 +6,7 @@ The browser's secret is in a cookie of its own for ten minutes, SameSite=Lax: th
 """
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access.identities.service import PATH, SIGN_IN_LIFE, IdentityBook
@@ -20,6 +20,8 @@ from edgefleet_server.web import problems
 
 COOKIE = "edgefleet_sign_in"
 SECURE_COOKIE = f"__Host-{COOKIE}"
+_NO_STORE = {"cache-control": "no-store"}
+_UNAUTHORIZED = 401
 
 
 def add_pages(router: APIRouter, shell: Shell, identities: IdentityBook) -> None:
@@ -66,6 +68,20 @@ def add_pages(router: APIRouter, shell: Shell, identities: IdentityBook) -> None
         secure = gate.is_secure(request)
         answer.delete_cookie(_cookie_name(gate, request), httponly=True, samesite="lax", secure=secure)
         return answer
+
+    @router.post(PATH + "/{provider}/logout", operation_id="sign_out_by_issuer")
+    def sign_out_by_issuer(request: Request, provider: str, form: Posted) -> Response:
+        """Take a logout token, which the issuer itself sends: no browser, no session, no page."""
+        address = request.client.host if request.client is not None else ""
+        try:
+            identities.sign_out(address, provider, form["logout_token"])
+        except EdgefleetError as error:
+            status = problems.status_of(error.code) or 500
+            status = 400 if status == _UNAUTHORIZED else status
+            return JSONResponse(
+                {"error": "invalid_request", "error_description": error.message}, status, dict(_NO_STORE)
+            )
+        return Response(status_code=200, headers=dict(_NO_STORE))
 
 
 def _refused(gate: Gate, error: EdgefleetError) -> Response:
