@@ -350,7 +350,7 @@ class Daemon:
                 self._on_connected(item)
             elif isinstance(item, Disconnected):
                 log.info("disconnected", extra={"reason": item.reason})
-                self._renewal.places.lost()
+                self._renewal.lost(item.reason)
                 self._sender.relinked()
                 self._write_status()
             else:

@@ -18,10 +18,13 @@ def test_every_secret_is_listed_and_the_exit_code_says_whether_one_has_a_problem
     assert shown.code == 0, shown.err
     assert "Problems" not in shown.out
     assert "keys/secrets.key" in shown.out
+    assert "Device CAs" in shown.out
 
     key.chmod(0o644)
     found = edgectl("server", "check", "--data", data, "-o", "json")
     assert found.code == 1
+    (ca,) = found.json["device_cas"]
+    assert (len(ca["sha256"]), ca["problem"]) == (64, "")
     secrets = {one["where"]: one for one in found.json["secrets"]}
     assert {path for path, one in secrets.items() if one["problem"]} == {str(key)}
     assert secrets[str(key)]["mode"] == "0644"

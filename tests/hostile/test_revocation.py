@@ -201,11 +201,12 @@ def test_a_bad_list_never_replaces_a_good_one(mosquitto: Site) -> None:
 
 def test_when_a_list_is_issued_tried_and_people_are_called() -> None:
     day, second = dt.timedelta(days=1), dt.timedelta(seconds=1)
-    state = ListState((1, NOW), NOW, NOW + 30 * day, None, "", NOW)
-    assert not cut_off.is_due(state, (1, NOW), NOW + day - second)
-    assert cut_off.is_due(state, (1, NOW), NOW + day)
-    assert cut_off.is_due(state, (2, NOW), NOW)
-    assert cut_off.is_due(state, (1, NOW), NOW - second), "a clock that was set back: the list may not be valid yet"
+    state = ListState((1, NOW, ""), NOW, NOW + 30 * day, None, "", NOW)
+    assert not cut_off.is_due(state, (1, NOW, ""), NOW + day - second)
+    assert cut_off.is_due(state, (1, NOW, ""), NOW + day)
+    assert cut_off.is_due(state, (2, NOW, ""), NOW)
+    assert cut_off.is_due(state, (1, NOW, "other CAs"), NOW)
+    assert cut_off.is_due(state, (1, NOW, ""), NOW - second), "a clock that was set back: the list may not be valid yet"
     assert not cut_off.is_to_try(state, NOW + second)
     assert cut_off.is_to_try(state, NOW + cut_off.TRY_EVERY)
     assert cut_off.alarm_of(state, NOW + 15 * day, second) == ""

@@ -66,6 +66,7 @@ PLACES = {
     "/protection-rules": "fleet",
     "/readmissions": "device",
     "/server-moves": "fleet",
+    "/ca-rotations": "fleet",
     "/search": "fleet",
     "/blobs": "bundle",
     "/bundles": "bundle",

@@ -5,7 +5,7 @@
    certificate in `next/` was never tried, the same key is asked for again and the server never waits for a key that is gone.
 3. What comes back is believed only for this nonce, this device, this key, and when the pinned CA signed it.
 4. `next/` is complete or absent: made next to it, fsynced, renamed. agentd takes over when it has connected with it.
-`python -m edgefleet_agent.enrolment.renew --state DIR [--if-due]`: exit 0 renewed or not due, 1 failed (reason on stderr).
+`python -m edgefleet_agent.enrolment.renew --state DIR [--if-due] [--hear]`: exit 0 renewed or not due, 1 failed (reason on stderr).
 Source: docs/operate/device.md, "Certificates".
 """
 
@@ -14,6 +14,7 @@ import base64
 import json
 import logging
 import secrets
+import ssl
 import sys
 from pathlib import Path
 
@@ -52,6 +53,7 @@ from edgefleet_agent.identity.store import (
 )
 from edgefleet_agent.identity.takeover import NEXT_FOLDER, finish_take_over, identity_lock, remove_flat
 from edgefleet_agent.identity.tpm_secret import secret_of
+from edgefleet_agent.install.verifier_protocol import Task
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.reporting.device_facts import key_storage
 from edgefleet_protocol.clock import Clock
@@ -64,8 +66,10 @@ _FIELD_BYTES = 32
 log = logging.getLogger(__name__)
 
 
-def renew(state: Path, clock: Clock, *, if_due: bool = False) -> Identity | None:
+def renew(state: Path, clock: Clock, *, if_due: bool = False, hears: bool = False) -> Identity | None:
     """Put a renewed identity next to the one in `state` and return it; None when `if_due` and it is not yet time.
+
+    hears: ask first what is announced, of a server that the known CAs may not vouch for.
 
     Blocks on network and disk. Raises NotEnrolledError, IdentityBusyError, ServerUnreachableError, PinMismatchError,
     RenewRefusedError, StateFileError, OSError.
@@ -76,14 +80,23 @@ def renew(state: Path, clock: Clock, *, if_due: bool = False) -> Identity | None
         if finish_take_over(folder):
             identity = load_identity(folder)
         identity = _with_life(folder, identity)
-        if if_due and clock.now().timestamp() < due_s(identity, load_announced(folder)):
+        if hears:
+            _hear(state, identity, clock)
+        announced = load_announced(folder)
+        if if_due and clock.now().timestamp() < due_s(identity, announced):
             return None
         old_key = _key_of(folder)
         # of a renewal that has not connected yet
         new_key = kept_key(folder / NEXT_FOLDER / KEY_FILE, folder / PENDING_KEY)
         nonce = secrets.token_hex(16)
-        asked = {"csr": make_csr(new_key), "model_key": kept_model_key(StatePaths(state).model_key), "nonce": nonce}
-        asked["key_storage"] = key_storage(folder / KEY_FILE)
+        asked: dict[str, object] = {
+            "csr": make_csr(new_key),
+            "model_key": kept_model_key(StatePaths(state).model_key),
+            "nonce": nonce,
+            "key_storage": key_storage(folder / KEY_FILE),
+        }
+        if announced is not None:
+            asked["place"] = announced.number
         body = json.dumps(asked).encode()
         answer = _answer(
             *_ask(folder, identity, device_token(identity, old_key, clock), "POST", "/device/v1/renew", body)
@@ -112,11 +125,27 @@ def _key_of(folder: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def device_token(identity: Identity, key: ec.EllipticCurvePrivateKey, clock: Clock) -> str:
+def _hear(state: Path, identity: Identity, clock: Clock) -> None:
+    """Write what the repository announces. Who answers may be anybody: only signatures count, and the token is good for metadata only."""
+    from edgefleet_agent.verifier.documents import Documents  # TUF takes long to load
+
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    key = _key_of(StatePaths(state).identity)
+
+    def source(name: str, _most: int) -> bytes | None:
+        token = device_token(identity, key, clock, "/tuf")
+        status, data = ask(identity.url, anybody, "GET", f"/device/v1/tuf/{name}", bearer=token)
+        return data if status == 200 else None
+
+    Documents(Task("hold", str(state), identity.device), source, clock).hear()
+
+
+def device_token(identity: Identity, key: ec.EllipticCurvePrivateKey, clock: Clock, scope: str = "") -> str:
     """Return an ES256 JWT of this device for one request to the device listener."""
     claims = {
         "sub": identity.device,
-        "aud": identity.server_id,
+        "aud": identity.server_id + scope,
         "exp": int(clock.now().timestamp()) + TOKEN_LIFE_S,
         "jti": secrets.token_hex(16),
     }
@@ -231,10 +260,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("edgefleet_agent.enrolment.renew")
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--if-due", action="store_true")
+    parser.add_argument("--hear", action="store_true")
     args = parser.parse_args(arguments)
     set_up_logging("INFO", "renew")
     try:
-        renew(args.state, SystemClock(), if_due=args.if_due)
+        renew(args.state, SystemClock(), if_due=args.if_due, hears=args.hear)
     except (EdgefleetError, OSError) as error:
         code = error.code if isinstance(error, EdgefleetError) else "agent.disk"
         log.warning("identity not renewed", extra={"code": code, "reason": str(error)})

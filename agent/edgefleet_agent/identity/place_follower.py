@@ -125,6 +125,10 @@ class PlaceFollower:
         if self._now.on_trial:
             self._after(PROVE_S, self._end_trial)
 
+    def read_again(self) -> None:
+        """Take what another process may have written."""
+        self._now = self._now.hear(load_announced(self._folder))
+
     def lost(self) -> None:
         """The connection ended."""
         self._take(self._now.lost())

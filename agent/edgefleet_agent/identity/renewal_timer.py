@@ -3,7 +3,8 @@
 1. Due at two thirds of the certificate's life. A failure keeps the old identity and is tried again after 1 min, 10 min, 1 h, 6 h.
 2. A renewed identity that waits in `next/` is tried first; when the broker refuses it, every other attempt uses the old one.
 3. `connected` with the renewed one takes it over; with the old one, the new one gets another chance after an hour.
-4. A clock that is wrong can start a renewal too early, never break one: the child's TLS and the server judge, not this timer.
+4. A broker that shows a certificate of an unknown CA starts the child too: it asks what is announced.
+5. A clock that is wrong can start a renewal too early, never break one: the child's TLS and the server judge, not this timer.
 """
 
 import contextlib
@@ -60,6 +61,7 @@ class RenewalTimer:
         self._look_s = settings.renew_look_s
         self._child: ChildProcess | None = None
         self._failures = 0
+        self._unknown = False
         self._timer: Timer | None = None
         self._chance: Timer | None = None
         self._calls = calls
@@ -96,6 +98,7 @@ class RenewalTimer:
         number: of the `Way`.
         """
         self.places.connected(number)
+        self._unknown = False
         if folder == self._folder:
             if self._waiting() is not None:
                 if self._chance is not None:
@@ -116,6 +119,13 @@ class RenewalTimer:
         self._calls.renewed(self.identity)
         self._look_in(self._look_s)
         return self.identity.cert_serial
+
+    def lost(self, reason: str) -> None:
+        """The connection ended, or none came about."""
+        self.places.lost()
+        if "CERTIFICATE_VERIFY_FAILED" in reason and not self._unknown:
+            self._unknown = True
+            self._look_in(FIRST_LOOK_S)
 
     def offered(self, kind: str, was_judged: bool) -> None:
         """A document came on this connection."""
@@ -148,7 +158,7 @@ class RenewalTimer:
         due_in_s = due_s(self.identity, self.places.announced) - self._clock.now().timestamp()
         if self._child is not None or waiting is not None:
             self._look_in(self._look_s)
-        elif due_in_s > 0:
+        elif due_in_s > 0 and not self._unknown:
             self._look_in(min(due_in_s, self._look_s))
         else:
             self._start_child()
@@ -160,6 +170,7 @@ class RenewalTimer:
 
     def _start_child(self) -> None:
         argv = [*(self._command or (sys.executable,)), "-m", MODULE, "--state", str(self._state), "--if-due"]
+        argv += ["--hear"] * self._unknown
         try:
             self._child = ChildProcess(self._loop, argv, self._ended)
         except OSError as error:
@@ -174,6 +185,7 @@ class RenewalTimer:
             self._failed()
             return
         self._failures = 0
+        self.places.read_again()
         self.identity = load_identity(self._folder)  # the child may have noted the life of the certificate
         self._look_in(0.0 if self._waiting() is not None else self._look_s)
 

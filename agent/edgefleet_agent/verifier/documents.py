@@ -86,6 +86,10 @@ class Documents:
         self.floor_file.save(floor)
         return accepted
 
+    def hear(self) -> None:
+        """Write what the repository announces, without a document. Raises EdgefleetError."""
+        note_announced(self._paths.identity, self._open(None).announced())
+
     def _last(self) -> DesiredOk | None:
         """Return what was accepted last, None when there is nothing or it cannot be read."""
         try:

@@ -14,6 +14,7 @@ from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.files import read_text, write_whole
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.request import part
+from edgefleet_cli.keys import device_ca_commands
 from edgefleet_cli.keys.ceremony_commands import add_ceremony_commands
 from edgefleet_cli.keys.team_commands import team
 from edgefleet_cli.render.format import moment, text
@@ -281,3 +282,4 @@ def _show_trust(session: Session, found: api.key.Trust) -> None:
 
 add_ceremony_commands(app)
 app.command("team")(team)
+app.add_typer(device_ca_commands.app, name="device-ca")

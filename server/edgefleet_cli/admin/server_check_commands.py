@@ -30,6 +30,12 @@ _WAITING: list[Column[dict[str, Any]]] = [
     Column("age", lambda w: duration(w["age_s"]), right=True),
     Column("next", lambda w: w["next"]),
 ]
+_CAS: list[Column[dict[str, Any]]] = [
+    Column("sha256", lambda s: s["sha256"][:12], keep=True),
+    Column("age", lambda s: duration(s["age_s"]), right=True),
+    Column("until", lambda s: s["until"]),
+    Column("problem", lambda s: s["problem"] or "-"),
+]
 _PROBLEMS: list[Column[dict[str, Any]]] = [
     Column("secret", lambda s: s["what"], keep=True),
     Column("where", lambda s: s["where"]),
@@ -45,6 +51,8 @@ _AFTERWARDS = {
     "fleet key of sealed models": "publish sealed models again under a new version; devices keep what they have",
     "secret of sign-in codes": "their people sign in by the password alone until they set codes up again",
 }
+_TABLES = frozenset({"secrets", "waiting", "device_cas"})
+
 Data = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="Data folder of the server; default: in the user's data folder."),
@@ -70,12 +78,12 @@ def check(ctx: typer.Context, data: Data = None, broker: Broker = None) -> None:
     wrong = [one for one in shown if one["problem"]]
 
     def show() -> None:
-        session.out.fields(
-            flat_fields({name: value for name, value in facts.items() if name not in {"secrets", "waiting"}})
-        )
+        session.out.fields(flat_fields({name: value for name, value in facts.items() if name not in _TABLES}))
         if facts["waiting"]:
             session.out.heading("Waiting")
             session.out.table(facts["waiting"], _WAITING)
+        session.out.heading("Device CAs")
+        session.out.table(facts["device_cas"], _CAS)
         session.out.heading("Secrets")
         session.out.table(shown, _SECRETS)
         if wrong:

@@ -49,6 +49,7 @@ from edgefleet_server.conversion.tool_stock import ToolStock
 from edgefleet_server.conversion.tool_stock import look as look_at_tools
 from edgefleet_server.dashboard.registry.publish_page import UPLOADS
 from edgefleet_server.events import routes as event_routes
+from edgefleet_server.fleet.ca_rotation import routes as ca_rotation_routes
 from edgefleet_server.fleet.desired import routes as desired_routes
 from edgefleet_server.fleet.enrolment import routes as enrolment_routes
 from edgefleet_server.fleet.inventory import group_routes
@@ -177,6 +178,7 @@ def fleet_routers(parts: Parts) -> list[APIRouter]:
         protection_routes.build_router(fleet.protection, db),
         readmission_routes.build_router(fleet.readmissions),
         move_routes.build_router(fleet.moves, db),
+        ca_rotation_routes.build_router(fleet.ca_rotations, db),
         desired_routes.build_capture_key_router(fleet.sampling, db),
         desired_routes.build_signing_router(fleet.desired),
         desired_routes.build_task_router(fleet.tasks, fleet.devices),

@@ -42,6 +42,7 @@ from edgefleet_server.dashboard.rollouts.wizard import NewRolloutPages
 from edgefleet_server.dashboard.routes import Area, build_router
 from edgefleet_server.dashboard.settings import (
     identity_pages,
+    device_ca_pages,
     move_pages,
     notification_pages,
     pipeline_pages,
@@ -261,6 +262,7 @@ def _looking_up(
         partial(pipeline_pages.add_pages, pipelines=parts.pipelines),
         partial(protection_pages.add_pages, protection=fleet.protection),
         partial(move_pages.add_pages, moves=fleet.moves),
+        partial(device_ca_pages.add_pages, rotations=fleet.ca_rotations),
         partial(notification_pages.add_pages, contacts=parts.alarm.contacts, alerts=parts.alerts, registry=registry),
         partial(search_pages.add_pages, search=parts.search),
         help_pages.add_pages,

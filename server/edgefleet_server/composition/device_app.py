@@ -71,8 +71,9 @@ def create_device_app(fleet: Fleet, signing: SigningService, registry: RegistryS
             raise BadDeviceTokenError(
                 "this request carries no device token", next_step="send `Authorization: Bearer` and an ES256 JWT"
             )
-        renews = request.url.path == f"{PREFIX}/renew"
-        request.state.device = fleet.authenticator.authenticate(token.strip(), renews=renews)
+        path = request.url.path
+        kind = {"renews": path == f"{PREFIX}/renew", "reads": path.startswith(f"{PREFIX}/tuf/")}
+        request.state.device = fleet.authenticator.authenticate(token.strip(), **kind)
         return cast("DeviceIdentity", request.state.device)
 
     def guard(request: Request) -> None:
@@ -120,7 +121,7 @@ def _add_identity_routes(
     def renew(wanted: RenewIn, caller: Annotated[DeviceIdentity, device]) -> Enrolment:
         """Give the device a certificate for a new key; the old one works until the new one was used."""
         keys = DeviceKeys(wanted.model_key, wanted.key_storage)
-        return replace(enrolment.renew(caller, wanted.csr.encode(), keys), nonce=wanted.nonce)
+        return replace(enrolment.renew(caller, wanted.csr.encode(), keys, wanted.place), nonce=wanted.nonce)
 
 
 def _add_content_routes(

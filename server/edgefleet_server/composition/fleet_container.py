@@ -12,6 +12,7 @@ from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.stream import EventHub
+from edgefleet_server.fleet.ca_rotation.service import CaRotationBook
 from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook
 from edgefleet_server.fleet.desired.deploy import Deployer
 from edgefleet_server.fleet.desired.documents import DesiredBook
@@ -105,6 +106,7 @@ class Fleet:
     deployer: Deployer
     hold: HoldDocument
     moves: MoveBook
+    ca_rotations: CaRotationBook
     tasks: TaskBook
     offers: ReportedStateReader
     receiver: ReportReceiver
@@ -142,8 +144,9 @@ def build_fleet(
     suspicion = Suspicion(db, feed, reports.news, clock)
     readmissions = _readmissions(db, feed, settings, clock)
     enroller = Enroller(db, signing, feed, desired, PendingEnrolments(feed, clock, settings), suspicion, clock)
-    tasks, addresses = TaskBook(db, desired, feed, clock), ServerAddresses(settings, signing)
+    tasks, addresses = TaskBook(db, desired, feed, clock), ServerAddresses(settings, signing, db)
     recovery, hold = MetadataRecovery(db, signing, desired, feed, clock), HoldDocument(db, signing, clock)
+    moves = MoveBook(db, signing, hold, addresses, settings, clock)
     groups, protection = _groups(db, feed, clock)
     return Fleet(
         feed=feed,
@@ -165,7 +168,8 @@ def build_fleet(
         documents=DesiredReader(db, registry, devices, desired),
         deployer=Deployer(db, registry, devices, desired, feed, protection),
         hold=hold,
-        moves=MoveBook(db, signing, hold, addresses, settings, clock),
+        moves=moves,
+        ca_rotations=CaRotationBook(db, signing, hold, moves, clock),
         tasks=tasks,
         offers=ReportedStateReader(db),
         receiver=ReportReceiver(db, reports, desired, tasks, recovery, enroller.connected),

@@ -270,3 +270,27 @@ class PlaceUnreachableError(FleetError):
     """Nothing with this server's certificate answers at the place that it is to move to."""
 
     code = "move.unreachable"
+
+
+class CaRotationUnknownError(FleetError):
+    """The device CA was never rotated."""
+
+    code = "ca_rotation.unknown"
+
+
+class BadCaRotationError(FleetError):
+    """A rotation of the device CA was asked for with something that is not allowed, or that does not fit its state."""
+
+    code = "ca_rotation.bad"
+
+
+class CaRotationUnderWayError(FleetError):
+    """Another rotation of the device CA, or a move of the server, is under way."""
+
+    code = "ca_rotation.under_way"
+
+
+class CaRotationUnfinishedError(FleetError):
+    """A rotation cannot end yet: devices that are online have not followed, or the announcement is not signed."""
+
+    code = "ca_rotation.unfinished"

@@ -37,6 +37,9 @@ class DeviceFacts:
     """A `Health`; "" when the selector does not ask for it."""
 
 
+CA_STARTED: Final = "started"
+CA_FINISHED: Final = "finished"
+"""States of a rotation of the device CA in which devices get certificates of the next one. Stored, so never renamed."""
 NO_MODEL_KEY: Final = "the model is sealed, and the device has told no key that it could be given to it with"
 NEXT_FOR_MODEL_KEY: Final = (
     "update its agent (with sealed_needs_tpm also: `edge-agent tpm`), then run `edge-agent renew` on it; "

@@ -11,8 +11,9 @@ from edgefleet_server.db import bulk
 from edgefleet_server.db.bulk import insert_into
 from edgefleet_server.db.keyset import walked
 from edgefleet_server.fleet.errors import DeviceUnknownError
-from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
-from edgefleet_server.fleet.tables import FleetDevice, FleetGroup, FleetModelState
+from edgefleet_server.fleet.model import CA_FINISHED, CA_STARTED, DeviceFacts, DeviceStatus
+from edgefleet_server.fleet.tables import FleetCaRotation, FleetDevice, FleetGroup, FleetModelState
+from edgefleet_server.signing.trust import CaChoice
 
 
 def groups(session: Session, names: Collection[str] | None = None) -> Sequence[FleetGroup]:
@@ -214,3 +215,31 @@ def clear_suspicion(session: Session, device_id: str) -> bool:
 def lock_devices(session: Session) -> None:
     """Lock every device, in order of id: a process that signs documents has ended, or begins after this transaction."""
     session.execute(select(col(FleetDevice.id)).order_by(col(FleetDevice.id)).with_for_update())
+
+
+def newest_ca_rotation(session: Session, *, lock: bool = False) -> FleetCaRotation | None:
+    """Return the rotation of the device CA that was started last; `lock` holds it until the transaction ends."""
+    row = FleetCaRotation
+    statement = select(row).order_by(col(row.started_at).desc(), col(row.number).desc()).limit(1)
+    return session.execute(statement.with_for_update() if lock else statement).scalars().first()
+
+
+def first_ca(session: Session) -> str:
+    """Return the SHA-256 of the CA that this server began with, "" while it was never rotated."""
+    row = FleetCaRotation
+    statement = select(col(row.old_ca)).order_by(col(row.started_at), col(row.number)).limit(1)
+    return session.execute(statement).scalars().first() or ""
+
+
+def ca_choice(session: Session, told: int) -> CaChoice:
+    """Return which CA issues the certificate of a device. told: number of the announcement that the device knows.
+
+    It would refuse one of a CA that it has not heard of, and then is to renew that of the old one as soon as it hears. Once the rotation is
+    decided nobody gets one of the CA that goes.
+    """
+    rotation = newest_ca_rotation(session)
+    if rotation is None or rotation.state not in (CA_STARTED, CA_FINISHED):
+        return CaChoice()
+    if rotation.state == CA_FINISHED or told >= rotation.number > 0:
+        return CaChoice(by_next=True)
+    return CaChoice(before_s=rotation.renew_from_s)

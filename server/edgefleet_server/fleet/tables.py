@@ -81,6 +81,8 @@ class FleetDevice(SQLModel, table=True):
     """Number of the newest announcement of the server's place that it knows, …"""
     place_used: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
     """… and of the one whose first place it uses, 0 while it uses another."""
+    cert_ca: str = Field(default="", max_length=64, sa_column_kwargs={"server_default": ""})
+    """SHA-256 of the CA that issued the certificate that it connected with last; "": one of before that was noted."""
 
 
 class FleetLabel(SQLModel, table=True):
@@ -409,3 +411,28 @@ class FleetMove(SQLModel, table=True):
     number: int = Field(default=0, sa_type=BigInteger)
     told: int = Field(default=0, sa_type=BigInteger)
     left_behind: int = Field(default=0)
+
+
+class FleetCaRotation(SQLModel, table=True):
+    """A rotation of the device CA, never deleted: the first one says what server ids are made of.
+
+    old_ca, new_ca: SHA-256 of the certificates. number: of its newest announcement; told: of the one that devices were sent. renew_from_s:
+    certificates that begin before it are renewed.
+    """
+
+    __tablename__ = "fleet_ca_rotation"
+
+    id: str = Field(primary_key=True, max_length=32)
+    state: str = Field(max_length=16)
+    old_ca: str = Field(max_length=64)
+    new_ca: str = Field(max_length=64)
+    started_at: datetime = Field(sa_type=UtcDateTime)
+    started_by: str = Field(max_length=120)
+    reason: str = Field(default="", max_length=200)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    number: int = Field(default=0, sa_type=BigInteger)
+    told: int = Field(default=0, sa_type=BigInteger)
+    renew_from_s: int = Field(default=0, sa_type=BigInteger)
+    spread_s: int = Field(default=0)
+    left_behind: int = Field(default=0)
+    left_reason: str = Field(default="", max_length=200)

@@ -1,6 +1,6 @@
 """Keeps revoked devices off the broker: the list of revoked certificates in force, open sessions ended, retained messages gone.
 
-1. A new list is issued when a certificate was revoked, by whatever process, and once a day; it is valid for 30 days.
+1. A new list is issued when a certificate was revoked or a CA came or went, by whatever process, and once a day; it is valid for 30 days.
 2. Each list has a canary of its own, a certificate that only this list revokes. The list is in force once the broker refuses the
    canary and lets in a certificate that was not revoked. Without the first, a list that the broker could not read lets everybody in;
    without the second, one that has expired locks everybody out. Both were seen with mosquitto 2.0.21 (ADR 0084).
@@ -85,14 +85,17 @@ class RevokedFleet(Protocol):
         ...
 
 
+ListMark = tuple[int, datetime | None, str]
+
+
 @dataclass(frozen=True)
 class ListState:
-    """The newest list and how it fares. mark: of the revocations in it; good_at: when the canary was last as it should be.
+    """The newest list and how it fares. mark: of the revocations in it, and of the CAs; good_at: when the canary was last as it should be.
 
     bad_since: since when the list is not in force, None when it is. problem: why, in words. tried_at: when the broker was tried last.
     """
 
-    mark: tuple[int, datetime | None]
+    mark: ListMark
     issued_at: datetime
     expires: datetime
     bad_since: datetime | None
@@ -106,7 +109,7 @@ class ListState:
         return self.bad_since is None
 
 
-def is_due(state: ListState, mark: tuple[int, datetime | None], now: datetime) -> bool:
+def is_due(state: ListState, mark: ListMark, now: datetime) -> bool:
     """Return whether another list must be issued."""
     return state.mark != mark or now - state.issued_at >= ISSUE_EVERY or now < state.issued_at
 
@@ -169,7 +172,7 @@ class CutOff:
         self._canary: BriefIdentity | None = None
         self._is_handed_over = False
         begun = clock.now()
-        self._state = ListState((-1, None), begun - ISSUE_EVERY, begun + ISSUE_EVERY + LEAST_LEFT, begun)
+        self._state = ListState((-1, None, ""), begun - ISSUE_EVERY, begun + ISSUE_EVERY + LEAST_LEFT, begun)
         self._alarm = ""
         self._awake = threading.Event()
         self._stopping = threading.Event()
@@ -225,7 +228,7 @@ class CutOff:
             self._awake.clear()
 
     def _round(self) -> None:
-        now, mark = self._clock.now(), self._signing.revocation_mark()
+        now, mark = self._clock.now(), (*self._signing.revocation_mark(), self._signing.cas.mark())
         if is_due(self._state, mark, now) or self._refused is None:
             self._issue(mark, now)
         is_tried = is_to_try(self._state, now, self._pause)
@@ -234,7 +237,8 @@ class CutOff:
         if self._state.in_force or (self._is_external and is_tried):
             self._cut_off()
 
-    def _issue(self, mark: tuple[int, datetime | None], now: datetime) -> None:
+    def _issue(self, mark: ListMark, now: datetime) -> None:
+        self._signing.renew_own(self._instance)
         self._refused, self._canary = self._signing.refused_certificates(self._instance)
         self._is_handed_over = False
         self._state = ListState(mark, now, self._refused.expires, self._state.bad_since or now, self._state.problem)

@@ -50,6 +50,7 @@ from edgefleet_server.rollout.controller.controller import RolloutController
 from edgefleet_server.rollout.controller.gate_caller import GateCaller
 from edgefleet_server.rollout.controller.proof_caller import ProofCaller
 from edgefleet_server.settings import ServerRole, ServerSettings, SettingsError
+from edgefleet_server.signing.ca_keys.own_certificates import is_issued_by
 from edgefleet_server.web.connection_budget import NO_CAP, Budget
 from edgefleet_server.webhook.engine import Draw, WebhookSender
 from edgefleet_terms.audit_chain.audit_head import head_bytes
@@ -412,6 +413,7 @@ def build_engine(parts: Parts) -> EngineThread:
             ("re-sign for a new key", lambda _now: fleet.desired.resign_for_key()),
             ("recover metadata", fleet.recovery.step),
             ("tell devices of a move", lambda _now: fleet.moves.step()),
+            ("rotate the device CA", lambda _now: fleet.ca_rotations.step()),
             ("sample the fleet", parts.sampler.tick),
             ("look at the fleet for objectives", parts.objectives.tick),
             ("evaluate the rules of alerts", parts.alarm.engine.tick),
@@ -472,7 +474,8 @@ def ensure_certificate(parts: Parts) -> None:
     have = set(names.get_values_for_type(x509.DNSName)) | {
         str(address) for address in names.get_values_for_type(x509.IPAddress)
     }
-    if wanted <= have and certificate.not_valid_after_utc - parts.clock.now() > _CERT_MARGIN:
+    is_ours = is_issued_by(parts.signing.server_cert_file, parts.signing.ca_pem())
+    if is_ours and wanted <= have and certificate.not_valid_after_utc - parts.clock.now() > _CERT_MARGIN:
         return
     parts.signing.issue_server_certificate(sorted(wanted))
     _log.info("listener certificate issued", extra={"names": ",".join(sorted(wanted))})

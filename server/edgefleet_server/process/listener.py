@@ -11,10 +11,12 @@ import fcntl
 import logging
 import os
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import uvicorn
@@ -256,6 +258,10 @@ def further_sockets(host: str, ports: Sequence[int]) -> list[ListeningSocket]:
     return made
 
 
+def _stamp_of(files: Sequence[Path]) -> list[tuple[int, int]]:
+    return [(found.st_ino, found.st_mtime_ns) for found in (one.stat() for one in files if one.exists())]
+
+
 class Listener:
     """One uvicorn server on its own thread.
 
@@ -275,6 +281,8 @@ class Listener:
         listening.guard = guard
         self._guard = guard
         self._each_second = each_second
+        self._tls_files = [Path(config[name]) for name in ("ssl_certfile", "ssl_keyfile") if name in config]
+        self._tls_stamp = _stamp_of(self._tls_files)
         self._chore: asyncio.Task[None] | None = None
         self._server = uvicorn.Server(
             uvicorn.Config(guard.wrap(app), callback_notify=self._on_second, proxy_headers=False, **CONFIG, **config)
@@ -285,6 +293,7 @@ class Listener:
 
     async def _on_second(self) -> None:
         await self._guard.sweep()
+        self._take_certificate()
         if self._chore is None or self._chore.done():  # a database that does not answer must not hold the sweep up
             self._chore = asyncio.create_task(self._do_chore())
 
@@ -293,6 +302,22 @@ class Listener:
             await asyncio.to_thread(self._each_second)
         except SQLAlchemyError as error:
             _log.warning("refused requests could not be counted in the audit trail", extra={"error": repr(error)})
+
+    def _take_certificate(self) -> None:
+        """Show new connections the certificate that lies there now: it changes with the CA, and near its end."""
+        stamp = _stamp_of(self._tls_files)
+        context = self._server.config.ssl
+        if stamp == self._tls_stamp or context is None:
+            return
+        try:
+            cert, key = self._tls_files
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)  # a pair half written breaks nothing
+            context.load_cert_chain(cert, key)
+        except (OSError, ValueError) as error:
+            _log.warning("new certificate of a listener not taken yet", extra={"reason": repr(error)})
+            return
+        self._tls_stamp = stamp
+        _log.info("new certificate of a listener taken", extra={"listener": self.name})
 
     @property
     def is_alive(self) -> bool:

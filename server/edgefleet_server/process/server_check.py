@@ -10,6 +10,7 @@ from edgefleet_server.composition.sealed_columns import SEALED_COLUMNS
 from edgefleet_server.conversion.sandbox import active_layers
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.encryption.secret_list import secret_entries
+from edgefleet_server.fleet.ca_rotation.rules import life_in_words
 from edgefleet_server.fleet.enrolment.pending_devices import PendingState
 from edgefleet_server.fleet.readmission.model import ReadmissionState
 from edgefleet_server.process.lifecycle import check_settings
@@ -41,6 +42,7 @@ def describe(settings: ServerSettings) -> dict[str, Any]:
                 "schema_current": schema_current,
             },
             "keys": {"initialised": initialised},
+            "device_cas": _device_cas(parts) if initialised else [],
             "lost_models": parts.signing.lost_models() if initialised else [],
             "broker": {"kind": choice.kind.value, "why": choice.reason},
             "api": {"host": settings.api_host, "port": settings.api_port, "tls": settings.api_tls_cert is not None},
@@ -79,6 +81,20 @@ def waiting_requests(parts: Parts) -> list[dict[str, Any]]:
             "next": then,
         }
         for what, own, since, then in found
+    ]
+
+
+def _device_cas(parts: Parts) -> list[dict[str, Any]]:
+    """Return the device CAs, the one in use first; two while it is rotated. problem: "" unless it ends within a year."""
+    now = parts.clock.now()
+    return [
+        {
+            "sha256": one.sha256,
+            "age_s": max(0, int((now - one.not_before).total_seconds())),
+            "until": one.not_after.isoformat(),
+            "problem": life_in_words(one.not_after, now),
+        }
+        for one in parts.signing.cas.views()
     ]
 
 

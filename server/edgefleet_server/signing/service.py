@@ -36,6 +36,8 @@ from edgefleet_server.signing.authority import (
     public_key_sha256,
     public_pem,
 )
+from edgefleet_server.signing.ca_keys.own_certificates import hosts_in, is_issued_by
+from edgefleet_server.signing.ca_keys.trusted_cas import TrustedCas
 from edgefleet_server.signing.ceremony.service import CeremonyService
 from edgefleet_server.signing.client_check import FoundByClient, find_as_client
 from edgefleet_server.signing.client_identities import BriefIdentity, ClientIdentity
@@ -61,6 +63,8 @@ from edgefleet_server.signing.repository import TufRepository
 from edgefleet_server.signing.teams.service import TeamService
 from edgefleet_server.signing.trust import (
     MODEL_PREFIX,
+    USUAL_CA,
+    CaChoice,
     RefusedCertificates,
     RoleView,
     TargetView,
@@ -111,6 +115,7 @@ class SigningService:
         self.teams = TeamService(db, self._ring, self._repository, self.ceremony, clock)
         self.keys = KeyRotation(db, self._ring, self._repository, clock)
         """Gives roles new keys."""
+        self.cas = TrustedCas(self._authority, db, clock)
         self.places = PlaceAnnouncer(db, self._repository, self.ceremony, clock)
 
     # -- beginning ---------------------------------------------------------------------------------------------------
@@ -369,7 +374,7 @@ class SigningService:
 
     @property
     def ca_file(self) -> Path:
-        """The device CA's certificate, the only CA that brokers and devices trust."""
+        """The device CA's certificate; while it is rotated brokers trust the next one too (`cas`)."""
         return self._keys_dir / CA_CERT_FILE
 
     @property
@@ -394,11 +399,13 @@ class SigningService:
         """Return the SHA-256 of the CSR's public key (DER SPKI) once its proof of possession holds. Raises BadCsrError."""
         return sha256_hex(public_der(checked_csr_key(csr_pem)))
 
-    def issue_device_certificate(self, csr_pem: bytes, device_id: str) -> tuple[Issued, str]:
+    def issue_device_certificate(
+        self, csr_pem: bytes, device_id: str, choice: CaChoice = USUAL_CA
+    ) -> tuple[Issued, str]:
         """Return a certificate for the CSR's key with CN `device_id`, and the key as PEM. Raises BadCsrError."""
-        key = checked_csr_key(csr_pem)
+        key, now = checked_csr_key(csr_pem), self._clock.now()
         with self._db.session() as session:
-            issued = self._authority.issue_client(key, device_id, self._clock.now(), DEVICE_CERT_LIFE)
+            issued = self._authority.issue_client(key, device_id, now, DEVICE_CERT_LIFE, choice=choice)
             store.add_certificate(session, issued, "device")
         return issued, public_pem(key)
 
@@ -446,8 +453,8 @@ class SigningService:
             store.add_certificate(session, issued, store.CANARY)
             store.revoke_subject(session, name, now)
             serials, devices = store.revoked_certificates(session, now)
-        crl = self._authority.issue_crl(serials, now)
-        refused = RefusedCertificates(frozenset(serials), frozenset(devices), crl, now - CLOCK_SLACK + CRL_LIFE)
+        cas, crl = self.cas.bundle(), self._authority.issue_crl(serials, now)
+        refused = RefusedCertificates(frozenset(serials), frozenset(devices), crl, now - CLOCK_SLACK + CRL_LIFE, cas)
         return refused, BriefIdentity(name, issued.pem, private_pem(key))
 
     def brief_identity(self, name: str) -> BriefIdentity:
@@ -467,6 +474,16 @@ class SigningService:
         replace_private(self.server_cert_file, issued.pem + self.ca_pem(), mode=0o644)
         with self._db.session() as session:
             store.add_certificate(session, issued, "server")
+
+    def renew_own(self, instance: str) -> bool:
+        """Issue the listeners' and this server's certificates again where another CA issued them; return whether it was so."""
+        ca, own = self.ca_pem(), self._keys_dir / f"srv-{instance}.crt"
+        is_good = is_issued_by(self.server_cert_file, ca), not own.exists() or is_issued_by(own, ca)
+        if not is_good[0]:
+            self.issue_server_certificate(hosts_in(self.server_cert_file))
+        if not is_good[1]:
+            self.service_identity(instance)
+        return not all(is_good)
 
     def service_identity(self, instance: str) -> ClientIdentity:
         """Make a fresh client certificate `srv-<instance>` in the key folder and return its files."""

@@ -160,6 +160,7 @@ def add_certificate(session: Session, issued: Issued, kind: str) -> None:
             key_sha256=issued.key_sha256,
             not_before=issued.not_before,
             not_after=issued.not_after,
+            issuer=issued.issuer,
         )
     )
     session.flush()

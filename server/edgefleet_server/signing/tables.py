@@ -33,6 +33,8 @@ class SigningCertificate(SQLModel, table=True):
     not_before: datetime = Field(sa_type=UtcDateTime)
     not_after: datetime = Field(sa_type=UtcDateTime)
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
+    issuer: str = Field(default="", max_length=64, sa_column_kwargs={"server_default": ""})
+    """SHA-256 of the CA's certificate (DER); "": it was not noted yet."""
 
 
 class SigningLock(SQLModel, table=True):

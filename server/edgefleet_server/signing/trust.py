@@ -89,13 +89,29 @@ class CertificatesView:
 class RefusedCertificates:
     """What brokers must refuse. serials: lower-case hex; devices: ids without any other certificate; crl: the serials, signed (PEM).
 
-    expires: the `nextUpdate` of `crl`. OpenSSL refuses every certificate once that is over.
+    expires: the `nextUpdate` of `crl`. OpenSSL refuses every certificate once that is over. cas: the CAs that are trusted (PEM), each
+    with a list in `crl`; empty: the one that the broker was started with.
     """
 
     serials: frozenset[str]
     devices: frozenset[str]
     crl: bytes
     expires: datetime
+    cas: bytes = b""
+
+
+@dataclass(frozen=True)
+class CaChoice:
+    """Which CA issues a device's certificate. by_next: the one that is to follow, where there is one.
+
+    before_s: the certificate begins before this moment (unix s), so that its device is asked to renew it as well; 0: as usual.
+    """
+
+    by_next: bool = False
+    before_s: int = 0
+
+
+USUAL_CA: Final = CaChoice()
 
 
 @dataclass(frozen=True)

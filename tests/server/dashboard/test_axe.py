@@ -45,7 +45,8 @@ PAGES = (
     "/rollouts/new?release=digits@1.1.0&who=all&step=how", "/rollouts/new?release=digits@1.1.0&who=all&step=review",
     "/rollouts/{good}", "/rollouts/{bad}", "/experiments", "/alerts", "/events", "/bundles", "/profiles",
     "/profiles/generic-x86_64-ort", "/audit", "/settings", "/settings/preferences", "/settings/tokens", "/settings/webhooks",
-    "/settings/people", "/settings/account", "/settings/identities", "/settings/pipelines", "/settings/place", "/settings/protection",
+    "/settings/people", "/settings/account", "/settings/identities", "/settings/pipelines", "/settings/place", "/settings/device-ca",
+    "/settings/protection",
     "/events?view=all", "/find?q=nothing%20at%20all", "/glossary", "/shortcuts", "/styleguide", "/views",
     "/devices/nobody", "/find?q=cam", "/login", "/invitation?code={invitation}",
 )  # fmt: skip

@@ -296,6 +296,8 @@ NEVER = {
     "holders carry it: what they signed or were asked is not taken from them": """ask_team create_signing_request
         drop_signing_request renew_team set_team sign_signing_request sign_team_request""",
     "its page has both: what was granted, and the button that takes it": "grant_role link_identity revoke_grant unlink_identity",
+    "its page has what calls devices back, until the key of a CA is destroyed": """finish_ca_rotation start_ca_rotation
+        undo_ca_rotation""",
     "its page has what ends it: devices are called back in a move like any other": """finish_server_move plan_server_move start_server_move
         undo_server_move""",
     "who gets past protection is alarmed, and its page has what ends it": """break_glass create_protection_rule end_protection_rule

@@ -491,12 +491,21 @@ def test_old_addresses_lead_on_with_what_was_asked(empty_fleet: Fleet) -> None:
     assert not away.startswith("//")
 
 
-def test_a_move_of_the_server_is_planned_started_and_undone_on_its_page(tmp_path: Path) -> None:
+def test_moves_and_rotations_of_the_ca_are_started_and_undone_on_their_pages(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "server", broker_port=8883)
     fleet.parts.fleet.addresses.announce_broker("127.0.0.1", 8883, "5")
     browser = fleet.browser(Role.ADMIN)
     assert "was never moved" in text_of(page(browser, "/settings/place"))
+    assert "was never rotated" in text_of(page(browser, "/settings/device-ca"))
     fleet.device("cam")
+    do(browser, "start_ca_rotation", body__reason="it is old")
+    assert "started" in text_of(page(browser, "/settings/device-ca"))
+    assert "it is old" in text_of(page(browser, "/settings/device-ca"))
+    assert "Finish" not in text_of(page(fleet.browser(Role.OPERATOR), "/settings/device-ca"))
+    do(browser, "undo_ca_rotation", confirm_word="undo", confirm="undo")
+    do(browser, "finish_ca_rotation", confirm_word="finish", confirm="finish", body__leave_behind="0")
+    assert "undone" in text_of(page(browser, "/settings/device-ca"))
+    fleet.parts.fleet.ca_rotations.step()
     do(browser, "plan_server_move", body__device_port="9443")
     assert "planned" in text_of(page(browser, "/settings/place"))
     do(browser, "start_server_move", body__ahead="true")

@@ -62,6 +62,7 @@ def reading(call: Caller, rollout: str) -> str:
     _, strategy = call("rollout", "get_rollout_strategy", "canary")
     assert strategy.name == "canary"
     _moving(call)
+    _rotating(call)
     status, health = call("server", "get_health")
     assert (status, health["status"]) == (200, "ok"), health
     return str(device)
@@ -80,6 +81,20 @@ def _moving(call: Caller) -> None:
     assert status == 422
     _, dropped = call("fleet", "undo_server_move")
     assert dropped.state == "dropped"
+
+
+def _rotating(call: Caller) -> None:
+    """Rotate the device CA, and take it back."""
+    models = call.models
+    status, refused = call("fleet", "undo_ca_rotation")
+    assert (status, refused.code) == (409, "ca_rotation.unknown")
+    status, started = call("fleet", "start_ca_rotation", body=models.CaRotationStartIn(reason="it is old"))
+    assert (status, started.state, started.reason) == (201, "started", "it is old"), started
+    _, shown = call("fleet", "list_ca_rotations")
+    assert shown.items[0].new_ca == started.new_ca
+    assert call("fleet", "undo_ca_rotation")[1].state == "undoing"
+    status, ended = call("fleet", "finish_ca_rotation", body=models.CaRotationFinishIn(leave_behind=9, reason="a try"))
+    assert (status, ended.state) == (200, "undone"), ended
 
 
 def _protecting(call: Caller) -> None:

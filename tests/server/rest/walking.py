@@ -15,10 +15,12 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
 from edgefleet_protocol.messages import ErrorClass, Phase, Seen
 from edgefleet_server.access.model import Role
 from tests.server.access.known_identity import add_identity
+from edgefleet_server.fleet.tables import FleetCaRotation
 from tests.server.dashboard import drifting_fleet
 from tests.server.dashboard.fleet import NONFINITE, Fleet
 from tests.server.dashboard.test_settings_pages import sent
@@ -200,6 +202,9 @@ def busy(fleet: Fleet) -> None:
 
     fleet.parts.fleet.suspicion.mark(next(iter(fleet.by_id)), "it reported a golden failure that nobody else sees")
     fleet.by_id[next(iter(fleet.by_id))].ask_to_come_back()
+    call("POST", "/ca-rotations", {})
+    with fleet.parts.db.session() as session:  # a move waits for its end, and the page shows it still
+        session.execute(update(FleetCaRotation).values(ended_at=fleet.parts.clock.now()))
     call("POST", "/server-moves", {"host": "new.example"})
     call("POST", "/server-moves:start", {"ahead": True})
     call("POST", "/groups", {"name": "hall", "selector": "site=hall"})

@@ -77,7 +77,9 @@ def canonical(signed: Any) -> bytes:
 
 def look(role: str, content: bytes, last: int = VERSION - 1) -> int:
     """Let the signing process look at bytes. last: version of each role that was signed last; 0 is none."""
-    facts = statements.MetadataFacts(INVENTORY, lambda name: min(1, last) if name == "root" else last, NOW, CA)
+    facts = statements.MetadataFacts(
+        INVENTORY, lambda name: min(1, last) if name == "root" else last, NOW, frozenset({CA.strip()})
+    )
     return statements.check_metadata(role, content, facts)
 
 
@@ -168,7 +170,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "another head of the audit": ("audit", lambda s: s.update(targets={"audit/x": {}}), "it names 'audit/x'"),
     "a place in no known form": ("targets", announce(places=[]), "no known form"),
     "a place for ever": ("targets", announce(number=2**62), "no room for later ones"),
-    "a thief's CA": ("targets", announce(cas=[CA, CA.replace("x", "y")]), "a CA that is not the one"),
+    "a thief's CA": ("targets", announce(cas=[CA, CA.replace("x", "y")]), "a CA that is none of this key folder"),
     "a place by the director": (
         "director",
         lambda s: s.update(targets={"fleet/places.json": {}}),

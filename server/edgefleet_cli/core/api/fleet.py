@@ -19,6 +19,44 @@ class BreakGlassIn(Body, frozen=True, kw_only=True):
     reason: str
 
 
+class CaStraggler(Struct, frozen=True):
+    device: str = ""
+    is_online: bool = False
+    is_told: bool = False
+    last_seen: str | None = None
+
+
+class CaFollowers(Struct, frozen=True):
+    behind: tuple[CaStraggler, ...] = ()
+    devices: int = 0
+    followed: int = 0
+    online: int = 0
+    online_followed: int = 0
+    told: int = 0
+
+
+class CaRotation(Struct, frozen=True):
+    followers: CaFollowers = CaFollowers()
+    new_ca: str = ""
+    next: str = ""
+    number: int = 0
+    old_ca: str = ""
+    reason: str = ""
+    started_at: str = ""
+    started_by: str = ""
+    state: str = ""
+
+
+class CaRotationFinishIn(Body, frozen=True, kw_only=True):
+    leave_behind: int | Unset = UNSET
+    reason: str | Unset = UNSET
+
+
+class CaRotationStartIn(Body, frozen=True, kw_only=True):
+    reason: str | Unset = UNSET
+    spread_s: int | Unset = UNSET
+
+
 class Event(Struct, frozen=True):
     at: str = ""
     detail: dict[str, Any] = field(default_factory=dict)
@@ -116,6 +154,7 @@ class ServerMove(Struct, frozen=True):
     number: int = 0
     planned_at: str = ""
     planned_by: str = ""
+    started_at: str | None = None
     state: str = ""
 
 

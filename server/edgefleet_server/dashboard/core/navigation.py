@@ -108,6 +108,7 @@ PARTS: Final = (
     Place("/alerts/silences", "Silences", words="maintenance windows mute"),
     Place("/settings/contacts", "Contact points", Role.OPERATOR, "mail slack teams pagerduty ntfy messages"),
     Place("/settings/place", "Server's place", words="move address host port machine"),
+    Place("/settings/device-ca", "Device CA", words="rotate certificate authority stolen"),
     Place("/settings/protection", "Protection rules", words="approval break glass rule selector"),
     Place("/settings/receivers", "Alert receivers", Role.OPERATOR, "alertmanager prometheus"),
     Place("/bundles#roles", "Signing keys", words="who may sign tuf threshold rotate expiry"),

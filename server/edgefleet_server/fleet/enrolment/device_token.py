@@ -25,6 +25,8 @@ from edgefleet_server.fleet.enrolment.model import DeviceIdentity
 from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
 from edgefleet_server.fleet.errors import BadDeviceTokenError, CertificateEndedError, DeviceRevokedError
 
+METADATA: Final = "/tuf"
+"""Behind the server's id in the `aud` of a token: it is good for metadata only."""
 MAX_LIFE_S: Final = 300
 LEEWAY_S: Final = 60
 MAX_TOKEN_CHARS: Final = 4096
@@ -69,13 +71,18 @@ class DeviceAuthenticator:
         self._clock = clock
         self._replays = ReplayCache()
 
-    def authenticate(self, token: str, *, renews: bool = False) -> DeviceIdentity:
+    def authenticate(self, token: str, *, renews: bool = False, reads: bool = False) -> DeviceIdentity:
         """Return the device that signed a bearer token. renews: it may be one whose certificate has ended.
+
+        reads: metadata, for which a token may be that is good for nothing else. A device shows it to a server whose certificate it cannot
+        verify, to learn what is announced; its own certificate may have ended.
 
         Raises BadDeviceTokenError, DeviceRevokedError, CertificateEndedError.
         """
         device_id = claimed_device(token)
-        now = self._clock.now()
+        now, server_id = self._clock.now(), self._addresses.server_id
+        if reads and _claimed_audience(token) == server_id + METADATA:
+            server_id, renews = server_id + METADATA, True
         with self._db.read() as session:
             row = store.device(session, device_id)
             if row is None:
@@ -92,12 +99,17 @@ class DeviceAuthenticator:
 
         is_new = new_key is not None and is_signed_by(token, new_key)
         key = new_key if is_new and new_key is not None else old_key
-        check_token(token, key, self._addresses.server_id, now, use)
+        check_token(token, key, server_id, now, use)
         if ended_at <= now and not renews:
             raise CertificateEndedError(f"the certificate of {device_id} ended on {ended_at:%Y-%m-%d %H:%M} UTC")
         if is_new:
             self._enroller.promote_key(device_id, key)
         return DeviceIdentity(device_id, profile, key)
+
+
+def _claimed_audience(token: str) -> object:
+    claims: dict[str, object] = jwt.decode(token, options={"verify_signature": False})
+    return claims.get("aud")
 
 
 def claimed_device(token: str) -> DeviceId:

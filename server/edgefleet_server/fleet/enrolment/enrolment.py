@@ -303,11 +303,16 @@ class Enroller:
             )
 
     def renew(
-        self, device: DeviceIdentity, csr_pem: bytes, readmissions: ReadmissionBook, keys: DeviceKeys = NO_KEYS
+        self,
+        device: DeviceIdentity,
+        csr_pem: bytes,
+        readmissions: ReadmissionBook,
+        keys: DeviceKeys = NO_KEYS,
+        place: int = 0,
     ) -> str:
         """Return a certificate (PEM) for a new key; the old key stays valid until the new one is used.
 
-        keys: what the device says of its others; "": as it was.
+        keys: what the device says of its others; "": as it was. place: number of the announcement that it knows; 0: it does not say.
 
         Raises BadCsrError, DeviceRevokedError; ReadmissionPendingError, ReadmissionRefusedError after the end of its last certificate.
         """
@@ -320,7 +325,8 @@ class Enroller:
             has_ended = row.cert_not_after <= self._clock.now()
             refusal = readmissions.ask(session, row) if has_ended else None
             if refusal is None:
-                issued, public_key = self._signing.issue_device_certificate(csr_pem, device.id)
+                choice = store.ca_choice(session, max(row.place_told, place))
+                issued, public_key = self._signing.issue_device_certificate(csr_pem, device.id, choice)
                 row.next_public_key = public_key
                 told = {name: value for name, value in asdict(keys).items() if value and row.facts.get(name) != value}
                 if told:
@@ -364,7 +370,7 @@ class Enroller:
             new = "" if row.next_public_key is None else public_key_sha256(row.next_public_key)
             if key is None or key not in (old, new):
                 return
-            row.cert_serial = serial
+            row.cert_serial, row.cert_ca = serial, self._signing.cas.issuer_of(serial)
             self._signing.retire_certificates(device_id, serial, "" if key == old else old)
             if key != old and row.next_public_key is not None:
                 row.public_key, row.next_public_key = row.next_public_key, None
@@ -398,7 +404,8 @@ class Enroller:
         prefix = claim.name_prefix or "d"
         suffix = base64.b32encode(secrets.token_bytes(ID_BYTES)).decode().lower()
         device_id = parse_device_id(f"{prefix}-{suffix}")
-        issued, public_key = self._signing.issue_device_certificate(csr_pem, device_id)
+        choice = store.ca_choice(session, 0)
+        issued, public_key = self._signing.issue_device_certificate(csr_pem, device_id, choice)
         cert, now = issued.pem.decode(), self._clock.now()
         plain: dict[str, Any] = msgspec.to_builtins(facts)
         own_name = plain.pop("display_name")
@@ -415,6 +422,7 @@ class Enroller:
                 facts=plain,
                 enrolled_at=now,
                 cert_not_after=issued.not_after,
+                cert_ca=issued.issuer,
                 display_name=numbered(claim.display_name, claim.uses - claim.uses_left, claim.uses)
                 or readable(own_name),
             )

@@ -60,9 +60,13 @@ class EnrollIn(BaseModel):
 
 
 class RenewIn(BaseModel):
-    """A device's request for a certificate for a new key. model_key, key_storage: as among the facts of an enrolment."""
+    """A device's request for a certificate for a new key. model_key, key_storage: as among the facts of an enrolment.
+
+    place: number of the newest announcement that it knows, 0 = it does not say.
+    """
 
     csr: str = Field(max_length=16_384)
     nonce: str = Field(default="", max_length=128)
     model_key: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     key_storage: Literal["", "file", "tpm"] = ""
+    place: int = Field(default=0, ge=0, lt=2**63)

@@ -85,9 +85,14 @@ class EnrolmentService:
         self._attempts.note_success(attempt)
         return self._enrolment(made.id, made.cert, made.profile, made.pinned_root)
 
-    def renew(self, device: DeviceIdentity, csr_pem: bytes, keys: DeviceKeys = NO_KEYS) -> Enrolment:
-        """Give a device a certificate for a new key. keys: what it says of its others. Raises what `Enroller.renew` raises."""
-        cert = self._enroller.renew(device, csr_pem, self._readmissions, keys)
+    def renew(
+        self, device: DeviceIdentity, csr_pem: bytes, keys: DeviceKeys = NO_KEYS, place: int = 0
+    ) -> Enrolment:
+        """Give a device a certificate for a new key. keys, place: what it says of its others, and as `Enroller.renew` takes it.
+
+        Raises what that raises.
+        """
+        cert = self._enroller.renew(device, csr_pem, self._readmissions, keys, place)
         return self._enrolment(device.id, cert, device.profile, None)
 
     def _enrolment(self, device_id: DeviceId, cert: str, profile: ProfileName, pinned_root: Sha256 | None) -> Enrolment:

@@ -26,6 +26,7 @@ from edgefleet_server.fleet.errors import (
 )
 from edgefleet_server.fleet.moves import reach, rules, store
 from edgefleet_server.fleet.moves.model import UNDER_WAY, MovePlace, MoveState, ServerMove
+from edgefleet_server.fleet.store import newest_ca_rotation
 from edgefleet_server.fleet.tables import FleetMove
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
@@ -68,7 +69,7 @@ class MoveBook:
 
     def plan(self, wanted: rules.Wanted, by: str) -> ServerMove:
         """Plan a move. Nobody is told. Raises BadMoveError, MoveUnderWayError."""
-        before = self._here()
+        before = self.here()
         try:
             after = rules.moved(before, replace(wanted, has_broker=not self._settings.broker.startswith("mqtts://")))
         except ValueError as error:
@@ -87,6 +88,11 @@ class MoveBook:
                 raise MoveUnderWayError(
                     f"a move to {known.after['url']} is {known.state}",
                     next_step="end it first: `edgectl server move finish` or `edgectl server move undo`",
+                )
+            if (rotation := newest_ca_rotation(session)) is not None and rotation.ended_at is None:
+                raise MoveUnderWayError(
+                    f"a rotation of the device CA is {rotation.state}",
+                    next_step="end it first: `edgectl key device-ca finish` or `edgectl key device-ca undo`",
                 )
             row = FleetMove(
                 id=secrets.token_hex(8),
@@ -170,9 +176,8 @@ class MoveBook:
                 return []
             return [_place(row.after), _place(row.before)]
 
-    # ---- parts
-
-    def _here(self) -> ServerPlace:
+    def here(self) -> ServerPlace:
+        """Return where this server is by its settings. Raises BadMoveError where devices could not find it again."""
         broker = self._addresses.broker
         if broker is None:
             raise BadMoveError(
@@ -185,6 +190,8 @@ class MoveBook:
                 next_step="set device_port and broker_port in server.toml and restart the server first",
             )
         return ServerPlace(self._addresses.device_url, broker.host, broker.port, "5" if broker.mqtt == "5" else "3.1.1")
+
+    # ---- parts
 
     def _check_ports(self, before: ServerPlace, after: ServerPlace) -> None:
         """The server listens at both places from its next start; one port for two things would keep it from starting."""
@@ -218,7 +225,7 @@ class MoveBook:
                 next_step=f"wait for them, or leave them behind: --leave-behind {short + leave_behind}; they would need a visit",
             )
         stays = _place(row.before if row.state == MoveState.UNDOING else row.after)
-        if self._here() != stays:
+        if self.here() != stays:
             raise MoveUnfinishedError(
                 f"the settings of this server name {self._addresses.device_url}, and {stays.url} stays",
                 next_step=f"let server.toml say {stays.url} and {stays.host}:{stays.port}, restart the server, then finish",

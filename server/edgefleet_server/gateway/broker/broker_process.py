@@ -142,7 +142,7 @@ def start_embedded(config: BrokerConfig, port: int) -> BrokerChild:
     """Start the embedded broker on `port` (0 = any). Raises BrokerStartError."""
     order = {
         "tenant": config.tenant,
-        "ca_file": str(config.ca_file),
+        "ca_file": str(config.trusted_file),
         "cert_file": str(config.cert_file),
         "key_file": str(config.key_file),
         "host": config.host,

@@ -53,11 +53,15 @@ class BrokerKind(StrEnum):
         return "3.1.1" if self is BrokerKind.EMBEDDED else "5"
 
 
+TRUSTED_NAME = "trusted-cas.pem"
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerConfig:
     """What a broker needs to run.
 
-    `ca_file` holds the device CA and nothing else: every certificate that it signed is let in. `servers` are the certificate names
+    `ca_file` holds the device CA and nothing else: every certificate that it signed is let in. While the CA is rotated `refused` brings the
+    two that are trusted, which are written to `run_dir`. `servers` are the certificate names
     (`srv-…`) of the server processes; mosquitto's access file needs each by name, the embedded broker goes by the prefix.
     Port 0 means any free port. For `external` only host, port and `ca_file` are read. `memory_bytes`: what mosquitto may have on its
     heap, 0 = no limit. `refused`: certificates that are not let in;
@@ -77,6 +81,15 @@ class BrokerConfig:
     memory_bytes: int = 0
     refused: RefusedCertificates | None = None
     also_ports: tuple[int, ...] = ()
+
+    @property
+    def trusted_file(self) -> Path:
+        """The CAs that the broker trusts."""
+        return self.run_dir / TRUSTED_NAME if self.refused is not None and self.refused.cas else self.ca_file
+
+    def trusted(self) -> bytes:
+        """Return the CAs that the broker trusts, PEM."""
+        return self.refused.cas if self.refused is not None and self.refused.cas else self.ca_file.read_bytes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from edgefleet_server.signing.trust import RefusedCertificates
 CONFIG_NAME = "mosquitto.conf"
 ACL_NAME = "mosquitto.acl"
 CRL_NAME = "crl.pem"
+_CRL_END = b"-----END X509 CRL-----"
 MAX_INFLIGHT = 20
 _PORT_TRIES = 5
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -90,21 +91,38 @@ def write_revocation_list(config: BrokerConfig) -> None:
         return
     path = config.run_dir / CRL_NAME
     fresh = _write_new(path, config.refused.crl.decode())
-    check_revocation_list(fresh.read_bytes(), config.ca_file.read_bytes(), config.refused)
+    check_revocation_list(fresh.read_bytes(), config.trusted(), config.refused)
     fresh.replace(path)
+    write_trusted(config)
+
+
+def write_trusted(config: BrokerConfig) -> None:
+    """Write the CAs that the broker trusts, where they are not those of `ca_file`. Writes `run_dir`."""
+    if config.trusted_file != config.ca_file:
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+        _replace(config.trusted_file, config.trusted().decode())
 
 
 def check_revocation_list(pem: bytes, ca_pem: bytes, wanted: RefusedCertificates) -> None:
-    """Raise RevocationListError unless this is the wanted list, whole and signed by the CA."""
+    """Raise RevocationListError unless this is the wanted list, whole and signed, of each CA in turn."""
     try:
-        found = x509.load_pem_x509_crl(pem)
-        is_signed = found.is_signature_valid(x509.load_pem_x509_certificate(ca_pem).public_key())  # type: ignore[arg-type]
-        serials = {f"{one.serial_number:x}" for one in found}
+        lists = [x509.load_pem_x509_crl(one + _CRL_END) for one in pem.split(_CRL_END)[:-1]]
+        cas = x509.load_pem_x509_certificates(ca_pem)
+        is_signed = len(lists) == len(cas) and all(
+            one.is_signature_valid(ca.public_key())  # type: ignore[arg-type]
+            for one, ca in zip(lists, cas, strict=True)
+        )
+        is_whole = all(
+            {f"{revoked.serial_number:x}" for revoked in one} == wanted.serials and one.next_update_utc is not None
+            for one in lists
+        )
     except (ValueError, TypeError) as error:
         raise RevocationListError(f"the new list of revoked certificates cannot be read: {error}") from error
+    if not lists:
+        raise RevocationListError("the new list of revoked certificates cannot be read: it is empty")
     if not is_signed:
         raise RevocationListError("the new list of revoked certificates is not signed by the device CA")
-    if serials != wanted.serials or found.next_update_utc is None:
+    if not is_whole:
         raise RevocationListError("the new list of revoked certificates lacks certificates that it should name")
 
 
@@ -153,7 +171,7 @@ def access_text(tenant: str, servers: tuple[str, ...]) -> str:
 def configuration_text(config: BrokerConfig, port: int) -> str:
     """Return mosquitto.conf. Raises BrokerSettingError when a path holds a line break."""
     paths = {
-        "cafile": config.ca_file,
+        "cafile": config.trusted_file,
         "certfile": config.cert_file,
         "keyfile": config.key_file,
         "acl_file": config.run_dir / ACL_NAME,
@@ -193,7 +211,7 @@ def configuration_text(config: BrokerConfig, port: int) -> str:
 def _listener_lines(config: BrokerConfig, port: int) -> list[str]:
     return [
         f"listener {port} {config.host}",
-        f"cafile {config.ca_file.absolute()}",
+        f"cafile {config.trusted_file.absolute()}",
         f"certfile {config.cert_file.absolute()}",
         f"keyfile {config.key_file.absolute()}",
         *([f"crlfile {(config.run_dir / CRL_NAME).absolute()}"] if config.refused is not None else []),

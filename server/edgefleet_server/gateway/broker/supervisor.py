@@ -27,6 +27,7 @@ from edgefleet_server.gateway.broker.mosquitto import (
     start_mosquitto,
     write_files,
     write_revocation_list,
+    write_trusted,
 )
 from edgefleet_server.signing.trust import RefusedCertificates
 
@@ -142,20 +143,27 @@ class BrokerSupervisor:
     def refuse(self, refused: RefusedCertificates) -> bool:
         """Let these certificates in no more; return False while no broker runs that could be given them (the next one will be).
 
+        A broker that is to trust other CAs is started again: mosquitto takes none back, and open sessions of a CA that has gone must end.
         An external broker is given nothing: its operator fetches the list, which is kept in `run_dir`. Raises RevocationListError, OSError.
         """
         # first: what is taken into the configuration here is what a broker that is started again must read
-        check_revocation_list(refused.crl, self._config.ca_file.read_bytes(), refused)
-        self._config = dataclasses.replace(self._config, refused=refused)
+        wanted = dataclasses.replace(self._config, refused=refused)
+        check_revocation_list(refused.crl, wanted.trusted(), refused)
+        is_same = self._config.trusted() == wanted.trusted()
+        self._config = wanted
         with self._lock:
             if self._config.kind is BrokerKind.EXTERNAL:
                 self._config.run_dir.mkdir(parents=True, exist_ok=True)
                 write_revocation_list(self._config)
                 return True
             child = self._child
-            if child is not None and self._config.kind is BrokerKind.MOSQUITTO:
+            if is_same and child is not None and self._config.kind is BrokerKind.MOSQUITTO:
                 write_files(self._config, child.port)
                 child.reload()
+        if child is not None and not is_same:
+            logger.info("the broker is started again, with other CAs")
+            child.stop()  # `_run` starts it with the new configuration
+            return True
         if child is not None and self._config.kind is BrokerKind.EMBEDDED:
             child.refuse(refused)  # without the lock: one that hangs reads nothing, and must still be stopped
         return child is not None
@@ -203,6 +211,7 @@ class BrokerSupervisor:
     def _launch(self, port: int) -> BrokerChild:
         if self._config.kind is BrokerKind.MOSQUITTO:
             return start_mosquitto(self._config, port)
+        write_trusted(self._config)
         return start_embedded(self._config, port)
 
     def _adopt(self, child: BrokerChild) -> None:

@@ -49,7 +49,7 @@ from edgefleet_server.signing.keys.signer_uris import FILE_SCHEME, FileKey, KeyS
 from edgefleet_server.signing.trust import MODEL_PREFIX
 
 ONLINE_ROLES: Final = ("targets", "releases", "snapshot", "timestamp", "director")
-_NOT_OURS: Final = frozenset({ROOT_FILE, "device-ca.pem"})
+_NOT_OURS: Final = frozenset({ROOT_FILE, "device-ca.pem", "device-ca-next.pem", "device-ca-gone.pem"})
 
 
 class KeyRing:

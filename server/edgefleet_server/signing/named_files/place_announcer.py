@@ -55,9 +55,9 @@ class PlaceAnnouncer:
             }
             parse_announcement(plain)  # what a device would refuse is not signed
             if _ROLE in self._repository.offline(session):
-                asked = self._ceremony.change_targets(
-                    f"announce {places[0].url} as the server's place", lambda signed: _put(signed, plain)
-                )
+                is_here = known is not None and list(known.places) == list(places)
+                what = "the CAs of the server" if is_here or len(cas) > 1 else f"{places[0].url} as the server's place"
+                asked = self._ceremony.change_targets(f"announce {what}", lambda signed: _put(signed, plain))
                 return number, asked.id
             targets = self._repository.load(session, _ROLE)
             _put(targets, plain)

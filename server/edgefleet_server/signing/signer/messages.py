@@ -5,7 +5,7 @@ bytes as they come.
 """
 
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -98,18 +98,29 @@ class Destroy(Question, frozen=True, tag="destroy"):
 
 
 class IssueCertificate(Question, frozen=True, tag="certificate"):
-    """To issue a certificate. spki: the public key, DER; hosts: of a listener, None for a client. Answer: Certificate."""
+    """To issue a certificate. spki: the public key, DER; hosts: of a listener, None for a client. Answer: Certificate.
+
+    by_next, before_s: as in a `CaChoice`.
+    """
 
     spki: bytes
     subject: str
     life_s: int
     hosts: list[str] | None = None
+    by_next: bool = False
+    before_s: int = 0
 
 
 class IssueCrl(Question, frozen=True, tag="crl"):
     """To sign the list of revoked certificates. serials: hex. Answer: PEM."""
 
     serials: list[str]
+
+
+class ChangeCa(Question, frozen=True, tag="change-ca"):
+    """To make, promote or drop the CA that is to follow. Answer: PEM of the CA that was made or promoted, empty for none."""
+
+    act: Literal["make", "promote", "drop"]
 
 
 AnyQuestion = (
@@ -127,6 +138,7 @@ AnyQuestion = (
     | Destroy
     | IssueCertificate
     | IssueCrl
+    | ChangeCa
 )
 
 
@@ -147,6 +159,7 @@ class Certificate(msgspec.Struct, frozen=True):
     key_sha256: str
     not_before: datetime
     not_after: datetime
+    issuer: str = ""
 
 
 class Status(msgspec.Struct, frozen=True):

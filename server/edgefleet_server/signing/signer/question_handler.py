@@ -4,7 +4,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -27,7 +27,7 @@ from edgefleet_server.signing.signer import messages as m
 from edgefleet_server.signing.signer import quotas, statements
 from edgefleet_server.signing.signer.handovers import Handovers
 from edgefleet_server.signing.signer.signed_versions import SignedVersions
-from edgefleet_server.signing.trust import MODEL_PREFIX
+from edgefleet_server.signing.trust import MODEL_PREFIX, CaChoice
 
 DEVICE_CERT_LIFE: Final = timedelta(days=90)
 OTHER_CERT_LIFE: Final = timedelta(days=397)
@@ -71,6 +71,7 @@ class QuestionHandler:
             m.Destroy: self._destroy,
             m.IssueCertificate: self._issue,
             m.IssueCrl: self._issue_crl,
+            m.ChangeCa: self._change_ca,
         }
 
     def answer(self, asked: m.AnyQuestion) -> m.Answer:
@@ -125,9 +126,10 @@ class QuestionHandler:
             statements.check_key(self._ring.record(asked.keyid), role)
             signer = self._ring.signer(asked.keyid)
         has_places = role == "targets" and PLACES_TARGET.encode() in asked.content
-        ca = self._authority.certificate_pem().decode("ascii") if has_places else ""
+        pems = (self._authority.certificate_pem(), self._authority.next_pem()) if has_places else ()
+        cas = frozenset(pem.decode("ascii").strip() for pem in pems if pem is not None)
         inventory, handed_over = self._ring.inventory(), self._handovers.roles()
-        facts = statements.MetadataFacts(inventory, self._versions.last, self._clock.now(), ca, handed_over)
+        facts = statements.MetadataFacts(inventory, self._versions.last, self._clock.now(), cas, handed_over)
         version = statements.check_metadata(role, asked.content, facts)
         self._take(role, 1, quotas.METADATA)
         if role == "snapshot" and not self._versions.last(
@@ -188,11 +190,13 @@ class QuestionHandler:
         self._take("certificates", 1, quotas.CERTIFICATES)
         now = self._clock.now()
         if asked.hosts is None:
-            made = self._authority.issue_client(key, asked.subject, now, life)
+            made = self._authority.issue_client(key, asked.subject, now, life, choice=self._choice(asked, now))
         else:
             made = self._authority.issue_server(key, asked.hosts, now, life)
         self._note("device-ca", [made.pem], subject=asked.subject, serial=made.serial)
-        return m.Certificate(made.pem, made.subject, made.serial, made.key_sha256, made.not_before, made.not_after)
+        return m.Certificate(
+            made.pem, made.subject, made.serial, made.key_sha256, made.not_before, made.not_after, made.issuer
+        )
 
     def _issue_crl(self, asked: m.IssueCrl) -> bytes:
         if len(asked.serials) > m.MAX_SERIALS or any(len(one) > MAX_SERIAL for one in asked.serials):
@@ -201,6 +205,20 @@ class QuestionHandler:
         made = self._authority.issue_crl(asked.serials, self._clock.now())
         self._note("device-ca", [made], revoked=len(asked.serials))
         return made
+
+    def _choice(self, asked: m.IssueCertificate, now: datetime) -> CaChoice:
+        if asked.before_s and asked.before_s < (now - OTHER_CERT_LIFE).timestamp():
+            raise StatementRefusedError("a certificate that began so long ago")
+        return CaChoice(asked.by_next, asked.before_s)
+
+    def _change_ca(self, asked: m.ChangeCa) -> bytes:
+        if asked.act == "drop":
+            self._authority.drop_next()
+            return b""
+        if asked.act == "promote":
+            return self._authority.promote_next()
+        self._take("new keys", 1, quotas.KEYS)
+        return self._authority.make_next(self._clock.now())
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -228,7 +246,7 @@ def _part(signer: KeySigner) -> m.PublicPart:
 def _role_of(asked: m.AnyQuestion) -> str:
     if isinstance(asked, m.SignDocuments):
         return "director"
-    if isinstance(asked, m.IssueCertificate | m.IssueCrl):
+    if isinstance(asked, m.IssueCertificate | m.IssueCrl | m.ChangeCa):
         return "device-ca"
     return str(getattr(asked, "role", ""))
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from securesystemslib.signer import Signature, SSlibKey  # type: ignore[attr-defined]  # documented, but not in __all__
 
 from edgefleet_protocol.digest import Sha256, sha256_hex
-from edgefleet_server.signing.authority import CA_CERT_FILE, Issued, public_der, view_of
+from edgefleet_server.signing.authority import CA_CERT_FILE, NEXT_CERT_FILE, Issued, public_der, view_of
 from edgefleet_server.signing.errors import KeysExistError, KeysMissingError, StatementRefusedError
 from edgefleet_server.signing.keys.inventory import (
     KEY_TYPES,
@@ -20,9 +20,10 @@ from edgefleet_server.signing.keys.inventory import (
     dump_inventory,
     parse_inventory,
 )
+from edgefleet_server.signing.keys.key_files import replace_private
 from edgefleet_server.signing.signer import messages as m
 from edgefleet_server.signing.signer.signer_connection import SignerConnection
-from edgefleet_server.signing.trust import AuthorityView
+from edgefleet_server.signing.trust import USUAL_CA, AuthorityView, CaChoice
 
 
 class RemoteKeys:
@@ -142,7 +143,7 @@ class RemoteAuthority:
     def __init__(self, connection: SignerConnection, folder: Path) -> None:
         """Ask over this connection. folder: where the CA's certificate is."""
         self._connection = connection
-        self._file = folder / CA_CERT_FILE
+        self._file, self._next_file = folder / CA_CERT_FILE, folder / NEXT_CERT_FILE
 
     def create(self, now: datetime) -> None:
         """Refuse: the CA is made by `edgectl server init`. Raises KeysExistError."""
@@ -160,11 +161,42 @@ class RemoteAuthority:
         """Return what can be shown of the CA's certificate."""
         return view_of(self._certificate())
 
+    def next_pem(self) -> bytes | None:
+        """Return the certificate (PEM) of the CA that is to follow, None when there is none."""
+        try:
+            return self._next_file.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def make_next(self, now: datetime) -> bytes:
+        """Let the CA that is to follow be made; return its certificate, PEM."""
+        made = self._connection.ask(m.ChangeCa("make"), bytes)
+        replace_private(self._next_file, made, mode=0o644)
+        return made
+
+    def promote_next(self) -> bytes:
+        """Let the CA that is to follow be the CA; return the certificate of the CA, PEM."""
+        made = self._connection.ask(m.ChangeCa("promote"), bytes)
+        replace_private(self._file, made, mode=0o644)
+        self._next_file.unlink(missing_ok=True)
+        return made
+
+    def drop_next(self) -> None:
+        """Let the CA that is to follow be destroyed."""
+        self._connection.ask(m.ChangeCa("drop"), bytes)
+        self._next_file.unlink(missing_ok=True)
+
     def issue_client(
-        self, public_key: ec.EllipticCurvePublicKey, subject: str, now: datetime, life: timedelta
+        self,
+        public_key: ec.EllipticCurvePublicKey,
+        subject: str,
+        now: datetime,
+        life: timedelta,
+        *,
+        choice: CaChoice = USUAL_CA,
     ) -> Issued:
         """Return a clientAuth certificate for `public_key` with CN `subject`. now: of the signing process's own clock."""
-        return self._issue(public_key, subject, life, None)
+        return self._issue(public_key, subject, life, None, choice)
 
     def issue_server(
         self, public_key: ec.EllipticCurvePublicKey, hosts: Sequence[str], now: datetime, life: timedelta
@@ -177,11 +209,19 @@ class RemoteAuthority:
         return self._connection.ask(m.IssueCrl(list(serials)), bytes)
 
     def _issue(
-        self, public_key: ec.EllipticCurvePublicKey, subject: str, life: timedelta, hosts: list[str] | None
+        self,
+        public_key: ec.EllipticCurvePublicKey,
+        subject: str,
+        life: timedelta,
+        hosts: list[str] | None,
+        choice: CaChoice = USUAL_CA,
     ) -> Issued:
-        asked = m.IssueCertificate(public_der(public_key), subject, int(life.total_seconds()), hosts)
+        asked = m.IssueCertificate(
+            public_der(public_key), subject, int(life.total_seconds()), hosts, choice.by_next, choice.before_s
+        )
         made = self._connection.ask(asked, m.Certificate)
-        return Issued(made.pem, made.subject, made.serial, Sha256(made.key_sha256), made.not_before, made.not_after)
+        key_sha256 = Sha256(made.key_sha256)
+        return Issued(made.pem, made.subject, made.serial, key_sha256, made.not_before, made.not_after, made.issuer)
 
     def _certificate(self) -> x509.Certificate:
         try:

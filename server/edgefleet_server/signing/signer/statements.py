@@ -81,13 +81,13 @@ _DOCUMENT: Final = msgspec.json.Decoder(_Document)  # a third of the time of all
 class MetadataFacts:
     """What is known when metadata is to be signed. last: the version of a role that was signed here last, 0 for none.
 
-    ca: certificate (PEM) of this folder's device CA; handed_over: roles that others sign for good.
+    cas: certificates (PEM) of this folder's device CAs; handed_over: roles that others sign for good.
     """
 
     inventory: Inventory
     last: Callable[[str], int]
     now: datetime
-    ca: str = ""
+    cas: frozenset[str] = frozenset()
     handed_over: frozenset[str] = frozenset()
 
 
@@ -271,7 +271,7 @@ def _check_targets(role: str, signed: Mapping[str, Any], facts: MetadataFacts) -
     if foreign:
         raise _refused(role, f"it names {foreign[0][:80]!r}")
     if role == "targets" and PLACES_TARGET in targets:
-        _check_places(targets[PLACES_TARGET]["custom"], facts.ca)
+        _check_places(targets[PLACES_TARGET]["custom"], facts.cas)
     delegations = signed.get("delegations")
     if not delegations:
         return
@@ -293,15 +293,15 @@ def _check_targets(role: str, signed: Mapping[str, Any], facts: MetadataFacts) -
             raise _refused(role, f"it gives a model to its team with the key {keyid[:12]}, which is of this key folder")
 
 
-def _check_places(custom: Any, ca: str) -> None:
+def _check_places(custom: Any, cas: frozenset[str]) -> None:
     try:
         found = parse_announcement(custom)
     except BadMessageError as error:
         raise _refused("targets", error.message) from error
     if found.number > MAX_PLACES:
         raise _refused("targets", f"number {found.number} of where the server is leaves no room for later ones")
-    if any(one.strip() != ca.strip() for one in found.cas):
-        raise _refused("targets", "it lets devices trust a CA that is not the one of this key folder")
+    if any(one.strip() not in cas for one in found.cas):
+        raise _refused("targets", "it lets devices trust a CA that is none of this key folder")
 
 
 def _check_delegation(role: str, one: Mapping[str, Any]) -> None:
