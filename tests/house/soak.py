@@ -107,6 +107,12 @@ SOAKS: dict[str, Soak] = {
         "a device whose server moves: other ports, another machine, back, and to a place that does not serve",
         3,
     ),
+    "ca-rotation": Soak(
+        "tests.hostile.theft.ca_drill",
+        1_000,
+        "F15: a device of a fleet whose device CA is rotated: undone half way, and after a theft, with devices that missed it",
+        6,
+    ),
     "fuzz": Soak("tests.hostile.device.fuzz", 1_000_000, "F19: a random input to each parser of foreign bytes", 20_000),
     "tuf-conformance": Soak(
         "tests.hostile.device.conformance",

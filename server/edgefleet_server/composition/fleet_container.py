@@ -146,7 +146,6 @@ def build_fleet(
     enroller = Enroller(db, signing, feed, desired, PendingEnrolments(feed, clock, settings), suspicion, clock)
     tasks, addresses = TaskBook(db, desired, feed, clock), ServerAddresses(settings, signing, db)
     recovery, hold = MetadataRecovery(db, signing, desired, feed, clock), HoldDocument(db, signing, clock)
-    moves = MoveBook(db, signing, hold, addresses, settings, clock)
     groups, protection = _groups(db, feed, clock)
     return Fleet(
         feed=feed,
@@ -168,7 +167,7 @@ def build_fleet(
         documents=DesiredReader(db, registry, devices, desired),
         deployer=Deployer(db, registry, devices, desired, feed, protection),
         hold=hold,
-        moves=moves,
+        moves=(moves := MoveBook(db, signing, hold, addresses, settings, clock)),
         ca_rotations=CaRotationBook(db, signing, hold, moves, clock),
         tasks=tasks,
         offers=ReportedStateReader(db),

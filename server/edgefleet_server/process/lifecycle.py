@@ -50,7 +50,7 @@ from edgefleet_server.rollout.controller.controller import RolloutController
 from edgefleet_server.rollout.controller.gate_caller import GateCaller
 from edgefleet_server.rollout.controller.proof_caller import ProofCaller
 from edgefleet_server.settings import ServerRole, ServerSettings, SettingsError
-from edgefleet_server.signing.ca_keys.own_certificates import is_issued_by
+from edgefleet_server.signing.keys.own_certificates import is_issued_by
 from edgefleet_server.web.connection_budget import NO_CAP, Budget
 from edgefleet_server.webhook.engine import Draw, WebhookSender
 from edgefleet_terms.audit_chain.audit_head import head_bytes

@@ -36,8 +36,6 @@ from edgefleet_server.signing.authority import (
     public_key_sha256,
     public_pem,
 )
-from edgefleet_server.signing.ca_keys.own_certificates import hosts_in, is_issued_by
-from edgefleet_server.signing.ca_keys.trusted_cas import TrustedCas
 from edgefleet_server.signing.ceremony.service import CeremonyService
 from edgefleet_server.signing.client_check import FoundByClient, find_as_client
 from edgefleet_server.signing.client_identities import BriefIdentity, ClientIdentity
@@ -55,7 +53,9 @@ from edgefleet_server.signing.keys.key_files import replace_private
 from edgefleet_server.signing.keys.key_keeper import KeyKeeper
 from edgefleet_server.signing.keys.key_ring import KeyRing
 from edgefleet_server.signing.keys.key_views import with_keys
+from edgefleet_server.signing.keys.own_certificates import hosts_in, is_issued_by
 from edgefleet_server.signing.keys.signer_uris import SecretOf, public_key_of, public_pem_of
+from edgefleet_server.signing.keys.trusted_cas import TrustedCas
 from edgefleet_server.signing.named_files.audit_role import AuditRole
 from edgefleet_server.signing.named_files.place_announcer import PlaceAnnouncer
 from edgefleet_server.signing.named_files.release_numbers import TargetWithdrawal

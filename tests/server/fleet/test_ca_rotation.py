@@ -18,8 +18,8 @@ from edgefleet_server.fleet.ca_rotation.model import UNDER_WAY, CaFollowers, CaR
 from edgefleet_server.fleet.enrolment.model import DeviceIdentity
 from edgefleet_server.fleet.moves.rules import Wanted
 from edgefleet_server.signing.authority import CA_KEY_FILE, NEXT_CERT_FILE, NEXT_KEY_FILE
-from edgefleet_server.signing.ca_keys.own_certificates import hosts_in, is_issued_by
-from edgefleet_server.signing.ca_keys.trusted_cas import fingerprint_of
+from edgefleet_server.signing.keys.own_certificates import hosts_in, is_issued_by
+from edgefleet_server.signing.keys.trusted_cas import fingerprint_of
 from tests.server.fleet.house import House, KeyedDevice, TurnedClock
 from tests.server.fleet.test_moves import Verifier, say
 from tests.support.holders import answer, hold_ceremony, media

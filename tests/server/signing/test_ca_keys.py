@@ -11,8 +11,8 @@ import pytest
 
 from edgefleet_server.signing import authority as ca
 from edgefleet_server.signing.authority import DeviceAuthority
-from edgefleet_server.signing.ca_keys.trusted_cas import fingerprint_of
 from edgefleet_server.signing.keys import key_files
+from edgefleet_server.signing.keys.trusted_cas import fingerprint_of
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 

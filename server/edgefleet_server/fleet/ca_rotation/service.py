@@ -29,8 +29,8 @@ from edgefleet_server.fleet.moves.service import MoveBook
 from edgefleet_server.fleet.store import newest_ca_rotation
 from edgefleet_server.fleet.tables import FleetCaRotation
 from edgefleet_server.signing.authority import CLOCK_SLACK
-from edgefleet_server.signing.ca_keys.own_certificates import is_issued_by
-from edgefleet_server.signing.ca_keys.trusted_cas import fingerprint_of
+from edgefleet_server.signing.keys.own_certificates import is_issued_by
+from edgefleet_server.signing.keys.trusted_cas import fingerprint_of
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.signing.trust import AuthorityView
 

@@ -1,1 +1,0 @@
-"""The device CAs that are trusted: one, and two while it is rotated (ADR 0128)."""
