@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "1033"
-down_revision = "1032"
+revision = "1036"
+down_revision = "1035"
 branch_labels = None
 depends_on = None
 
