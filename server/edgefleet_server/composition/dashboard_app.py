@@ -41,8 +41,8 @@ from edgefleet_server.dashboard.rollouts.views import RolloutPages
 from edgefleet_server.dashboard.rollouts.wizard import NewRolloutPages
 from edgefleet_server.dashboard.routes import Area, build_router
 from edgefleet_server.dashboard.settings import (
-    identity_pages,
     device_ca_pages,
+    identity_pages,
     move_pages,
     notification_pages,
     pipeline_pages,

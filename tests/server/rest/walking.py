@@ -19,8 +19,8 @@ from sqlalchemy import update
 
 from edgefleet_protocol.messages import ErrorClass, Phase, Seen
 from edgefleet_server.access.model import Role
-from tests.server.access.known_identity import add_identity
 from edgefleet_server.fleet.tables import FleetCaRotation
+from tests.server.access.known_identity import add_identity
 from tests.server.dashboard import drifting_fleet
 from tests.server.dashboard.fleet import NONFINITE, Fleet
 from tests.server.dashboard.test_settings_pages import sent

@@ -85,9 +85,7 @@ class EnrolmentService:
         self._attempts.note_success(attempt)
         return self._enrolment(made.id, made.cert, made.profile, made.pinned_root)
 
-    def renew(
-        self, device: DeviceIdentity, csr_pem: bytes, keys: DeviceKeys = NO_KEYS, place: int = 0
-    ) -> Enrolment:
+    def renew(self, device: DeviceIdentity, csr_pem: bytes, keys: DeviceKeys = NO_KEYS, place: int = 0) -> Enrolment:
         """Give a device a certificate for a new key. keys, place: what it says of its others, and as `Enroller.renew` takes it.
 
         Raises what that raises.
