@@ -8,7 +8,7 @@ Rules:
 - Device and service certificates carry only EKU clientAuth, listener certificates only serverAuth, so that no device
   can pose as a server.
 - Times start five minutes early, for devices whose clock runs behind.
-- While the CA is changed (ADR 0132) the key folder holds a second one, `device-ca-next`. It becomes the CA by two renames; a power cut
+- While the CA is changed (ADR 0133) the key folder holds a second one, `device-ca-next`. It becomes the CA by two renames; a power cut
   between them is mended at the next use.
 """
 

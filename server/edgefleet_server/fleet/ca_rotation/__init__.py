@@ -1,1 +1,1 @@
-"""The device CA is rotated with its devices attached (ADR 0132)."""
+"""The device CA is rotated with its devices attached (ADR 0133)."""

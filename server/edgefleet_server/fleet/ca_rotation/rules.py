@@ -4,7 +4,7 @@ Rules:
 1. While a rotation is under way both CAs are trusted and announced. When it ends one is left, and the key of the other is destroyed.
 2. Devices that are told get certificates of the CA that is to stay, spread over a time; who was not told gets one of the CA that it knows.
 3. It ends when no device that is online holds a certificate of the CA that goes, or when somebody says how many are left behind, and why.
-Source: ADR 0132.
+Source: ADR 0133.
 """
 
 from collections.abc import Sequence
