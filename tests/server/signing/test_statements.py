@@ -267,7 +267,9 @@ def test_a_key_that_is_given_is_no_file() -> None:
 
 @pytest.mark.parametrize("role", ["m.digits", "targets"])
 def test_a_role_that_was_handed_over_is_signed_by_nobody_here(role: str) -> None:
-    facts = statements.MetadataFacts(INVENTORY, lambda _role: VERSION - 1, NOW, CA, frozenset({role}))
+    facts = statements.MetadataFacts(
+        INVENTORY, lambda _role: VERSION - 1, NOW, frozenset({CA.strip()}), frozenset({role})
+    )
     for one in [role, "releases"] if role == "m.digits" else [role]:
         with pytest.raises(StatementRefusedError, match=f"{role}: it is signed by its"):
             statements.check_metadata(one, canonical(metadata(one)), facts)
