@@ -108,7 +108,7 @@ class QuestionHandler:
         for keyid in asked.keyids:
             statements.check_key(self._ring.record(keyid), "director")
         now, last_hold = self._clock.now(), self._versions.last(statements.HOLD)
-        numbers = [statements.check_document(asked.payload_type, one, now, last_hold) for one in asked.payloads]
+        numbers = statements.check_documents(asked.payload_type, asked.payloads, now, last_hold)
         self._take("documents", len(asked.payloads) * len(asked.keyids), quotas.DOCUMENTS)
         if asked.payload_type == HOLD_TYPE and numbers:
             self._versions.note(statements.HOLD, max(*numbers, last_hold))

@@ -24,7 +24,7 @@ Rules:
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
@@ -171,24 +171,40 @@ def check_subject(subject: str) -> bool:
 
 def check_document(payload_type: str, payload: bytes, now: datetime, last_hold: int = 0) -> int:
     """Refuse what the director may not sign; return its number. last_hold: of the last hold signed here. Raises StatementRefusedError."""
+    return check_documents(payload_type, [payload], now, last_hold)[0]
+
+
+def check_documents(payload_type: str, payloads: Sequence[bytes], now: datetime, last_hold: int = 0) -> list[int]:
+    """Refuse documents of which the director may not sign one; return their numbers. Raises StatementRefusedError."""
+    if payload_type not in (DESIRED_TYPE, HOLD_TYPE):
+        raise _refused("director", f"it signs no {payload_type[:80]!r}")
+    is_hold, latest = payload_type == HOLD_TYPE, now + DOCUMENT_LIFE + SLACK
+    highest = _highest(last_hold, now) if is_hold else highest_number(now)
+    numbers = []
+    for payload in payloads:
+        number, expires = _read_hold(payload) if is_hold else _read_document(payload)
+        if expires > latest:
+            raise _refused("director", f"the document would live until {expires:%Y-%m-%d %H:%M}, longer than a week")
+        if number > highest:
+            raise _refused("director", f"the number {number} leaves no higher ones")
+        numbers.append(number)
+    return numbers
+
+
+def _read_document(payload: bytes) -> tuple[int, datetime]:
     try:
-        if payload_type == DESIRED_TYPE:
-            document = _DOCUMENT.decode(payload)
-            number, expires, highest = document.gen, document.expires, highest_number(now)
-        elif payload_type == HOLD_TYPE:
-            hold = decode_hold(payload)
-            number, expires, highest = hold.seq, hold.expires, _highest(last_hold, now)
-        else:
-            raise _refused("director", f"it signs no {payload_type[:80]!r}")
-    except BadMessageError as error:
-        raise _refused("director", error.message) from error
+        document = _DOCUMENT.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _refused("director", f"not a desired document: {error}") from error
-    if expires > now + DOCUMENT_LIFE + SLACK:
-        raise _refused("director", f"the document would live until {expires:%Y-%m-%d %H:%M}, longer than a week")
-    if number > highest:
-        raise _refused("director", f"the number {number} leaves no higher ones")
-    return number
+    return document.gen, document.expires
+
+
+def _read_hold(payload: bytes) -> tuple[int, datetime]:
+    try:
+        hold = decode_hold(payload)
+    except BadMessageError as error:
+        raise _refused("director", error.message) from error
+    return hold.seq, hold.expires
 
 
 def check_metadata(role: str, content: bytes, facts: MetadataFacts) -> int:
