@@ -7,6 +7,7 @@ import pytest
 
 from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError
 from edgefleet_server.process.server_check import waiting_requests
+from tests.server.access.known_identity import add_identity
 from tests.server.dashboard.fleet import Fleet
 from tests.server.fleet.house import FACTS, KeyedDevice
 
@@ -20,7 +21,10 @@ def test_devices_that_wait_are_listed_with_their_age(tmp_path: Path) -> None:
     away = fleet.device("away")
     away.ask_to_come_back()
     fleet.house.clock.turn(hours=2)
-    new, back = waiting_requests(fleet.parts)
+    add_identity(fleet.parts.db, "i-linked", "p-somebody")
+    add_identity(fleet.parts.db, "i-waits")
+    new, back, person = waiting_requests(fleet.parts)
+    assert (person["what"], person["next"]) == ("person from corp", "edgectl identity link i-waits")
     assert (new["what"], new["next"]) == ("device to be enrolled", f"edgectl device approve {new['id']}")
     assert (back["what"], back["id"]) == ("device that comes back", away.id)
     assert new["age_s"] == back["age_s"] == timedelta(hours=2).total_seconds()

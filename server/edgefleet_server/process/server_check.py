@@ -71,6 +71,10 @@ def waiting_requests(parts: Parts) -> list[dict[str, Any]]:
             for one in teams
         ),
     ]
+    found += [
+        (f"person from {one.provider}", one.id, one.first_seen_at, f"edgectl identity link {one.id}")
+        for one in parts.identities.waiting(MAX_WAITING)
+    ]
     now = parts.clock.now()
     return [
         {

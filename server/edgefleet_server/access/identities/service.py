@@ -167,6 +167,11 @@ class IdentityBook:
             rows = store.list_identities(session, page)
         return rows.of([_view(row, person) for row, person in rows.items])
 
+    def waiting(self, most: int) -> list[Identity]:
+        """Return identities that wait for an admin, those that came first."""
+        with self._db.read() as session:
+            return [_view(row, "") for row in store.list_waiting(session, most)]
+
     def identity(self, key: str) -> Identity:
         """Return an identity. Raises UnknownIdentityError."""
         with self._db.read() as session:

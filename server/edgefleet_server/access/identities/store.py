@@ -67,6 +67,12 @@ def count_waiting(session: Session) -> int:
     return session.scalar(query) or 0
 
 
+def list_waiting(session: Session, most: int) -> list[IdentityRow]:
+    """Return identities that wait for an admin, those that came first."""
+    query = select(IdentityRow).where(col(IdentityRow.is_linked).is_(False))
+    return list(session.scalars(query.order_by(col(IdentityRow.first_seen_at), col(IdentityRow.id)).limit(most)))
+
+
 def list_identities(session: Session, page: PageRequest) -> Page[tuple[IdentityRow, str]]:
     """Return one page of identities by id, each with the name of the person it is, "" while it waits."""
     query = select(IdentityRow, col(PersonRow.name)).outerjoin(
