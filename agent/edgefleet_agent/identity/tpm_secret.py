@@ -20,8 +20,7 @@ from edgefleet_agent.errors import TpmError
 
 TPM_FILE = "tpm-key"
 KEY_BYTES = 32
-TIMEOUT_S = 8.0
-"""Two of them, one after the other, are less than the watchdog of systemd waits."""
+TIMEOUT_S = 8.0  # less than systemd's watchdog
 TCTI = "TPM2TOOLS_TCTI"
 TPM = "device:/dev/tpmrm0"
 _LOST = (
@@ -44,7 +43,7 @@ class SealedSecret(msgspec.Struct, frozen=True):
 def secret_of(folder: Path) -> bytes:
     """Return the secret for keys in a folder, which is the state folder or at most two below it; b"" where keys are plain.
 
-    Blocks the first time, for some 0.2 s, and longer on a slow TPM. Raises TpmError, StateFileError, OSError.
+    Blocks the first time, some 0.2 s or more. Raises TpmError, StateFileError, OSError.
     """
     for one in (folder, *folder.parents[:2]):
         sealed = read_record(SealedSecret, one / TPM_FILE)
