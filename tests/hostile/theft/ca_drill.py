@@ -72,7 +72,7 @@ class Certified(Moved):
     def live(self) -> bool:
         """Be on for a while: connect, follow, renew when it is due. Return whether the device ended up connected."""
         server = x509.load_pem_x509_certificate(self.house.signing.server_cert_file.read_bytes())
-        for _ in range(4):
+        for _ in range(12):  # power may fail several times in a row
             if not is_taken(server, self._cas()):
                 self._hear()
                 continue
