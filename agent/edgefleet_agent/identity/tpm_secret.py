@@ -20,7 +20,7 @@ from edgefleet_agent.errors import TpmError
 
 TPM_FILE = "tpm-key"
 KEY_BYTES = 32
-TIMEOUT_S = 8.0  # less than systemd's watchdog
+TIMEOUT_S = 8.0
 TCTI = "TPM2TOOLS_TCTI"
 TPM = "device:/dev/tpmrm0"
 _LOST = (
