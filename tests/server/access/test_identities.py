@@ -303,6 +303,28 @@ def test_who_signs_out_at_the_issuer_is_signed_out_here(house: ApiHouse, issuer:
     assert browser.me(house) is None
 
 
+def test_who_waits_ends_nothing_of_others(house: ApiHouse, issuer: RealIssuer, told: Receiver) -> None:
+    """An identity that waits has no token yet: to end what rests on it must end nothing, and not all tokens that admins made."""
+    issuer.know({"u-waits": ANN})
+    browser, bystander = Browser(house), house.parts.access.create_token("eve", [Role.VIEWER], by="boss")
+    eve = house.parts.access.logins.open_session(house.parts.access.authenticate(bystander.token))
+    with httpx.Client() as there:
+        assert browser.arrive(issuer.answer_for(browser.leave(), "u-waits", there)).status_code == 403
+        seen = len(told.got)
+        issuer.sign_out(there)
+    told.wait(lambda got: len(got) > seen, 10)
+    token = dict(parse_qsl(told.got[-1].body.decode()))["logout_token"]
+    assert browser.pages.post("/login/with/corp/logout", data={"logout_token": token}).status_code == 200
+    issuer.know({"u-waits": {**ANN, "groups": []}})
+    assert browser.sign_in(issuer, "u-waits").status_code == 403
+    own = identity(house, issuer, "u-waits").id
+    house.parts.identities.unlink(own)
+    house.parts.identities.link(own, "", "boss")
+    house.parts.identities.link(own, "eve", "boss")
+    house.parts.access.authenticate(bystander.token)
+    house.parts.access.logins.session_of(eve.cookie)
+
+
 def test_nobody_is_known_by_name_or_address(house: ApiHouse, issuer: RealIssuer, elsewhere: RealIssuer) -> None:
     """Somebody at another issuer, or of another subject, calls himself as the admin does."""
     boss = {"preferred_username": "root", "email": "root@example.com", "email_verified": True}
