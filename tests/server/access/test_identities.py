@@ -18,14 +18,17 @@ from edgefleet_server.access.errors import (
     BadIdentityError,
     BadTokenError,
     IdentityRefusedError,
+    IssuerUnavailableError,
     LoginRefusedError,
     UnknownIdentityError,
 )
 from edgefleet_server.access.grants.grant_scope import Scope
 from edgefleet_server.access.identities import store
 from edgefleet_server.access.identities.model import Identity
+from edgefleet_server.access.identities.service import MAX_EXCHANGES
 from edgefleet_server.access.model import Grant, PersonKind, Principal, Role
 from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.outbound.http_post import Fetched, PostError
 from edgefleet_server.rollout.store.tables import Rollout
 from edgefleet_server.web.attempt_limits import TooManyLoginsError
 from tests.support.real_issuer.issuer_process import CLIENT, SECRET, RealIssuer, real_issuer
@@ -301,6 +304,9 @@ def test_who_signs_out_at_the_issuer_is_signed_out_here(house: ApiHouse, issuer:
     done = strange.post("/login/with/corp/logout", data={"logout_token": token})
     assert (done.status_code, done.headers["cache-control"]) == (200, "no-store")
     assert browser.me(house) is None
+    assert strange.post("/login/with/corp/logout", data={"logout_token": token}).status_code == 200
+    rows = house.client(Role.ADMIN).get(f"{API}/audit").json()["items"]
+    assert [row["action"] for row in rows].count("logout_by_identity_provider") == 1  # brought again it ended nothing
 
 
 def test_who_waits_ends_nothing_of_others(house: ApiHouse, issuer: RealIssuer, told: Receiver) -> None:
@@ -433,6 +439,62 @@ def test_sign_ins_are_bounded(house: ApiHouse, monkeypatch: pytest.MonkeyPatch) 
         book._let_in(book._provider("corp"), {**ANN, "sub": "u-flood"})
     with pytest.raises(StopIteration):
         next(one for one in book.identities(PageRequest()).items if one.subject == "u-flood")
+
+
+def test_a_slow_issuer_holds_few_threads(
+    house: ApiHouse, elsewhere: RealIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its token endpoint may take ten seconds for each answer."""
+    book, waiting, most = house.parts.identities, 0, 0
+
+    def slow(*_given: object) -> Fetched:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        with pytest.raises(IssuerUnavailableError):
+            end_one()  # meanwhile the next one comes back
+        waiting -= 1
+        return Fetched(503, b"")
+
+    def end_one() -> None:
+        begun = book.begin("198.51.100.9", "other", "/")
+        state = dict(parse_qsl(urlsplit(begun.url).query))["state"]
+        book.finish("other", begun.cookie, urlencode({"state": state, "code": "c", "iss": elsewhere.url}))
+
+    monkeypatch.setattr(book._outbound, "send", slow)
+    for _ in range(2):
+        with pytest.raises(IssuerUnavailableError):
+            end_one()
+    assert most == MAX_EXCHANGES
+
+
+def test_tokens_let_in_while_the_issuer_is_down(house: ApiHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never answered since the server started, so nothing is known of it."""
+
+    def down(*_given: object) -> Fetched:
+        raise PostError("id.example:443: no answer within 5 s", next_step="see that it runs")
+
+    monkeypatch.setattr(house.parts.identities._keys, "_fetch", down)
+    monkeypatch.setattr(house.parts.identities._keys, "_known", {})
+    browser = Browser(house)
+    refused = browser.pages.post("/login/with/corp", data={"next": "/"}, headers={"sec-fetch-site": "same-origin"})
+    assert (refused.status_code, "no answer within 5 s" in refused.text) == (503, True)
+    assert "With your password" in refused.text
+    token = house.parts.access.create_token("dan", [Role.ADMIN], by="boss").token
+    browser.pages.post("/login", data={"token": token}, headers={"sec-fetch-site": "same-origin"})
+    me = browser.me(house)
+    assert me is not None
+    assert me.name == "dan"
+
+
+def test_people_of_one_long_name_are_all_added(house: ApiHouse, elsewhere: RealIssuer) -> None:
+    book = house.parts.identities
+    long = book._provider("other").model_copy(update={"name": "p" * 32})
+    opened = [
+        book._let_in(long, {"sub": f"u-long-{n}", "preferred_username": "n" * 90, "groups": ["look"]}) for n in range(3)
+    ]
+    names = {one.session.principal.name for one in opened}
+    assert (len(names), {len(name) <= 80 and name.endswith(")") for name in names}) == (3, {True})
 
 
 def test_an_identity_is_shown_and_unknown_ones_are_not(house: ApiHouse) -> None:

@@ -1,6 +1,7 @@
-"""Starts `oidc-provider`, and signs in at it as a browser would. `python -m` this module installs it, as `./dev test` does.
+"""Starts `oidc-provider`, and signs in at it as a browser would. `python -m` this module installs it.
 
-It is installed once into `EDGEFLEET_TEST_CACHE` (or a folder in the system's temporary folder), from the lock file with its hashes.
+It is installed when it is first needed, from the lock file with its hashes, and once into `EDGEFLEET_TEST_CACHE` (or a folder in the
+system's temporary folder).
 """
 
 import json
@@ -8,8 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -23,28 +25,44 @@ from tests.support.real_models import cache_folder
 
 _HERE = Path(__file__).parent
 _FORM = re.compile(r'<form[^>]* action="([^"]+)"')
+MIN_NODE = 20
+"""Debian 12 has 18, where `oidc-provider` does not start."""
 CLIENT = "edgefleet"
 SECRET = "of the client, at the issuer"
 
 
 def installed() -> Path | None:
-    """Return the folder with `oidc-provider`, installed now if it is not; None without node and npm, or offline."""
+    """Return the folder with `oidc-provider`, installed now if it is not; None without npm and a Node.js that runs it, or offline."""
     digest = sha256((_HERE / "package-lock.json").read_bytes()).hexdigest()[:12]
     folder = cache_folder() / f"oidc-provider-{digest}"
+    if _node_version() < MIN_NODE or shutil.which("npm") is None:
+        return None
     if (folder / "installed").is_file():
         return folder
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        return None
-    folder.mkdir(exist_ok=True)
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(_HERE / name, folder / name)
-    command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    if done.returncode != 0:
-        print(done.stderr[-500:], file=sys.stderr)
-        return None
-    (folder / "installed").touch()
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as made:  # two processes of tests may install at the same time
+        new = Path(made) / "new"
+        new.mkdir()
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(_HERE / name, new / name)
+        command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+        try:
+            subprocess.run(command, cwd=new, capture_output=True, text=True, timeout=300, check=True)
+        except subprocess.SubprocessError as error:
+            print(f"{error}: {str(getattr(error, 'stderr', ''))[-500:]}", file=sys.stderr)
+            return None
+        (new / "installed").touch()
+        with suppress(OSError):  # another process was first
+            new.rename(folder)
     return folder
+
+
+def _node_version() -> int:
+    """Return the major version of Node.js, 0 without it."""
+    if shutil.which("node") is None:
+        return 0
+    said = subprocess.run(["node", "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+    found = re.match(r"v(\d+)\.", said)
+    return int(found[1]) if found else 0
 
 
 @dataclass
@@ -87,7 +105,7 @@ def real_issuer(redirects: Sequence[str], logout: str = "http://127.0.0.1:9/") -
     folder = installed()
     if folder is None:
         pytest.skip(
-            "oidc-provider is not installed: it needs node and npm (Debian: nodejs npm), and npm's registry once"
+            f"oidc-provider is not installed: it needs Node.js {MIN_NODE} or newer and npm (Debian 13: nodejs npm), and npm's registry once"
         )
     script = folder / "issuer.mjs"
     shutil.copy(_HERE / "issuer.mjs", script)

@@ -62,10 +62,15 @@ def grants_of(provider: IdentityProvider, claims: Mapping[str, Any]) -> tuple[Gr
     return given
 
 
+def subject_of(claims: Mapping[str, Any]) -> str:
+    """Return whom claims are about, "" where that cannot be used: it goes into the database, into lists and onto terminals as it is."""
+    found = claims.get("sub")
+    return found if isinstance(found, str) and len(found) <= MAX_SUBJECT_CHARS and found.isprintable() else ""
+
+
 def refuse_unless_allowed(provider: IdentityProvider, claims: Mapping[str, Any]) -> None:
     """Raise IdentityRefusedError for a person, or a way of signing in, that the settings of the provider keep out."""
-    subject = claims.get("sub")
-    if not isinstance(subject, str) or not 1 <= len(subject) <= MAX_SUBJECT_CHARS:
+    if not (subject := subject_of(claims)):
         raise _refused(provider, "it says no `sub` that can be used", "ask the admin of the identity provider")
     if provider.subjects and subject not in provider.subjects:
         raise _refused(

@@ -78,10 +78,7 @@ class CodeFlow:
         """Return the address that the browser goes to. Raises IssuerUnavailableError when the issuer has none."""
         if not configuration.authorization_endpoint or not configuration.token_endpoint:
             raise self._unavailable("its configuration names no authorization_endpoint and token_endpoint")
-        there = urlsplit(configuration.authorization_endpoint)
-        if not there.hostname or not (
-            there.scheme == "https" or (there.scheme == "http" and there.hostname in LOOPBACK)
-        ):
+        if not _leads_to_https(configuration.authorization_endpoint):
             raise self._unavailable("its authorization_endpoint is not https://HOST/…")
         more = {"acr_values": " ".join(self._provider.acr)} if self._provider.acr else {}
         client = self._client(None)
@@ -137,16 +134,17 @@ class CodeFlow:
                 next_step="sign in again; if it stays so, tell an admin: another issuer tries to pass for this one",
             )
         if "error" in fields:
-            said = "".join(char for char in fields["error"][0] if char.isalnum() or char == "_")[:40]
             raise IdentityRefusedError(
-                f"{self._provider.title} did not sign you in ({said})", next_step="sign in again"
+                f"{self._provider.title} did not sign you in ({_said(fields['error'][0])})", next_step="sign in again"
             )
         if not (code := fields.get("code", [""])[0]):
             raise refused_return()
         return code
 
     def _check_claims(self, token: str, claims: Mapping[str, Any], proofs: Proofs, access_token: str) -> None:
-        """Check what OpenID Connect says of an ID token beyond its signature. Raises JoseError, AuthlibBaseError."""
+        """Check what OpenID Connect says of an ID token beyond its signature. Raises JoseError, AuthlibBaseError, BadIdTokenError."""
+        if not isinstance(claims.get("at_hash", ""), str):
+            raise BadIdTokenError("its at_hash is no text", next_step="mend the issuer")
         params = {"nonce": proofs.nonce, "client_id": self._provider.client_id, "access_token": access_token}
         checked = CodeIDToken(dict(claims), jwt.get_unverified_header(token), {}, params)
         checked.validate(now=int(self._clock.now().timestamp()), leeway=int(LEEWAY_S))
@@ -165,7 +163,7 @@ class CodeFlow:
     def _no_token(self, error: Exception) -> EdgefleetError:
         if isinstance(error, AuthlibBaseError) and error.error == "invalid_grant":
             return refused_return()
-        what = error.error if isinstance(error, AuthlibBaseError) else error
+        what = _said(error.error) if isinstance(error, AuthlibBaseError) else str(error)[:200]
         return self._unavailable(f"it gave no token for the code: {what}")
 
     def _unavailable(self, why: str) -> IssuerUnavailableError:
@@ -189,7 +187,10 @@ class _Answer:
 
     def json(self) -> Any:
         """Return the body. Raises ValueError."""
-        return json.loads(self.body)
+        try:
+            return json.loads(self.body)
+        except RecursionError as error:
+            raise ValueError("its answer cannot be read") from error
 
 
 class _Session:
@@ -214,6 +215,19 @@ def refused_return() -> LoginRefusedError:
         "this sign-in was not begun in this browser, was ended already, or took longer than 10 minutes",
         next_step="begin again on the sign-in page",
     )
+
+
+def _said(code: object) -> str:
+    """Return an error code of an issuer, which may be any text, for reading."""
+    return "".join(char for char in str(code)[:400] if char.isalnum() or char == "_")[:40]
+
+
+def _leads_to_https(address: str) -> bool:
+    try:
+        there = urlsplit(address)
+    except ValueError:
+        return False
+    return bool(there.hostname) and (there.scheme == "https" or (there.scheme == "http" and there.hostname in LOOPBACK))
 
 
 def _derived(secret: str, purpose: str) -> str:

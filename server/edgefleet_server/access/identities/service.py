@@ -10,6 +10,7 @@ Source: ADR 0131.
 
 import base64
 import secrets
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Protocol
@@ -25,6 +26,7 @@ from edgefleet_server.access.errors import (
     BadIdentityError,
     BadIdTokenError,
     IdentityRefusedError,
+    IssuerUnavailableError,
     PersonExistsError,
     UnknownIdentityError,
 )
@@ -36,6 +38,7 @@ from edgefleet_server.access.identities.claim_rules import (
     refuse_unless_allowed,
     shown_email,
     shown_name,
+    subject_of,
 )
 from edgefleet_server.access.identities.code_flow import CodeFlow, Proofs, Sender, refused_return
 from edgefleet_server.access.identities.model import Departure, Identity, ProviderButton
@@ -61,6 +64,10 @@ WAITS: Final = "identity_waits"
 SIGNED_OUT: Final = "logout_by_identity_provider"
 """Action of the audit row that says that an issuer ended the sessions of an identity."""
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+MAX_NAME: Final = 80
+"""Characters of a person's name."""
+MAX_EXCHANGES: Final = 8
+"""That wait for one issuer at the same time: a slow one must not hold all threads of the server."""
 LOGOUTS_A_MINUTE: Final = 600
 """That one address may send."""
 History = Callable[[Owner, Owner], None]
@@ -93,6 +100,7 @@ class IdentityBook:
         self._throttle = Throttle(clock, LOGOUTS_A_MINUTE)
         self._history: History = lambda was, now: None
         self._providers = {one.name: one for one in settings.identity_providers}
+        self._turns = {name: threading.BoundedSemaphore(MAX_EXCHANGES) for name in self._providers}
         for one in settings.identity_providers:
             grants_by_value(one)
 
@@ -131,18 +139,31 @@ class IdentityBook:
 
         Raises UnknownIdentityError, LoginRefusedError, IdentityRefusedError, IssuerUnavailableError, SettingsError.
         """
-        provider, proofs = self._provider(name), Proofs.of(cookie)
+        provider = self._provider(name)
+        if not self._turns[name].acquire(blocking=False):
+            raise IssuerUnavailableError(
+                f"{provider.title} is slow, and {MAX_EXCHANGES} people wait for it",
+                next_step="sign in again in a minute",
+            )
+        try:
+            claims, to = self._claims_for(provider, cookie, query)
+        finally:
+            self._turns[name].release()
+        return self._let_in(provider, claims), to
+
+    def _claims_for(self, provider: IdentityProvider, cookie: str, query: str) -> tuple[Mapping[str, Any], str]:
+        """Return what an issuer says for its answer, and the page that was asked for."""
+        proofs = Proofs.of(cookie)
         with self._db.session() as session:
             to = (
-                store.take_sign_in(session, sha256_hex(proofs.state.encode()), name, self._clock.now())
+                store.take_sign_in(session, sha256_hex(proofs.state.encode()), provider.name, self._clock.now())
                 if cookie
                 else None
             )
         if to is None:
             raise refused_return()
         configuration, secret = self._keys.configuration(provider.issuer), self._settings.client_secret(provider)
-        claims = self._flow(provider).claims(configuration, proofs, query, secret)
-        return self._let_in(provider, claims), to
+        return self._flow(provider).claims(configuration, proofs, query, secret), to
 
     def sign_out(self, address: str, name: str, logout_token: str) -> None:
         """End what somebody signed in with, as their issuer says (OpenID Connect Back-Channel Logout 1.0). address: of the client.
@@ -156,9 +177,10 @@ class IdentityBook:
         if not isinstance(events, Mapping) or LOGOUT_EVENT not in events or "nonce" in claims:
             raise BadIdTokenError("this token says of nobody that they signed out", next_step="send a logout token")
         with self._db.session() as session:
-            row = store.known(session, provider.issuer, str(claims["sub"]))
-            if row is not None:
-                end_token(session, row.token_id, self._clock.now())
+            row = store.known(session, provider.issuer, subject_of(claims))
+            token = None if row is None else store.token_of(session, row.token_id)
+            if row is not None and token is not None and token.revoked_at is None:  # brought again it ends nothing
+                end_token(session, token.id, self._clock.now())
                 self._access.record(f"identity provider {name}", SIGNED_OUT, f"identity {row.id}", 200, "")
 
     def identities(self, page: PageRequest) -> Page[Identity]:
@@ -303,16 +325,17 @@ class IdentityBook:
     def _sign_out(self, provider: IdentityProvider, claims: Mapping[str, Any]) -> None:
         """End the sessions of an identity that this server lets in no longer."""
         with self._db.session() as session:
-            row = store.known(session, provider.issuer, str(claims.get("sub", "")))
+            row = store.known(session, provider.issuer, subject_of(claims))
             if row is not None:
                 end_token(session, row.token_id, self._clock.now())
 
     def _add_person(self, row: IdentityRow, by: str) -> str:
         """Add a person for an identity and return the name: never that of somebody who is there."""
-        names = (f"{row.name} ({row.provider})", f"{row.name} ({row.provider} {row.id})")
+        endings = (f" ({row.provider})", f" ({row.provider} {row.id})")
+        names = [row.name[: MAX_NAME - len(ending)] + ending for ending in endings]
         for name in names:
             try:
-                made = self._access.people.create(name[:80], PersonKind.PERSON, by=by)
+                made = self._access.people.create(name, PersonKind.PERSON, by=by)
             except PersonExistsError:
                 continue
             self._access.record(by, "create_person", f"person {made.id}", 201, "")
