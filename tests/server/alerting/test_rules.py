@@ -382,6 +382,20 @@ def test_a_token_in_use_is_an_alert_before_it_ends_until_it_is_revoked(fleet: Wa
     is_calm(fleet, "token_ends")
 
 
+def test_the_device_ca_is_an_alert_before_it_ends_until_there_is_a_newer_one(fleet: WatchedFleet) -> None:
+    cas, clock = fleet.house.parts.signing.cas, fleet.house.clock
+    clock.turn(days=(cas.views()[0].not_after - clock.now()).days - 181)
+    fleet.run(minutes=1)
+    is_calm(fleet, "device_ca_ends")
+    clock.turn(days=2)
+    fleet.run(minutes=1)
+    fires(fleet, "device_ca_ends", "device-ca")
+    assert fleet.open()["device_ca_ends", "device-ca"].summary.startswith("ends on ")
+    cas.make_next()
+    fleet.run(minutes=1)
+    is_calm(fleet, "device_ca_ends")
+
+
 def test_every_rule_has_a_test_that_makes_it_fire_and_one_that_does_not() -> None:
     folders = [Path(__file__).parents[1] / name for name in ("alerting", "objectives")]
     words = "".join(path.read_text("utf-8") for folder in folders for path in sorted(folder.glob("test_*.py")))

@@ -110,14 +110,15 @@ class EndingToken(Protocol):
 
 @dataclass(frozen=True)
 class Sources:
-    """Where facts come from. troubled: the newest failed updates, at most so many; roles: of signed metadata; trail: of the
-    audit trail; tokens: that end between two times; folder: on the disk.
+    """Where facts come from. troubled: the newest failed updates, at most so many; roles: of signed metadata; ca_ends: when
+    the CAs of devices end; trail: of the audit trail; tokens: that end between two times; folder: on the disk.
     """
 
     health: DeviceHealthReader
     series: SeriesReader
     troubled: Callable[[int], Sequence[Trouble]]
     roles: Callable[[], Sequence[Role]]
+    ca_ends: Callable[[], Sequence[datetime]]
     trail: Callable[[], OwnCheck]
     tokens: Callable[[datetime, datetime], Sequence[EndingToken]]
     folder: Path
@@ -157,6 +158,7 @@ class FactsLoader:
             ],
             models=list(models.values()),
             keys=[KeyFact(f"TUF role {one.name}", one.expires, one.resign_at) for one in source.roles()],
+            ca_ends=source.ca_ends(),
             disks=[DiskFact("the data folder", disk.total, disk.free)],
             trail=TrailFact(trail.broken_n, trail.whole_at),
             tokens=[_token(one) for one in source.tokens(now - AFTERWARDS, now + TOKENS_AHEAD)],

@@ -225,6 +225,7 @@ class Facts:
     updates: Sequence[UpdateFact] = ()
     models: Sequence[ModelFact] = ()
     keys: Sequence[KeyFact] = ()
+    ca_ends: Sequence[datetime] = ()
     disks: Sequence[DiskFact] = ()
     trail: TrailFact | None = None
     tokens: Sequence[TokenFact] = ()

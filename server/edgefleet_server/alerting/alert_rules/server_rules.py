@@ -41,6 +41,18 @@ def signing_key_ends(facts: Facts, threshold: float) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def device_ca_ends(facts: Facts, threshold: float) -> Iterator[Finding]:
+    """Find that no CA of the devices lasts longer than so many days. While it is rotated, the newer one counts."""
+    last = max(facts.ca_ends, default=None)
+    if last is None or (days := (last - facts.now) / timedelta(days=1)) >= threshold:
+        return
+    yield Finding(
+        subject="device-ca", shown="the device CA", summary=f"{'ends' if days > 0 else 'ended'} on {last:%Y-%m-%d %H:%M} UTC",
+        value=days, limit=threshold, group=SERVER, link="/settings/device-ca",
+        evidence=["with it end the certificates of all devices and of this server, so no device connects any more"],
+    )  # fmt: skip
+
+
 def server_disk_full(facts: Facts, threshold: float) -> Iterator[Finding]:
     """Find disks of the server of which less than so many percent are free."""
     for one in facts.disks:

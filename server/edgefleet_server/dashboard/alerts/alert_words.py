@@ -26,6 +26,7 @@ _ENDS: Final[Mapping[str, str]] = {
     "drift_spread": "It ends by itself when the figures are as before again, or a new period is chosen as normal.",
     "certificate_ends": "It ends by itself when the device has renewed its certificate.",
     "token_ends": "It ends when the token is revoked, or a week after its end.",
+    "device_ca_ends": "It ends by itself when a newer CA is there.",
     "signing_key_ends": "It ends by itself when the metadata is signed again.",
 }
 _MULTIPLES: Final = ("latency_up", "model_latency_up")
