@@ -148,6 +148,7 @@ class DeviceAuthority:
                 self._next()  # what does not belong together replaces nothing
                 (self._folder / GONE_KEY_FILE).hardlink_to(self._folder / CA_KEY_FILE)
                 (self._folder / NEXT_KEY_FILE).replace(self._folder / CA_KEY_FILE)
+                sync_folder(self._folder)
                 (self._folder / NEXT_CERT_FILE).replace(self._folder / CA_CERT_FILE)
                 sync_folder(self._folder)
                 destroy_files([self._folder / GONE_KEY_FILE])
@@ -172,11 +173,16 @@ class DeviceAuthority:
                 self._mend()
 
     def _mend(self) -> None:
-        """Complete a promotion whose key came first; drop a pair that lacks one half; destroy a key that was replaced."""
+        """Complete a promotion of which one half is done; drop a pair that lacks one half; destroy a key that was replaced."""
         key_file, cert_file = self._folder / NEXT_KEY_FILE, self._folder / NEXT_CERT_FILE
         own, gone = self._folder / CA_KEY_FILE, self._folder / GONE_KEY_FILE
         if cert_file.exists() and not key_file.exists() and _belong(own, cert_file):
             cert_file.replace(self._folder / CA_CERT_FILE)
+            sync_folder(self._folder)
+        elif key_file.exists() and not cert_file.exists() and _belong(key_file, self._folder / CA_CERT_FILE):
+            if not gone.exists():
+                gone.hardlink_to(own)
+            key_file.replace(own)
             sync_folder(self._folder)
         elif cert_file.exists() is not key_file.exists():
             self._drop()

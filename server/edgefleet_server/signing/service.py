@@ -470,9 +470,10 @@ class SigningService:
         names = ["localhost", "127.0.0.1", "::1", socket.gethostname(), *hosts]
         usable = [name for name in names if name and name not in {"0.0.0.0", "::"}]  # noqa: S104  # never a SAN
         issued = self._authority.issue_server(key.public_key(), usable, now, SERVER_CERT_LIFE)
-        replace_private(self.server_key_file, private_pem(key))
-        replace_private(self.server_cert_file, issued.pem + self.ca_pem(), mode=0o644)
         with self._db.session() as session:
+            store.take_turn(session)  # of two processes that write the pair at once each would leave one half
+            replace_private(self.server_key_file, private_pem(key))
+            replace_private(self.server_cert_file, issued.pem + self.ca_pem(), mode=0o644)
             store.add_certificate(session, issued, "server")
 
     def renew_own(self, instance: str) -> bool:

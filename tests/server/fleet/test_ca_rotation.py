@@ -1,11 +1,12 @@
 """The device CA is rotated: what is announced and trusted in each state, who follows, and what ends it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from sqlmodel import Session
 
 from edgefleet_agent.identity.place_follower import due_s
 from edgefleet_agent.identity.store import Identity
@@ -13,15 +14,19 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import Presence
 from edgefleet_server.fleet import errors
-from edgefleet_server.fleet.ca_rotation import rules
+from edgefleet_server.fleet.ca_rotation import rules, service
 from edgefleet_server.fleet.ca_rotation.model import UNDER_WAY, CaFollowers, CaRotationState
 from edgefleet_server.fleet.enrolment.model import DeviceIdentity
 from edgefleet_server.fleet.moves.rules import Wanted
-from edgefleet_server.signing.authority import CA_KEY_FILE, NEXT_CERT_FILE, NEXT_KEY_FILE
+from edgefleet_server.fleet.tables import FleetCaRotation
+from edgefleet_server.signing.authority import CA_KEY_FILE, NEXT_CERT_FILE, NEXT_KEY_FILE, DeviceAuthority
+from edgefleet_server.signing.errors import RequestWaitingError, StatementRefusedError
 from edgefleet_server.signing.keys.own_certificates import hosts_in, is_issued_by
 from edgefleet_server.signing.keys.trusted_cas import fingerprint_of
+from edgefleet_server.signing.signer import messages as m
 from tests.server.fleet.house import House, KeyedDevice, TurnedClock
 from tests.server.fleet.test_moves import Verifier, say
+from tests.server.signing.test_signing_process import apart_of
 from tests.support.holders import answer, hold_ceremony, media
 
 EMPTY = CaFollowers(0, 0, 0, 0, 0)
@@ -150,6 +155,7 @@ def test_a_rotation_from_its_start_to_its_end(house: House, tmp_path: Path) -> N
 def test_a_device_that_was_away_past_its_certificate_comes_back_with_one_of_the_new_ca(house: House) -> None:
     rotations, away = house.fleet.ca_rotations, Member(house)
     house.fleet.receiver.forget_presence()
+    house.clock.turn(minutes=11)
     rotations.start(spread_s=0, reason="", by="anna")
     away.hear()
     rotations.finish(leave_behind=0, reason="")
@@ -277,6 +283,82 @@ def test_with_targets_in_the_hands_of_holders_devices_wait_for_their_signatures(
     assert not is_of(member, house.signing.cas.current())
 
 
+def test_a_next_ca_that_no_row_names_is_destroyed_and_the_next_rotation_begins(house: House) -> None:
+    """The power fails in `start` when the files are written and the transaction is not."""
+    rotations, cas = house.fleet.ca_rotations, house.signing.cas
+    rotations.start(spread_s=0, reason="", by="anna")
+    rotations.finish(leave_behind=0, reason="")
+    settle(house)
+    own = cas.current()
+    cas.make_next()
+    assert not rotations.rotations()[0].settled
+    settle(house)
+    assert (cas.current(), cas.following()) == (own, None)
+    assert rotations.rotations()[0].settled
+    assert rotations.start(spread_s=0, reason="", by="anna").old_ca == fingerprint_of(own)
+
+
+def test_a_start_that_is_refused_leaves_no_ca(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    cas = house.signing.cas
+
+    def refuse(*_args: object, **_more: object) -> None:
+        raise RequestWaitingError("another request waits for signatures")
+
+    monkeypatch.setattr(house.signing.places, "announce", refuse)
+    with pytest.raises(RequestWaitingError):
+        house.fleet.ca_rotations.start(spread_s=0, reason="", by="anna")
+    assert cas.following() is None, "the broker would trust a CA that nobody asked for"
+
+
+def test_a_clock_that_was_set_back_hides_no_rotation(house: House) -> None:
+    rotations, server_id = house.fleet.ca_rotations, house.fleet.addresses.server_id
+    house.clock.turn(days=400)
+    rotations.start(spread_s=0, reason="", by="anna")
+    rotations.finish(leave_behind=0, reason="")
+    settle(house)
+    house.clock.turn(days=-400)
+    again = rotations.start(spread_s=0, reason="it is right now", by="anna")
+    assert (again.state, again.settled) == ("started", True)
+    assert [one.reason for one in rotations.rotations()] == ["it is right now", ""]
+    house.fleet.addresses._server_id = ""
+    assert house.fleet.addresses.server_id == server_id, "that of the CA that the server began with"
+
+
+def test_devices_that_a_started_server_has_not_heard_of_yet_are_missed_too(house: House) -> None:
+    rotations = house.fleet.ca_rotations
+    Member(house)
+    rotations.start(spread_s=0, reason="", by="anna")
+    house.fleet.receiver.forget_presence()  # as a server that is started does
+    with pytest.raises(errors.CaRotationUnfinishedError, match="1 of 1 devices"):
+        rotations.finish(leave_behind=0, reason="")
+    house.clock.turn(minutes=11)
+    assert rotations.finish(leave_behind=0, reason="").state == "finished", "it is away"
+
+
+def test_each_step_takes_its_turn_before_it_locks_the_rotation(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On PostgreSQL two that take them in different order would wait for each other."""
+    rotations, seen = house.fleet.ca_rotations, list[str]()
+    take, row = house.signing.cas.take_turn, service.newest_ca_rotation
+
+    def read(session: Session, *, lock: bool = False) -> FleetCaRotation | None:
+        seen.extend(["row"] * lock)
+        return row(session, lock=lock)
+
+    monkeypatch.setattr(house.signing.cas, "take_turn", lambda: (seen.append("turn"), take())[1])
+    monkeypatch.setattr(service, "newest_ca_rotation", read)
+    rotations.start(spread_s=0, reason="", by="anna")
+    acts: list[Callable[[], object]] = [
+        lambda: rotations.start(spread_s=0, reason="", by="anna"),
+        rotations.undo,
+        lambda: rotations.finish(leave_behind=0, reason=""),
+        rotations.step,
+    ]
+    for act in acts:
+        seen.clear()
+        act()
+        assert seen[:2] == ["turn", "row"]
+
+
 def test_a_move_and_a_rotation_wait_for_each_other(house: House) -> None:
     house.fleet.ca_rotations.start(spread_s=0, reason="", by="anna")
     with pytest.raises(errors.MoveUnderWayError, match="device CA"):
@@ -286,6 +368,32 @@ def test_a_move_and_a_rotation_wait_for_each_other(house: House) -> None:
     house.fleet.moves.plan(Wanted(host="new.example"), "anna")
     with pytest.raises(errors.CaRotationUnderWayError, match="move"):
         house.fleet.ca_rotations.start(spread_s=0, reason="", by="anna")
+
+
+def test_with_a_signing_process_it_makes_the_ca_and_has_devices_trust_no_other(house: House, tmp_path: Path) -> None:
+    rotations = house.fleet.ca_rotations
+    with apart_of(house, tmp_path) as apart:
+        cas = house.signing.cas
+        member, old = Member(house), cas.current()
+        rotations.start(spread_s=0, reason="", by="anna")
+        new = cas.following()
+        assert new is not None
+        member.hear()
+        member.renew()
+        member.connect()
+        assert is_of(member, new)
+        thief = DeviceAuthority(tmp_path)
+        thief.create(house.clock.now())
+        with pytest.raises(StatementRefusedError, match="none of this key folder"):
+            house.signing.places.announce([house.fleet.moves.here()], [thief.certificate_pem(), old], spread_s=0)
+        rotations.finish(leave_behind=0, reason="")
+        assert apart.handler.answer(m.ChangeCa("promote")).code == "", "the power fails before the answer is written down"
+        assert cas.current() == old
+        settle(house)
+        assert (cas.current(), cas.following()) == (new, None)
+        assert rotations.rotations()[0].settled
+        assert is_issued_by(house.signing.server_cert_file, new)
+        assert not (apart.keys / NEXT_KEY_FILE).exists()
 
 
 @pytest.mark.parametrize("state", list(CaRotationState))

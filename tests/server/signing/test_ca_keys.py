@@ -94,6 +94,17 @@ def test_a_next_ca_that_is_half_made_or_half_dropped_counts_as_none(tmp_path: Pa
             assert after.issue_crl(["ab"], NOW).count(b"BEGIN X509 CRL") == len(keys_in(folder))
 
 
+def test_names_that_reached_the_disk_in_another_order_are_mended(tmp_path: Path) -> None:
+    """A file system may bring the second rename to the disk and lose the first."""
+    first = made(tmp_path)
+    new = first.next_pem()
+    (tmp_path / ca.NEXT_CERT_FILE).replace(tmp_path / ca.CA_CERT_FILE)
+    after = DeviceAuthority(tmp_path)
+    assert after.certificate_pem() == new
+    assert after.next_pem() is None
+    assert keys_in(tmp_path) == {ca.CA_KEY_FILE}
+
+
 def test_another_process_sees_a_promotion(tmp_path: Path) -> None:
     one = made(tmp_path)
     other = DeviceAuthority(tmp_path)

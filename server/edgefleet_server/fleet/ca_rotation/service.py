@@ -7,13 +7,14 @@ after a power cut: it changes the key folder first, then tells devices, by a hol
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import ColumnElement
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.server_places import ServerPlace
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.ca_rotation import rules, store
@@ -35,6 +36,8 @@ from edgefleet_server.signing.service import SigningService
 from edgefleet_server.signing.trust import AuthorityView
 
 END_SPREAD_S: Final = 300
+RETURN_WITHIN: Final = timedelta(minutes=10)
+"""So long after a start of the server the devices that were online before it count as online."""
 _LOOK: Final = "see `edgectl key device-ca status`"
 
 
@@ -72,7 +75,7 @@ class CaRotationBook:
         """
         with self._db.session() as session:
             self._signing.cas.take_turn()  # two that start at once would destroy each other's key
-            row = newest_ca_rotation(session, lock=True)
+            before = row = newest_ca_rotation(session, lock=True)
             if row is not None and row.state != CaRotationState.STARTED and not self._has_ended(row):
                 raise CaRotationUnderWayError(f"a rotation of the device CA is {row.state}", next_step=_LOOK)
             if self._moves.places():
@@ -87,7 +90,7 @@ class CaRotationBook:
                     state=CaRotationState.STARTED,
                     old_ca=cas.current,
                     new_ca=new,
-                    started_at=now,
+                    started_at=now if before is None else max(now, before.started_at + timedelta(microseconds=1)),
                     started_by=by[:120],
                     reason=reason,
                     renew_from_s=_renew_from_s(now),
@@ -96,11 +99,17 @@ class CaRotationBook:
             elif cas.following != row.new_ca:  # the key folder was restored from a copy of before
                 row.new_ca, row.renew_from_s = fingerprint_of(self._signing.cas.make_next()), _renew_from_s(now)
             row.spread_s = spread_s
-            return self._announce(session, row, CaRotationState.STARTED, spread_s, places)
+            try:
+                return self._announce(session, row, CaRotationState.STARTED, spread_s, places)
+            except EdgefleetError:
+                if cas.following != row.new_ca:  # made here: no row will name it, and the broker would trust it
+                    self._signing.cas.drop_next()
+                raise
 
     def undo(self) -> CaRotation:
         """Call devices back to the CA of before. Raises CaRotationUnknownError, BadCaRotationError, RequestWaitingError."""
         with self._db.session() as session:
+            self._signing.cas.take_turn()  # before the row is locked, as all do
             row = self._row(session)
             if row.state not in UNDER_WAY:
                 raise BadCaRotationError(f"the rotation is {row.state}, so there is nothing to undo", next_step=_LOOK)
@@ -114,6 +123,7 @@ class CaRotationBook:
         Raises CaRotationUnknownError, BadCaRotationError, CaRotationUnfinishedError, RequestWaitingError.
         """
         with self._db.session() as session:
+            self._signing.cas.take_turn()
             row = self._row(session)
             state = CaRotationState(row.state)
             is_again = state not in UNDER_WAY
@@ -227,7 +237,7 @@ class CaRotationBook:
         return row.state not in UNDER_WAY and self._are_keys_settled(row)
 
     def _followers(self, session: Session, row: FleetCaRotation) -> CaFollowers:
-        return store.followers(session, row.number, _has_followed(row))
+        return store.followers(session, row.number, _has_followed(row), self._clock.now() - RETURN_WITHIN)
 
     def _view(self, session: Session, row: FleetCaRotation) -> CaRotation:
         state, in_force = CaRotationState(row.state), self._is_in_force(row)

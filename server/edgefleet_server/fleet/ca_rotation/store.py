@@ -1,8 +1,9 @@
 """SQL of rotations of the device CA. Every function works in the caller's session and never commits."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, case, func, select
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
 from sqlmodel import Session, col
 
 from edgefleet_server.fleet.ca_rotation.model import ROTATIONS, SHOWN, CaFollowers, CaStraggler
@@ -22,10 +23,14 @@ def add(session: Session, row: FleetCaRotation) -> None:
     session.flush()
 
 
-def followers(session: Session, number: int, has_followed: ColumnElement[bool]) -> CaFollowers:
-    """Count live devices. number: of the announcement that they know; has_followed: condition on a device. Reads all devices."""
+def followers(session: Session, number: int, has_followed: ColumnElement[bool], back_since: datetime) -> CaFollowers:
+    """Count live devices. number: of the announcement that they know; has_followed: condition on a device. Reads all devices.
+
+    back_since: those that were online when the server started count as online if that was later.
+    """
     device = FleetDevice
-    is_online, is_told = col(device.is_online).is_(True), col(device.place_told) >= number
+    is_expected = and_(col(device.is_online).is_(None), col(device.offline_since) > back_since)
+    is_online, is_told = or_(col(device.is_online).is_(True), is_expected), col(device.place_told) >= number
     told, followed, online, online_followed = (
         func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
         for condition in (is_told, has_followed, is_online, and_(is_online, has_followed))
@@ -34,9 +39,11 @@ def followers(session: Session, number: int, has_followed: ColumnElement[bool]) 
     counts = select(func.count(), told, followed, online, online_followed).select_from(device).where(live)
     found = [int(one) for one in session.execute(counts).one()]
     order = (case((is_online, 0), else_=1), col(device.last_seen).desc(), col(device.id))
-    behind = select(device).where(live, ~has_followed).order_by(*order).limit(SHOWN)
-    rows = session.execute(behind).scalars()
-    stragglers = [CaStraggler(one.id, one.is_online is True, one.place_told >= number, one.last_seen) for one in rows]
+    behind = select(device, is_online).where(live, ~has_followed).order_by(*order).limit(SHOWN)
+    stragglers = [
+        CaStraggler(one.id, bool(is_there), one.place_told >= number, one.last_seen)
+        for one, is_there in session.execute(behind)
+    ]
     return CaFollowers(found[0], found[1], found[2], found[3], found[4], stragglers)
 
 

@@ -212,6 +212,7 @@ class QuestionHandler:
         return CaChoice(asked.by_next, asked.before_s)
 
     def _change_ca(self, asked: m.ChangeCa) -> bytes:
+        _log.warning("the device CA is changed: %s", asked.act)
         if asked.act == "drop":
             self._authority.drop_next()
             return b""
