@@ -18,6 +18,7 @@ from edgefleet_server.fleet.ca_rotation import rules, service
 from edgefleet_server.fleet.ca_rotation.model import UNDER_WAY, CaFollowers, CaRotationState
 from edgefleet_server.fleet.enrolment.model import DeviceIdentity
 from edgefleet_server.fleet.moves.rules import Wanted
+from edgefleet_server.fleet.store import newest_ca_rotation
 from edgefleet_server.fleet.tables import FleetCaRotation
 from edgefleet_server.signing.authority import CA_KEY_FILE, NEXT_CERT_FILE, NEXT_KEY_FILE, DeviceAuthority
 from edgefleet_server.signing.errors import RequestWaitingError, StatementRefusedError
@@ -338,13 +339,17 @@ def test_devices_that_a_started_server_has_not_heard_of_yet_are_missed_too(house
 def test_each_step_takes_its_turn_before_it_locks_the_rotation(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """On PostgreSQL two that take them in different order would wait for each other."""
     rotations, seen = house.fleet.ca_rotations, list[str]()
-    take, row = house.signing.cas.take_turn, service.newest_ca_rotation
+    take = house.signing.cas.take_turn
+
+    def turn() -> None:
+        seen.append("turn")
+        take()
 
     def read(session: Session, *, lock: bool = False) -> FleetCaRotation | None:
         seen.extend(["row"] * lock)
-        return row(session, lock=lock)
+        return newest_ca_rotation(session, lock=lock)
 
-    monkeypatch.setattr(house.signing.cas, "take_turn", lambda: (seen.append("turn"), take())[1])
+    monkeypatch.setattr(house.signing.cas, "take_turn", turn)
     monkeypatch.setattr(service, "newest_ca_rotation", read)
     rotations.start(spread_s=0, reason="", by="anna")
     acts: list[Callable[[], object]] = [
@@ -387,7 +392,9 @@ def test_with_a_signing_process_it_makes_the_ca_and_has_devices_trust_no_other(h
         with pytest.raises(StatementRefusedError, match="none of this key folder"):
             house.signing.places.announce([house.fleet.moves.here()], [thief.certificate_pem(), old], spread_s=0)
         rotations.finish(leave_behind=0, reason="")
-        assert apart.handler.answer(m.ChangeCa("promote")).code == "", "the power fails before the answer is written down"
+        assert apart.handler.answer(m.ChangeCa("promote")).code == "", (
+            "the power fails before the answer is written down"
+        )
         assert cas.current() == old
         settle(house)
         assert (cas.current(), cas.following()) == (new, None)
