@@ -48,6 +48,8 @@ _LOST: list[Column[dict[str, Any]]] = [
     Column("key", lambda s: s["key"]),
 ]
 _AFTERWARDS = {
+    "signing secret of a webhook": "nothing is sent to it until `edgectl webhook rotate ID` makes a new one",
+    "URL of a contact point": "it gets no alerts until `edgectl alert contact set ID --url -` says it again",
     "fleet key of sealed models": "publish sealed models again under a new version; devices keep what they have",
     "secret of sign-in codes": "their people sign in by the password alone until they set codes up again",
 }
@@ -141,11 +143,19 @@ def _drop_lost(session: Session, data: str) -> None:
         session.out.table(lost, _LOST)
         for what in dict.fromkeys(one["what"] for one in lost):
             session.out.note(f"{what}: {_AFTERWARDS.get(what, 'make it again')}")
+        for bundle in found["bundles"]:
+            session.out.note(f"no device can get it any more: {bundle}")
+        session.out.note(
+            f"looked for the keys in {found['looked_in']}; a server with another environment may get them from elsewhere"
+        )
     session.confirm(
         f"Go on without the sealing key and delete {len(lost)} secrets for good? If it may turn up, bring it back instead."
     )
     done = _asked(sealer, "--data", data, "--drop-lost", *found["keys"])
-    session.out.facts(done | {"lost": lost}, lambda: session.out.line(f"{done['dropped']} secrets deleted."))
+    session.out.facts(
+        done | {"lost": lost, "bundles": found["bundles"]},
+        lambda: session.out.line(f"{done['dropped']} secrets deleted."),
+    )
 
 
 def _asked(module: str, *arguments: str) -> dict[str, Any]:

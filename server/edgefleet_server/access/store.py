@@ -49,6 +49,7 @@ def end_made_with(session: Session, token_id: str, now: datetime) -> None:
     """Revoke the tokens that were made with a token, and sign out the browsers that rest on them; "" = nothing."""
     if not token_id:
         return  # the column says "" of all tokens that admins made
+    find_token(session, token_id, lock=True)  # one that is being made is there then
     mine = col(TokenRow.made_with) == token_id
     for table in (LoginLinkRow, SessionRow):
         session.execute(delete(table).where(col(table.token_id).in_(select(col(TokenRow.id)).where(mine))))

@@ -6,8 +6,11 @@ The server may run meanwhile: it reads the keys again when it meets a text of on
 """
 
 import argparse
+import fcntl
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,14 @@ from edgefleet_server.access.audit_chain.chain_model import NewEntry
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.sealed_columns import SEALED_COLUMNS
 from edgefleet_server.db.database import Database, DatabaseUnavailableError
+from edgefleet_server.encryption.fleet_key import SEALED as FLEET_KEY
 from edgefleet_server.encryption.key_sources import source_of
 from edgefleet_server.encryption.model import Resealed
 from edgefleet_server.encryption.rules import key_id_of
 from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.process.init import report_error
+from edgefleet_server.process.lifecycle import AlreadyRunningError
+from edgefleet_server.registry.store import sealed_bundles
 from edgefleet_server.settings import ServerSettings, SettingsError, load_settings
 
 
@@ -41,18 +47,26 @@ def seal(settings: ServerSettings, *, rotate: bool = False, forget_old: bool = F
 
 
 def lost(settings: ServerSettings) -> dict[str, Any]:
-    """Return the ids of the keys that are lost, and what they sealed: what, where, and the id of the key. Raises EdgefleetError."""
-    db = _database(settings)
+    """Return the ids of the keys that are lost, where they were looked for, and what they sealed: what, where, and the id of the key.
+
+    bundles: those with sealed models that no device can get any more, where the fleet key is among it. Raises EdgefleetError.
+    """
+    db, source = _database(settings), source_of(settings)
     try:
-        found, keys = Sealer(db, source_of(settings), SystemClock()).lost(SEALED_COLUMNS)
+        found, keys = Sealer(db, source, SystemClock()).lost(SEALED_COLUMNS)
+        with db.read() as session:
+            bundles = sealed_bundles(session) if any(one.what == FLEET_KEY.what for one in found) else []
     finally:
         db.dispose()
     secrets = [{"what": one.what, "where": str(one.place), "key": key_id_of(one.text)} for one in found]
-    return {"keys": keys, "lost": secrets}
+    return {"keys": keys, "looked_in": source.where, "lost": secrets, "bundles": bundles}
 
 
 def drop_lost(settings: ServerSettings, keys: list[str]) -> int:
-    """Delete the secrets of lost keys, with a row in the audit trail; return how many. Raises EdgefleetError."""
+    """Delete the secrets of lost keys, with a row in the audit trail; return how many. Raises EdgefleetError.
+
+    AlreadyRunningError while a server runs on the data folder: it may hold the key, from where this process does not see it.
+    """
     db, clock = _database(settings), SystemClock()
 
     def note(count: int) -> None:
@@ -60,9 +74,26 @@ def drop_lost(settings: ServerSettings, keys: list[str]) -> int:
         AuditChain(db, clock).append(NewEntry(clock.now(), "edgectl server seal", "drop_lost_secrets", what, 200, ""))
 
     try:
-        return Sealer(db, source_of(settings), clock).drop_lost(SEALED_COLUMNS, keys, note)
+        with _stopped(settings):
+            return Sealer(db, source_of(settings), clock).drop_lost(SEALED_COLUMNS, keys, note)
     finally:
         db.dispose()
+
+
+@contextmanager
+def _stopped(settings: ServerSettings) -> Iterator[None]:
+    """Let no server of this data folder run during the block. Raises AlreadyRunningError."""
+    with ExitStack() as held:
+        for path in sorted(settings.run_dir.glob("*.lock")):
+            file = held.enter_context(path.open("a+"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AlreadyRunningError(
+                    f"the server {path.stem!r} runs on {settings.data_dir}, and may hold the key",
+                    next_step="see where it gets the key from (`edgectl server check`); if that is lost, stop it and run this again",
+                ) from None
+        yield
 
 
 def _database(settings: ServerSettings) -> Database:

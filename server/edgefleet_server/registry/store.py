@@ -381,3 +381,13 @@ def find_named(session: Session, text: str, limit: int) -> tuple[list[str], list
         select(ReleaseRow).where(func.lower(ref).contains(text, autoescape=True)).order_by(col(ReleaseRow.id).desc())
     )
     return models, list(session.scalars(releases.limit(limit)))
+
+
+def sealed_bundles(session: Session) -> list[str]:
+    """Return the names of all bundles with a sealed model, `MODEL@VERSION for PROFILE`, also of those that wait for a team."""
+    found = set[tuple[str, str, str]]()
+    for table in (BundleRow, UnsignedBundleRow):
+        named = select(col(ReleaseRow.model), col(ReleaseRow.version), col(table.profile))
+        named = named.join(table, col(table.release_id) == col(ReleaseRow.id)).where(col(table.sealed_key).is_not(None))
+        found.update((model, version, profile) for model, version, profile in session.execute(named))
+    return [f"{model}@{version} for {profile}" for model, version, profile in sorted(found)]

@@ -1,6 +1,9 @@
 """Tokens that people make for themselves: never more than they have, nor longer, and gone with what they were made with."""
 
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -8,8 +11,10 @@ import pytest
 from edgefleet_server.access.errors import BadTokenError, BadTokenRequestError, ForbiddenError, UnknownTokenError
 from edgefleet_server.access.grants.grant_scope import Scope
 from edgefleet_server.access.model import Grant, NewToken, PersonKind, Principal, Role
+from edgefleet_server.access.people.own_routes import OwnTokenIn
 from edgefleet_server.access.people.own_tokens import MAX_OWN
 from edgefleet_server.access.service import AccessService
+from edgefleet_server.access.store import end_made_with
 from edgefleet_server.db.database import Database
 from tests.support.servers import HandClock
 
@@ -106,3 +111,59 @@ def test_it_ends_with_what_it_was_made_with(desk: Desk, how: str) -> None:
         desk.caller(made)
     with pytest.raises(ForbiddenError):
         desk.own()  # by the caller who was known before
+
+
+def test_it_ends_none_but_itself(desk: Desk) -> None:
+    """A stolen token of a program must not end the password, or the admin's token, of its person."""
+    own, other = desk.own(Grant(Role.VIEWER)), desk.own()
+    for token_id in (desk.first.view.id, other.view.id):
+        with pytest.raises(ForbiddenError):
+            desk.access.own_tokens.revoke(desk.caller(own), token_id)
+    assert desk.access.own_tokens.revoke(desk.caller(own), own.view.id).revoked_at is not None
+    assert desk.caller(other).person == desk.dora.person
+
+
+def test_none_is_made_that_may_nothing(desk: Desk) -> None:
+    desk.access.people.grant("dora", Grant(Role.PUBLISHER))
+    admin = desk.caller(desk.access.create_token("ann", [Role.ADMIN], by="x"))
+    for role in (Role.OPERATOR, Role.APPROVER):
+        desk.access.people.revoke_grant("dora", Grant(role), admin)
+    with pytest.raises(BadTokenRequestError):
+        desk.own(caller=desk.caller(desk.first))
+
+
+def test_a_scope_without_a_role_is_refused_not_left_out() -> None:
+    """Without this, who asks for `sites: [oslo]` and forgets the role gets a token for the whole fleet."""
+    with pytest.raises(BadTokenRequestError, match="role"):
+        OwnTokenIn(name="x", sites=["oslo"]).wanted()
+    assert OwnTokenIn(name="x").wanted() == []
+
+
+@pytest.mark.parametrize("how", ["disabled", "a new password"])
+def test_one_made_at_that_moment_ends_too(desk: Desk, how: str) -> None:
+    """What ends the tokens of a person waits for one that is being made: else it lived on, or came back when they are enabled."""
+    db, people, first = desk.access.own_tokens._db, desk.access.people, desk.first.view.id
+    admin = desk.caller(desk.access.create_token("ann", [Role.ADMIN], by="x"))
+    is_made, made = threading.Event(), []
+
+    def make() -> None:
+        with db.session():
+            made.append(desk.own())
+            is_made.set()
+            time.sleep(0.3)
+
+    def end() -> None:
+        with db.session() as session:
+            end_made_with(session, first, desk.clock.now())
+
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(make)
+        assert is_made.wait(10)
+        if how == "disabled":
+            people.disable("dora", admin)
+            people.enable("dora")
+        else:
+            end()
+        making.result()
+    with pytest.raises(BadTokenError):
+        desk.caller(made[0])

@@ -157,6 +157,22 @@ def test_who_signed_in_by_a_token_is_told_how_to_get_a_password(empty_fleet: Fle
     assert (shown.status_code, "edgectl person invite" in shown.text) == (200, True)
 
 
+def test_a_browser_of_an_own_token_is_offered_neither_to_make_nor_to_end_others(empty_fleet: Fleet) -> None:
+    access = empty_fleet.house.parts.access
+    first = access.create_token("ann", [Role.OPERATOR], by="boss")
+    own = access.own_tokens.create(access.authenticate(first.token), "laptop", [], None)
+    pages = []
+    for token in (first.token, own.token):
+        browser = empty_fleet.browser()
+        browser.post("/login", data={"token": token})
+        pages.append(browser.get("/settings/account").text)
+    shown = [
+        ("/do/create_own_token" in page, "/do/revoke_own_token" in page, "makes and ends no other" in page)
+        for page in pages
+    ]
+    assert shown == [(True, True, False), (False, False, True)]
+
+
 def test_an_admin_invites_from_the_page(fleet: Fleet) -> None:
     browser = fleet.browser(Role.ADMIN)
     page = browser.get("/settings/people").text

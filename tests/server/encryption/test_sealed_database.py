@@ -1,5 +1,6 @@
 """The start seals what is plain, keys are changed while the server runs, and a wrong or missing key ends the start."""
 
+import fcntl
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -23,14 +24,16 @@ from edgefleet_server.encryption.errors import (
     KeyUnreadableError,
     KeyWrongError,
 )
+from edgefleet_server.encryption.fleet_key import FleetKey
 from edgefleet_server.encryption.key_sources import KeyFile, KeyText, source_of
 from edgefleet_server.encryption.model import Kept, KeyRing, SecretEntry
 from edgefleet_server.encryption.secret_list import secret_entries
 from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
-from edgefleet_server.process.lifecycle import build_webhook_sender
-from edgefleet_server.process.secret_sealer import drop_lost
+from edgefleet_server.process.lifecycle import AlreadyRunningError, build_webhook_sender
+from edgefleet_server.process.secret_sealer import drop_lost, lost
+from edgefleet_server.registry.tables import BlobRow, ModelRow, ReleaseRow, UnsignedBundleRow
 from tests.server.webhook.independent import is_signed
 from tests.server.webhook.test_sending import Ticker
 from tests.support.receivers import LOOPBACK, receiving
@@ -107,9 +110,9 @@ def test_what_a_lost_key_sealed_is_named_deleted_and_written_down(house: ApiHous
     with pytest.raises(KeyWrongError, match="is there"):
         again(house).drop_lost(SEALED_COLUMNS, [held.newest.id], lambda _count: None)
     key_file(house).unlink()
-    lost, keys = again(house).lost(SEALED_COLUMNS)
+    found, keys = again(house).lost(SEALED_COLUMNS)
     assert keys == [held.newest.id]
-    assert len(lost) == 2
+    assert len(found) == 2
 
     def full(_count: int) -> None:
         raise OSError("no space")
@@ -119,11 +122,54 @@ def test_what_a_lost_key_sealed_is_named_deleted_and_written_down(house: ApiHous
     assert len(stored(house)) == 2
     with pytest.raises(KeyWrongError):
         again(house).start(SEALED_COLUMNS)
+    house.settings.run_dir.mkdir(exist_ok=True)
+    with (house.settings.run_dir / "main.lock").open(
+        "a+"
+    ) as running:  # a server may have its key from a systemd credential
+        fcntl.flock(running, fcntl.LOCK_EX)
+        with pytest.raises(AlreadyRunningError, match="may hold the key"):
+            drop_lost(house.settings, [held.newest.id])
+    assert len(stored(house)) == 2
     assert drop_lost(house.settings, [held.newest.id]) == 2
     assert stored(house) == []
     assert again(house).start(SEALED_COLUMNS) == 0
     row = house.parts.access.audit(PageRequest()).items[0]
     assert (row.action, row.object) == ("drop_lost_secrets", f"2 secrets of lost keys: {held.newest.id}")
+
+
+def test_with_the_fleet_key_the_bundles_that_nobody_opens_any_more_are_named(house: ApiHouse) -> None:
+    house.parts.sealer.start(SEALED_COLUMNS)
+    with house.parts.db.session() as session:
+        key = FleetKey(house.parts.db, house.clock)
+        key.open_with(house.parts.sealer)
+        key.ensure_for({"seal": True})
+        at, digest, empty = {"created_at": house.clock.now()}, "0" * 64, {"source": {}, "data": {}, "options": {}}
+        session.add(ModelRow(name="digits", created_by="ann", **at))
+        session.add(BlobRow(sha256=digest, length=1, **at))
+        session.flush()
+        version = {"model": "digits", "version": "1.0.0", "state": "ready", "source_sha256": digest, "identity": digest}
+        made = ReleaseRow(**version, **empty, **at, profiles_reason="", created_by="ann")
+        session.add(made)
+        session.flush()
+        bundle = {"target": "t", "sha256": digest, "length": 1, "leaves": digest, "runtime": "ort", "precision": "fp32"}
+        session.add(UnsignedBundleRow(release_id=made.id, profile="pi5", **bundle, report={}, sealed_key="ab"))
+    assert lost(house.settings)["bundles"] == []
+    key_file(house).unlink()
+    assert lost(house.settings)["bundles"] == ["digits@1.0.0 for pi5"]
+
+
+def test_a_webhook_without_a_secret_sends_nothing(house: ApiHouse) -> None:
+    sender = Ticker(build_webhook_sender(house.parts, "main", draw=lambda: 0.0))
+    try:
+        with receiving() as receiver:
+            made = house.parts.webhooks.create("test", receiver.url, (), "ann")
+            with house.parts.db.session() as session:
+                session.execute(text("DELETE FROM webhook_secret"))
+            house.parts.webhooks.ping(made.webhook.id)
+            sender.tick()
+            assert receiver.got == []
+    finally:
+        sender.sender.stop()
 
 
 def test_a_key_that_cannot_be_read_is_not_lost(house: ApiHouse) -> None:

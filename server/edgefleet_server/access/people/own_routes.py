@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from edgefleet_server.access.dependency import Viewer
+from edgefleet_server.access.errors import BadTokenRequestError
 from edgefleet_server.access.grants.schemas import RolesIn
 from edgefleet_server.access.model import Grant
 from edgefleet_server.access.people.own_tokens import OwnTokens
@@ -19,6 +20,12 @@ class OwnTokenIn(RolesIn):
     name: str = Field(min_length=1, max_length=80)
     expires_at: Moment | None = None
 
+    def wanted(self) -> list[Grant]:
+        """Return the grants, none for all that the caller may. Raises BadTokenRequestError: a scope without a role is not all of it."""
+        if not self.roles and (self.models or self.groups or self.sites):
+            raise BadTokenRequestError("which role in this scope? The request names none", next_step="name a role")
+        return [*map(Grant, self.over_all()), *self.in_parts()]
+
 
 def build_router(tokens: OwnTokens) -> APIRouter:
     """Return the routes, to be mounted under `/api/v1`."""
@@ -30,10 +37,9 @@ def build_router(tokens: OwnTokens) -> APIRouter:
         return ListOf.whole([TokenOut.of(one) for one in tokens.tokens(caller)])
 
     @router.post("/own-tokens", operation_id="create_own_token", status_code=201)
-    def create_own_token(wanted: OwnTokenIn, caller: Viewer) -> NewTokenOut:
+    def create_own_token(body: OwnTokenIn, caller: Viewer) -> NewTokenOut:
         """Make a token of the caller, a person. It has no more than they have, and ends with the token or password that made it."""
-        grants = [*map(Grant, wanted.over_all()), *wanted.in_parts()]
-        made = tokens.create(caller, wanted.name, grants, wanted.expires_at)
+        made = tokens.create(caller, body.name, body.wanted(), body.expires_at)
         return NewTokenOut(**TokenOut.of(made.view).model_dump(), token=made.token)
 
     @router.delete("/own-tokens/{token_id}", operation_id="revoke_own_token")

@@ -3,7 +3,8 @@
 - At most what both the caller and the person hold; where nothing less is asked for, all of that.
 - It belongs to the token that it was made with, or to the password: it ends when that is revoked, and a token never makes one that outlives
   it. So a stolen token cannot be turned into a longer one, nor into one that stays when the stolen one is revoked.
-- Such a token makes no further ones. A service makes none: an admin, or a trusted pipeline, is who gives it tokens.
+- Such a token makes no further ones, and ends no other than itself.
+- A service makes none: an admin, or a trusted pipeline, is who gives it tokens.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,6 +19,7 @@ from edgefleet_server.access.model import Grant, NewToken, Owner, PersonKind, Pr
 from edgefleet_server.access.people import store as people_store
 from edgefleet_server.access.people.model import end_of_token
 from edgefleet_server.access.people.service import PeopleBook
+from edgefleet_server.access.tables import TokenRow
 from edgefleet_server.db.database import Database
 
 MAX_OWN: Final = 20
@@ -60,11 +62,11 @@ class OwnTokens:
         Raises ForbiddenError, BadTokenRequestError, BadGrantError.
         """
         with self._db.session() as session:
-            row = store.find_token(session, caller.id, lock=True)  # revoking it waits, or has been before
-            if caller.kind is not PersonKind.PERSON or not caller.person:
-                raise _refused(caller, "a program gets its tokens from an admin")
-            if row is None or row.revoked_at is not None or row.made_with:
-                raise _refused(caller, "a token that its person made makes no further ones")
+            _check_maker(caller, store.find_token(session, caller.id))
+            owner = self._access.people.owner_of_new_token(name, caller.person, caller.name)  # disabling them waits
+            _check_maker(
+                caller, store.find_token(session, caller.id, lock=True)
+            )  # revoking it waits, or has been before
             if store.count_made_with(session, caller.id, self._clock.now()) >= MAX_OWN:
                 raise BadTokenRequestError(
                     f"{caller.name} has {MAX_OWN} tokens of their own",
@@ -75,21 +77,41 @@ class OwnTokens:
                 raise BadTokenRequestError(
                     f"you have: {caller.said()}; the token would have {beyond}", next_step="ask for less"
                 )
-            owner = self._access.people.owner_of_new_token(name, caller.person, caller.name)
+            if not grants:
+                raise BadTokenRequestError(
+                    f"you have: {caller.said()}; that is no role for a token", next_step="ask an admin to grant you one"
+                )
             self._access.people.check_token(owner, grants)
             roles = [one.role for one in grants if one.scope.is_whole]
             scoped = [one for one in grants if not one.scope.is_whole]
             return self._access.issue_own(name, roles, owner, self._end(caller, expires_at), caller.id, scoped)
+
+    def is_maker(self, caller: Principal) -> bool:
+        """Return whether a caller may make tokens, and end those of before."""
+        with self._db.read() as session:
+            try:
+                _check_maker(caller, store.find_token(session, caller.id))
+            except ForbiddenError:
+                return False
+        return True
 
     def tokens(self, caller: Principal) -> list[TokenView]:
         """Return the caller's tokens in force, whoever made them."""
         return self._in_force(caller) if caller.person else []
 
     def revoke(self, caller: Principal, token_id: str) -> TokenView:
-        """Make a token of the caller useless at once. Raises UnknownTokenError, also for one of somebody else."""
+        """Make a token of the caller useless at once. Raises UnknownTokenError, also for one of somebody else, and ForbiddenError.
+
+        A service's, and one that its person made, ends itself only: who steals a program's cannot end the password of its person.
+        """
         if token_id not in {one.id for one in self.tokens(caller)}:
             raise UnknownTokenError(
                 f"you have no token {token_id!r}", next_step="`edgectl token list --mine` shows all"
+            )
+        if token_id != caller.id and not self.is_maker(caller):
+            raise ForbiddenError(
+                f"{caller.name} cannot end this token: a program's, and one that its person made, end no other",
+                next_step="sign in with the password, or a token that an admin made; or ask an admin",
             )
         return self._access.revoke_token(token_id)
 
@@ -120,6 +142,16 @@ def _all_of(caller: Principal) -> tuple[Grant, ...]:
         one for one in limits if is_within(one, caller.grants)
     ]
     return tuple(dict.fromkeys(both))
+
+
+def _check_maker(caller: Principal, row: TokenRow | None) -> None:
+    """Raise ForbiddenError for a caller whose token makes none."""
+    if caller.kind is not PersonKind.PERSON or not caller.person:
+        raise _refused(caller, "a program gets its tokens from an admin")
+    if row is None or row.revoked_at is not None:
+        raise _refused(caller, "the one that it came with was revoked")
+    if row.made_with:
+        raise _refused(caller, "a token that its person made makes no further ones")
 
 
 def _refused(caller: Principal, why: str) -> ForbiddenError:

@@ -73,6 +73,7 @@ class PeopleBook:
                 found = self._insert(session, token_name, PersonKind.PERSON, by) or store.named(session, token_name)
             if found is None:
                 raise _unknown(person)
+            session.refresh(found, with_for_update=True)  # disabling them waits for the token, or has been before
             if found.disabled_at is not None:
                 raise UnknownPersonError(
                     f"{found.name} is disabled and can have no token",
@@ -139,6 +140,8 @@ class PeopleBook:
         with self._db.session() as session:
             found = store.named(session, name) or self._insert(session, name, PersonKind.SERVICE, by)
             found = found or store.named(session, name)
+            if found is not None:
+                session.refresh(found, with_for_update=True)  # as of a new token
             if found is None or found.kind != PersonKind.SERVICE or found.disabled_at is not None:
                 raise UnknownPersonError(
                     f"{name} is disabled, or is a person's name",
@@ -161,7 +164,7 @@ class PeopleBook:
         """End every token and session of a person or a service; again changes nothing. Raises UnknownPersonError, OwnAccountError."""
         now = self._clock.now()
         with self._db.session() as session:
-            row = _known(session, key)
+            row = _known(session, key, lock=True)
             if row.id == caller.person:
                 raise OwnAccountError("nobody disables themselves", next_step="ask another admin")
             row.disabled_at = row.disabled_at or now

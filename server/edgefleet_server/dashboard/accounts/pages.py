@@ -38,7 +38,8 @@ def _add_own_account(router: APIRouter, shell: Shell, accounts: AccountBook, own
                 since = None
             codes = None if session is None else accounts.codes.state(session.principal.person)
             tokens = [] if session is None else own_tokens.tokens(session.principal)
-            return {"since": since, "codes": codes, "tokens": tokens, "is_still": True}
+            is_maker = session is not None and own_tokens.is_maker(session.principal)
+            return {"since": since, "codes": codes, "tokens": tokens, "is_maker": is_maker, "is_still": True}
 
         return shell.shown(request, "accounts/own.html", build, tab="settings")
 
