@@ -48,5 +48,8 @@ def test_every_secret_is_listed_and_the_exit_code_says_whether_one_has_a_problem
     assert edgectl("server", "seal", "--drop-lost", "--data", data).code != 0  # nobody said yes
     assert not key.exists()
     dropped = edgectl("server", "seal", "--drop-lost", "--data", data, "--yes", "-o", "json")
-    assert (dropped.code, dropped.json) == (0, {"dropped": 0, "lost": [], "bundles": []})  # the key of a server without secrets
+    assert (dropped.code, dropped.json) == (
+        0,
+        {"dropped": 0, "lost": [], "bundles": []},
+    )  # the key of a server without secrets
     assert edgectl("server", "check", "--data", data, "-o", "json").code == 0

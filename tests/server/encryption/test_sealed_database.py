@@ -143,16 +143,19 @@ def test_with_the_fleet_key_the_bundles_that_nobody_opens_any_more_are_named(hou
         key = FleetKey(house.parts.db, house.clock)
         key.open_with(house.parts.sealer)
         key.ensure_for({"seal": True})
-        at, digest, empty = {"created_at": house.clock.now()}, "0" * 64, {"source": {}, "data": {}, "options": {}}
-        session.add(ModelRow(name="digits", created_by="ann", **at))
-        session.add(BlobRow(sha256=digest, length=1, **at))
+        digest = "0" * 64
+        at: dict[str, Any] = {"created_at": house.clock.now(), "created_by": "ann"}
+        session.add(ModelRow(name="digits", **at))
+        session.add(BlobRow(sha256=digest, length=1, created_at=house.clock.now()))
         session.flush()
-        version = {"model": "digits", "version": "1.0.0", "state": "ready", "source_sha256": digest, "identity": digest}
-        made = ReleaseRow(**version, **empty, **at, profiles_reason="", created_by="ann")
+        version: dict[str, Any] = {"model": "digits", "version": "1.0.0", "state": "ready", "profiles_reason": ""}
+        version |= {"source_sha256": digest, "identity": digest, "source": {}, "data": {}, "options": {}}
+        made = ReleaseRow(**version, **at)
         session.add(made)
         session.flush()
-        bundle = {"target": "t", "sha256": digest, "length": 1, "leaves": digest, "runtime": "ort", "precision": "fp32"}
-        session.add(UnsignedBundleRow(release_id=made.id, profile="pi5", **bundle, report={}, sealed_key="ab"))
+        bundle: dict[str, Any] = {"release_id": made.id, "profile": "pi5", "target": "t", "sha256": digest, "length": 1}
+        bundle |= {"leaves": digest, "runtime": "ort", "precision": "fp32", "report": {}, "sealed_key": "ab"}
+        session.add(UnsignedBundleRow(**bundle))
     assert lost(house.settings)["bundles"] == []
     key_file(house).unlink()
     assert lost(house.settings)["bundles"] == ["digits@1.0.0 for pi5"]
