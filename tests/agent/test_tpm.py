@@ -2,7 +2,10 @@
 
 import itertools
 import json
+import os
+import queue
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +22,16 @@ from edgefleet_agent.errors import TpmError
 from edgefleet_agent.identity import tpm_secret
 from edgefleet_agent.identity.store import RECORD_FILE, load_identity
 from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.serving import supervisor
+from edgefleet_agent.verifier.errors import ModelKeyError, OwnKeyError
 from edgefleet_protocol.hpke import new_key, public_of
 from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.messages import TRANSIENT
 from tests.agent.field import Agent, eventually
 from tests.agent.listener import Listener
 from tests.agent.test_enroll import listener
 from tests.agent.test_sealed_way import want_sealed
+from tests.agent.worker.supervised import House
 from tests.house.pages import shell_blocks
 from tests.server.fleet.house import FACTS
 from tests.server.gateway.conftest import Site
@@ -97,7 +104,7 @@ def test_the_copy_of_a_flash_card_is_worth_nothing_on_another_board(
         shutil.copytree(state, copy.state, symlinks=True)
         copy.log.unlink()
         copy.start()
-        assert eventually(lambda: "worker cannot serve" in copy.log.read_text()), copy.log.read_text()
+        assert eventually(lambda: "worker waits" in copy.log.read_text()), copy.log.read_text()
         assert eventually(lambda: "disconnected reason=TpmError: the TPM does not give back" in copy.log.read_text()), (
             "it says why"
         )
@@ -109,6 +116,10 @@ def test_the_copy_of_a_flash_card_is_worth_nothing_on_another_board(
         assert "enrol again" in asked.stderr
         looked = json.loads(copy.command("doctor", "-o", "json").stdout)
         assert [one for one in looked["findings"] if "the TPM does not give back" in one["what"]], looked
+        assert copy.model()["active_target"].startswith("digits/1.0.0/"), "that says nothing of the version"
+        (copy.state / "tpm-key").write_bytes(b"torn")
+        looked = json.loads(copy.command("doctor", "-o", "json").stdout)
+        assert [one for one in looked["findings"] if "tpm-key is torn" in one["what"]], looked
         assert plain_keys(copy.state) == []
     finally:
         device.stop()
@@ -258,3 +269,74 @@ def test_wrapped_keys_without_the_file_of_the_tpm_are_not_taken_for_none(
     (tmp_path / tpm_secret.TPM_FILE).unlink()
     with pytest.raises(TpmError, match="tpm-key is missing"):
         server_api.kept_key(tmp_path / "pending-key.pem")
+
+
+# ---- a TPM that is away
+
+
+def test_a_tpm_that_is_away_is_no_crash_of_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_folder: Path) -> bytes:
+        raise TpmError("the TPM does not answer")
+
+    monkeypatch.setattr(tpm_secret, "secret_of", away)
+    monkeypatch.setattr(supervisor, "KEYS_AGAIN_S", 0.1)
+    started: list[str] = []
+    house = House(tmp_path)
+    try:
+        monkeypatch.setattr(house, "before_start", started.append)
+        monkeypatch.setattr(house.slots, "model_key", lambda _model, _slot: b"sealed")
+        house.refs["digits"] = house.put("digits", "A", "1.0.0", b"no bundle")
+        house.do(lambda: house.serving.serve("digits", house.refs["digits"]))
+        with pytest.raises(queue.Empty):
+            house.happened.get(timeout=0.3)
+        assert started == []
+        monkeypatch.setattr(tpm_secret, "secret_of", lambda _folder: b"")
+        house.wait_for("exit", "digits")  # a worker was tried, and it is no bundle
+        assert started
+    finally:
+        house.close()
+
+
+def test_a_tpm_that_failed_is_left_alone_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+
+    def hangs(folder: Path, _sealed: tpm_secret.SealedSecret) -> bytes:
+        asked.append(folder)
+        raise TpmError("the TPM does not answer", next_step="wait")
+
+    monkeypatch.setattr(tpm_secret, "_unseal", hangs)
+    write_record(tmp_path / tpm_secret.TPM_FILE, tpm_secret.SealedSecret(b"public", b"hangs"))
+    for _ in range(3):  # as many sealed models: each would hold up agentd until systemd's watchdog ends it
+        with pytest.raises(TpmError, match="does not answer") as caught:
+            tpm_secret.secret_of(tmp_path)
+        assert caught.value.next_step == "wait"
+    assert len(asked) == 1
+    later_s = time.monotonic() + tpm_secret.AWAY_S
+    monkeypatch.setattr(tpm_secret.time, "monotonic", lambda: later_s)
+    with pytest.raises(TpmError):
+        tpm_secret.secret_of(tmp_path)
+    assert len(asked) == 2
+
+
+def test_a_bundle_is_not_quarantined_because_a_tpm_was_away() -> None:
+    assert OwnKeyError.error_class in TRANSIENT
+    assert ModelKeyError.error_class not in TRANSIENT
+
+
+def test_keys_are_not_moved_out_of_reach_of_the_agents_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "identity").mkdir()
+    server_api.kept_key(tmp_path / "identity" / "key.pem")
+    monkeypatch.setattr(key_move, "make_secret", sealed_without_a_tpm)
+    other = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+    assert main(["tpm", "--state", str(tmp_path)]) == 2
+    assert "run it as that user" in capsys.readouterr().err
+    assert plain_keys(tmp_path) == ["identity/key.pem"]
+
+
+def test_the_page_shows_the_file_for_systemd_as_it_is() -> None:
+    lines = [line for line in Path("deploy/edge-agent-tpm.conf").read_text().splitlines() if not line.startswith("#")]
+    assert "\n".join(lines) in Path("docs/operate/tpm.md").read_text()
+    assert "BindPaths=-/dev/tpmrm0" in lines, "a unit whose TPM is gone starts"

@@ -17,7 +17,6 @@ from edgefleet_agent.diagnostics import findings
 from edgefleet_agent.diagnostics.device import Device
 from edgefleet_agent.diagnostics.findings import Finding, Level
 from edgefleet_agent.diagnostics.queue import queue
-from edgefleet_agent.errors import TpmError
 from edgefleet_agent.identity.store import CA_FILE, CERT_FILE, KEY_FILE, Identity, load_identity
 from edgefleet_agent.identity.takeover import NEXT_FOLDER
 from edgefleet_agent.identity.tpm_secret import passphrase
@@ -145,7 +144,7 @@ def _broker(identity: Identity, folder: Path) -> Finding:
             context.wrap_socket(plain, server_hostname=identity.broker_host) as secure,
         ):
             return Finding("broker", Level.OK, f"{where} accepts our certificate over {secure.version()}")
-    except TpmError as error:
+    except EdgefleetError as error:
         return Finding("broker", Level.BAD, error.message, error.next_step)
     except ssl.SSLError as error:
         step = "see `certificate` and `clock` above; a revoked device must enrol again"

@@ -11,16 +11,19 @@ import os
 import secrets
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import msgspec
 
 from edgefleet_agent.core.durable import read_record, write_record
 from edgefleet_agent.errors import TpmError
+from edgefleet_protocol.errors import EdgefleetError
 
 TPM_FILE = "tpm-key"
 KEY_BYTES = 32
 TIMEOUT_S = 8.0
+AWAY_S = 30.0  # so long one that failed is not asked again: each question may hold up agentd
 TCTI = "TPM2TOOLS_TCTI"
 TPM = "device:/dev/tpmrm0"
 _LOST = (
@@ -29,7 +32,12 @@ _LOST = (
 )
 
 _opened: dict[tuple[Path, bytes], bytes] = {}
+_failed: dict[tuple[Path, bytes], tuple[float, TpmError]] = {}
 _lock = threading.Lock()
+
+
+class KeysAwayError(OSError):
+    """What sealed models are opened with is not to be had now: no fault of a version."""
 
 
 class SealedSecret(msgspec.Struct, frozen=True):
@@ -43,7 +51,7 @@ class SealedSecret(msgspec.Struct, frozen=True):
 def secret_of(folder: Path) -> bytes:
     """Return the secret for keys in a folder, which is the state folder or at most two below it; b"" where keys are plain.
 
-    Blocks the first time, some 0.2 s or more. Raises TpmError, StateFileError, OSError.
+    Blocks the first time, some 0.2 s or more. Raises TpmError, the same one for AWAY_S, StateFileError, OSError.
     """
     for one in (folder, *folder.parents[:2]):
         sealed = read_record(SealedSecret, one / TPM_FILE)
@@ -51,10 +59,21 @@ def secret_of(folder: Path) -> bytes:
             with _lock:
                 known = (one, sealed.private)
                 if known not in _opened:
-                    with tempfile.TemporaryDirectory(prefix="ef-") as name:
-                        _opened[known] = _unseal(Path(name), sealed)
+                    _opened[known] = _asked(known, sealed)
                 return _opened[known]
     return b""
+
+
+def _asked(known: tuple[Path, bytes], sealed: SealedSecret) -> bytes:
+    until_s, before = _failed.get(known, (0.0, None))
+    if before is not None and time.monotonic() < until_s:
+        raise TpmError(before.message, next_step=before.next_step)
+    try:
+        with tempfile.TemporaryDirectory(prefix="ef-") as name:
+            return _unseal(Path(name), sealed)
+    except TpmError as error:
+        _failed[known] = time.monotonic() + AWAY_S, error
+        raise
 
 
 def passphrase(folder: Path) -> bytes:
@@ -69,6 +88,14 @@ def model_secret(folder: Path) -> bytes:
     """Return what the file `model-key` opens with, b"" where it is plain. It opens no other key. Blocks and raises as `secret_of`."""
     secret = secret_of(folder)
     return hashlib.sha256(b"edgefleet model-key\0" + secret).digest() if secret else b""
+
+
+def key_secret(file: Path) -> bytes:
+    """Return what a worker opens the file `model-key` with. Blocks the first time. Raises KeysAwayError."""
+    try:
+        return model_secret(file.parent)
+    except (EdgefleetError, OSError) as error:
+        raise KeysAwayError(f"sealed models cannot be opened: {error}") from error
 
 
 def make_secret(state: Path) -> bytes:

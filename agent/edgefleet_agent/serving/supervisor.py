@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from edgefleet_agent.core.loop import Loop
+from edgefleet_agent.identity.tpm_secret import KeysAwayError, key_secret
 from edgefleet_agent.install.records import SlotRef
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.reporting.collector import cpu_s, rss_bytes
@@ -42,6 +43,7 @@ from edgefleet_agent.worker.control.start_priority import IDLE, LOW
 from edgefleet_protocol.messages import ErrorClass
 
 ROUTES_AGAIN_S = 5.0
+KEYS_AGAIN_S = 30.0
 GOLDEN_FACTOR = 20
 """A golden vector may take so many times as long as the slowest that this worker ever answered."""
 BACKOFF_S = (0.0, 0.2, 1.0, 5.0, 30.0)
@@ -102,7 +104,10 @@ class Supervisor:
     # ---- what serves
 
     def serve(self, model: str, ref: SlotRef) -> None:
-        """Start the active worker of a model from a slot. A failure to start, or to count the start, counts as its exit."""
+        """Start the active worker of a model from a slot. A failure to start, or to count the start, counts as its exit.
+
+        A sealed one waits while the TPM is away, and nothing is counted.
+        """
         lanes = self._lanes(model)
         if lanes.active is not None:
             return
@@ -110,8 +115,13 @@ class Supervisor:
         lanes.sums = self._sums_for(lanes, ref)
         lanes.made_room = lanes.when_gone = None
         try:
+            if self._slots.model_key(model, ref.slot):
+                key_secret(self._options.model_key)
             self._owner.before_start(model)
             lanes.active = self._start(model, ref)
+        except KeysAwayError as error:
+            log.warning("worker waits", extra={"model": model, "reason": str(error)})
+            lanes.restart = self._loop.call_later(KEYS_AGAIN_S, lambda: self._again(model, lanes))
         except OSError as error:
             log.warning("worker not started", extra={"model": model, "reason": str(error)})
             self._restart_or_not(model, lanes, str(error), None)

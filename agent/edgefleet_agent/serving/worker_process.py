@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edgefleet_agent.core.cgroup import Cgroups
 from edgefleet_agent.core.loop import Loop, Timer
-from edgefleet_agent.identity.tpm_secret import model_secret
+from edgefleet_agent.identity.tpm_secret import key_secret
 from edgefleet_agent.install.records import SlotRef
 from edgefleet_agent.paths import learned_reference, worker_socket
 from edgefleet_agent.reporting.window import Sums
@@ -31,7 +31,6 @@ from edgefleet_agent.worker.control.protocol import (
     ToAgentd,
     ToWorker,
 )
-from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import ErrorClass
 
 DRAIN_DEADLINE_S = 10.0
@@ -127,8 +126,8 @@ class Worker:
         self._memory_bytes = options.memory_bytes
         self._cgroups = options.cgroups if options.memory_bytes else None
         self._cgroup = f"worker-{next(_numbers)}"
-        start = _start_of(options, model, ref, bundle_fd, model_key, candidate, str(self.socket_path))
         try:
+            start = _start_of(options, model, ref, bundle_fd, model_key, candidate, str(self.socket_path))
             self._link: WorkerLink = start_worker(
                 start, command=options.command, limited=self._limited, gentle=options.gentle
             )
@@ -255,17 +254,9 @@ def _start_of(
         reference_path=str(learned_reference(options.drift, model, ref.sha256)) if options.drift else "",
         model_key=model_key,
         key_path=str(options.model_key),
-        key_secret=_key_secret(options.model_key) if model_key else b"",
+        key_secret=key_secret(options.model_key) if model_key else b"",
         **asdict(role),
     )
-
-
-def _key_secret(file: Path) -> bytes:
-    try:
-        return model_secret(file.parent)
-    except (EdgefleetError, OSError) as error:
-        log.warning("sealed models cannot be opened", extra={"reason": str(error)})
-        return b""  # the worker says so, and this model alone does not run
 
 
 @dataclass(slots=True)

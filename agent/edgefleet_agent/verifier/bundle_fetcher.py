@@ -11,7 +11,6 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from edgefleet_agent.clock import SystemClock
-from edgefleet_agent.errors import TpmError
 from edgefleet_agent.identity.tpm_secret import model_secret
 from edgefleet_agent.install.records import ShutOut, SlotInfo, Wanted
 from edgefleet_agent.install.slots import Slots
@@ -27,6 +26,7 @@ from edgefleet_agent.verifier.errors import (
     LeafIndexError,
     ManifestMismatchError,
     ModelKeyError,
+    OwnKeyError,
     SecurityFloorError,
     SlotWriteError,
     TransportError,
@@ -46,7 +46,7 @@ from edgefleet_protocol.blocks import (
 )
 from edgefleet_protocol.bundle import BundleError, open_bundle
 from edgefleet_protocol.digest import parse_sha256, sha256_hex
-from edgefleet_protocol.errors import BadMessageError
+from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import parse_target_path
 from edgefleet_protocol.manifest import Manifest, ManifestError
 
@@ -271,8 +271,8 @@ class Fetcher:
 
         try:
             secret = model_secret(self._key_file.parent)
-        except TpmError as error:
-            raise ModelKeyError(error.message, next_step=error.next_step) from error
+        except EdgefleetError as error:
+            raise OwnKeyError(error.message, next_step=error.next_step) from error
         try:
             opened_key(opened(self._key_file.read_bytes(), secret), key, wanted.sha256, manifest)
         except (OSError, SealedError):

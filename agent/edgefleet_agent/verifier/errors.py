@@ -121,6 +121,12 @@ class ModelKeyError(ChildError):
     default_next_step = "run `edge-agent renew` on the device, so that the server knows its key; then deploy again"
 
 
+class OwnKeyError(ModelKeyError):
+    """The TPM does not give back what the key of this device is wrapped with: of the moment, so the bundle is not quarantined."""
+
+    error_class = ErrorClass.DISK
+
+
 class HoldReplayError(ChildError):
     """A hold that is not newer than the one in force."""
 
