@@ -331,8 +331,8 @@ def test_keys_are_not_moved_out_of_reach_of_the_agents_user(
     monkeypatch.setattr(key_move, "make_secret", sealed_without_a_tpm)
     other = os.geteuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: other)
-    assert main(["tpm", "--state", str(tmp_path)]) == 2
-    assert "run it as that user" in capsys.readouterr().err
+    assert main(["tpm", "--state", str(tmp_path)]) == 1
+    assert "belong to this user" in capsys.readouterr().err
     assert plain_keys(tmp_path) == ["identity/key.pem"]
 
 

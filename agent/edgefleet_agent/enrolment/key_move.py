@@ -7,13 +7,13 @@
 """
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
 from edgefleet_agent.core.durable import fsync_dir, write_file
 from edgefleet_agent.enrolment.server_api import key_pem, load_key
 from edgefleet_agent.enrolment.wrapped_key import opened, wrapped
-from edgefleet_agent.errors import FolderRefusedError
 from edgefleet_agent.identity.store import KEY_FILE
 from edgefleet_agent.identity.takeover import identity_lock
 from edgefleet_agent.identity.tpm_secret import TPM_FILE, make_secret, model_secret, secret_of
@@ -23,13 +23,12 @@ from edgefleet_agent.paths import StatePaths
 def move_keys(state: Path, *, to_tpm: bool = True) -> list[Path]:
     """Wrap every private key in a state folder, or make each plain; return the files that were changed. Blocks on disk and TPM.
 
-    Raises FolderRefusedError, TpmError, IdentityBusyError, SealedError, StateFileError, OSError.
+    Raises TpmError, IdentityBusyError, SealedError, StateFileError, OSError.
     """
     paths = StatePaths(state)
-    if any(file.stat().st_uid != os.geteuid() for file in state.glob("identity/key.pem")):
-        raise FolderRefusedError(
-            f"{state} is another user's: the agent could not read its keys then", next_step="run it as that user"
-        )
+    for file in state.glob("identity/key.pem"):
+        if file.stat().st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "another user's, whose agent could not read it then", str(file))
     with identity_lock(paths.identity) if paths.identity.is_dir() else contextlib.nullcontext():
         for left in (*state.glob(".*key*.tmp"), *paths.identity.rglob(".*key*.tmp")):
             left.unlink()  # what a power cut left may hold a plain key

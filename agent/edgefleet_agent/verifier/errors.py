@@ -122,7 +122,7 @@ class ModelKeyError(ChildError):
 
 
 class OwnKeyError(ModelKeyError):
-    """The TPM does not give back what the key of this device is wrapped with: of the moment, so the bundle is not quarantined."""
+    """The TPM does not give back what the key of this device is wrapped with; the bundle is tried again later."""
 
     error_class = ErrorClass.DISK
 

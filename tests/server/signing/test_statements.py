@@ -329,10 +329,13 @@ def test_documents_of_the_director_are_read_before_they_are_signed() -> None:
         (DESIRED_TYPE, document(expires=NOW.replace(tzinfo=None)), "not a desired document"),
         (DESIRED_TYPE, document(gen=0), "not a desired document"),
         (DESIRED_TYPE, document().replace(b"{", b'{"gen":1,', 1).replace(b'"gen":7', b'"gen":%d' % high), "no higher"),
+        (DESIRED_TYPE, document(sec_floor={"digits": 1}), "shut out releases for good"),
         ("application/vnd.other", document(), "signs no"),
     ):
         with pytest.raises(StatementRefusedError, match=why):
             statements.check_document(kind, payload, NOW)
+    with pytest.raises(StatementRefusedError, match="longer than a week"):
+        statements.check_documents(DESIRED_TYPE, [document(), document(expires=long), document()], NOW)
 
 
 _json = st.recursive(

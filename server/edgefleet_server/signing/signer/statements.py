@@ -7,7 +7,7 @@ Rules:
 - A key signs for its own role. The key of `releases` also signs models from before they had keys of their own (ADR 0115). A file that was
   put back under a name that says no role signs what metadata lets it.
 - Documents of the director live DOCUMENT_LIFE at most, and their numbers end where the clock is, so that a device is never locked out of
-  later ones.
+  later ones. They shut out no releases: a device remembers that.
 - Metadata lives as long as its role does; its version is no lower than the last one signed here, and no higher than a recovery needs.
   The same goes for the versions that `snapshot` and `timestamp` name: a device takes none below them afterwards.
 - What is signed is what was read: bytes that are not the canonical form of what they say are refused.
@@ -66,12 +66,16 @@ _OF_MODELS: Final = re.compile(r"(\*|[^/*?\[]+)/\*/\*")
 
 
 class _Document(msgspec.Struct):
-    """What is looked at of a device's document. The rest binds no device for longer: each reads all of it, and refuses what is none."""
+    """What is looked at of a device's document. The rest binds no device for longer: each reads all of it, and refuses what is none.
+
+    sec_floor: what devices shut out for good; no server of ours says it in a document, since a model's own role does.
+    """
 
     device: str
     gen: Annotated[int, msgspec.Meta(ge=1)]
     issued: Annotated[datetime, msgspec.Meta(tz=True)]
     expires: Annotated[datetime, msgspec.Meta(tz=True)]
+    sec_floor: dict[str, Any] = {}
 
 
 _DOCUMENT: Final = msgspec.json.Decoder(_Document)  # a third of the time of all of it, and a rollout has 100,000
@@ -196,6 +200,8 @@ def _read_document(payload: bytes) -> tuple[int, datetime]:
         document = _DOCUMENT.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _refused("director", f"not a desired document: {error}") from error
+    if document.sec_floor:
+        raise _refused("director", "the document would shut out releases for good, which only the role of a model does")
     return document.gen, document.expires
 
 
