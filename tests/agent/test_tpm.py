@@ -312,7 +312,7 @@ def test_a_tpm_that_failed_is_left_alone_for_a_while(tmp_path: Path, monkeypatch
         assert caught.value.next_step == "wait"
     assert len(asked) == 1
     later_s = time.monotonic() + tpm_secret.AWAY_S
-    monkeypatch.setattr(tpm_secret.time, "monotonic", lambda: later_s)
+    monkeypatch.setattr(time, "monotonic", lambda: later_s)
     with pytest.raises(TpmError):
         tpm_secret.secret_of(tmp_path)
     assert len(asked) == 2
