@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from html import unescape
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
-from fastapi.testclient import TestClient
 from sqlmodel import select
 
 from edgefleet_server.access.errors import (
@@ -31,15 +28,15 @@ from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.outbound.http_post import Fetched, PostError
 from edgefleet_server.rollout.store.tables import Rollout
 from edgefleet_server.web.attempt_limits import TooManyLoginsError
+from tests.server.access.known_identity import rollout_row
+from tests.support.real_issuer.issuer_browser import HOME, Browser, found
 from tests.support.real_issuer.issuer_process import CLIENT, SECRET, RealIssuer, real_issuer
 from tests.support.receivers import Receiver, receiving
 from tests.support.servers import ApiHouse, HandClock
 
 API: Final = "/api/v1"
-HOME: Final = "http://127.0.0.1:8080"
 CORP, OTHER = f"{HOME}/login/with/corp/callback", f"{HOME}/login/with/other/callback"
 ANN: Final = {"preferred_username": "ann", "groups": ["line-ops", "lunch"]}
-_ONWARD = re.compile(r'http-equiv="refresh" content="0; url=([^"]+)"')
 
 
 @pytest.fixture(scope="module")
@@ -101,56 +98,10 @@ def people(issuer: RealIssuer, elsewhere: RealIssuer, house: ApiHouse) -> None:
     elsewhere.know({"u-1": ANN})
 
 
-class Browser:
-    """A browser of its own."""
-
-    def __init__(self, house: ApiHouse) -> None:
-        self.pages = TestClient(house.app, base_url=HOME, follow_redirects=False)
-
-    def leave(self, provider: str = "corp", to: str = "/") -> str:
-        """Push the button; return where the page leads."""
-        answer = self.pages.post(
-            f"/login/with/{provider}", data={"next": to}, headers={"sec-fetch-site": "same-origin"}
-        )
-        assert answer.status_code == 200, answer.text
-        return unescape(_found(answer.text))
-
-    def arrive(self, address: str) -> httpx.Response:
-        """Open the address that the issuer led back to."""
-        answer: httpx.Response = self.pages.get(address.removeprefix(HOME), headers={"sec-fetch-site": "cross-site"})
-        return answer
-
-    def sign_in(self, issuer: RealIssuer, login: str = "u-1", provider: str = "corp", to: str = "/") -> httpx.Response:
-        """Sign in, out and back."""
-        return self.arrive(issuer.answer_for(self.leave(provider, to), login))
-
-    def me(self, house: ApiHouse) -> Principal | None:
-        """Return who is signed in."""
-        cookie = self.pages.cookies.get("edgefleet_session")
-        try:
-            return house.parts.access.logins.session_of(cookie or "").principal
-        except LoginRefusedError:
-            return None
-
-
-def _found(page: str) -> str:
-    found = _ONWARD.search(page)
-    assert found is not None, page
-    return found[1]
-
-
 def identity(house: ApiHouse, issuer: RealIssuer, subject: str = "u-1") -> Identity:
     """Return an identity by what is known of it."""
     items = house.parts.identities.identities(PageRequest()).items
     return next(one for one in items if (one.issuer, one.subject) == (issuer.url, subject))
-
-
-def rollout_row(name: str, makers: list[str], by: str) -> Rollout:
-    """Return a rollout that has ended."""
-    at = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
-    return Rollout(
-        id=name, model="m", version="1", selector="", spec={}, salt="", state="succeeded", created_at=at, created_by=by, makers=makers
-    )  # fmt: skip
 
 
 def admitted(house: ApiHouse, issuer: RealIssuer, person: str, subject: str) -> Browser:
@@ -180,7 +131,7 @@ def test_a_person_waits_is_linked_and_signs_in_with_the_grants_of_the_groups(
     linked = admin.post(f"{API}/identities/{seen.id}:link", json={})
     assert (linked.status_code, linked.json()["person"]) == (200, "ann (corp)")
     done = browser.sign_in(issuer, to="/devices?label=a")
-    assert (done.status_code, _found(done.text)) == (200, "/devices?label=a")
+    assert (done.status_code, found(done.text)) == (200, "/devices?label=a")
     cookie = next(one for one in done.headers.get_list("set-cookie") if one.startswith("edgefleet_session="))
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
@@ -410,7 +361,7 @@ def test_the_issuer_leads_to_our_address_only_and_so_do_we(house: ApiHouse, else
         assert client.get(f"{elsewhere.url}{leaving.path}?{foreign}").status_code == 400
     elsewhere.know({"u-to": ANN})
     for to in ("https://evil.example/", "//evil.example", "/\\evil.example", "/login/with/corp"):
-        assert _found(browser.sign_in(elsewhere, "u-to", "other", to).text) == "/"
+        assert found(browser.sign_in(elsewhere, "u-to", "other", to).text) == "/"
 
 
 def test_another_site_cannot_begin_a_sign_in(house: ApiHouse) -> None:
@@ -437,8 +388,14 @@ def test_sign_ins_are_bounded(house: ApiHouse, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(store, "MAX_WAITING", 0)
     with pytest.raises(IdentityRefusedError):
         book._let_in(book._provider("corp"), {**ANN, "sub": "u-flood"})
-    with pytest.raises(StopIteration):
-        next(one for one in book.identities(PageRequest()).items if one.subject == "u-flood")
+    assert "u-flood" not in {one.subject for one in book.waiting(1000)}
+    house.clock.turn(seconds=31 * 86_400)  # those that did not come back give way
+    monkeypatch.setattr(store, "MAX_WAITING", 1)
+    with pytest.raises(IdentityRefusedError):
+        book._let_in(book._provider("corp"), {**ANN, "sub": "u-flood"})
+    assert [one.subject for one in book.waiting(1000) if not house.parts.identities.identity(one.id).person_id] == [
+        "u-flood"
+    ]
 
 
 def test_a_slow_issuer_holds_few_threads(

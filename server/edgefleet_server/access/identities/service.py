@@ -57,6 +57,8 @@ from edgefleet_server.settings import ServerSettings
 from edgefleet_server.web.connection_budget import counted_address
 
 SIGN_IN_LIFE: Final = timedelta(minutes=10)
+WAITING_LIFE: Final = timedelta(days=30)
+"""After this time those who wait and did not come back give way to others, where too many wait."""
 PATH: Final = "/login/with"
 """Below it each provider has its own address to come back to, so that an answer of one is never taken for another's."""
 WAITS: Final = "identity_waits"
@@ -255,7 +257,9 @@ class IdentityBook:
         row = store.known(session, provider.issuer, subject)
         if row is None:
             if provider.new_people == "wait" and store.count_waiting(session) >= store.MAX_WAITING:
-                return None
+                store.forget_waiting(session, now - WAITING_LIFE)
+                if store.count_waiting(session) >= store.MAX_WAITING:
+                    return None
             row = IdentityRow(
                 id="i-" + base64.b32encode(secrets.token_bytes(8)).decode().lower()[:12],
                 issuer=provider.issuer,

@@ -67,6 +67,12 @@ def count_waiting(session: Session) -> int:
     return session.scalar(query) or 0
 
 
+def forget_waiting(session: Session, before: datetime) -> None:
+    """Forget identities that wait, were nobody's ever, and were last seen before a time: they wait again when they come back."""
+    old = delete(IdentityRow).where(col(IdentityRow.is_linked).is_(False), col(IdentityRow.person_id) == "")
+    session.execute(old.where(col(IdentityRow.last_seen_at) < before))
+
+
 def list_waiting(session: Session, most: int) -> list[IdentityRow]:
     """Return identities that wait for an admin, those that came first."""
     query = select(IdentityRow).where(col(IdentityRow.is_linked).is_(False))

@@ -9,7 +9,7 @@ from edgefleet_server.db.database import UtcDateTime
 
 
 class IdentityRow(SQLModel, table=True):
-    """Somebody as an issuer knows them. Never deleted: whose it was is remembered.
+    """Somebody as an issuer knows them. Kept once it was somebody's: whose it was is remembered.
 
     person_id: whose it is or was last, "" until an admin said so; is_linked: whether it is; token_id: the token, without a text, with the
     roles of the last sign-in, "" before the first.
