@@ -175,8 +175,9 @@ ELSEWHERE = {
 UNNAMED = {
     ("profile cost", "name"), ("drift features", "name"), ("model explain", "name"), ("model accuracy", "name"),
     ("group metrics", "table"), ("group metrics", "wide"), ("group metrics", "name"),
+    ("key device-ca status", "table"), ("key device-ca status", "wide"), ("key device-ca status", "name"),
 }  # fmt: skip
-"""Commands that have nothing to name until devices have reported on a model, or for a while."""
+"""Commands that have nothing to name until devices have reported on a model, or for a while, or until a CA is rotated."""
 
 ACTS = {
     "alert ack", "alert contact create", "alert contact delete", "alert contact set", "alert contact test", "alert rules set",

@@ -134,8 +134,7 @@ def build_fleet(
     """Wire the parts. Touches nothing. shared: the clock that all processes of the database go by, where it is another one."""
     names = DisplayNames(db)
     feed = EventLog(db, shared or clock, names.name_of)
-    desired = DesiredBook(db, signing, clock)
-    devices = DeviceSelector(db, sealed_needs_tpm=settings.sealed_needs_tpm)
+    desired, devices = DesiredBook(db, signing, clock), DeviceSelector(db, sealed_needs_tpm=settings.sealed_needs_tpm)
     lists = DeviceLister(db, clock, registry.withdrawn)
     reports = ReportBook(db, feed, shared or clock)
     mapper = FleetMapper(db, clock)

@@ -25,7 +25,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.outbound.http_post import HttpPoster, Posted
 from edgefleet_server.webhook import rules, store
-from edgefleet_server.webhook.errors import WebhookError
+from edgefleet_server.webhook.errors import SecretMissingError
 from edgefleet_server.webhook.model import DeliveryState, Outcome, Parcel, Receiver
 from edgefleet_server.webhook.service import MAX_WEBHOOKS, WebhookService
 
@@ -195,7 +195,7 @@ class WebhookSender:
             return self._transports[to.transport](to.id, body, self._timeout_s)
         keys = [self._service.sealer.open(one) for one in to.secrets]
         if not keys:  # they were deleted with a lost sealing key: the receiver could not tell whose message it is
-            raise WebhookError(f"the webhook has no secret that signs; `edgectl webhook rotate {to.id}` makes one")
+            raise SecretMissingError(f"the webhook has no secret that signs; `edgectl webhook rotate {to.id}` makes one")
         headers = rules.headers_of(parcel.message_id, body, keys, self._own.now())
         return self._poster.post(to.url, body, headers, self._timeout_s)
 

@@ -33,6 +33,13 @@ class TooManyWebhooksError(WebhookError):
     code = "webhook.limit_conflict"
 
 
+class SecretMissingError(WebhookError):
+    """The webhook has no secret that signs what it sends: it was deleted with a lost sealing key."""
+
+    code = "webhook.secret_missing"
+    default_next_step = "make another secret: `edgectl webhook rotate WEBHOOK_ID`"
+
+
 class WebhookDisabledError(WebhookError):
     """The webhook is disabled: nothing is sent to it any more."""
 

@@ -283,13 +283,13 @@ def test_what_cannot_be_put_back_is_not_offered(operation: str) -> None:
 NEVER = {
     "it ends something for good": """abort_rollout cancel_release deny_rollout delete_alert_receiver delete_contact_point delete_release
         delete_trusted_pipeline delete_webhook end_release_search erase_subject remove_capture_key revoke_device revoke_enrollment
-        revoke_key revoke_token sign_recovery update_person withdraw_release""",
+        revoke_key revoke_own_token revoke_token sign_recovery update_person withdraw_release""",
     "devices have begun to follow it": """approve_pending_devices approve_readmissions approve_rollout create_rollout deploy_release
         promote_rollout retry_rollout rotate_key skip_rollout_stage undo_model""",
     "it only asks, sends or notes something": """ack_alert create_device_task create_tasks fetch_captures ping_webhook redeliver_webhook
         send_feedback test_contact_point watch_device""",
     "its secret is shown only once, on a page of its own": """create_alert_receiver create_enrollments create_invitation create_login_link
-        create_token create_webhook rotate_webhook""",
+        create_own_token create_token create_webhook rotate_webhook""",
     "a name stays that owner's, so that the audit trail is not about two": "create_person",
     "its page removes it again, and asks first, since its tokens end": "create_trusted_pipeline",
     "it is a longer work, which its page shows and ends": "create_release",
