@@ -195,7 +195,9 @@ class WebhookSender:
             return self._transports[to.transport](to.id, body, self._timeout_s)
         keys = [self._service.sealer.open(one) for one in to.secrets]
         if not keys:  # they were deleted with a lost sealing key: the receiver could not tell whose message it is
-            raise SecretMissingError(f"the webhook has no secret that signs; `edgectl webhook rotate {to.id}` makes one")
+            raise SecretMissingError(
+                f"the webhook has no secret that signs; `edgectl webhook rotate {to.id}` makes one"
+            )
         headers = rules.headers_of(parcel.message_id, body, keys, self._own.now())
         return self._poster.post(to.url, body, headers, self._timeout_s)
 
