@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import update
-from sqlmodel import col
+from sqlmodel import col, select
 
 from edgefleet_agent import errors
 from edgefleet_agent.__main__ import main
@@ -208,6 +208,14 @@ def test_an_agent_starts_while_a_renewal_runs(device: Agent) -> None:
         assert eventually(lambda: device.status().get("connected")), device.log.read_text()
 
 
+def test_a_renewal_that_finds_the_identity_busy_is_tried_again_soon(device: Agent) -> None:
+    age(device.state, 0.67)
+    with takeover.identity_lock(device.state / "identity"):
+        device.start()
+        assert eventually(lambda: "agent.identity_busy" in device.log.read_text())
+    assert eventually(lambda: "identity renewed" in device.log.read_text()), device.log.read_text()
+
+
 def test_two_renewals_at_once_are_one(device: Agent) -> None:
     with takeover.identity_lock(device.state / "identity"):
         assert main(["renew", "--state", str(device.state)]) == 6
@@ -242,6 +250,9 @@ def test_a_renewal_tells_the_key_for_sealed_models_which_stays(device: Agent, si
     assert file.stat().st_mode & 0o777 == 0o600
     renew(device.state, SystemClock())
     assert known(device.id) == first
+    with site.house.db.read() as session:
+        facts = session.exec(select(FleetDevice.facts).where(FleetDevice.id == device.id)).one()
+    assert facts["names_requests"], "the token of a renewal is good for its request alone"
     file.write_bytes(b"torn")
     renew(device.state, SystemClock())
     assert known(device.id) not in {"", first}

@@ -112,6 +112,7 @@ def enroll(
     stated = facts() | {
         "model_key": kept_model_key(paths.model_key),
         "key_storage": key_storage(paths.root / PENDING_KEY),
+        "names_requests": True,
     }
     stated |= ({"wanted_profile": profile} if profile else {}) | ({"display_name": name} if name else {})
     body = {"token": token_text.strip(), "csr": make_csr(key), "facts": stated, "nonce": nonce}

@@ -41,8 +41,15 @@ from edgefleet_agent.enrolment.server_api import (
     problem_of,
     verifying_context,
 )
-from edgefleet_agent.errors import PinMismatchError, RenewRefusedError, ServerUnreachableError, StateFileError
+from edgefleet_agent.errors import (
+    IdentityBusyError,
+    PinMismatchError,
+    RenewRefusedError,
+    ServerUnreachableError,
+    StateFileError,
+)
 from edgefleet_agent.identity.place_follower import due_s, load_announced
+from edgefleet_agent.identity.renewal_timer import BUSY
 from edgefleet_agent.identity.store import (
     CA_FILE,
     CERT_FILE,
@@ -57,6 +64,7 @@ from edgefleet_agent.install.verifier_protocol import Task
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.reporting.device_facts import key_storage
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.errors import EdgefleetError
 
 PENDING_KEY = "renewal-key.pem"
@@ -89,8 +97,9 @@ def renew(state: Path, clock: Clock, *, if_due: bool = False, hears: bool = Fals
         # of a renewal that has not connected yet
         new_key = kept_key(folder / NEXT_FOLDER / KEY_FILE, folder / PENDING_KEY)
         nonce = secrets.token_hex(16)
+        csr = make_csr(new_key)
         asked: dict[str, object] = {
-            "csr": make_csr(new_key),
+            "csr": csr,
             "model_key": kept_model_key(StatePaths(state).model_key),
             "nonce": nonce,
             "key_storage": key_storage(folder / KEY_FILE),
@@ -98,9 +107,8 @@ def renew(state: Path, clock: Clock, *, if_due: bool = False, hears: bool = Fals
         if announced is not None:
             asked["place"] = announced.number
         body = json.dumps(asked).encode()
-        answer = _answer(
-            *_ask(folder, identity, device_token(identity, old_key, clock), "POST", "/device/v1/renew", body)
-        )
+        token = device_token(identity, old_key, clock, csr=csr)
+        answer = _answer(*_ask(folder, identity, token, "POST", "/device/v1/renew", body))
         if answer.nonce != nonce:
             raise RenewRefusedError("the server's answer is not to this request: its nonce differs")
         renewed = _checked(identity, answer, new_key, _trusted(folder))
@@ -141,14 +149,18 @@ def _hear(state: Path, identity: Identity, clock: Clock) -> None:
     Documents(Task("hold", str(state), identity.device), source, clock).hear()
 
 
-def device_token(identity: Identity, key: ec.EllipticCurvePrivateKey, clock: Clock, scope: str = "") -> str:
-    """Return an ES256 JWT of this device for one request to the device listener."""
+def device_token(
+    identity: Identity, key: ec.EllipticCurvePrivateKey, clock: Clock, scope: str = "", csr: str = ""
+) -> str:
+    """Return an ES256 JWT of this device for one request to the device listener. csr: the only one that it gets a certificate for."""
     claims = {
         "sub": identity.device,
         "aud": identity.server_id + scope,
         "exp": int(clock.now().timestamp()) + TOKEN_LIFE_S,
         "jti": secrets.token_hex(16),
     }
+    if csr:
+        claims["csr"] = sha256_hex(csr.encode())
     head = _base64url(json.dumps({"alg": "ES256", "typ": "JWT"}).encode())
     body = _base64url(json.dumps(claims).encode())
     r, s = decode_dss_signature(key.sign(f"{head}.{body}".encode(), ec.ECDSA(hashes.SHA256())))
@@ -268,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (EdgefleetError, OSError) as error:
         code = error.code if isinstance(error, EdgefleetError) else "agent.disk"
         log.warning("identity not renewed", extra={"code": code, "reason": str(error)})
-        return 1
+        return BUSY if isinstance(error, IdentityBusyError) else 1
     return 0
 
 

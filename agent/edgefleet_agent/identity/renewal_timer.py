@@ -28,6 +28,8 @@ RETRY_S = (60.0, 600.0, 3_600.0, 21_600.0)
 FIRST_LOOK_S = 10.0
 """A start has better things to do."""
 TRY_NEW_AGAIN_S = 3_600.0
+BUSY = 6
+"""Exit code of a renewal that found somebody else at the identity, which takes moments."""
 
 log = logging.getLogger(__name__)
 
@@ -181,6 +183,9 @@ class RenewalTimer:
 
     def _ended(self, exit_code: int, _output: bytes) -> None:
         self._child = None
+        if exit_code == BUSY:
+            self._look_in(min(FIRST_LOOK_S, self._look_s))
+            return
         if exit_code != 0:
             self._failed()
             return

@@ -16,9 +16,9 @@ def client(house: House) -> TestClient:
     return device_client(house)
 
 
-def bearer(house: House, device: KeyedDevice) -> dict[str, str]:
+def bearer(house: House, device: KeyedDevice, **claims: str) -> dict[str, str]:
     """Return the header of one request."""
-    return {"authorization": f"Bearer {device.token(house.clock.now())}"}
+    return {"authorization": f"Bearer {device.token(house.clock.now(), **claims)}"}
 
 
 def enroll(client: TestClient, house: House) -> KeyedDevice:
@@ -95,6 +95,32 @@ def test_renewal_over_https(client: TestClient, house: House) -> None:
     fresh.enrolment = device.enrolment
     assert client.get("desired", headers=bearer(house, fresh)).status_code == 200
     assert client.get("desired", headers=bearer(house, device)).status_code == 401
+
+
+def test_who_captures_a_token_gets_no_certificate_with_it(client: TestClient, house: House) -> None:
+    """As somebody with the key of the CA can, who has a place in the network. Devices of agents of before say nothing of a request."""
+    device, fresh, thief = enroll(client, house), KeyedDevice(), KeyedDevice()
+
+    def status(request: bytes, **claims: str) -> int:
+        headers = bearer(house, device, **claims)
+        answer = client.post("renew", json={"csr": request.decode()}, headers=headers)
+        return int(answer.status_code)
+
+    own, his = fresh.csr(), thief.csr()
+    assert status(his, csr=sha256_hex(own)) == 401, "the first one that names its request is held to it, too"
+    assert status(own) == 200
+    assert status(own, csr=sha256_hex(own)) == 200
+    assert status(his) == 401, "of another request: this device names what it asks for, from now on"
+    assert status(his, csr=sha256_hex(own)) == 401
+    assert status(own, csr=sha256_hex(own)) == 200
+    assert client.get("desired", headers=bearer(house, device)).status_code == 200
+
+
+def test_a_device_says_when_it_enrols_that_it_names_its_requests(client: TestClient, house: House) -> None:
+    device, thief = house.device(FACTS | {"names_requests": True}), KeyedDevice()
+    answer = client.post("renew", json={"csr": thief.csr().decode()}, headers=bearer(house, device))
+    assert (answer.status_code, answer.json()["code"]) == (401, "device.unauthorized")
+    assert "does not name this certificate request" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["tuf/timestamp.json", "desired", "blobs/" + "a" * 64])

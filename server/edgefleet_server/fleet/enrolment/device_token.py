@@ -1,7 +1,8 @@
 """Device tokens: ES256 JWTs that a device signs with its own key, once for each HTTPS request.
 
 Only this module reads JWTs of devices. Claims: `sub` device id, `aud` server id, `exp` at most five
-minutes ahead, `jti` used once. Our `Clock` decides what time it is, not PyJWT.
+minutes ahead, `jti` used once, `csr` the SHA-256 (hex) of the certificate request that it is for, if any.
+Our `Clock` decides what time it is, not PyJWT.
 
 The replay cache is memory of this process, bounded: a token lives five minutes at most, and every route behind it is
 safe to repeat.
@@ -99,12 +100,12 @@ class DeviceAuthenticator:
 
         is_new = new_key is not None and is_signed_by(token, new_key)
         key = new_key if is_new and new_key is not None else old_key
-        check_token(token, key, server_id, now, use)
+        request = check_token(token, key, server_id, now, use)
         if ended_at <= now and not renews:
             raise CertificateEndedError(f"the certificate of {device_id} ended on {ended_at:%Y-%m-%d %H:%M} UTC")
         if is_new:
             self._enroller.promote_key(device_id, key)
-        return DeviceIdentity(device_id, profile, key)
+        return DeviceIdentity(device_id, profile, key, request)
 
 
 def _claimed_audience(token: str) -> object:
@@ -123,8 +124,8 @@ def claimed_device(token: str) -> DeviceId:
         raise _bad("it cannot be read") from e
 
 
-def check_token(token: str, public_key: str, server_id: str, now: datetime, use: Callable[[str, float], bool]) -> None:
-    """Accept a token signed by `public_key` (PEM, P-256) for this server, now, for the first time.
+def check_token(token: str, public_key: str, server_id: str, now: datetime, use: Callable[[str, float], bool]) -> str:
+    """Accept a token signed by `public_key` (PEM, P-256) for this server, now, for the first time; return its `csr`, "" without one.
 
     use(jti, until unix s) says whether it is the first use. Raises BadDeviceTokenError.
     """
@@ -143,6 +144,7 @@ def check_token(token: str, public_key: str, server_id: str, now: datetime, use:
         raise _bad("its jti is not a random text")
     if not use(jti, expires_s + LEEWAY_S):
         raise _bad("it was used before")
+    return str(claims.get("csr", ""))
 
 
 def is_signed_by(token: str, public_key: str) -> bool:

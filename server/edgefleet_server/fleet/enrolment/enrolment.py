@@ -47,6 +47,7 @@ from edgefleet_server.fleet.enrolment.model import (
 from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError, PendingEnrolments, Waiting
 from edgefleet_server.fleet.errors import (
     BadClaimError,
+    BadDeviceTokenError,
     BadFactsError,
     ClaimExpiredError,
     ClaimUnknownError,
@@ -81,6 +82,7 @@ class Facts(msgspec.Struct, frozen=True):
 
     model_key: X25519 public key, hex, that keys of sealed bundles come to it with; "": its agent opens no sealed models.
     key_storage: where its private keys are, by its own word: wrapped by the TPM of its board, or in files; "": its agent does not say.
+    names_requests: the token of each renewal names its certificate request (ADR 0133), so one that does not is not the device's.
     """
 
     arch: str
@@ -94,6 +96,7 @@ class Facts(msgspec.Struct, frozen=True):
     display_name: str = ""
     model_key: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
     key_storage: Literal["", "file", "tpm"] = ""
+    names_requests: bool = False
 
 
 @dataclass(frozen=True)
@@ -314,21 +317,29 @@ class Enroller:
 
         keys: what the device says of its others; "": as it was. place: number of the announcement that it knows; 0: it does not say.
 
-        Raises BadCsrError, DeviceRevokedError; ReadmissionPendingError, ReadmissionRefusedError after the end of its last certificate.
+        Raises BadCsrError, BadDeviceTokenError, DeviceRevokedError; ReadmissionPendingError, ReadmissionRefusedError after the end of
+        its last certificate.
         """
         self._signing.check_csr(csr_pem)
+        is_named = device.request == sha256_hex(csr_pem)
         with self._db.session() as session:
             row = store.device(session, device.id, lock=True)
             assert row is not None, "the caller authenticated it"
             if row.revoked_at is not None:  # since then: its new certificate would be revoked by nobody
                 raise DeviceRevokedError(f"the device {row.id} was revoked", next_step="enrol with a new claim token")
+            if not is_named and (device.request or row.facts.get("names_requests")):
+                raise BadDeviceTokenError(
+                    "the device token is refused: it does not name this certificate request",
+                    next_step="renew with the agent that enrolled the device, or a newer one",
+                )
             has_ended = row.cert_not_after <= self._clock.now()
             refusal = readmissions.ask(session, row) if has_ended else None
             if refusal is None:
                 choice = store.ca_choice(session, max(row.place_told, place))
                 issued, public_key = self._signing.issue_device_certificate(csr_pem, device.id, choice)
                 row.next_public_key = public_key
-                told = {name: value for name, value in asdict(keys).items() if value and row.facts.get(name) != value}
+                said = asdict(keys) | {"names_requests": is_named}
+                told = {name: value for name, value in said.items() if value and row.facts.get(name) != value}
                 if told:
                     row.facts = {**row.facts, **told}
                 row.cert_not_after = issued.not_after

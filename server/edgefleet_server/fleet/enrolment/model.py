@@ -75,11 +75,15 @@ class BrokerAddress:
 
 @dataclass(frozen=True)
 class DeviceIdentity:
-    """What the device routes know of the device that calls: its id, its profile and its public key (PEM)."""
+    """What the device routes know of the device that calls: its id, its profile and its public key (PEM).
+
+    request: SHA-256 (hex) of the certificate request that its token is for, "" where it names none.
+    """
 
     id: DeviceId
     profile: ProfileName
     public_key: str
+    request: str = ""
 
 
 @dataclass(frozen=True)
