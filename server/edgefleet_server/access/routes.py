@@ -11,7 +11,7 @@ from edgefleet_server.access.service import AccessService
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.web.pagination import EitherWay, ListOf, paged
-from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
+from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_tag
 from edgefleet_server.web.sparse_fields import ListRoute
 from edgefleet_server.web.strict_types import Moment
 
@@ -62,16 +62,16 @@ def build_router(access: AccessService, db: Database, tenant: str) -> APIRouter:
     def get_token(token_id: str, response: Response, _caller: Admin) -> TokenOut:
         """Return one token, without its secret. The ETag names what it may and until when, not its last use."""
         found = TokenOut.of(access.token(token_id))
-        put_tag(response, _tag(found))
+        put_tag(response, found.tag())
         return found
 
     @router.delete("/tokens/{token_id}", operation_id="revoke_token")
     def revoke_token(token_id: str, response: Response, expected: IfMatch, dry_run: DryRun, _caller: Admin) -> TokenOut:
         """Make a token useless at once."""
         with acting(db, dry_run=dry_run), db.session():
-            expected.check(lambda: _tag(TokenOut.of(access.token(token_id))))
+            expected.check(lambda: TokenOut.of(access.token(token_id)).tag())
             revoked = TokenOut.of(access.revoke_token(token_id))
-        put_tag(response, _tag(revoked))
+        put_tag(response, revoked.tag())
         return revoked
 
     @router.post("/login-links", operation_id="create_login_link", status_code=201)
@@ -85,7 +85,3 @@ def build_router(access: AccessService, db: Database, tenant: str) -> APIRouter:
         return ListOf.of(access.audit(page, what), AuditOut.of)
 
     return router
-
-
-def _tag(token: TokenOut) -> str:
-    return tag_of(token.model_dump(mode="json", exclude={"last_used_at"}))

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgefleet_server.access.grants.schemas import GrantOut, RolesIn
 from edgefleet_server.access.model import AuditEntry, LoginLink, PersonKind, Principal, Role, TokenView
+from edgefleet_server.web.preconditions import tag_of
 from edgefleet_server.web.strict_types import Moment
 
 
@@ -92,6 +93,10 @@ class TokenOut(BaseModel):
             revoked_at=view.revoked_at,
             scoped=[GrantOut.of(one) for one in view.scoped],
         )
+
+    def tag(self) -> str:
+        """Return its entity tag: of what it may and until when, not of its last use."""
+        return tag_of(self.model_dump(mode="json", exclude={"last_used_at"}))
 
 
 class NewTokenOut(TokenOut):

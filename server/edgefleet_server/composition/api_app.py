@@ -121,7 +121,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
     return [
         access_routes.build_router(parts.access, parts.db, parts.settings.tenant),
         people_routes.build_router(parts.access.people, parts.db),
-        own_token_routes.build_router(parts.access.own_tokens),
+        own_token_routes.build_router(parts.access.own_tokens, parts.db),
         account_routes.build_router(parts.access.accounts),
         identity_routes.build_router(parts.identities, parts.db),
         pipeline_routes.build_router(parts.pipelines, parts.db, parts.clock),

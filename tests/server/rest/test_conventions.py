@@ -11,7 +11,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.composition.openapi import operations
 from edgefleet_server.process.openapi_file import document
 from tests.server.fleet.house import FACTS, KeyedDevice
-from tests.support.servers import ApiHouse, HandClock
+from tests.support.servers import ApiClient, ApiHouse, HandClock
 
 
 @pytest.fixture
@@ -67,6 +67,18 @@ def test_groups_and_webhooks_have_tags(tmp_path: Path) -> None:
         assert admin.delete(path, headers={"if-match": tag}).status_code == 204
         assert admin.delete(path, headers={"if-match": "*"}).status_code == 404
     house.close()
+
+
+def test_an_own_token_is_ended_only_as_it_was_seen(house: ApiHouse, admin: Any) -> None:
+    made = admin.post("/api/v1/own-tokens", json={"name": "laptop"})
+    path, tag = f"/api/v1/own-tokens/{made.json()['id']}", made.headers["etag"]
+    assert admin.delete(path, headers={"if-match": '"no"'}).status_code == 412
+    tried = admin.delete(path, params={"dry_run": True}, headers={"if-match": tag})
+    assert (tried.status_code, tried.json()["revoked_at"] is None) == (200, False)
+    bob = house.parts.access.create_token("bob", [Role.VIEWER], by="ann").token
+    others = ApiClient(house.app, bob).delete(path, headers={"if-match": '"no"'})
+    assert others.status_code == 404, "nobody else hears that it is there"
+    assert admin.delete(path, headers={"if-match": tag}).json()["revoked_at"] is not None
 
 
 def test_every_change_and_removal_takes_a_tag_and_can_be_tried() -> None:

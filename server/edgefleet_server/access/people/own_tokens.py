@@ -99,15 +99,21 @@ class OwnTokens:
         """Return the caller's tokens in force, whoever made them."""
         return self._in_force(caller) if caller.person else []
 
-    def revoke(self, caller: Principal, token_id: str) -> TokenView:
-        """Make a token of the caller useless at once. Raises UnknownTokenError, also for one of somebody else, and ForbiddenError.
-
-        A service's, and one that its person made, ends itself only: who steals a program's cannot end the password of its person.
-        """
-        if token_id not in {one.id for one in self.tokens(caller)}:
+    def token(self, caller: Principal, token_id: str) -> TokenView:
+        """Return a token of the caller in force. Raises UnknownTokenError, also for one of somebody else."""
+        found = next((one for one in self.tokens(caller) if one.id == token_id), None)
+        if found is None:
             raise UnknownTokenError(
                 f"you have no token {token_id!r}", next_step="`edgectl token list --mine` shows all"
             )
+        return found
+
+    def revoke(self, caller: Principal, token_id: str) -> TokenView:
+        """Make a token of the caller useless at once. Raises as `token`, and ForbiddenError.
+
+        A service's, and one that its person made, ends itself only: who steals a program's cannot end the password of its person.
+        """
+        self.token(caller, token_id)
         if token_id != caller.id and not self.is_maker(caller):
             raise ForbiddenError(
                 f"{caller.name} cannot end this token: a program's, and one that its person made, end no other",
