@@ -163,13 +163,18 @@ def test_no_code_writes_models_of_devices_past_the_guard() -> None:
     assert re.findall(r"\.values\((.*)\)", found["fleet/desired/capture_key.py"]) == ["resign_at=now"]
     book = ast.parse(found["fleet/desired/documents.py"])
     writers = {one.name for one in ast.walk(book) if isinstance(one, ast.FunctionDef) and _signs_models(one)}
-    assert writers == {"_put", "set_models", "_write"}, (
+    assert writers == {"_put", "_sign_many", "_write"}, (
         "only these bring new models, and what calls them has asked the guard"
     )
-    callers = {
-        one.name for one in ast.walk(book) if isinstance(one, ast.FunctionDef) and "self._put(" in ast.unparse(one)
-    }
-    assert callers == {"set_active", "set_candidates"}
+
+    def callers(name: str) -> set[str]:
+        functions = [one for one in ast.walk(book) if isinstance(one, ast.FunctionDef)]
+        return {one.name for one in functions if f"self.{name}(" in ast.unparse(one)}
+
+    assert callers("_put") == {"set_active", "set_candidates"}
+    assert callers("_sign_many") == {"set_models", "_sign_again"}
+    (again,) = (one for one in ast.walk(book) if isinstance(one, ast.FunctionDef) and one.name == "_sign_again")
+    assert re.findall(r"contents\.(\w+)\(", ast.unparse(again)) == ["again"], "it signs what is there, and nothing else"
     for name in ("set_active", "set_candidates", "set_models"):
         (method,) = (one for one in ast.walk(book) if isinstance(one, ast.FunctionDef) and one.name == name)
         assert re.search(r"_allowed\(|_warranted\(", ast.unparse(method)), name
