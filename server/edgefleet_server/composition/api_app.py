@@ -76,6 +76,7 @@ from edgefleet_server.telemetry.predictions import routes as prediction_routes
 from edgefleet_server.telemetry.timelines import routes as timeline_routes
 from edgefleet_server.web import problems
 from edgefleet_server.web.body_limit import API_BODY_BYTES, BodyLimit
+from edgefleet_server.web.deferred_route import DeferredRoute, add_routes
 from edgefleet_server.webhook import routes as webhook_routes
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -98,11 +99,11 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.reach = Reach(parts.fleet.devices.crowd_of_device, parts.rollout.finder.touched, crowd_of)
     problems.install(app)
     for router in api_routers(parts):
-        app.include_router(router, prefix=API_PREFIX, dependencies=[Depends(authorize), Depends(throttled)])
-    app.include_router(alerting_routes.build_hook_router(parts.alerts), prefix=API_PREFIX)  # has a token of its own
-    app.include_router(pipeline_routes.build_exchange_router(parts.pipelines), prefix=API_PREFIX)  # takes ID tokens
+        add_routes(app, router, API_PREFIX, [Depends(authorize), Depends(throttled)])
+    add_routes(app, alerting_routes.build_hook_router(parts.alerts), API_PREFIX)  # has a token of its own
+    add_routes(app, pipeline_routes.build_exchange_router(parts.pipelines), API_PREFIX)  # takes ID tokens
     app.state.dashboard = dashboard = build_dashboard(parts)
-    app.include_router(dashboard.router)
+    add_routes(app, dashboard.router)
     _add_health_routes(app, parts)
     app.add_middleware(Idempotency, access=parts.access)
     app.add_middleware(AllowedMethods)
@@ -205,6 +206,8 @@ def telemetry_routers(parts: Parts) -> list[APIRouter]:
 
 
 def _add_health_routes(app: FastAPI, parts: Parts) -> None:
+    app.router.route_class = DeferredRoute
+
     @app.get("/healthz", operation_id="get_health", tags=["server"])
     def get_health() -> dict[str, str]:
         """Say that the process answers."""

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from edgefleet_server.access.dependency import Viewer
+from edgefleet_server.web.deferred_route import DeferredRoute
 
 METRICS_PATH: Final = "/metrics"
 _PORTS: Final = {"http": 80, "https": 443}
@@ -29,7 +30,7 @@ class TargetGroup(BaseModel):
 
 def build_router(tenant: str) -> APIRouter:
     """Return the route, to be mounted under `/api/v1`."""
-    router = APIRouter(tags=["server"])
+    router = APIRouter(tags=["server"], route_class=DeferredRoute)
 
     @router.get("/prometheus/sd", operation_id="list_scrape_targets")
     def list_scrape_targets(request: Request, _caller: Viewer) -> list[TargetGroup]:

@@ -16,6 +16,7 @@ from edgefleet_server.conversion.tool_stock import ToolStock
 from edgefleet_server.db.database import Database
 from edgefleet_server.registry.schemas import ReleaseOut
 from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.web.deferred_route import DeferredRoute
 
 Attempt = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="the report of this attempt, not of the newest")]
 PAGE_HEADERS: Final = {
@@ -30,7 +31,7 @@ def build_router(
     conversion: ConversionService, registry: RegistryService, db: Database, tool_stock: Callable[[], ToolStock]
 ) -> APIRouter:
     """Return the routes of conversions, to be mounted under `/api/v1`. tool_stock: looks which tools the converters have now."""
-    router = APIRouter(tags=["conversion"])
+    router = APIRouter(tags=["conversion"], route_class=DeferredRoute)
 
     @router.get("/releases/{ref}/report", operation_id="get_release_report", response_model=dict[str, Any])
     def get_report(ref: str, _caller: Viewer, attempt: Attempt = None) -> Response:

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
@@ -19,6 +18,7 @@ from edgefleet_server.dashboard.core.login import Gate, own_page
 from edgefleet_server.dashboard.live.page_stream import add_live_route
 from edgefleet_server.db.database import DatabaseUnavailableError
 from edgefleet_server.web import problems
+from edgefleet_server.web.deferred_route import DeferredRoute
 
 _API_PAGE_POLICY: Final = f"{render.HEADERS['content-security-policy']}; img-src 'self' data:"
 """Arrows and other small pictures lie in the style sheet of Swagger UI."""
@@ -28,7 +28,7 @@ Posted = Annotated[Form, Depends(form_of)]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-class PageRoute(APIRoute):
+class PageRoute(DeferredRoute):
     """A route whose refusals are pages too."""
 
     def get_route_handler(self) -> Handler:

@@ -9,10 +9,11 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.routing import APIRoute
+
+from edgefleet_server.web.deferred_route import DeferredRoute
 
 
-class GuardedRoute(APIRoute):
+class GuardedRoute(DeferredRoute):
     """A route whose body is parsed after its caller was let in."""
 
     def guard(self, request: Request) -> None:

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 from fastapi import Depends, Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.db.keyset import DEFAULT_LIMIT, BadCursorError, Page, PageRequest, cut_page, decode_cursor
@@ -29,6 +29,7 @@ class BadSortError(EdgefleetError):
 class ListOf(BaseModel, Generic[T]):
     """The body of every list."""
 
+    model_config = ConfigDict(defer_build=True)  # with the first list that is answered
     items: list[T]
     next_cursor: str | None = None
     total: int
