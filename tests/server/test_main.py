@@ -56,6 +56,29 @@ def wait_until_ready(client: httpx.Client) -> dict[str, object]:
     return body
 
 
+def workers(server: ServerProcess) -> list[psutil.Process]:
+    """Return the conversion workers of a server."""
+    found = []
+    for child in psutil.Process(server.process.pid).children():
+        with contextlib.suppress(psutil.Error):  # it may end between two looks
+            if "edgefleet_server.process.conversion_worker" in child.cmdline():
+                found.append(child)
+    return found
+
+
+def start_worker(server: ServerProcess) -> psutil.Process:
+    """Publish a model whose conversion ends at once, and return the worker that it started."""
+    blob = b"no model"
+    with server.client() as client:
+        assert client.put(f"/api/v1/blobs/{sha256_hex(blob)}", content=blob).status_code == 201
+        assert client.post("/api/v1/releases", json=release_body(blob)).status_code == 201
+    deadline = time.monotonic() + 60
+    while not (found := workers(server)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found[0]
+
+
 def test_a_published_model_is_converted_and_signed_by_the_real_converter(server: ServerProcess) -> None:
     model = (DIGITS / "digits-1.0.0.onnx").read_bytes()
     calibration = (DIGITS / "data" / "calibration.npz").read_bytes()
@@ -63,6 +86,8 @@ def test_a_published_model_is_converted_and_signed_by_the_real_converter(server:
         checks = wait_until_ready(client)["checks"]
         wanted = {"database", "disk", "keys", "signer", "broker", "revocation", "engine", "converter"}
         assert set(checks) == wanted  # type: ignore[call-overload]
+        assert workers(server) == [], "none before there is something to convert"
+        assert "start with the first job, 1 at most" in checks["converter"]["detail"]  # type: ignore[index]
         body = release_body(model)
         for blob in (model, calibration):
             assert client.put(f"/api/v1/blobs/{sha256_hex(blob)}", content=blob).status_code == 201
@@ -73,6 +98,7 @@ def test_a_published_model_is_converted_and_signed_by_the_real_converter(server:
             assert time.monotonic() < deadline
             time.sleep(0.2)
         assert release["state"] == "ready", release
+        assert "1 of 1 conversion workers run" in client.get("/readyz").json()["checks"]["converter"]["detail"]
         (bundle,) = release["bundles"]
         assert client.get(f"/api/v1/blobs/{bundle['sha256']}").content[:4] == b"PK\x03\x04"
         context = ssl.create_default_context(cafile=str(server.data / "keys" / "device-ca.crt"))
@@ -98,8 +124,9 @@ def no_key_is_in_memory_but_of_the_signing_process(server: ServerProcess) -> Non
 
 
 def test_sigterm_stops_everything_and_removes_the_run_file(server: ServerProcess) -> None:
+    start_worker(server)
     children = psutil.Process(server.process.pid).children(recursive=True)
-    assert len(children) >= 2
+    assert len(children) >= 3, "the signing process, the broker and the converter"
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(20) == 0
     assert not (server.data / "run" / "server.json").exists()
@@ -107,6 +134,7 @@ def test_sigterm_stops_everything_and_removes_the_run_file(server: ServerProcess
 
 
 def test_children_end_when_the_server_is_killed(server: ServerProcess) -> None:
+    start_worker(server)
     children = psutil.Process(server.process.pid).children(recursive=True)
     server.process.kill()
     server.process.wait()
@@ -114,18 +142,10 @@ def test_children_end_when_the_server_is_killed(server: ServerProcess) -> None:
 
 
 def test_a_killed_worker_is_started_again(server: ServerProcess) -> None:
-    def workers() -> list[psutil.Process]:
-        found = []
-        for child in psutil.Process(server.process.pid).children():
-            with contextlib.suppress(psutil.Error):  # it may end between two looks
-                if "edgefleet_server.process.conversion_worker" in child.cmdline():
-                    found.append(child)
-        return found
-
-    (first,) = workers()
+    first = start_worker(server)
     first.kill()
     deadline = time.monotonic() + 30
-    while not (now := workers()) or now[0].pid == first.pid:
+    while not (now := workers(server)) or now[0].pid == first.pid:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

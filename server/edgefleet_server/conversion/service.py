@@ -112,16 +112,20 @@ class ConversionService:
 
     # ---- for the worker
 
+    def has_work(self) -> bool:
+        """Return whether a job waits, or the worker of one went silent."""
+        with self._db.read() as session:
+            return store.has_claimable(session, self._clock.now())
+
     def claim(self, worker: str) -> tuple[ClaimedJob | None, ReleaseRef | None]:
         """Take the waiting job whose turn it is (`rules.next_release`).
 
         Returns (job, None); or (None, release) when a job was given up because its workers kept dying, and that release's
         state must be brought up to date; or (None, None) when nothing waits.
         """
+        if not self.has_work():
+            return None, None
         now = self._clock.now()
-        with self._db.read() as session:
-            if not store.has_claimable(session, now):
-                return None, None
         with self._db.session() as session:
             waiting = store.waiting_releases(session, now)
             turn = rules.next_release(waiting, store.work_since(session, now - rules.SHARE_SPAN), now)

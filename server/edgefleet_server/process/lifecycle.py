@@ -311,7 +311,7 @@ class Server:
             _log.warning("the sandbox of the conversion child lacks layers", extra={"missing": ",".join(missing)})
         _log.info("sandbox of the conversion child", extra={"layers": ",".join(layers)})
         lacking = f" (missing: {', '.join(missing)})" if missing else ""
-        pool = WorkerPool(self.settings, self.settings.converter_workers)
+        pool = WorkerPool(self.settings, self.settings.converter_workers, parts.conversion.has_work)
         pool.start()
         self._stack.callback(pool.stop)
         parts.health.add("converter", lambda: f"{pool.check()}; sandbox layers: {', '.join(layers)}{lacking}")

@@ -1,4 +1,6 @@
-"""Conversion workers as child processes of the server: started, started again when they end, stopped with the server.
+"""Conversion workers as child processes of the server: started with the first job, again when they end, stopped with the server.
+
+Most processes of a server never convert, and a worker takes a second of processor time and its memory. So none runs before a job waits.
 
 This is process care, not conversion: it knows a worker by its command line and its life line (stdin) only.
 """
@@ -9,7 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import IO
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.process.conversion_worker import dump_settings
@@ -19,6 +24,9 @@ _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.5, 2.0, 10.0, 30.0)
 _QUIET_S = 60.0  # a worker that ran so long did not fail at its start: the next one begins at once again
 _STOP_WAIT_S = 3.0
+_LOOK_S = 0.3
+"""As often as an idle worker looks for jobs."""
+_TROUBLE_WAIT_S = 3.0
 
 
 class WorkersDownError(EdgefleetError):
@@ -28,10 +36,12 @@ class WorkersDownError(EdgefleetError):
 
 
 class WorkerPool:
-    """Keeps `count` conversion workers running. Thread-safe."""
+    """Keeps `count` conversion workers running once a job has waited. Thread-safe."""
 
-    def __init__(self, settings: ServerSettings, count: int) -> None:
+    def __init__(self, settings: ServerSettings, count: int, has_work: Callable[[], bool]) -> None:
+        """Start nothing yet. has_work: says whether a job waits for a worker; may raise SQLAlchemyError."""
         self._settings = settings
+        self._has_work = has_work
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._running: dict[int, subprocess.Popen[bytes]] = {}
@@ -39,24 +49,28 @@ class WorkerPool:
             threading.Thread(target=self._keep, args=(number,), name=f"converter-{number}", daemon=True)
             for number in range(1, count + 1)
         ]
+        self._looking = threading.Thread(target=self._start_with_first_job, name="converter-start", daemon=True)
 
     def start(self) -> None:
-        """Start all workers. Returns at once."""
-        for thread in self._threads:
-            thread.start()
+        """Start all workers as soon as a job waits. Returns at once."""
+        self._looking.start()
 
     def stop(self) -> None:
         """Stop all workers; a job in hand goes back to the queue. Blocks for at most a few seconds."""
         self._stopping.set()
+        self._looking.join()
         self._signal(signal.SIGTERM)
         killer = threading.Timer(_STOP_WAIT_S, self._signal, (signal.SIGKILL,))
         killer.start()
         for thread in self._threads:
-            thread.join(_STOP_WAIT_S + 1.0)
+            if thread.ident is not None:
+                thread.join(_STOP_WAIT_S + 1.0)
         killer.cancel()
 
     def check(self) -> str:
         """Return a line for `/readyz`. Raises WorkersDownError."""
+        if self._looking.is_alive():
+            return f"conversion workers start with the first job, {len(self._threads)} at most"
         with self._lock:
             alive = sum(process.poll() is None for process in self._running.values())
         if alive == 0:
@@ -64,6 +78,19 @@ class WorkerPool:
                 "no conversion worker runs", next_step="see the server's log for the reason; they are restarted"
             )
         return f"{alive} of {len(self._threads)} conversion workers run"
+
+    def _start_with_first_job(self) -> None:
+        pause_s = _LOOK_S
+        while not self._stopping.wait(pause_s):
+            try:
+                has_work, pause_s = self._has_work(), _LOOK_S
+            except SQLAlchemyError as error:
+                _log.warning("the database does not say whether a conversion waits", extra={"error": repr(error)})
+                has_work, pause_s = False, _TROUBLE_WAIT_S
+            if has_work:
+                for thread in self._threads:
+                    thread.start()
+                return
 
     def _signal(self, number: signal.Signals) -> None:
         with self._lock:
