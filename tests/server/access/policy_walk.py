@@ -25,6 +25,7 @@ from edgefleet_server.access.model import INCLUDES, Grant, Role
 from edgefleet_server.access.rules import POLICY, role_of, touch_of
 from tests.server.fleet.apps import Operators
 from tests.server.fleet.house import PROFILE, House, TurnedClock
+from tests.support.teams import member, pem
 
 IN, OUT = "inside", "outside"
 NO_DEVICE: Final = "no device"
@@ -52,6 +53,7 @@ _BODIES: Final[Mapping[str, Mapping[str, Any]]] = {
         "version": "9.9.9",
         "source": {"kind": "file", "files": [{"path": "m.onnx", "sha256": "0" * 64, "length": 1}]},
     },
+    "/team-requests/{request_id}:sign": {"answer": "no answer"},
 }
 
 
@@ -95,10 +97,13 @@ class Cell:
 
     def _stated(self) -> frozenset[Pair]:
         return {
+            "/releases/{ref}:deploy": frozenset({(self.model, self.device)}),
+            "/rollouts": frozenset({(self.model, self.device)}),
             "/releases": frozenset({(self.model, NO_DEVICE)}),
             "/rollouts:undo": frozenset((self.model, device) for device in DEVICES),
             "/devices:task": frozenset((model, self.device) for model in MODELS),
-        }.get(self.path, frozenset({(self.model, self.device)}))
+            "/team-requests/{request_id}:sign": frozenset({(self.model, NO_DEVICE)}),
+        }[self.path]
 
     def allowed(self) -> bool:
         """Return whether the policy lets the caller in."""
@@ -165,6 +170,13 @@ class Walk:
             made[model, where] = str(self.operators.parts.rollout.create(spec, "test"))
         return made
 
+    @cached_property
+    def team_requests(self) -> dict[str, str]:
+        """What the team of each model is asked to sign."""
+        assert self.rollouts
+        teams = self.house.signing.teams
+        return {model: teams.set_team(model, [pem(member())], 1).id for model in (IN, OUT)}
+
     def client(self, grant: Grant) -> TestClient:
         """Return a client whose token has one grant."""
         if grant not in self._clients:
@@ -184,6 +196,8 @@ class Walk:
         named = {"ref": f"{cell.model}@1.0.0", "device_id": self.devices[cell.device], "rollout_id": rollout}
         if cell.path.startswith("/models/"):
             named["name"] = cell.model
+        if cell.path.startswith("/team-requests/"):
+            named["request_id"] = self.team_requests[cell.model]
         address = re.sub(r"\{(\w+)\}", lambda found: named.get(found[1], "zzz"), cell.path)
         params: dict[str, Any] = {} if cell.method in ("GET", "HEAD") else {"dry_run": "true"}
         if cell.path.endswith("/stream"):
