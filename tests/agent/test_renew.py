@@ -17,12 +17,17 @@ from sqlmodel import col, select
 from edgefleet_agent import errors
 from edgefleet_agent.__main__ import main
 from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.connection.mqtt import Connected, Disconnected, LinkOptions, MqttLink
 from edgefleet_agent.core.durable import write_file, write_record
+from edgefleet_agent.core.loop import Loop
 from edgefleet_agent.enrolment.renew import renew
 from edgefleet_agent.enrolment.server_api import cert_serial
 from edgefleet_agent.identity import takeover
+from edgefleet_agent.identity.place_follower import Way
+from edgefleet_agent.identity.renewal_timer import Calls, RenewalTimer
 from edgefleet_agent.identity.store import load_identity
 from edgefleet_agent.identity.takeover import load_next
+from edgefleet_agent.settings import AgentSettings
 from edgefleet_protocol.hpke import public_of
 from edgefleet_server.fleet.tables import FleetDevice
 from tests.agent.field import Agent, eventually, write_identity
@@ -160,6 +165,58 @@ def test_a_renewed_identity_that_the_broker_refuses_does_not_cost_the_connection
     device.start()
     assert eventually(lambda: device.status().get("connected")), device.log.read_text()
     assert (folder / "next").exists()
+
+
+def test_a_broker_that_is_away_is_no_reason_to_leave_the_renewed_identity(device: Agent, site: Site) -> None:
+    """It is restarted just when an identity was renewed: at the old one the device would stay, and hold up a rotation of the CA."""
+    renew(device.state, SystemClock())
+    folder = device.state / "identity"
+    old, new = load_identity(folder), load_next(folder)
+    assert new is not None
+    with socket.socket() as silent:  # bound and not listening: who connects is refused, and nobody else gets the port
+        silent.bind(("127.0.0.1", 0))
+        away = {"broker_port": int(silent.getsockname()[1])}
+        here = [Way(new, folder / "next"), Way(old, folder)]
+        none = [Way(msgspec.structs.replace(one.identity, **away), one.folder) for one in here]
+        for rounds in ([none, here], [none, none, here], [none + here]):
+            tries = iter([*rounds, *[rounds[-1]] * 9])
+            options = LinkOptions(keepalive_s=60, connect_timeout_s=30.0, reconnect_max_s=0.1)
+            link = MqttLink(old, lambda tries=tries: next(tries), "boot", options, lambda: None, lambda: 0)  # type: ignore[misc]
+            link.start()
+            try:
+                came = [link.inbox.get(timeout=30) for _ in range(len(rounds) + (len(rounds) == 1))]
+            finally:
+                link.stop(b"")
+            assert [type(one) for one in came[:-1]] == [Disconnected] * (len(came) - 1), came
+            assert isinstance(came[-1], Connected), came
+            assert came[-1].folder == folder / "next"
+
+
+def test_a_renewed_identity_that_waits_gets_chances_soon_and_then_each_hour(device: Agent) -> None:
+    renew(device.state, SystemClock())
+    folder = device.state / "identity"
+    loop, asked = Loop(SystemClock()), list[str]()
+    calls = Calls(asked.append, lambda _identity: None, lambda: None)
+    timer = RenewalTimer(loop, device.state, folder, SystemClock(), AgentSettings(), calls)
+
+    def next_chance_s() -> float | None:
+        timeout_s = loop._timeout_s()
+        return None if timeout_s is None else round(timeout_s, -1)
+
+    def of_old() -> float | None:
+        assert timer.connected(folder) == load_identity(folder).cert_serial
+        return next_chance_s()
+
+    assert [of_old() for _ in range(2)] == [10, 60]
+    with takeover.identity_lock(folder):
+        assert timer.connected(folder / "next") == ""
+        assert next_chance_s() == 600, "it is taken over although nobody breaks the connection"
+    assert [of_old() for _ in range(2)] == [3600, 3600]
+    assert timer.connected(folder / "next") == load_identity(folder).cert_serial
+    assert not (folder / "next").exists()
+    assert next_chance_s() == 60, "what is left is the look at the certificate's life"
+    assert asked == []
+    loop.close()
 
 
 def test_a_renewed_identity_that_is_torn_costs_neither_the_start_nor_the_renewal(device: Agent) -> None:

@@ -7,13 +7,15 @@
 4. Incoming QoS 1 messages are acknowledged by `ack` when the main loop has taken them in (manual_ack); documents are retained and
    come again with each connection.
 5. On every connect: SUBSCRIBE to exact filters; the main loop then publishes retained state and presence.
-6. Which identity is used is asked again before each connection, so that a renewed one is taken up (`renewal_timer`).
+6. Which identity is used is asked again before each connection, so that a renewed one is taken up (`renewal_timer`). A place that cannot
+   be reached says nothing about an identity: the next attempt is at another place, or with the first identity again.
 7. What was sent and is not acknowledged by the other end's kernel for UNHEARD_S ends the connection (TCP_USER_TIMEOUT): a way that has
    forgotten us is noticed with the next message, not after two keepalives. How long a connection may be silent is in `keepalive`.
 8. Reconnect after 0 … min(max, 2^n) s, uniformly (full jitter), so that a fleet does not return in one moment.
 """
 
 import contextlib
+import errno
 import logging
 import queue
 import secrets
@@ -32,7 +34,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgefleet_agent.connection.keepalive import URGENT_S, Keepalive, is_urgent
-from edgefleet_agent.identity.place_follower import Way
+from edgefleet_agent.identity.place_follower import Way, place_of
 from edgefleet_agent.identity.store import CA_FILE, CERT_FILE, KEY_FILE, Identity
 from edgefleet_agent.identity.tpm_secret import passphrase
 from edgefleet_protocol.errors import EdgefleetError
@@ -46,6 +48,7 @@ SESSION_EXPIRY_S = 7 * 86_400
 WILL_DELAY_S = 15
 UNHEARD_S = 120
 CALM_LOOK_S = 60.0
+NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +120,12 @@ class Silence:
         }
 
 
+def _is_unreached(error: Exception) -> bool:
+    """Whether nobody answered, so that nobody has judged the identity."""
+    is_silent = isinstance(error, ConnectionRefusedError | TimeoutError | socket.gaierror)
+    return is_silent or (isinstance(error, OSError) and error.errno in NO_ROUTE)
+
+
 def _prepare_socket(_client: paho.Client, _data: Any, sock: Any) -> None:
     """Let the kernel give up what is not acknowledged for UNHEARD_S, and send a message that follows an acknowledgement at once.
 
@@ -143,7 +152,8 @@ class MqttLink:
         self._identity = identity
         self._candidates = candidates
         self._way = Way(identity, Path())
-        self._attempts = 0
+        self._ways: list[Way] = []
+        self._next = 0
         self._boot_id = boot_id
         self._options = options
         self._wake = wake
@@ -259,6 +269,8 @@ class MqttLink:
                     **self._connect_options(),
                 )
             except (OSError, ValueError, EdgefleetError) as error:
+                if _is_unreached(error):
+                    self._leave_place()
                 self._put(Disconnected(f"{type(error).__name__}: {error}"))
             else:
                 client.loop_start()
@@ -274,10 +286,17 @@ class MqttLink:
 
     def _choose(self) -> None:
         """Take the next candidate: the first one first, and again after each connection that it made."""
-        candidates = self._candidates()
-        self._way = candidates[self._attempts % len(candidates)]
+        self._ways = self._candidates()
+        at = self._next % len(self._ways)
+        self._way = self._ways[at]
         self._identity = self._way.identity
-        self._attempts += 1
+        self._next = at + 1
+
+    def _leave_place(self) -> None:
+        """Skip the other identities for a place that cannot be reached; after the last place comes the first candidate again."""
+        here = place_of(self._identity)
+        others = (n for n in range(self._next, len(self._ways)) if place_of(self._ways[n].identity) != here)
+        self._next = next(others, 0)
 
     def _delay_s(self) -> float:
         ceiling = min(self._options.reconnect_max_s, 0.5 * 2.0**self._failures)
@@ -338,7 +357,7 @@ class MqttLink:
             self._acked_early.clear()
         client.subscribe(list(self._topics.device_subscriptions(self._device)))
         self._failures = 0
-        self._attempts = 0
+        self._next = 0
         self._silence = Silence(time.monotonic())
         self._connected = True
         self._put(Connected(conn_id, self._way.folder, self._way.number))

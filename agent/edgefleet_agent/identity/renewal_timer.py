@@ -2,7 +2,8 @@
 
 1. Due at two thirds of the certificate's life. A failure keeps the old identity and is tried again after 1 min, 10 min, 1 h, 6 h.
 2. A renewed identity that waits in `next/` is tried first; when the broker refuses it, every other attempt uses the old one.
-3. `connected` with the renewed one takes it over; with the old one, the new one gets another chance after an hour.
+3. `connected` with the renewed one takes it over. With the old one, or when the disk did not take it, the new one gets another chance
+   after 10 s, 1 min, 10 min, then each hour: a broker that is restarted looks like one that refuses.
 4. A broker that shows a certificate of an unknown CA starts the child too: it asks what is announced.
 5. A clock that is wrong can start a renewal too early, never break one: the child's TLS and the server judge, not this timer.
 """
@@ -27,7 +28,7 @@ MODULE = "edgefleet_agent.enrolment.renew"
 RETRY_S = (60.0, 600.0, 3_600.0, 21_600.0)
 FIRST_LOOK_S = 10.0
 """A start has better things to do."""
-TRY_NEW_AGAIN_S = 3_600.0
+TRY_NEW_AGAIN_S = (10.0, 60.0, 600.0, 3_600.0)
 BUSY = 6
 """Exit code of a renewal that found somebody else at the identity, which takes moments."""
 
@@ -66,6 +67,7 @@ class RenewalTimer:
         self._unknown = False
         self._timer: Timer | None = None
         self._chance: Timer | None = None
+        self._chances = 0
         self._calls = calls
         self._seen_next: Identity | None = None
         # busy: a renewal runs right now, and that finishes what was begun as well
@@ -101,26 +103,30 @@ class RenewalTimer:
         """
         self.places.connected(number)
         self._unknown = False
+        if self._chance is not None:
+            self._chance.cancel()
         if folder == self._folder:
             if self._waiting() is not None:
-                if self._chance is not None:
-                    self._chance.cancel()
-                self._chance = self._loop.call_later(
-                    TRY_NEW_AGAIN_S, lambda: self._calls.reconnect("a renewed identity waits")
-                )
+                self._try_new_later()
             return self.identity.cert_serial
         try:
             with identity_lock(self._folder):
                 take_over(self._folder)
         except (IdentityBusyError, OSError) as error:
-            # the next connection takes it over
             log.warning("renewed identity not taken over", extra={"reason": str(error)})
+            self._try_new_later()
             return ""
+        self._chances = 0
         self.identity = load_identity(self._folder)
         log.info("identity renewed", extra={"until_s": self.identity.cert_until_s})
         self._calls.renewed(self.identity)
         self._look_in(self._look_s)
         return self.identity.cert_serial
+
+    def _try_new_later(self) -> None:
+        delay_s = TRY_NEW_AGAIN_S[min(self._chances, len(TRY_NEW_AGAIN_S) - 1)]
+        self._chances += 1
+        self._chance = self._loop.call_later(delay_s, lambda: self._calls.reconnect("a renewed identity waits"))
 
     def lost(self, reason: str) -> None:
         """The connection ended, or none came about."""
