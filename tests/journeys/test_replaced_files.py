@@ -94,10 +94,16 @@ def test_an_agent_whose_files_are_replaced_starts_again_and_serves_as_before(
 ) -> None:
     agent, home = device
     wheel = newer_wheel(tmp_path)
-    before, record, pid = agent.outputs(), agent.record(), agent.status()["pid"]
-    home.install(wheel)
-    # a worker that dies now could only be started from the new files: that must say nothing about the model
-    os.kill(agent.status()["workers"]["digits"], signal.SIGKILL)
+    before, record, status = agent.outputs(), agent.record(), agent.status()
+    pid, worker = status["pid"], status["workers"]["digits"]
+    # the agent must not see the new files before its worker has died: it would start again first
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        home.install(wheel)
+        # a worker that dies now could only be started from the new files: that must say nothing about the model
+        os.kill(worker, signal.SIGKILL)
+    finally:
+        os.kill(pid, signal.SIGCONT)
     assert eventually(lambda: agent.runs(NEW_VERSION), PATIENCE_S), agent.log.read_text()[-3000:]
     assert agent.status()["pid"] == pid
     # a service that says STOPPING is killed after its TimeoutStopSec, whatever it says later

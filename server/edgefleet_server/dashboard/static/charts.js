@@ -5,9 +5,12 @@
   const PLOTS = ".plot, .spark[data-plot]";
   const LEAST_S = 60;
   const FAR = 24;
+  const COPIED_MS = 2000;
   const charts = new Map(); // id -> its figures
   let text = "";
   let cursor = null; // {plot, at}: what is looked at, and when
+  let copied = ""; // id of the chart whose figures were copied a moment ago
+  let fade = 0;
   let start = null; // where a choice began: {plot, at, x}; x: it is dragged
   const readout = document.createElement("div");
   readout.className = "readout";
@@ -168,12 +171,29 @@
   listen("click", async (event) => {
     const button = event.target.closest?.("[data-copy]");
     if (!button) return;
-    await navigator.clipboard.writeText(csv(charts.get(button.closest("figure").dataset.chart)));
-    button.firstChild.data = "Copied";
-    setTimeout(() => (button.firstChild.data = "Copy as CSV"), 2000);
+    const { chart } = button.closest("figure").dataset;
+    await navigator.clipboard.writeText(csv(charts.get(chart)));
+    clearTimeout(fade);
+    fade = setTimeout(() => {
+      copied = "";
+      name();
+    }, COPIED_MS);
+    copied = chart;
+    name();
   });
 
+  function name() {
+    for (const button of document.querySelectorAll("[data-copy]")) {
+      const said = button.closest("figure").dataset.chart === copied ? "Copied" : "Copy as CSV";
+      if (button.firstChild.data !== said) button.firstChild.data = said;
+    }
+    watcher.takeRecords();
+  }
+
   // news puts back what the server drew
-  const watcher = new MutationObserver(() => cursor && show());
+  const watcher = new MutationObserver(() => {
+    if (cursor) show();
+    if (copied) name();
+  });
   watcher.observe(document.body, { childList: true, subtree: true, characterData: true, attributeFilter: ["d", "x1"] });
 })();
