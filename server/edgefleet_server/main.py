@@ -25,8 +25,8 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.db.database import DatabaseUnavailableError
 from edgefleet_server.observability import logs
 from edgefleet_server.process.gc_tuning import collect_seldom
-from edgefleet_server.process.init import report_error
 from edgefleet_server.settings import ServerSettings, SettingsError, load_settings
+from edgefleet_server.signing.keys import service_libraries
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ def parse(arguments: list[str] | None) -> tuple[ServerSettings, bool]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run or check the server of a data folder. Returns the exit code."""
+    service_libraries.leave_out()
     collect_seldom()  # loading all features, which comes after this, takes a fifth less processor time
     try:
         settings, only_check = parse(arguments)
@@ -100,17 +101,23 @@ def main(arguments: list[str] | None = None) -> int:
         logs.set_up("server", settings.log_level, settings.log_format)
         return run_server(settings)
     except EdgefleetError as error:
-        report_error(error)
+        _report(error)
         return 1
     except SQLAlchemyError as error:
         _log.debug("the database failed", exc_info=error)
-        report_error(
+        _report(
             DatabaseUnavailableError(
                 f"the database cannot be used: {error}",
                 next_step="check `database_url`, and that the database belongs to this server and has space",
             )
         )
         return 1
+
+
+def _report(error: EdgefleetError) -> None:
+    from edgefleet_server.process.init import report_error
+
+    report_error(error)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def _leave_out_http() -> None:
     stand_in = ModuleType("tuf.ngclient.urllib3_fetcher", Urllib3Fetcher.__doc__)
     vars(stand_in)[Urllib3Fetcher.__name__] = Urllib3Fetcher
     sys.modules.setdefault(stand_in.__name__, stand_in)
-    for library in ("boto3", "hvac"):  # securesystemslib loads them
+    for library in ("boto3", "hvac", "pkcs11"):  # securesystemslib loads them
         sys.modules.setdefault(library, None)  # type: ignore[arg-type]  # no import
 
 

@@ -29,6 +29,7 @@ from edgefleet_server.signing.errors import (
     SignerUnavailableError,
     SignerUriError,
 )
+from edgefleet_server.signing.keys import service_libraries
 from edgefleet_server.signing.keys.inventory import KEY_TYPES, KeyAlgorithm, KeyRecord
 from edgefleet_server.signing.keys.key_files import PrivateKey, load_private_key
 from edgefleet_terms.key_services import fault_of, sends_token_in_the_clear
@@ -133,6 +134,7 @@ def _open_remote(record: KeyRecord, public: SSlibKey, scheme: str, secret: Secre
             f"the key of {record.role} is at {record.uri}, and Vault's token would be sent to it without encryption",
             next_step="give VAULT_ADDR with https://, and start again",
         )
+    service_libraries.load(scheme)
     try:
         signer = Signer.from_priv_key_uri(record.uri, public, pin)
     except UnsupportedLibraryError as error:

@@ -22,17 +22,20 @@ import threading
 from collections.abc import Collection
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from edgefleet_protocol.errors import error_lines
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.observability import logs
+from edgefleet_server.signing.keys import service_libraries
 from edgefleet_server.signing.keys.key_files import secret_of
 from edgefleet_server.signing.signer.messages import frame, question_of
-from edgefleet_server.signing.signer.question_handler import QuestionHandler
 from edgefleet_server.signing.signer.unix_sockets import listen, mark_of, peer_uid, read_frame, remove_own
+
+if TYPE_CHECKING:
+    from edgefleet_server.signing.signer.question_handler import QuestionHandler
 
 MAX_CONNECTIONS: Final = 64
 _PR_SET_DUMPABLE: Final = 4
@@ -42,7 +45,7 @@ _log = logging.getLogger(__name__)
 class SigningServer:
     """Answers connections on one socket, a thread each."""
 
-    def __init__(self, handler: QuestionHandler, listening: socket.socket, users: Collection[int]) -> None:
+    def __init__(self, handler: "QuestionHandler", listening: socket.socket, users: Collection[int]) -> None:
         """Take a listening socket. users: ids of the users that are answered."""
         self._handler = handler
         self._listening = listening
@@ -128,6 +131,9 @@ def main(arguments: list[str] | None = None) -> int:
         listening = listen(given.socket, mode=0o600 if users == [os.geteuid()] else 0o666)
     except (OSError, KeyError) as error:
         return _failed(f"no socket can be made at {given.socket}: {error}", "check the folder, its rights and --user")
+    service_libraries.leave_out()
+    from edgefleet_server.signing.signer.question_handler import QuestionHandler
+
     secret, places = secret_of(passphrase, given.passphrase_file), None if given.child else given.allow_uri
     server = SigningServer(QuestionHandler(given.keys, SystemClock(), secret, places), listening, users)
 
