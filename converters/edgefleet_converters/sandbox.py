@@ -121,41 +121,46 @@ class Nursery:
         while not select.select([process.stdout], [], [], _LOOK_S)[0]:
             if budget.is_asked():
                 process.kill()  # the step goes with it
+                process.wait()
                 self.close()
                 raise SearchEndedError
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:
-            environment = dict(os.environ)
-            # One thread per native library before the fork: an idle BLAS pool would be lost in the grandchild.
-            environment.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONHASHSEED="0")
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    # Nothing is imported from the working folder when the job itself may not (python -P).
-                    *(["-P"] if sys.flags.safe_path else []),
-                    "-m",
-                    "edgefleet_converters.sandbox_child",
-                    self._kind,
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=environment,
-            )
+            self._process = start_nursery(self._kind)
         return self._process
 
     def close(self) -> None:
         """End the nursery; it has no running grandchild between calls."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        for pipe in (process.stdin, process.stdout):
-            _close_quietly(pipe)
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            end_nursery(process)
+
+
+def start_nursery(kind: str) -> "subprocess.Popen[bytes]":
+    """Start the process of a nursery: BUILD or RUN."""
+    environment = dict(os.environ)
+    # One thread per native library before the fork: an idle BLAS pool would be lost in the grandchild.
+    environment.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONHASHSEED="0")
+    # Nothing is imported from the working folder when the job itself may not (python -P).
+    safe_path = ["-P"] if sys.flags.safe_path else []
+    return subprocess.Popen(
+        [sys.executable, *safe_path, "-m", "edgefleet_converters.sandbox_child", kind],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+
+
+def end_nursery(process: "subprocess.Popen[bytes]") -> None:
+    """End the process of a nursery that runs no step, or is ending. Blocks."""
+    for pipe in (process.stdin, process.stdout):
+        _close_quietly(pipe)
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class Sandbox:

@@ -117,11 +117,13 @@ MUTATED: dict[str, Maker] = {
 }  # fmt: skip
 
 
-def choose(index: int, draw: random.Random) -> tuple[str, Maker]:
-    """Return the maker of case `index`: every third is a crafted one, in turn; the others are broken at random."""
+def choose(index: int, seed: int, draw: random.Random) -> tuple[str, Maker]:
+    """Return the maker of case `index`: every third is a crafted one, in turn from one that the seed chooses; the others are broken at
+    random.
+    """
     if index % 3 == 0:
         names = sorted(CRAFTED)
-        name = names[(index // 3) % len(names)]
+        name = names[(index // 3 + seed) % len(names)]
         return name, CRAFTED[name]
     name = draw.choice(sorted(MUTATED))
     return name, MUTATED[name]
@@ -130,7 +132,7 @@ def choose(index: int, draw: random.Random) -> tuple[str, Maker]:
 def run_case(index: int, seed: int, root: Path) -> dict[str, Any]:
     """Make case `index`, convert it and return `{case, outcome, seconds, wall_s, changed}`. Writes only below `root`."""
     draw = random.Random(f"{seed}:{index}")
-    name, make = choose(index, draw)
+    name, make = choose(index, seed, draw)
     folder = root / f"{index:04d}"
     for part in ("upload", OUTSIDE, "out", "tmp", "cwd"):
         (folder / part).mkdir(parents=True)

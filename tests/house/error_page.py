@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 import re
 import sys
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -129,43 +129,58 @@ def is_group(kind: type[EdgefleetError], raised: frozenset[str]) -> bool:
     return kind.__name__ not in raised and bool(kind.__subclasses__())
 
 
+@dataclass(frozen=True)
+class Source:
+    """What one module gives to errors."""
+
+    path: Path
+    texts: dict[str, str]
+    """Its constants that are texts, by name."""
+    calls: tuple[ast.Call, ...]
+    """The places that make an error of ours."""
+
+
+@cache
+def sources() -> tuple[Source, ...]:
+    """Return what each of our modules gives to errors: all of them are read once."""
+    names = {kind.__name__ for kind in kinds()}
+    found = []
+    for path in python_sources():
+        tree = ast.parse((ROOT / path).read_text())
+        calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and _name(node.func) in names)
+        found.append(Source(path, dict(_named_texts(tree)), tuple(calls)))
+    return tuple(found)
+
+
 @cache
 def said() -> tuple[dict[str, list[str]], frozenset[str]]:
-    """Return the next steps that our sources give, by class name, and the names of all classes that are made somewhere."""
+    """Return the next steps that our sources give, by class name, and the names of all errors that are made somewhere."""
+    everywhere = {name: text for source in sources() for name, text in source.texts.items()}
     steps: dict[str, list[str]] = defaultdict(list)
     made: set[str] = set()
-    for path in python_sources():
-        if path.parts[0] in ("tests", "bench", "examples"):
-            continue
-        tree = ast.parse((ROOT / path).read_text())
-        constants = {**_constants(), **dict(_named_texts(tree))}  # a module's own name before the same one of another
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and (name := _name(node.func)):
-                made.add(name)
-                for keyword in node.keywords:
-                    text = _text(keyword.value, constants) if keyword.arg == "next_step" else ""
-                    if text and text not in steps[name]:
-                        steps[name].append(text)
+    for source in sources():
+        constants = ChainMap(source.texts, everywhere)  # a module's own name before the same one of another
+        for call in source.calls:
+            name = _name(call.func)
+            made.add(name)
+            for keyword in call.keywords:
+                text = _text(keyword.value, constants) if keyword.arg == "next_step" else ""
+                if text and text not in steps[name]:
+                    steps[name].append(text)
     return steps, frozenset(made)
 
 
 def sentences() -> Iterator[tuple[str, str]]:
     """Yield place and text of every message, cause and next step that our sources give to an error, as far as they are written there."""
-    names = {kind.__name__ for kind in kinds()}
-    for path in python_sources():
-        if path.parts[0] in ("tests", "bench", "examples"):
-            continue
-        tree = ast.parse((ROOT / path).read_text())
-        own = dict(_named_texts(tree))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and _name(node.func) in names:
-                given = [one.value for one in node.keywords if one.arg in ("why", "next_step")]
-                for value in (*node.args[:1], *given):
-                    for one in (value.body, value.orelse) if isinstance(value, ast.IfExp) else (value,):
-                        starts = one.values[0] if isinstance(one, ast.JoinedStr) and one.values else one
-                        text = _text(one, own)
-                        if text:  # what is filled in at the beginning is a name, in whatever letters
-                            yield f"{path}:{node.lineno}", text if isinstance(starts, ast.Constant) else f"x{text}"
+    for source in sources():
+        for call in source.calls:
+            given = [one.value for one in call.keywords if one.arg in ("why", "next_step")]
+            for value in (*call.args[:1], *given):
+                for one in (value.body, value.orelse) if isinstance(value, ast.IfExp) else (value,):
+                    starts = one.values[0] if isinstance(one, ast.JoinedStr) and one.values else one
+                    text = _text(one, source.texts)
+                    if text:  # what is filled in at the beginning is a name, in whatever letters
+                        yield f"{source.path}:{call.lineno}", text if isinstance(starts, ast.Constant) else f"x{text}"
 
 
 def rows() -> dict[str, dict[str, Row]]:
@@ -236,13 +251,6 @@ def _piece(node: Any) -> str:
         return str(node.value)
     words = re.findall(r"[a-z][a-z0-9_]*", ast.unparse(node.value))
     return words[-1].upper() if words else "…"
-
-
-@cache
-def _constants() -> dict[str, str]:
-    return {
-        name: text for path in python_sources() for name, text in _named_texts(ast.parse((ROOT / path).read_text()))
-    }
 
 
 def _named_texts(tree: ast.Module) -> Iterator[tuple[str, str]]:

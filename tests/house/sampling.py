@@ -48,7 +48,7 @@ FLOODS: Final[Mapping[str, int]] = {
     "tests/converters/tflite/test_quantize.py::test_an_operator_answers_within_two_steps": 3,
     "tests/hostile/device/test_fuzz.py::test_a_parser_survives_random_inputs": 8,
     "tests/hostile/device/test_vectors.py::test_a_hostile_vector_is_refused": 3,
-    "tests/house/test_benches.py": 3,
+    "tests/house/test_benches.py": 6,
     "tests/house/test_docs.py::test_shell_blocks_run": 6,
     "tests/house/test_docs.py::test_shell_blocks_with_a_server_run": 8,
     "tests/journeys/test_page_stories.py::test_a_question_is_answered_in_few_acts": 2,
