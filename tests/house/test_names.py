@@ -293,6 +293,7 @@ def test_every_package_is_in_one_wheel() -> None:
         "deploy/edge-agent.service",
         "deploy/install-agent.sh",
         "docs/glossary.md",
+        "docs/reference/openapi.json",
         "build/help.tar.xz",
     ]
 

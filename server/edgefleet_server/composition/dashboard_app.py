@@ -88,15 +88,11 @@ def build_dashboard(parts: Parts) -> Dashboard:
 
 
 def first_look(parts: Parts, app: FastAPI) -> FirstLook:
-    """Return what keeps the overview, the list of devices and the models that most devices run ready.
-
-    app: that serves them; its forms come from its own description.
-    """
+    """Return what keeps the overview, the list of devices and the models that most devices run ready. app: that serves them."""
     dashboard: Dashboard = app.state.dashboard
     overview, lists = _overview(parts, dashboard.charts), parts.fleet.lists
 
     def look() -> None:
-        app.openapi()
         compile_ahead("login.html", "fleet/overview.html", "fleet/list.html", "registry/model.html")
         overview.overview(MapQuery(), Asked())
         lists.page(DeviceQuery(order=Order.HEALTH))

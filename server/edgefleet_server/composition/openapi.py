@@ -3,12 +3,19 @@
 FastAPI writes parameters and bodies. Here is added, from one place and for every operation under `/api/v1`: that refusals are problem
 documents (but of HEAD, which has no body) and which statuses they have, the operator token, the role of the policy table,
 `Idempotency-Key`, and headers of answers.
+
+Making the document prepares all routes and takes more than a second of processor time. Forms of pages need the same of it in each server,
+so they read it from the file that documentation and clients have: a test holds the file equal to what the routes say.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from pathlib import Path
 from threading import Lock
 from typing import Any, Final
+
+from fastapi.routing import APIRoute
 
 from edgefleet_server.access.idempotency.middleware import IDEMPOTENCY_KEY
 from edgefleet_server.access.rules import API_PREFIX, OPEN_PATHS, role_of
@@ -16,6 +23,8 @@ from edgefleet_server.web.problems import PROBLEM_TYPE
 from edgefleet_server.web.security_headers import GuardedApp
 
 Json = dict[str, Any]
+
+FILE: Final = "reference/openapi.json"
 
 METHODS: Final = ("get", "head", "put", "post", "patch", "delete")
 
@@ -82,6 +91,27 @@ class ApiApp(GuardedApp):
                 describe(document)
                 self._described = document
         return document
+
+    def described(self) -> Json:
+        """Return the same document from the file of this version; made, where there is none with the operations of this app."""
+        stored = stored_document()
+        if stored is not None and stored["info"]["version"] == self.version and self._has_all(stored):
+            return stored
+        return self.openapi()
+
+    def _has_all(self, document: Json) -> bool:
+        own = {route.operation_id for route in self.routes if isinstance(route, APIRoute) and route.include_in_schema}
+        return own == {one["operationId"] for _, _, one in operations(document)}
+
+
+def stored_document() -> Json | None:
+    """Return the document of the file: in a wheel it lies in the package, in a clone in `docs/`. None where it is in neither."""
+    here = Path(__file__)
+    for file in (here.parents[1] / "dashboard" / FILE, here.parents[3] / "docs" / FILE):
+        if file.is_file():
+            document: Json = json.loads(file.read_bytes())
+            return document
+    return None
 
 
 def operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Json]]:

@@ -26,6 +26,7 @@ class DeferredRoute(APIRoute):
         self.endpoint = endpoint
         self.methods = {method.upper() for method in options.get("methods") or ("GET",)}
         self.operation_id = options.get("operation_id")
+        self.include_in_schema = options.get("include_in_schema", True)
         self._place(path)
 
     def put_under(self, prefix: str, dependencies: Sequence[Depends]) -> None:

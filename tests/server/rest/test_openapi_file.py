@@ -10,9 +10,11 @@ import pytest
 from fastapi.routing import APIRoute
 
 from edgefleet_server.access.rules import API_PREFIX, OPEN_PATHS
+from edgefleet_server.composition import openapi
 from edgefleet_server.composition.dashboard_app import build_dashboard
-from edgefleet_server.composition.openapi import operations
+from edgefleet_server.composition.openapi import ApiApp, operations
 from edgefleet_server.process.openapi_file import BreakingChangeError, document, main, text_of, write
+from edgefleet_server.web.deferred_route import DeferredRoute
 from edgefleet_server.web.openapi_diff import breaks
 from tests.house.tree import ROOT
 from tests.support.servers import ApiHouse
@@ -32,6 +34,38 @@ def test_the_committed_document_is_that_of_the_code(made: dict[str, Any]) -> Non
     found = breaks(json.loads(committed), made)
     assert not found, "these changes break programs that use the API:\n" + "\n".join(found)
     assert committed == text_of(made), f"the API has something new: {AGAIN}"
+
+
+def test_forms_read_the_committed_document_and_no_route_is_prepared_for_it(
+    house: ApiHouse, made: dict[str, Any]
+) -> None:
+    app = house.own_app()
+    assert isinstance(app, ApiApp)
+    assert app.described() == made
+    assert app.openapi_schema is None, "nothing was made"
+    assert not [route for route in app.routes if isinstance(route, DeferredRoute) and "dependant" in vars(route)]
+
+
+@pytest.mark.parametrize("stored", [None, {"info": {"version": "0.0.1"}, "paths": {}}])
+def test_forms_read_what_the_routes_say_where_the_file_is_another_or_missing(
+    house: ApiHouse, made: dict[str, Any], stored: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openapi, "stored_document", lambda: stored)
+    app = house.own_app()
+    assert isinstance(app, ApiApp)
+    assert app.described() == made
+
+
+def test_forms_know_an_operation_that_is_not_in_the_file_yet(house: ApiHouse) -> None:
+    app = house.own_app()
+    assert isinstance(app, ApiApp)
+
+    @app.get("/new", operation_id="get_new")
+    def get_new() -> str:
+        """Return something new."""
+        return ""
+
+    assert "/new" in app.described()["paths"]
 
 
 def test_every_operation_says_who_may_what_it_refuses_and_how(made: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ class Shell:
     def operations(self, request: Request) -> Operations:
         """Return the operations of the public API, read from its own description once."""
         if self._operations is None:
-            self._operations = Operations(request.app.openapi())
+            self._operations = Operations(request.app.described())
         return self._operations
 
     def shown(
