@@ -22,6 +22,7 @@ from edgefleet_server.process.lifecycle import build_webhook_sender
 from tests.server.access.known_identity import add_identity
 from tests.server.alerting.post_office import post_office
 from tests.server.dashboard.fleet import Fleet
+from tests.server.dashboard.forms_of import forms, send
 from tests.server.dashboard.test_acting import do
 from tests.server.dashboard.test_login_pages import assert_headers
 from tests.server.dashboard.test_pages import part_of, text_of
@@ -501,19 +502,33 @@ def test_moves_and_rotations_of_the_ca_are_started_and_undone_on_their_pages(tmp
     do(browser, "start_ca_rotation", body__reason="it is old")
     assert "started" in text_of(page(browser, "/settings/device-ca"))
     assert "it is old" in text_of(page(browser, "/settings/device-ca"))
+    (again,) = [one for one in forms(page(browser, "/settings/device-ca")) if one.action == "/do/start_ca_rotation"]
+    assert "body.reason" not in dict(again.fields), "what is started is announced again, and nothing else is started"
+    assert "There is one rotation at a time. Finish the one under way first, or call it back." in text_of(
+        page(browser, "/settings/device-ca")
+    )
+    assert send(browser, again, {"body.spread_s": "60"}).status_code == 303
+    assert "The rotation is announced again." in text_of(page(browser, "/settings/device-ca"))
+    assert len(fleet.parts.fleet.ca_rotations.rotations()) == 1
     assert "Finish" not in text_of(page(fleet.browser(Role.OPERATOR), "/settings/device-ca"))
     do(browser, "undo_ca_rotation", confirm_word="undo", confirm="undo")
+    assert "start_ca_rotation" not in page(browser, "/settings/device-ca")
     do(browser, "finish_ca_rotation", confirm_word="finish", confirm="finish", body__leave_behind="0")
     assert "undone" in text_of(page(browser, "/settings/device-ca"))
     fleet.parts.fleet.ca_rotations.step()
     do(browser, "plan_server_move", body__device_port="9443")
     assert "planned" in text_of(page(browser, "/settings/place"))
+    assert "There is one move at a time. Start the planned one, or drop its plan." in text_of(
+        page(browser, "/settings/place")
+    )
+    assert "plan_server_move" not in page(browser, "/settings/place")
     do(browser, "start_server_move", body__ahead="true")
     told = text_of(page(browser, "/settings/place"))
     assert "0 of 1 devices use the place that is announced first, 0 know it. Not yet: cam-" in told
     word = {"confirm_word": "undo", "confirm": "undo"}
     do(browser, "undo_server_move", **word)
     assert "undoing" in text_of(page(browser, "/settings/place"))
+    assert "Finish the one under way first." in text_of(page(browser, "/settings/place"))
     assert "Finish" not in text_of(page(fleet.browser(Role.OPERATOR), "/settings/place"))
     fleet.close()
 

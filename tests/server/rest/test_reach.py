@@ -51,8 +51,11 @@ ON_PAGES = sorted(set(operations()) - NOT_OF_PEOPLE.keys() - BY_READING.keys())
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
     """An admin's browser that was everywhere where links lead to, at a server on which something waits for every kind of decision."""
     fleet, _ = client_fleet(tmp_path_factory.mktemp("reach") / "server")
+    quiet = Walk(fleet.browser(Role.ADMIN))
+    quiet.go({"plan_server_move"})  # offered while no move is under way
     busy(fleet)
     made = Walk(fleet.browser(Role.ADMIN))
+    made.changes["plan_server_move"] = quiet.changes["plan_server_move"]
     made.go(set(ON_PAGES))
     yield made
     fleet.close()
