@@ -29,7 +29,7 @@ class Tpm:
             stderr=subprocess.DEVNULL,
         )
         self.environment = {"TPM2TOOLS_TCTI": f"swtpm:path={socket}"}
-        until = time.monotonic() + 10.0
+        until = time.monotonic() + 60.0
         while not socket.exists():
             assert time.monotonic() < until, "swtpm does not start"
             time.sleep(0.01)

@@ -80,15 +80,15 @@ def test_an_entry_waits_for_no_transaction_that_is_still_open(any_house: ApiHous
         with db.session():
             access.record("slow", "create_rollout", "/slow", 201, "r")
             is_open.set()
-            assert may_end.wait(20)
+            assert may_end.wait(60)
 
     other = threading.Thread(target=slow)
     other.start()
-    assert is_open.wait(20)
+    assert is_open.wait(60)
     access.record("quick", "create_rollout", "/quick", 201, "r")
     assert [one.record().actor for one in access.chain.entries(0, 10)] == ["quick"]
     may_end.set()
-    other.join(20)
+    other.join(60)
     assert [one.record().actor for one in access.chain.entries(0, 10)] == ["quick", "slow"]
 
 

@@ -158,7 +158,7 @@ def test_one_made_at_that_moment_ends_too(desk: Desk, how: str) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         making = pool.submit(make)
-        assert is_made.wait(10)
+        assert is_made.wait(60)
         if how == "disabled":
             people.disable("dora", admin)
             people.enable("dora")

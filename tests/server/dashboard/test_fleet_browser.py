@@ -134,7 +134,7 @@ def test_a_square_under_a_still_pointer_says_its_device_after_news(visit: Visit)
     tab.click("#pause")  # no other news than those of this test
     tab.locator("#map .map i.w").first.hover()
     card = tab.locator(f".tipcard:has-text('{visit.failed}')")
-    card.wait_for(state="visible", timeout=5_000)
+    card.wait_for(state="visible")
     tab.evaluate(
         """async () => {
             const page = await (await fetch(location.href)).text();
@@ -145,7 +145,7 @@ def test_a_square_under_a_still_pointer_says_its_device_after_news(visit: Visit)
             await htmx.swap({ sourceElement: document.getElementById("live"), target: "#live", swap: "none", text });
         }"""
     )
-    tab.wait_for_selector("body.is-swapped", timeout=5_000)
+    tab.wait_for_selector("body.is-swapped")
     assert card.is_visible()
     tab.close()
 
@@ -158,7 +158,7 @@ def test_names_that_could_not_be_read_are_asked_for_again(visit: Visit) -> None:
         square.hover()
     tab.mouse.move(0, 0)
     square.hover()
-    tab.wait_for_selector(f".tipcard:has-text('{visit.failed}')", timeout=5_000)
+    tab.wait_for_selector(f".tipcard:has-text('{visit.failed}')")
     visit.problems.clear()  # the browser itself complains of the 503
     tab.close()
 

@@ -97,7 +97,7 @@ def test_a_rollout_by_keyboard_alone(visited: tuple[Fleet, str, Browser]) -> Non
     page.keyboard.type("something is odd")
     first.report(Phase.DOWNLOADING)
     fleet.tick(seconds=2)
-    expect(page.locator("#rollout-devices")).to_contain_text("downloading the bundle", timeout=15_000)  # by itself
+    expect(page.locator("#rollout-devices")).to_contain_text("downloading the bundle")  # by itself
     assert page.evaluate(FOCUSED) == ["input", "body.reason", "something is odd"], "news take nobody's words away"
     press(page, "button", "Pause")
     expect(page.locator("#head")).to_contain_text("Paused by test: something is odd")

@@ -323,7 +323,7 @@ def test_nothing_is_locked_while_the_new_place_is_tried(house: House) -> None:
 
         other = threading.Thread(target=write)
         other.start()
-        other.join(10)
+        other.join(60)
         return ""
 
     moves._why_not = tries
