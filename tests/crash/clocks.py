@@ -39,7 +39,7 @@ def _round(here: Field, result: dict[str, Any], kind: str) -> str:
     if is_jump:
         eventually(lambda: agent.model().get("phase") == "downloading", 10.0)
         here.faults.turn_clock(_offset_s(kind))
-    seen = eventually(lambda: here.answers(tried), 4.0)
+    seen = eventually(lambda: here.answers(tried), 4.0, 0.2)
     ended = result.setdefault("while_wrong", {}).setdefault(kind, {"took it": 0, "waited": 0})
     ended["took it" if seen else "waited"] += 1
     problem = ""

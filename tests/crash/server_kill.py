@@ -293,12 +293,13 @@ def on_database(kind: str, n: int, seed: int) -> dict[str, Any]:
     with _site(kind, rng) as site:
         site.begin()
         lives = {False: 0.0, True: 0.0}
-        number = 0
+        number, first_is_bad = 0, rng.random() < 0.5
         while figures["kills"] < n and number < 4 * n + 4:
             number += 1
-            is_bad = number % 2 == 0
-            # how long a rollout of this kind lives is not known before the first one: it is not killed, and told from the others
-            life = lives[is_bad]
+            is_bad = (number % 2 == 0) != first_is_bad
+            # how long rollouts live here is not known before the first one: it is not killed; until one of a kind has lived, the
+            # other kind's life is taken for it
+            life = lives[is_bad] or max(lives.values())
             left = n - figures["kills"]
             kills = sorted(rng.uniform(0, life) for _ in range(min(left, rng.choice((1, 2))))) if life else []
             problems, lived = site.one_rollout(f"1.{number}.0", is_bad=is_bad, kills=kills)

@@ -1,4 +1,4 @@
-"""Random kills in CI, a sixteenth of what `./dev soak agent-kill` makes."""
+"""Random kills in CI, a few of what `./dev soak agent-kill` makes."""
 
 import pytest
 

@@ -27,7 +27,7 @@ KINDS = [
 ]
 
 
-@pytest.fixture(params=KINDS, ids=str)
+@pytest.fixture
 def road(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Road]:
     """A running server on each broker."""
     made = Road(tmp_path, request.param.value)
@@ -73,6 +73,7 @@ class Liar:
         self.mqtt.say(self.mqtt.topics.state(self.id), said, retain=True)
 
 
+@pytest.mark.parametrize("road", KINDS, ids=str, indirect=True)
 def test_a_forged_failure_takes_nothing_back_and_makes_its_device_suspect(road: Road, tmp_path: Path) -> None:
     honest = Fleet(road, [enrolled(road, f"honest{number}") for number in range(2)])
     liar = Liar(road, tmp_path)

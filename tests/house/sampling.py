@@ -48,6 +48,7 @@ FLOODS: Final[Mapping[str, int]] = {
     "tests/converters/tflite/test_quantize.py::test_an_operator_answers_within_two_steps": 3,
     "tests/hostile/device/test_fuzz.py::test_a_parser_survives_random_inputs": 8,
     "tests/hostile/device/test_vectors.py::test_a_hostile_vector_is_refused": 3,
+    "tests/hostile/test_one_device.py::test_a_forged_failure_takes_nothing_back_and_makes_its_device_suspect": 2,
     "tests/house/test_benches.py": 6,
     "tests/house/test_docs.py::test_shell_blocks_run": 6,
     "tests/house/test_docs.py::test_shell_blocks_with_a_server_run": 8,
@@ -60,7 +61,7 @@ FLOODS: Final[Mapping[str, int]] = {
     "tests/server/fleet/test_listing.py::test_a_search_is_walked_whole_whichever_way_it_is_found": 3,
     "tests/server/rest/test_lists.py::test_each_order_is_walked_whole_and_the_other_way_round": 3,
     "tests/server/rollout/test_simulation.py::test_every_spec_of_the_corpus_ends_with_a_reason": 6,
-    "tests/sim/test_many.py::test_no_stage_is_skipped_or_doubled_on_a_bad_wire_with_crashing_replicas": 8,
+    "tests/sim/test_many.py::test_no_stage_is_skipped_or_doubled_on_a_bad_wire_with_crashing_replicas": 24,
 }
 """Number of parts, by test, or by file where each test of it says the same of another model or benchmark."""
 SAME_SQL: Final = (

@@ -64,15 +64,15 @@ SOAKS: dict[str, Soak] = {
     "swaps": Soak(
         "tests.agent.worker.swaps", 1000, "a version that replaces another at 200 requests/s, with a second model"
     ),
-    "agent-kill": Soak("tests.crash.agent_kill", 200, "F01: kill -9 of an agent at a random moment of an install", 12),
+    "agent-kill": Soak("tests.crash.agent_kill", 200, "F01: kill -9 of an agent at a random moment of an install", 6),
     "kill9-every-point": Soak(
-        "tests.crash.points", EACH_POINT, "F02: kill -9 at a write, rename, fsync, unlink … of an update", 3
+        "tests.crash.points", EACH_POINT, "F02: kill -9 at a write, rename, fsync, unlink … of an update", 2
     ),
-    "crash-states": Soak("tests.crash.states", 6_000, "F03: a state that a power cut may leave of whole installs", 600),
+    "crash-states": Soak("tests.crash.states", 6_000, "F03: a state that a power cut may leave of whole installs", 300),
     "power-cuts": Soak("tests.crash.power_cuts", 50, "F04: the power of a whole machine with ext4 is cut in an update"),
     "double-fault": Soak("tests.crash.points:double", 100, "F05: kill -9 in an update, and again while it recovers", 1),
-    "reboot-loop": Soak("tests.crash.reboots", 20, "F06: a version that kills the device at each start", 2),
-    "corrupt-chunk": Soak("tests.crash.chunks", 1_000, "F07: a download with one damaged leaf", 100),
+    "reboot-loop": Soak("tests.crash.reboots", 20, "F06: a version that kills the device at each start", 1),
+    "corrupt-chunk": Soak("tests.crash.chunks", 1_000, "F07: a download with one damaged leaf", 50),
     "corrupt-slot": Soak("tests.crash.slots", 200, "F08: a slot, or both, rotten at the start of the agent", 2),
     "disk-full": Soak("tests.crash.disk:full", EACH_POINT, "F09: a disk that is full from a write of an update on", 2),
     "read-only-eio": Soak("tests.crash.disk:bad", 100, "F10: a disk that turns read-only or gives EIO in an update", 2),

@@ -1,4 +1,4 @@
-"""Many drawn rollouts on a bad wire, with replicas and devices that crash: 60 in a run of CI, another 60 in the next."""
+"""Many drawn rollouts on a bad wire, with replicas and devices that crash: 20 in a run of CI, another 20 in the next."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.sim.soak import one_liar
 
 CI_RUNS = 480
 """Of these each commit runs a part (`tests.house.sampling`). The full count is `./dev soak sim`."""
-PARTS = 8
+PARTS = 24
 
 
 @pytest.mark.parametrize("part", range(PARTS))
