@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName
 from edgefleet_server.fleet.desired.model import ModelChange
 from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
+from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.fleet.house import PROFILE, KeyedDevice
 from tests.server.gateway.conftest import Site
 from tests.support.device_python import DEVICE_PYTHON, IS_EMULATED, PATIENCE
@@ -114,8 +117,44 @@ def move_broker(state: Path, port: int) -> None:
 
 def new_site(folder: Path) -> Site:
     """Start a server side on mosquitto, or on the embedded broker where there is none."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     return Site(folder, BrokerKind.MOSQUITTO if find_mosquitto() is not None else BrokerKind.EMBEDDED)
+
+
+@dataclass(frozen=True)
+class Proven:
+    """A site and a device that served digits 1.0.0 and proved it, both stopped: each test begins with a copy of them.
+
+    folder: with `server` and `device` in it. first: how a document names that version, which the rollout `r-0` brought.
+    """
+
+    folder: Path
+    device: KeyedDevice
+    first: Ref
+
+    def copied_to(self, folder: Path) -> None:
+        """Copy the server's and the device's folder into this one."""
+        shutil.copytree(
+            self.folder / "server", folder / "server", symlinks=True, ignore=shutil.ignore_patterns("broker")
+        )
+        shutil.copytree(self.folder / "device", folder / "device", symlinks=True, ignore=shutil.ignore_patterns("run"))
+
+
+def proven(folder: Path) -> Proven:
+    """Let a device install digits 1.0.0 and prove it, in this folder."""
+    site = new_site(folder / "server")
+    agent = Agent(site, folder / "device")
+    try:
+        agent.start()
+        first = publish(site, "1.0.0", bundle_bytes(classifier_onnx()))
+        offer(agent, first, rollout="r-0")
+        agent.wait("committed", "1.0.0")
+        assert eventually(lambda: agent.reported().phase == "committed")
+        assert agent.stop() == 0
+    finally:
+        agent.stop()
+        site.close()
+    return Proven(folder, agent.device, first)
 
 
 @contextmanager

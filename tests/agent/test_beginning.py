@@ -4,9 +4,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edgefleet_protocol.desired import Ref
 from edgefleet_protocol.digest import start_after_s
 from tests.agent.field import Agent, eventually, offer
-from tests.agent.test_withdrawing import release, with_first
+from tests.agent.test_withdrawing import release, serving
 from tests.server.gateway.conftest import Site
 
 
@@ -15,8 +16,8 @@ def within_for(agent: Agent, sha256: str, after_s: int) -> int:
     return next(span for span in range(1, 10**6) if start_after_s(str(agent.id), sha256, span) == after_s)
 
 
-def test_it_waits_says_until_when_and_goes_on_after_a_restart(site: Site, agent: Agent) -> None:
-    first = with_first(site, agent, "committed")
+def test_it_waits_says_until_when_and_goes_on_after_a_restart(site: Site, agent: Agent, first: Ref) -> None:
+    serving(agent)
     second = release(site, "1.1.0", 2.0)
     after_s = 12
     began = time.time()
@@ -37,8 +38,8 @@ def test_it_waits_says_until_when_and_goes_on_after_a_restart(site: Site, agent:
     assert agent.model()["error_code"] == ""
 
 
-def test_it_goes_back_to_what_is_in_its_slot_at_once(site: Site, agent: Agent) -> None:
-    first = with_first(site, agent, "committed")
+def test_it_goes_back_to_what_is_in_its_slot_at_once(site: Site, agent: Agent, first: Ref) -> None:
+    serving(agent)
     second = release(site, "1.1.0", 2.0)
     offer(agent, second, rollout="r-1")
     agent.wait("committed", "1.1.0")
@@ -46,8 +47,8 @@ def test_it_goes_back_to_what_is_in_its_slot_at_once(site: Site, agent: Agent) -
     agent.wait("committed", "1.0.0")  # which gives up long before its part of the span would be over
 
 
-def test_a_brake_holds_while_it_waits(site: Site, agent: Agent, tmp_path: Path) -> None:
-    with_first(site, agent, "committed")
+def test_a_brake_holds_while_it_waits(site: Site, agent: Agent, first: Ref, tmp_path: Path) -> None:
+    serving(agent)
     second = release(site, "1.1.0", 2.0)
     offer(agent, second, rollout="r-1", start_within_s=within_for(agent, second.sha256, 3_000))
     assert eventually(lambda: agent.model()["error_code"] == "install.spread")

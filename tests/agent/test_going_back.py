@@ -31,17 +31,11 @@ def nan_release(site: Site, version: str = "1.1.0") -> Ref:
     return publish(site, version, bundle_bytes(nan_onnx(), version=version))
 
 
-def with_proven_first(site: Site, agent: Agent, **environment: str) -> Ref:
-    """Bring 1.0.0 to service and prove it; later versions are on trial for long. Returns how a document names it."""
-    agent.start()
-    first = publish(site, "1.0.0", bundle_bytes(classifier_onnx()))
-    offer(agent, first)
-    agent.wait("committed", "1.0.0")
-    assert agent.stop() == 0
+def on_long_trials(agent: Agent, **environment: str) -> None:
+    """Start an agent that has proven 1.0.0 before; later versions are on trial for long."""
     agent.environment = {**agent.environment, **LONG, **environment}
     agent.start()
     assert eventually(lambda: agent.model().get("serving"))
-    return first
 
 
 def ask(agent: Agent, *inputs: tuple[float, ...]) -> None:
@@ -70,8 +64,10 @@ def errors(model: Any) -> tuple[str, str]:
     return str(model["error_class"]), str(model["error_code"])
 
 
-def test_bad_answers_before_and_after_a_kill_send_a_version_back_without_a_network(site: Site, agent: Agent) -> None:
-    with_proven_first(site, agent)
+def test_bad_answers_before_and_after_a_kill_send_a_version_back_without_a_network(
+    site: Site, agent: Agent, first: Ref
+) -> None:
+    on_long_trials(agent)
     bad = nan_release(site)
     offer(agent, bad, rollout="r-1", attempt=2)
     agent.wait("probation", "1.1.0")
@@ -102,8 +98,8 @@ def test_bad_answers_before_and_after_a_kill_send_a_version_back_without_a_netwo
     assert [(q.sha256, q.attempt, q.code) for q in agent.record().quarantine] == [(bad.sha256, 2, "trial.nonfinite")]
 
 
-def test_the_server_learns_of_a_rollback_and_its_answer_is_noted(site: Site, agent: Agent) -> None:
-    first = with_proven_first(site, agent)
+def test_the_server_learns_of_a_rollback_and_its_answer_is_noted(site: Site, agent: Agent, first: Ref) -> None:
+    on_long_trials(agent)
     bad = nan_release(site)
     offer(agent, bad, rollout="r-1", attempt=3)
     agent.wait("probation", "1.1.0")
@@ -131,8 +127,8 @@ def test_the_server_learns_of_a_rollback_and_its_answer_is_noted(site: Site, age
 
 
 @pytest.mark.parametrize(("probation_s", "phase"), [("3600", "probation"), ("0", "committed")])
-def test_the_servers_way_back_costs_no_byte(site: Site, agent: Agent, probation_s: str, phase: str) -> None:
-    first = with_proven_first(site, agent, EDGEFLEET_AGENT_PROBATION_S=probation_s)
+def test_the_servers_way_back_costs_no_byte(site: Site, agent: Agent, first: Ref, probation_s: str, phase: str) -> None:
+    on_long_trials(agent, EDGEFLEET_AGENT_PROBATION_S=probation_s)
     offer(agent, publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0")), rollout="r-1")
     agent.wait(phase, "1.1.0")
     agent.stop()
@@ -156,10 +152,10 @@ def test_the_servers_way_back_costs_no_byte(site: Site, agent: Agent, probation_
     assert model["previous_target"] == ("" if phase == "probation" else f"digits/1.1.0/{first.target.split('/')[2]}")
 
 
-def test_a_version_that_became_slow_goes_back(site: Site, agent: Agent) -> None:
+def test_a_version_that_became_slow_goes_back(site: Site, agent: Agent, first: Ref) -> None:
     # an emulator makes what is fast slower than what is slow: the margin is not stretched there, for the ratio is what counts
     limits = {"EDGEFLEET_AGENT_SLOW_LIMIT_MIN_N": "20", "EDGEFLEET_AGENT_SLOW_LIMIT_MARGIN_MS": "5"}
-    with_proven_first(site, agent, **limits)
+    on_long_trials(agent, **limits)
     # so many that the first answer, which an emulator is slow to translate, is not the 95th percentile
     ask(agent, *[GOOD] * 60)
     # 27 million numbers made and added up for each answer: slow on a fast machine too, where eight million are not
@@ -195,8 +191,10 @@ def crash(agent: Agent) -> None:
     assert served, f"{agent.model()}\n{agent.log.read_text()[-3000:]}"
 
 
-def test_a_damaged_way_back_is_not_served_and_the_servers_answer_fetches_it_again(site: Site, agent: Agent) -> None:
-    first = with_proven_first(site, agent)
+def test_a_damaged_way_back_is_not_served_and_the_servers_answer_fetches_it_again(
+    site: Site, agent: Agent, first: Ref
+) -> None:
+    on_long_trials(agent)
     bad = nan_release(site)
     offer(agent, bad)
     agent.wait("probation", "1.1.0")
@@ -211,8 +209,8 @@ def test_a_damaged_way_back_is_not_served_and_the_servers_answer_fetches_it_agai
     assert agent.infer()["model_version"] == "1.0.0"
 
 
-def test_a_proven_version_that_fails_goes_on_when_its_way_back_is_damaged(site: Site, agent: Agent) -> None:
-    with_proven_first(site, agent, EDGEFLEET_AGENT_PROBATION_S="0", EDGEFLEET_AGENT_CRASH_LIMIT="1")
+def test_a_proven_version_that_fails_goes_on_when_its_way_back_is_damaged(site: Site, agent: Agent, first: Ref) -> None:
+    on_long_trials(agent, EDGEFLEET_AGENT_PROBATION_S="0", EDGEFLEET_AGENT_CRASH_LIMIT="1")
     offer(agent, publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0")))
     agent.wait("committed", "1.1.0")
     damage(agent, "A")
@@ -222,8 +220,10 @@ def test_a_proven_version_that_fails_goes_on_when_its_way_back_is_damaged(site: 
     assert agent.record().quarantine == []
 
 
-def test_a_proven_version_that_was_gone_back_to_is_not_stopped_by_its_crashes(site: Site, agent: Agent) -> None:
-    first = with_proven_first(site, agent, EDGEFLEET_AGENT_PROBATION_MIN_S="3600", EDGEFLEET_AGENT_CRASH_LIMIT="1")
+def test_a_proven_version_that_was_gone_back_to_is_not_stopped_by_its_crashes(
+    site: Site, agent: Agent, first: Ref
+) -> None:
+    on_long_trials(agent, EDGEFLEET_AGENT_PROBATION_MIN_S="3600", EDGEFLEET_AGENT_CRASH_LIMIT="1")
     offer(agent, publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0")))
     agent.wait("probation", "1.1.0")
     offer(agent, first)
@@ -236,8 +236,10 @@ def test_a_proven_version_that_was_gone_back_to_is_not_stopped_by_its_crashes(si
     assert agent.infer()["model_version"] == "1.0.0"
 
 
-def test_the_crashes_of_a_version_do_not_delay_the_one_that_was_gone_back_to(site: Site, agent: Agent) -> None:
-    with_proven_first(site, agent)
+def test_the_crashes_of_a_version_do_not_delay_the_one_that_was_gone_back_to(
+    site: Site, agent: Agent, first: Ref
+) -> None:
+    on_long_trials(agent)
     offer(agent, publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0")))
     agent.wait("probation", "1.1.0")
     assert eventually(lambda: agent.model()["serving"])
@@ -267,8 +269,8 @@ def test_crashes_of_the_old_version_are_not_told_of_the_new_one(site: Site, agen
     assert errors(model) == ("None", "")
 
 
-def test_a_torn_document_is_no_wish_to_stop(site: Site, agent: Agent) -> None:
-    with_proven_first(site, agent)
+def test_a_torn_document_is_no_wish_to_stop(site: Site, agent: Agent, first: Ref) -> None:
+    on_long_trials(agent)
     site.broker.stop()
     agent.kill()
     (agent.state / "desired.ok").write_bytes(b"torn")
@@ -280,8 +282,10 @@ def test_a_torn_document_is_no_wish_to_stop(site: Site, agent: Agent) -> None:
 
 
 @pytest.mark.parametrize("phase", ["committed", "probation"])
-def test_a_version_that_crashes_on_a_full_disk_is_started_again(site: Site, agent: Agent, phase: str) -> None:
-    with_proven_first(site, agent)
+def test_a_version_that_crashes_on_a_full_disk_is_started_again(
+    site: Site, agent: Agent, first: Ref, phase: str
+) -> None:
+    on_long_trials(agent)
     if phase == "probation":
         offer(agent, publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0")))
         agent.wait("probation", "1.1.0")
@@ -297,8 +301,8 @@ def test_a_version_that_crashes_on_a_full_disk_is_started_again(site: Site, agen
     assert eventually(lambda: agent.status()["workers"].get("digits", pid) != pid and agent.model()["serving"])
 
 
-def test_a_stop_with_figures_that_cannot_be_written_ends_well(site: Site, agent: Agent) -> None:
-    with_proven_first(site, agent)
+def test_a_stop_with_figures_that_cannot_be_written_ends_well(site: Site, agent: Agent, first: Ref) -> None:
+    on_long_trials(agent)
     agent.infer()
     (agent.state / "models" / "digits" / ".current.msgpack.tmp").mkdir()
     assert agent.stop() == 0
@@ -308,8 +312,8 @@ def test_a_stop_with_figures_that_cannot_be_written_ends_well(site: Site, agent:
 # ---- by hand
 
 
-def test_an_operator_goes_back_by_hand(site: Site, agent: Agent) -> None:
-    first = with_proven_first(site, agent)
+def test_an_operator_goes_back_by_hand(site: Site, agent: Agent, first: Ref) -> None:
+    on_long_trials(agent)
     second = publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0"))
     offer(agent, second, rollout="r-1", attempt=4)
     agent.wait("probation", "1.1.0")
@@ -356,8 +360,8 @@ def test_why_a_rollback_by_hand_cannot_be(site: Site, agent: Agent) -> None:
     assert (done.returncode, "rollback.unknown_model" in done.stderr) == (5, True)
 
 
-def test_a_damaged_previous_version_is_not_gone_back_to(site: Site, agent: Agent) -> None:
-    with_proven_first(site, agent)
+def test_a_damaged_previous_version_is_not_gone_back_to(site: Site, agent: Agent, first: Ref) -> None:
+    on_long_trials(agent)
     offer(agent, publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0")))
     agent.wait("probation", "1.1.0")
     damage(agent, "A")

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from edgefleet_protocol.bundle import open_bundle, write_bundle
+from edgefleet_protocol.desired import Ref
 from tests.agent.field import Agent, deploy, eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.gateway.conftest import Site
@@ -29,12 +30,16 @@ def second(pad: int = 0) -> bytes:
     return bundle_bytes(classifier_onnx(2.0), version="1.1.0", extra={"pad.bin": os.urandom(pad)} if pad else None)
 
 
-def with_first(site: Site, agent: Agent, **environment: str) -> None:
-    """Bring 1.0.0 to service, then start the agent again with another environment."""
+def with_first(site: Site, agent: Agent) -> None:
+    """Bring 1.0.0 to service."""
     agent.start()
     deploy(site, "1.0.0", bundle_bytes(classifier_onnx()))
     agent.wait("committed", "1.0.0")
-    agent.stop()
+    assert eventually(lambda: agent.model().get("serving"))
+
+
+def proven_with(agent: Agent, **environment: str) -> None:
+    """Start an agent that has proven 1.0.0 before, in this environment."""
     agent.environment = {**agent.environment, **environment}
     agent.start()
     assert eventually(lambda: agent.model().get("serving"))
@@ -50,24 +55,24 @@ def refused(agent: Agent, error_class: str, code: str) -> str:
     return str(model["reason"])
 
 
-def test_too_little_memory(site: Site, agent: Agent) -> None:
-    with_first(site, agent, EDGEFLEET_AGENT_MEMORY_RESERVE_BYTES=str(1 << 50))
+def test_too_little_memory(site: Site, agent: Agent, first: Ref) -> None:
+    proven_with(agent, EDGEFLEET_AGENT_MEMORY_RESERVE_BYTES=str(1 << 50))
     deploy(site, "1.1.0", second())
     reason = refused(agent, "memory", "preflight.memory")
     assert "bytes of memory available" in reason
     assert str(1 << 50) in reason
 
 
-def test_a_runtime_that_is_not_installed(site: Site, agent: Agent) -> None:
-    with_first(site, agent)
+def test_a_runtime_that_is_not_installed(site: Site, agent: Agent, first: Ref) -> None:
+    proven_with(agent)
     deploy(site, "1.1.0", of_runtime(second(), "openvino"))
     reason = refused(agent, "incompatible", "preflight.runtime")
     assert "needs runtime openvino; installed here: " in reason
     assert "ort" in reason
 
 
-def test_too_little_disk_is_found_before_the_download(site: Site, agent: Agent) -> None:
-    with_first(site, agent, EDGEFLEET_AGENT_DISK_RESERVE_BYTES=str(1 << 50))
+def test_too_little_disk_is_found_before_the_download(site: Site, agent: Agent, first: Ref) -> None:
+    proven_with(agent, EDGEFLEET_AGENT_DISK_RESERVE_BYTES=str(1 << 50))
     deploy(site, "1.1.0", second())
     assert "bytes free" in refused(agent, "disk", "preflight.disk")
     assert not (agent.state / "models" / "digits" / "B" / "bundle.part").exists()

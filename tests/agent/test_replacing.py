@@ -1,5 +1,6 @@
 """A new wish while a version is on probation: the proven version stays until there is another proven one."""
 
+from edgefleet_protocol.desired import Ref
 from edgefleet_protocol.ids import ReleaseRef
 from tests.agent.field import Agent, deploy, eventually
 from tests.agent.test_going_back import settled_requests
@@ -16,11 +17,7 @@ def bundle(version: str, scale: float) -> bytes:
 
 
 def with_proven_first_and_second_on_probation(site: Site, agent: Agent, **environment: str) -> None:
-    """1.0.0 committed in slot A, 1.1.0 on probation in slot B."""
-    agent.start()
-    deploy(site, "1.0.0", bundle("1.0.0", 1.0))
-    agent.wait("committed", "1.0.0")
-    agent.stop()
+    """1.0.0 committed in slot A by the device that is copied, 1.1.0 on probation in slot B."""
     agent.environment = {**agent.environment, **environment}
     agent.start()
     deploy(site, "1.1.0", bundle("1.1.0", 2.0))
@@ -37,7 +34,7 @@ def test_two_deploys_in_a_row_do_not_wait_for_a_long_probation(site: Site, agent
     assert agent.comes_to_answer("1.1.0")
 
 
-def test_a_healthy_version_on_probation_is_committed_early_to_make_room(site: Site, agent: Agent) -> None:
+def test_a_healthy_version_on_probation_is_committed_early_to_make_room(site: Site, agent: Agent, first: Ref) -> None:
     with_proven_first_and_second_on_probation(
         site, agent, EDGEFLEET_AGENT_PROBATION_S="3600", EDGEFLEET_AGENT_REPLACE_S="1"
     )
@@ -48,7 +45,7 @@ def test_a_healthy_version_on_probation_is_committed_early_to_make_room(site: Si
 
 
 def test_the_proven_version_is_not_overwritten_while_another_waits_and_is_gone_back_to_without_a_download(
-    site: Site, agent: Agent
+    site: Site, agent: Agent, first: Ref
 ) -> None:
     with_proven_first_and_second_on_probation(site, agent, **LONG)
     deploy(site, "1.2.0", bundle("1.2.0", 3.0))
@@ -74,7 +71,7 @@ def test_the_proven_version_is_not_overwritten_while_another_waits_and_is_gone_b
     assert agent.infer()["model_version"] == "1.0.0"
 
 
-def test_a_version_gone_back_to_is_on_trial_until_it_serves_again(site: Site, agent: Agent) -> None:
+def test_a_version_gone_back_to_is_on_trial_until_it_serves_again(site: Site, agent: Agent, first: Ref) -> None:
     with_proven_first_and_second_on_probation(site, agent, **LONG, EDGEFLEET_AGENT_PROBATION_MIN_S="4")
     site.house.fleet.deployer.deploy(ReleaseRef.parse("digits@1.0.0"), selector="")
     agent.wait("probation", "1.0.0")

@@ -37,6 +37,12 @@ def with_first(site: Site, agent: Agent, phase: str) -> Ref:
     return first
 
 
+def serving(agent: Agent) -> None:
+    """Start an agent that has proven 1.0.0 before."""
+    agent.start()
+    assert eventually(lambda: agent.model().get("serving"))
+
+
 def without_time(record: ModelRecord) -> ModelRecord:
     """Return the record without what a withdrawn install, and the golden checks meanwhile, may change."""
     seen = msgspec.structs.replace(record.seen, golden_ok=0)
@@ -94,8 +100,8 @@ def test_a_first_install_that_is_withdrawn_leaves_nothing(site: Site, agent: Age
     assert agent.status()["workers"] == {}
 
 
-def test_a_wish_held_before_it_began_waits_and_goes_on_at_once(site: Site, agent: Agent) -> None:
-    first = with_first(site, agent, "committed")
+def test_a_wish_held_before_it_began_waits_and_goes_on_at_once(site: Site, agent: Agent, first: Ref) -> None:
+    serving(agent)
     site.house.fleet.hold.set(["r-1"], [])
     assert eventually((agent.state / "hold.ok").exists)
     second = release(site, "1.1.0", 2.0)
@@ -123,8 +129,8 @@ def test_a_first_wish_that_is_held_is_told_too(site: Site, agent: Agent) -> None
     agent.wait("committed", "1.0.0")
 
 
-def test_a_hold_outlives_a_kill_and_ends_with_the_next_one(site: Site, agent: Agent) -> None:
-    with_first(site, agent, "committed")
+def test_a_hold_outlives_a_kill_and_ends_with_the_next_one(site: Site, agent: Agent, first: Ref) -> None:
+    serving(agent)
     offer(agent, release(site, "1.1.0", 2.0), rollout="r-1")
     assert eventually(lambda: agent.model().get("phase") == "golden" and agent.freeze(WORKER))
     assert agent.record().phase == "golden"
@@ -152,16 +158,18 @@ def test_a_hold_leaves_a_running_trial_alone(site: Site, agent: Agent) -> None:
     assert model["error_code"] == ""
 
 
-def test_the_newest_wish_for_what_is_installed_is_the_one_that_is_reported(site: Site, agent: Agent) -> None:
-    first = with_first(site, agent, "committed")
+def test_the_newest_wish_for_what_is_installed_is_the_one_that_is_reported(
+    site: Site, agent: Agent, first: Ref
+) -> None:
+    serving(agent)
     gen = offer(agent, first, rollout="r-9", attempt=5)
     assert eventually(lambda: agent.model().get("gen") == gen)
     model = agent.model()
     assert (model["phase"], model["rollout"], model["attempt"]) == ("committed", "r-9", 5)
 
 
-def test_the_telemetry_wish_is_verified_and_kept(site: Site, agent: Agent) -> None:
-    first = with_first(site, agent, "committed")
+def test_the_telemetry_wish_is_verified_and_kept(site: Site, agent: Agent, first: Ref) -> None:
+    serving(agent)
     until = site.house.clock.now().replace(microsecond=0)
     wish = TelemetryRequest(profile="live", until=until)
     gen = site.house.fleet.desired.set_models([ModelChange(agent.id, ModelName("digits"), first, wish)])[0].gen
@@ -171,9 +179,9 @@ def test_the_telemetry_wish_is_verified_and_kept(site: Site, agent: Agent) -> No
 
 
 def test_a_withdrawn_release_goes_on_marked_also_offline_until_something_better_is_there(
-    site: Site, agent: Agent
+    site: Site, agent: Agent, first: Ref
 ) -> None:
-    with_first(site, agent, "committed")
+    serving(agent)
     second = release(site, "1.1.0", 2.0)
     offer(agent, second)
     agent.wait("committed", "1.1.0")
