@@ -1,4 +1,4 @@
-"""One replica of the engine as a process: `python -m tests.crash.replica URL FOLDER OWNER AHEAD_S`, until it is killed or its stdin ends.
+"""One replica of the engine as a process: `tests.crash.replica URL FOLDER OWNER AHEAD_S PID`, until it is killed or that process ends.
 
 It is the shipped engine thread (`ticking.Ticker`) on the shipped parts; only the listeners of a whole server are left out, so
 that three of them start in a moment and `kill -9` hits nothing but the engine. Its owner name, as in a server, is its own, and the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from edgefleet_server.process.lifecycle import build_engine
 from edgefleet_server.settings import load_settings
 
 TICK_S = 0.5
+LOOK_S = 1.0
+"""Between two looks whether those who started it are still there."""
 
 
 class ClockAhead(SystemClock):
@@ -31,16 +34,20 @@ class ClockAhead(SystemClock):
         return super().now() + timedelta(seconds=self.ahead_s)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> int:
     """Tick for ever."""
-    url, folder, owner, ahead_s = sys.argv[1], Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+    url, folder, owner, ahead_s, starter = (
+        arguments[0],
+        Path(arguments[1]),
+        arguments[2],
+        float(arguments[3]),
+        arguments[4],
+    )
     logging.basicConfig(level=logging.WARNING)
     settings = load_settings(folder, database_url=url, device_port=8443, engine_tick_s=TICK_S, instance=owner)
     build_engine(build_parts(settings, ClockAhead(ahead_s))).start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    sys.stdin.read()  # whoever started it is gone when this ends
-
-
-if __name__ == "__main__":
-    main()
+    while Path("/proc", starter).exists():
+        time.sleep(LOOK_S)
+    return 0

@@ -14,10 +14,8 @@ and a minute behind.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
-import select as sockets
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, field, replace
@@ -38,6 +36,7 @@ from tests.server.rollout import lease_audit
 from tests.server.rollout.fleet_sim import INSTALL, MODEL, Habit, World, stages
 from tests.server.rollout.fleet_sim_audit import audit
 from tests.server.rollout.lease_audit import Held
+from tests.support.forked_servers import ForkedServer
 from tests.support.postgres import PostgresServer, own_server
 
 SITES: Final = 3
@@ -79,36 +78,35 @@ class Replicas:
     def __init__(self, url: str, folder: Path) -> None:
         self._url, self._folder = url, folder
         self._started = 0
-        self._log = (folder / "replicas.log").open("ab")
-        self.running: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self.running: list[tuple[str, ForkedServer]] = []
         self._ready: set[str] = set()
 
     def start(self) -> None:
-        """Start one more and wait until it ticks."""
+        """Start one more."""
         self._started += 1
         owner = f"replica-{self._started}"
         ahead_s = AHEAD_S[self._started % len(AHEAD_S)]
-        command = [sys.executable, "-m", "tests.crash.replica", self._url, str(self._folder), owner, str(ahead_s)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
-        self.running.append((owner, process))
+        arguments = [self._url, str(self._folder), owner, str(ahead_s), str(os.getpid())]
+        self.running.append((owner, ForkedServer(arguments, self._log(owner), module="tests.crash.replica")))
+
+    def _log(self, owner: str) -> Path:
+        return self._folder / f"{owner}.log"
 
     def wait(self) -> None:
         """Wait until all have said that they tick. Raises RuntimeError when one ended instead."""
-        for owner, process in self.running:
-            self._hear(owner, process)
-
-    def _hear(self, owner: str, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None
-        if process.stdout.readline() != b"ready\n":
-            raise RuntimeError(f"{owner} did not start: {(self._folder / 'replicas.log').read_text()[-2000:]}")
-        self._ready.add(owner)
+        while not self.are_all_there():
+            time.sleep(STEP_S)
 
     def are_all_there(self) -> bool:
-        """Whether each has said that it ticks: a start takes seconds on a busy machine, and there are to be three to kill one of."""
+        """Whether each has said that it ticks: a start takes seconds on a busy machine, and there are to be three to kill one of.
+
+        Raises RuntimeError when one ended instead.
+        """
         for owner, process in self.running:
-            assert process.stdout is not None
-            if owner not in self._ready and sockets.select([process.stdout], [], [], 0)[0]:
-                self._hear(owner, process)
+            if owner not in self._ready and "ready\n" in self._log(owner).read_text():
+                self._ready.add(owner)
+            elif owner not in self._ready and process.poll() is not None:
+                raise RuntimeError(f"{owner} did not start: {self._log(owner).read_text()[-2000:]}")
         return all(owner in self._ready for owner, _ in self.running)
 
     def kill(self, place: int) -> str:
@@ -116,16 +114,12 @@ class Replicas:
         owner, process = self.running.pop(place)
         process.kill()
         process.wait()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            pipe.close()
         return owner
 
     def close(self) -> None:
         """Kill all."""
         while self.running:
             self.kill(0)
-        self._log.close()
 
 
 class Site:

@@ -41,12 +41,13 @@ _START_S = 120.0
 class ForkedServer:
     """A server process, with as much of `subprocess.Popen` as tests use of it."""
 
-    def __init__(self, arguments: Sequence[str], log: Path) -> None:
-        """Start `python -m edgefleet_server.main` with these arguments. log: is added to. Raises TimeoutError."""
+    def __init__(self, arguments: Sequence[str], log: Path, module: str = "edgefleet_server.main") -> None:
+        """Start this module's `main` with these arguments. log: is added to. Raises TimeoutError."""
         self._lock = threading.Lock()
         self._left = b""
         self.returncode: int | None = None
         request = {
+            "module": module,
             "arguments": list(arguments),
             "environment": dict(os.environ),
             "cwd": str(Path.cwd()),
@@ -126,8 +127,8 @@ def _forking() -> socket.socket:
     return ours
 
 
-def _serve(control: socket.socket) -> list[str] | None:
-    """Fork a server for each request. Return None when the tests have ended, and in each server its arguments."""
+def _serve(control: socket.socket) -> tuple[str, list[str]] | None:
+    """Fork a server for each request. Return None when the tests have ended, and in each server its module and its arguments."""
     while True:
         message, descriptors, _flags, _address = socket.recv_fds(control, 1 << 20, 1)
         if not message:
@@ -143,7 +144,7 @@ def _serve(control: socket.socket) -> list[str] | None:
             pass
 
 
-def _keep(asker: socket.socket, request: dict[str, Any]) -> list[str]:
+def _keep(asker: socket.socket, request: dict[str, Any]) -> tuple[str, list[str]]:
     """Fork the server, and in this process wait for its end and tell it. Return in the server."""
     pid = os.fork()
     if pid == 0:
@@ -160,8 +161,8 @@ def _keep(asker: socket.socket, request: dict[str, Any]) -> list[str]:
         os._exit(code)
 
 
-def _become(request: dict[str, Any]) -> list[str]:
-    """Give this process what `subprocess.Popen` would have given the server, and return its arguments."""
+def _become(request: dict[str, Any]) -> tuple[str, list[str]]:
+    """Give this process what `subprocess.Popen` would have given the server, and return its module and its arguments."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     for standard in (1, 2):
@@ -171,9 +172,9 @@ def _become(request: dict[str, Any]) -> list[str]:
     os.environ.update(request["environment"])
     time.tzset()
     os.chdir(request["cwd"])
-    arguments: list[str] = request["arguments"]
-    sys.argv = ["edgefleet_server.main", *arguments]
-    return arguments
+    module, arguments = request["module"], request["arguments"]
+    sys.argv = [module, *arguments]
+    return module, arguments
 
 
 def _make_apps() -> None:
@@ -197,15 +198,15 @@ def _make_apps() -> None:
 def _main(descriptor: int) -> int:
     from importlib import import_module
 
-    from edgefleet_server.main import main
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the tests; the servers get the signal themselves
-    for name in _PRELOADED:
+    for name in ("edgefleet_server.main", *_PRELOADED):
         import_module(name)
     _make_apps()
-    arguments = _serve(socket.socket(fileno=descriptor))
-    if arguments is not None:
-        return main(arguments)
+    asked = _serve(socket.socket(fileno=descriptor))
+    if asked is not None:
+        module, arguments = asked
+        code: int = import_module(module).main(arguments)
+        return code
     while True:  # so that their processor time counts for the tests
         try:
             os.wait()
