@@ -30,7 +30,7 @@ def shortened(value: Any) -> Any:
     if kind is list:
         return [shortened(one) for one in value]
     if isinstance(value, msgspec.Struct) and value.__struct_config__.array_like:
-        fields = _fields(kind)
+        fields = _fields(type(value))
         values = [getattr(value, field.name) for field in fields]
         while values and _is_assumed(fields[len(values) - 1], values[-1]):
             values.pop()
