@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import subprocess
@@ -18,7 +19,7 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.rollout.effects import StageRunCreated, StageRunTransitioned, StageRunUpdated
 from edgefleet_server.rollout.model import RolloutState
 from edgefleet_sim import checks, shrinker
-from edgefleet_sim.__main__ import Request, answer, many
+from edgefleet_sim.__main__ import Request, answer, main, many
 from edgefleet_sim.device import SimDevice
 from edgefleet_sim.scenario import STAGES, Scenario, drawn
 from edgefleet_sim.shrinker import kinds_of, shrink
@@ -224,16 +225,19 @@ def ask(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
-def test_the_process_answers_in_json_and_says_what_it_cannot_read() -> None:
+def test_the_process_answers_in_json_and_says_what_it_cannot_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, told = ask({"scenario": {"seed": 2, "devices": {"rpi": 3}}, "story": True})
     assert (code, told["state"], told["broken"]) == (0, "finished", [])
     assert told["transcript"]
     code, told = ask({"scenario": {"devices": {"rpi": "many"}}})
     assert code == 2
     assert "devices" in told["error"]["why"]
-    code, told = ask({"scenario": {"spec": {"stages": "none"}}})
-    assert code == 2
-    assert told["error"]["next"]
+    wrong = json.dumps({"scenario": {"spec": {"stages": "none"}}})
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(wrong.encode())))
+    assert main() == 2
+    assert json.loads(capsys.readouterr().out)["error"]["next"]
 
 
 def test_scenarios_are_plain_data() -> None:

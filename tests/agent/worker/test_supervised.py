@@ -21,7 +21,7 @@ SEED = 5
 
 
 def test_no_request_is_lost_in_swaps_beside_a_second_model() -> None:
-    report = swaps.main(5, SEED, rate=100.0)
+    report = swaps.main(3, SEED, rate=100.0)
     assert report["ok"], report
     assert report["requests"] > 200
     assert report["requests_steady"] > 50  # or the latencies of swaps would be held against next to nothing
