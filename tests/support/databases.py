@@ -3,6 +3,8 @@ that have just begun, with their keys and first metadata.
 
 One of each kind is made for each process of a run. How the steps are taken is tested on databases that are not copies, and how keys are
 made by the tests of signing, whose clocks stand at other times.
+
+The databases of a process share what SQLAlchemy makes of each statement, which else every test pays again: a server has one database.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
+from sqlalchemy import URL, Dialect, Engine
 
 from edgefleet_server import migrations
+from edgefleet_server.db import database
 from edgefleet_server.db.database import Database
 from edgefleet_server.signing.service import SigningService
 from tests.support.postgres import PostgresServer, shared_server
@@ -28,6 +32,37 @@ from tests.support.processes import at_end
 
 NOON: Final = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 """Where the clocks of tests stand at first."""
+MOST_STATEMENTS: Final = 5_000
+
+
+class _Statements(dict[Any, Any]):
+    """Compiled statements. It is emptied when it is full: a test with random conditions fills it with what comes once."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if len(self) >= MOST_STATEMENTS:
+            self.clear()
+        super().__setitem__(key, value)
+
+
+def share_statements() -> None:
+    """Let the databases that are made from now on share compiled statements, and the dialect that these belong to."""
+    make = database.make_engine
+    statements, dialects = _Statements(), dict[str, Dialect]()
+
+    def make_sharing(url: URL) -> Engine:
+        engine = make(url)
+        first = dialects.setdefault(engine.dialect.name, engine.dialect)
+        if first.server_version_info is None:  # its engine was never connected, so it knows nothing of its database yet
+            dialects[engine.dialect.name] = engine.dialect
+        else:
+            engine.dialect = first
+        engine.update_execution_options(compiled_cache=statements)
+        return engine
+
+    database.make_engine = make_sharing
+
+
+share_statements()
 
 
 def upgrade(db: Database) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import DateTime, Engine, FromClause, MetaData, create_engine, event, text
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.types import TypeDecorator
@@ -174,7 +174,7 @@ class Database:
         self._url = make_url(url)
         if self._url.drivername in {"postgresql", "postgres"}:
             self._url = self._url.set(drivername="postgresql+psycopg")
-        self._engine = self._make_engine()
+        self._engine = make_engine(self._url)
         self._writer = self._engine.execution_options(**{_WRITES: True})
         self._turns = FairLock()
         self._current: ContextVar[tuple[Session, bool] | None] = ContextVar(
@@ -318,21 +318,23 @@ class Database:
         """Close all connections."""
         self._engine.dispose()
 
-    def _make_engine(self) -> Engine:
-        if self._url.get_backend_name() != "sqlite":
-            # the driver's own takes a third of the time of a look at a large rollout
-            options: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 10}
-            return create_engine(self._url, json_deserializer=msgspec.json.decode, **options)
-        if self._url.database and self._url.database != ":memory:":
-            Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
-        options = {"connect_args": {"check_same_thread": False}, "pool_size": 10, "max_overflow": 20}
-        engine = create_engine(self._url, json_deserializer=_read_json, **options)
-        engine.dialect.statement_compiler = _HintingCompiler
-        if self._url.database and self._url.database != ":memory:":
-            event.listen(engine, "do_connect", _Private(Path(self._url.database)))
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        return engine
+
+def make_engine(url: URL) -> Engine:
+    """Return the engine of a database; nothing is opened."""
+    if url.get_backend_name() != "sqlite":
+        # the driver's own takes a third of the time of a look at a large rollout
+        options: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 10}
+        return create_engine(url, json_deserializer=msgspec.json.decode, **options)
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    options = {"connect_args": {"check_same_thread": False}, "pool_size": 10, "max_overflow": 20}
+    engine = create_engine(url, json_deserializer=_read_json, **options)
+    engine.dialect.statement_compiler = _HintingCompiler
+    if url.database and url.database != ":memory:":
+        event.listen(engine, "do_connect", _Private(Path(url.database)))
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
 
 
 class _Private:
