@@ -9,6 +9,11 @@ from edgefleet_server.process.lifecycle import check_settings, is_loopback
 from edgefleet_server.settings import ServerRole, SettingsError, load_settings
 
 
+def test_the_environment_is_read_in_whatever_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("edgefleet_server_api_port", "2")
+    assert load_settings(tmp_path).api_port == 2
+
+
 def test_argument_wins_over_environment_wins_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "server.toml").write_text('broker = "embedded"\ntenant = "acme"\napi_port = 1\n', encoding="utf-8")
     monkeypatch.setenv("EDGEFLEET_SERVER_API_PORT", "2")
