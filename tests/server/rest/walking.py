@@ -6,6 +6,7 @@ shows depends on what there is, so `busy` makes a fleet in which something waits
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections import Counter
 from collections.abc import Iterator, Set
@@ -152,10 +153,10 @@ class Walk:
         self.pages = 0
 
     def go(self, wanted: Set[str]) -> None:
-        """Look at every page that can be reached, until each of these operations was offered by one."""
-        waiting = ["/"]
-        while waiting and not self.changes.keys() >= wanted:
-            here = waiting.pop(0)
+        """Look at one page of each kind, then at a second one of each, until each of these operations was offered by one."""
+        waiting = [(1, 0, "/")]
+        while waiting and (waiting[0][0] == 1 or not self.changes.keys() >= wanted):
+            _, _, here = heapq.heappop(waiting)
             answer = self._browser.get(here, follow_redirects=True)
             if not answer.headers["content-type"].startswith("text/html"):
                 continue
@@ -164,14 +165,16 @@ class Walk:
             self.sends |= page.sends
             for name in page.changes.union(*(self._script(one) for one in page.scripts)):
                 self.changes.setdefault(name, here)
-            waiting += self._fresh(here, page)
+            for turn, address in self._fresh(here, page):
+                heapq.heappush(waiting, (turn, len(self._known), address))
 
     def _script(self, address: str) -> set[str]:
         if address not in self._scripts:
             self._scripts[address] = changes_of(self._browser.get(address).text)
         return self._scripts[address]
 
-    def _fresh(self, here: str, page: Page) -> Iterator[str]:
+    def _fresh(self, here: str, page: Page) -> Iterator[tuple[int, str]]:
+        """Yield where a page leads that was not known, each behind how many of its kind were known then, itself included."""
         for link in (*page.links, *(address for form in page.forms.values() for address in form.addresses())):
             parts = urlsplit(urljoin(here, link))
             address = parts.path + (f"?{parts.query}" if parts.query else "")
@@ -181,7 +184,7 @@ class Walk:
             kind = _kind(parts.path, parts.query)
             self._alike[kind] += 1
             if self._alike[kind] <= MOST_ALIKE:
-                yield address
+                yield self._alike[kind], address
 
 
 def _kind(path: str, query: str) -> str:
