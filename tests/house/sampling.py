@@ -78,8 +78,12 @@ SAME_SQL: Final = (
     "tests/server/rollout/test_pace.py",
     "tests/server/rollout/test_portions.py",
     "tests/server/rollout/test_shape_routes.py",
+    "tests/server/rollout/test_undo.py",
+    "tests/server/rollout/test_withdrawals.py",
     "tests/server/signing/test_trust.py",
     "tests/server/telemetry/test_captures.py",
+    "tests/server/telemetry/test_latency_explained.py",
+    "tests/server/telemetry/test_timelines.py",
     "tests/server/webhook/test_sending.py",
 )
 """Files of which no statement is written for one database; locks, bulk writes, searches and the feed are tested elsewhere, on both."""
