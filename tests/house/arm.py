@@ -169,12 +169,15 @@ def _add_packages(packages: Sequence[str], folder: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)
     shutil.rmtree(wheels)
+    _compile(site, folder / "root" / "usr" / "lib" / f"python{PYTHON}")
+
+
+def _compile(*folders: Path) -> None:
+    """Compile what is not: the same byte code serves every processor, and here it takes seconds, under emulation minutes."""
     if compiler := shutil.which(f"python{PYTHON}"):
-        # the same byte code on every processor: compiled here it takes seconds, under emulation minutes
-        for part in (site, folder / "root" / "usr" / "lib" / f"python{PYTHON}"):
-            subprocess.run(
-                [compiler, "-m", "compileall", "-q", "-j", "2", str(part)], check=False, stdout=subprocess.DEVNULL
-            )
+        for folder in folders:
+            command = [compiler, "-m", "compileall", "-q", "-j", "2", str(folder)]
+            subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
 
 
 def _add_python(folder: Path, final: Path) -> None:
@@ -204,6 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"the root file system could not be made: {error}; next: run it as root, with a network")
         return 3
     started = time.monotonic()
+    _compile(ROOT / "agent")
     paths = os.pathsep.join(map(str, (ROOT / "agent", ROOT)))
     environment = {**os.environ, "EDGEFLEET_ARM_PATH": paths, PATIENCE_VARIABLE: PATIENCE}
     environment[PROCESSOR_VARIABLE] = os.environ.get(PROCESSOR_VARIABLE, PROCESSOR)

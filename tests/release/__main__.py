@@ -25,8 +25,11 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
-def build(root: Path, out: Path, scratch: Path, *, with_deb: bool) -> None:
-    """Build HEAD twice in two places, and write the artefacts and the SBOMs of the wheels. Raises RefusalError."""
+def build(root: Path, out: Path, scratch: Path, *, with_deb: bool, is_dry: bool) -> None:
+    """Build HEAD twice in two places, and write the artefacts and the SBOMs of the wheels. Raises RefusalError.
+
+    is_dry: take the help that the last run built of this commit, which a release never does.
+    """
     epoch = artefacts.epoch_of(root, "HEAD")
     folders: list[Path] = []
     for number in ("first", "second"):
@@ -39,7 +42,7 @@ def build(root: Path, out: Path, scratch: Path, *, with_deb: bool) -> None:
             (tree / HELP).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(scratch / "first" / "tree" / HELP, tree / HELP)
         else:
-            artefacts.build_help(tree, epoch)
+            artefacts.help_of(root, tree, epoch, may_be_kept=is_dry)
         artefacts.build_python(tree, made, epoch)
         if with_deb:
             artefacts.build_debian(tree, made, epoch)
@@ -83,7 +86,7 @@ def cut(root: Path, args: argparse.Namespace) -> Path:
             key = signature.checked_key(root, args.key)
             signature.check_listed(root, key, scratch)
             signers = (root / signature.SIGNERS).read_text()
-        build(root, out, scratch, with_deb=not args.without_deb)
+        build(root, out, scratch, with_deb=not args.without_deb, is_dry=args.dry_run)
         sums = write_sums(out)
         signature.sign(key, sums)
         (out / signature.SIGNERS.name).write_text(signers)

@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from tests.house.docs_site import ARCHIVE as HELP
 from tests.release.checks import git
 from tests.release.refusal import RefusalError
 
@@ -45,6 +46,23 @@ def build_help(tree: Path, epoch: int) -> None:
     """Build and pack the documentation of a tree: the wheel that is built next brings it along. Raises RefusalError."""
     command = [sys.executable, "-m", "tests.house.docs_site"]
     _run(command, tree, epoch, "the documentation cannot be built")
+
+
+def help_of(root: Path, tree: Path, epoch: int, *, may_be_kept: bool) -> None:
+    """Build the help of a tree that is HEAD of the clone `root`, and keep it there, for a dry run of the same commit.
+
+    may_be_kept: take what was kept, if it is of this commit. Raises RefusalError.
+    """
+    kept = root / HELP.parent / f"help-{git(root, 'rev-parse', 'HEAD')}.tar.xz"
+    if may_be_kept and kept.is_file():
+        (tree / HELP).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(kept, tree / HELP)
+        return
+    build_help(tree, epoch)
+    kept.parent.mkdir(exist_ok=True)
+    for old in kept.parent.glob("help-*.tar.xz"):
+        old.unlink()
+    shutil.copy(tree / HELP, kept)
 
 
 def build_debian(tree: Path, out: Path, epoch: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.house.tree import ROOT
-from tests.release import signature
+from tests.release import artefacts, signature
 from tests.release.__main__ import main
 from tests.release.artefacts import check_same, digests
 from tests.release.checks import check_changelog, check_versions, versions
@@ -125,3 +125,27 @@ def test_files_of_which_two_builds_differ_are_named(tmp_path: Path) -> None:
         check_same(one, other)
     assert refusal.value.why == "differs.txt"
     assert digests(one)["same.txt"] == digests(other)["same.txt"]
+
+
+def test_a_release_builds_its_help_and_only_a_dry_run_of_the_same_commit_takes_it(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+
+    def build_help(tree: Path, _epoch: int) -> None:
+        built.append(tree.name)
+        (tree / artefacts.HELP).parent.mkdir(parents=True)
+        (tree / artefacts.HELP).write_text(tree.name)
+
+    monkeypatch.setattr(artefacts, "build_help", build_help)
+
+    def cut(name: str, *, is_dry: bool) -> str:
+        artefacts.help_of(clone, tmp_path / name, 0, may_be_kept=is_dry)
+        return (tmp_path / name / artefacts.HELP).read_text()
+
+    assert [cut("dry", is_dry=True), cut("dry-again", is_dry=True)] == ["dry", "dry"]
+    assert [cut("release", is_dry=False), cut("dry-after", is_dry=True)] == ["release", "release"]
+    commit(clone, "another")
+    assert cut("dry-of-another", is_dry=True) == "dry-of-another"
+    assert built == ["dry", "release", "dry-of-another"]
+    assert len(list((clone / "build").iterdir())) == 1
