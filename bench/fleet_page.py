@@ -128,7 +128,7 @@ def _one(folder: Path, devices: int, rounds: int, screenshots: Path | None) -> d
     token = house.token(Role.OPERATOR)
     house.close()
     with server(folder) as (url, pid):
-        with httpx.Client(base_url=url, follow_redirects=False, headers={"accept-encoding": "gzip"}) as client:
+        with httpx.Client(base_url=url, headers={"accept-encoding": "gzip"}, timeout=120) as client:
             cookie = client.post("/login", data={"token": token}).cookies[COOKIE]
             times, cpu = _first_bytes(client, rounds, pid)
         figures = _looks(url, cookie, rounds, screenshots, devices)
@@ -425,7 +425,7 @@ def server(folder: Path) -> Iterator[tuple[str, int]]:
         yield child.stdout.readline().strip(), child.pid
     finally:
         child.terminate()
-        child.wait(20)
+        child.wait(120)
 
 
 def _serve(folder: Path) -> int:

@@ -24,7 +24,7 @@ from tests.release.clone import commit, git, lend_environment, make_clone
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.network,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(2000),
     pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not here: no Debian"),
     pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not here: openssh-client"),
 ]
@@ -38,7 +38,7 @@ def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedPr
     """Run the block of a page in a folder."""
     env = {**os.environ, **environment}
     command = ["bash", "-euc", script]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=500)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=1800)
 
 
 @pytest.fixture(scope="module")
