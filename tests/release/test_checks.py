@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.house.docs_site import ARCHIVE as HELP
 from tests.house.tree import ROOT
 from tests.release import artefacts, signature
 from tests.release.__main__ import main
@@ -134,14 +135,14 @@ def test_a_release_builds_its_help_and_only_a_dry_run_of_the_same_commit_takes_i
 
     def build_help(tree: Path, _epoch: int) -> None:
         built.append(tree.name)
-        (tree / artefacts.HELP).parent.mkdir(parents=True)
-        (tree / artefacts.HELP).write_text(tree.name)
+        (tree / HELP).parent.mkdir(parents=True)
+        (tree / HELP).write_text(tree.name)
 
     monkeypatch.setattr(artefacts, "build_help", build_help)
 
     def cut(name: str, *, is_dry: bool) -> str:
         artefacts.help_of(clone, tmp_path / name, 0, may_be_kept=is_dry)
-        return (tmp_path / name / artefacts.HELP).read_text()
+        return (tmp_path / name / HELP).read_text()
 
     assert [cut("dry", is_dry=True), cut("dry-again", is_dry=True)] == ["dry", "dry"]
     assert [cut("release", is_dry=False), cut("dry-after", is_dry=True)] == ["release", "release"]
