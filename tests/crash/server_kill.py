@@ -124,7 +124,7 @@ class Site:
         self._rng = rng
         self.token = _init(self.data, self._url)
         with (self.data / "server.toml").open("a", encoding="utf-8") as settings:
-            settings.write("engine_tick_s = 0.2\n")
+            settings.write("engine_tick_s = 0.5\n")
         self.house = House(self._url, self.data, SystemClock())
         self.service = RolloutService(
             self.house.db, self.house.fleet, self.house.registry, self.house.clock, self.house.telemetry

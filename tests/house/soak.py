@@ -73,7 +73,7 @@ SOAKS: dict[str, Soak] = {
     "double-fault": Soak("tests.crash.points:double", 100, "F05: kill -9 in an update, and again while it recovers", 1),
     "reboot-loop": Soak("tests.crash.reboots", 20, "F06: a version that kills the device at each start", 1),
     "corrupt-chunk": Soak("tests.crash.chunks", 1_000, "F07: a download with one damaged leaf", 50),
-    "corrupt-slot": Soak("tests.crash.slots", 200, "F08: a slot, or both, rotten at the start of the agent", 2),
+    "corrupt-slot": Soak("tests.crash.slots", 200, "F08: a slot, or both, rotten at the start of the agent", 1),
     "disk-full": Soak("tests.crash.disk:full", EACH_POINT, "F09: a disk that is full from a write of an update on", 2),
     "read-only-eio": Soak("tests.crash.disk:bad", 100, "F10: a disk that turns read-only or gives EIO in an update", 2),
     "wrong-clock": Soak("tests.crash.clocks", 40, "F11: a device clock in 1970, years ahead, back, or jumping", 4),
