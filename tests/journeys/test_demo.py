@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -10,19 +11,24 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from edgefleet_cli.main import run
 from tests.agent.field import eventually
+from tests.converters.graphs import classifier
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 _EDGECTL = [sys.executable, "-m", "edgefleet_cli.main"]
 _PATIENCE_S = 300.0
-DEVICES = 8
+DEVICES = 6
+"""The smallest fleet with two profiles and three stages."""
 
 
 def _environment(folder: Path, **more: str) -> dict[str, str]:
@@ -82,10 +88,11 @@ class RunningDemo:
     def edgectl(self, *arguments: str) -> Any:
         """Return what `edgectl … -o json` prints."""
         environment = {**self._environment, "EDGECTL_CONFIG": str(self.data / "edgectl.json")}
-        command = [*_EDGECTL, *arguments, "-o", "json"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        out, err = io.StringIO(), io.StringIO()
+        with patch.dict(os.environ, environment, clear=True), redirect_stdout(out), redirect_stderr(err):
+            code = run([*arguments, "-o", "json"])
+        assert code == 0, err.getvalue()
+        return json.loads(out.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -244,12 +251,12 @@ def test_deploying_back_by_hand_works_and_waits(demo: RunningDemo) -> None:
         assert [(entry["device"], entry["state"]) for entry in answer["devices"]] == [(device, "committed")]
 
 
-def test_publishing_with_to_brings_a_second_model_to_a_device(demo: RunningDemo) -> None:
+def test_publishing_with_to_brings_a_second_model_to_a_device(demo: RunningDemo, tmp_path: Path) -> None:
     device = demo.told["devices"][1]
-    example = Path(__file__).resolve().parents[2] / "examples" / "digits"
-    data = ("--calibration", str(example / "data" / "calibration.npz"), "--eval", str(example / "data" / "eval.npz"))
-    model = str(example / "digits-1.1.0.onnx")
-    release = demo.edgectl("publish", model, "--name", "second", "--version", "1", *data, "--to", f"id={device['id']}")
+    model = tmp_path / "second.onnx"
+    model.write_bytes(classifier(features=16).SerializeToString())
+    named = ("--name", "second", "--version", "1", "--precision", "fp32")
+    release = demo.edgectl("publish", str(model), *named, "--to", f"id={device['id']}")
     assert release["state"] == "ready"
     assert {bundle["profile"] for bundle in release["bundles"]} == {entry["profile"] for entry in demo.told["devices"]}
 
@@ -288,6 +295,10 @@ def test_once_on_one_device_with_the_embedded_broker_exits_0_and_leaves_no_file(
     assert [device["release"] for device in told["devices"]] == ["digits@1.1.0"]
     assert [[stage["name"] for stage in rollout["stages"]] for rollout in told["rollouts"]] == [["all"], ["all"]]
     assert told["bad_release"]["exposed"] == 1
+    of_the_device = {told["devices"][0]["profile"]}
+    assert {entry["profile"] for entry in [*told["bundles"], *told["refused"]]} == of_the_device, (
+        "no device has another"
+    )
     assert "canary" not in done.stderr.replace("with one device there is no canary", "")
     lines = done.stderr.splitlines()
     assert [line[:3] for line in lines if line[1:3] == "/6"] == ["1/6", "2/6", "3/6", "4/6", "5/6", "6/6"]
@@ -297,7 +308,7 @@ def test_once_on_one_device_with_the_embedded_broker_exits_0_and_leaves_no_file(
 
 
 def test_ctrl_c_in_the_middle_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
-    process = _started(tmp_path, 2, "1/6")
+    process = _started(tmp_path, 1, "1/6")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
@@ -312,7 +323,7 @@ def test_a_failing_step_says_why_cleans_up_and_keeps_the_logs(tmp_path: Path) ->
     folder = tmp_path / "work"
     folder.mkdir()
     done = subprocess.run(
-        [*_EDGECTL, "demo", "--devices", "2", "--once", "--examples", str(examples)],
+        [*_EDGECTL, "demo", "--devices", "1", "--once", "--examples", str(examples)],
         capture_output=True,
         text=True,
         timeout=_PATIENCE_S,
@@ -329,7 +340,7 @@ def test_a_failing_step_says_why_cleans_up_and_keeps_the_logs(tmp_path: Path) ->
 
 
 def test_killing_the_demo_leaves_no_process_and_no_file(tmp_path: Path) -> None:
-    process = _started(tmp_path, 2, "2/6")
+    process = _started(tmp_path, 1, "2/6")
     assert _processes_of(tmp_path)
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=10)

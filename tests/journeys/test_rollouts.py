@@ -1,8 +1,12 @@
-"""Rollouts on real devices: who is away, who joins, who dies, and what people ask for."""
+"""Rollouts on real devices: who is away, who joins, who dies, and what people ask for.
+
+All stories are of one model. Each begins with what its devices run (`base`): an installation costs two seconds of processor time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 
@@ -18,7 +22,7 @@ from tests.journeys.fleet import (
     rolled_back_by_hand,
     show_nan,
 )
-from tests.journeys.road import PATIENCE_S, Road
+from tests.journeys.road import PATIENCE_S, Road, Traveller
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -30,32 +34,85 @@ SILENCE = {"verify_deadline": "6s"}
 there would have failed its probation instead."""
 
 
+MODEL = "net"
+VERSIONS = count()
+
+
 @pytest.fixture(scope="module")
 def fleet(road: Road) -> Fleet:
-    """Five devices for all tests; each test has a model of its own."""
+    """Five devices for all tests."""
     return Fleet(road, [enrolled(road, f"d{number}") for number in range(5)])
 
 
+@pytest.fixture(scope="module")
+def living() -> list[Traveller]:
+    """Devices that tests may kill."""
+    return []
+
+
 @pytest.fixture
-def doomed(road: Road) -> Iterator[Fleet]:
-    """Two more devices that a test may kill."""
-    made = Fleet(road, [enrolled(road, f"doomed{len(road.travellers)}") for _ in range(2)])
-    yield made
-    for device in made.devices:
-        device.stop()
+def doomed(road: Road, living: list[Traveller]) -> Fleet:
+    """Two devices that a test may kill; they download a block at a time."""
+    living[:] = [one for one in living if one.process is not None and one.process.poll() is None]
+    while len(living) < 2:
+        living.append(enrolled(road, f"doomed{len(road.travellers)}", EDGEFLEET_AGENT_BLOCK_CREDIT="1"))
+    return Fleet(road, living)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_goes_on(road: Road) -> Iterator[None]:
+    """Stop what a story that failed has left under way: it would be in the way of the next one."""
+    yield
+    for one in road.edgectl("rollout", "list")["items"]:
+        if one["state"] in ("running", "paused"):
+            road.edgectl("rollout", "abort", one["id"], "--rollback", "--reason", "its test has ended", "--yes")
+
+
+def published(fleet: Fleet, *, pad: int = 0) -> str:
+    """Return a new good release, which nobody runs."""
+    new = f"1.{next(VERSIONS)}.0"
+    return fleet.publish(f"{MODEL}@{new}", bundle(MODEL, new, pad=pad))
+
+
+def published_nan(fleet: Fleet) -> str:
+    """Return a new release that answers NaN to negative numbers, which nobody runs."""
+    new = f"1.{next(VERSIONS)}.0"
+    return fleet.publish(f"{MODEL}@{new}", nan_bundle(MODEL, new))
+
+
+def base(fleet: Fleet) -> str:
+    """Return the release that every device runs, proven; where they run different ones, that of the first."""
+    ran = [
+        {
+            model["release"]
+            for model in device.shown()["models"]
+            if (model["model"], model["phase"]) == (MODEL, "committed")
+        }
+        for device in fleet.devices
+    ]
+    ref = next(iter(ran[0]), "") or published(fleet)
+    if any(found != {ref} for found in ran):
+        fleet.road.edgectl("deploy", ref, "--to", fleet.selector)
+    fleet.prove(ref)
+    return ref
+
+
+def version(ref: str) -> str:
+    """Return the version of a release."""
+    return ref.partition("@")[2]
 
 
 def test_a_device_that_is_away_is_left_out_and_takes_it_up_when_it_returns(fleet: Fleet) -> None:
-    base = fleet.base("away")
+    before = base(fleet)
     gone, here = fleet.devices[0], Fleet(fleet.road, fleet.devices[1:])
     gone.stop()
     assert eventually(lambda: gone.shown()["status"] == "offline", PATIENCE_S)
-    release = fleet.publish("away@1.1.0", bundle("away", "1.1.0"))
+    release = published(fleet)
     rollout = fleet.roll(release, ALL, device={"ack_deadline": "4s"})
     here.prove(release)
     left_out = rollout.stands(gone.name, state="unreachable")
     assert left_out["reason"] == "did not take up its document within 4 s"
-    assert (left_out["online"], left_out["running"], left_out["exposed_at"]) == ("offline", base, None)
+    assert (left_out["online"], left_out["running"], left_out["exposed_at"]) == ("offline", before, None)
     assert left_out["reason"] in rollout.page()
     ended = rollout.ends("finished")
     assert (ended["counts"]["exposed"], ended["counts"]["unreachable"]) == (4, 1)
@@ -70,11 +127,11 @@ def test_a_device_that_is_away_is_left_out_and_takes_it_up_when_it_returns(fleet
 
 
 def test_nothing_is_promoted_while_too_many_are_away(fleet: Fleet) -> None:
-    pair = fleet.first(2)
-    pair.base("silent")
+    pair = Fleet(fleet.road, fleet.devices[3:])
+    base(pair)
     gone, here = pair.devices[0], Fleet(fleet.road, pair.devices[1:])
     gone.stop()
-    release = fleet.publish("silent@1.1.0", bundle("silent", "1.1.0"))
+    release = published(pair)
     rollout = pair.roll(release, ALL, device={"ack_deadline": "4s"})
     here.prove(release)
     waiting = rollout.until(lambda shown: "never took the release up" in shown["stages"][0]["reason"])
@@ -86,11 +143,11 @@ def test_nothing_is_promoted_while_too_many_are_away(fleet: Fleet) -> None:
 
 
 def test_a_device_that_enrols_while_a_stage_is_open_joins_it(fleet: Fleet) -> None:
-    road, pair = fleet.road, fleet.first(2)
+    road, pair = fleet.road, Fleet(fleet.road, fleet.devices[3:])
     for device in pair.devices:
         road.edgectl("device", "label", device.name, "wave=one")
-    pair.base("joined")
-    release = fleet.publish("joined@1.1.0", bundle("joined", "1.1.0"))
+    base(pair)
+    release = published(pair)
     rollout = pair.roll(release, WATCHED, selector="wave=one")
     pair.prove(release)
     rollout.until(lambda shown: shown["stages"][0]["state"] in {"soaking", "judging"})
@@ -108,8 +165,8 @@ def test_a_device_that_enrols_while_a_stage_is_open_joins_it(fleet: Fleet) -> No
 
 
 def test_a_device_that_dies_after_its_switch_is_lost_and_a_person_decides(doomed: Fleet) -> None:
-    doomed.base("dies")
-    release = doomed.publish("dies@1.1.0", bundle("dies", "1.1.0"))
+    base(doomed)
+    release = published(doomed)
     rollout = doomed.roll(release, ALL, device=SILENCE, on_inconclusive={"after": "30s", "do": "pause"})
     dead, alive = doomed.devices
     rollout.stands(dead.name, state="verifying")
@@ -129,8 +186,8 @@ def test_a_device_that_dies_after_its_switch_is_lost_and_a_person_decides(doomed
 
 
 def test_two_that_die_after_their_switch_stop_a_small_stratum_for_a_person(doomed: Fleet) -> None:
-    doomed.base("both")
-    release = doomed.publish("both@1.1.0", bundle("both", "1.1.0"))
+    before = base(doomed)
+    release = published(doomed)
     rollout = doomed.roll(release, ALL, device=SILENCE | {"ack_deadline": "6s"})
     for device in doomed.devices:
         rollout.stands(device.name, state="verifying")
@@ -145,24 +202,24 @@ def test_two_that_die_after_their_switch_stop_a_small_stratum_for_a_person(doome
         told = rollout.stands(device.name, state="lost", is_back=False)["reason"]
         assert told.startswith("not confirmed to be back: switched, then silent for ")
         device.start()
-    doomed.run("both@1.0.0")
+    doomed.run(before)
 
 
-def test_a_pause_stops_a_download_and_a_resume_offers_it_anew(fleet: Fleet, road: Road) -> None:
-    slow = Fleet(road, [enrolled(road, "slow", EDGEFLEET_AGENT_BLOCK_CREDIT="1")])
+def test_a_pause_stops_a_download_and_a_resume_offers_it_anew(doomed: Fleet, road: Road) -> None:
+    slow = doomed.first(1)
     (device,) = slow.devices
-    base = slow.base("paused")
-    release = slow.publish("paused@1.1.0", bundle("paused", "1.1.0", pad=60_000_000))
+    before = base(slow)
+    release = published(slow, pad=60_000_000)
     rollout = slow.roll(release, ALL)
-    halt_download(device, "paused")
+    halt_download(device, MODEL)
     rollout.stands(device.name, state="downloading", attempt=1)
     paused = rollout.act("pause", "--reason", "lunch")
     assert (paused["state"], paused["is_braked"]) == ("paused", True)
     assert "lunch" in paused["reason"]
     waits = rollout.stands(device.name, state="eligible", switched_at=None)
     assert waits["reason"] == "paused before its switch"
-    device.told("paused", release=base, phase="committed", serving=True)
-    assert device.served("paused") == "1.0.0"
+    device.told(MODEL, release=before, phase="committed", serving=True)
+    assert device.served(MODEL) == version(before)
     asked = road.block_requests()
 
     rollout.act("resume", "--reason", "fed")
@@ -176,8 +233,8 @@ def test_a_pause_stops_a_download_and_a_resume_offers_it_anew(fleet: Fleet, road
 
 def test_an_abort_with_rollback_needs_no_download(fleet: Fleet) -> None:
     trio = fleet.first(3)
-    base = trio.base("aborted")
-    release = trio.publish("aborted@1.1.0", bundle("aborted", "1.1.0", pad=1_000_000))
+    before = base(trio)
+    release = published(trio, pad=1_000_000)
     rollout = trio.roll(release, CANARY, WATCHED)
     rollout.until(lambda shown: len(shown["stages"][0]["devices"]) == 2)
     canaries = [trio.named(name) for name in rollout.shown()["stages"][0]["devices"]]
@@ -192,30 +249,85 @@ def test_an_abort_with_rollback_needs_no_download(fleet: Fleet) -> None:
     assert aborted["is_braked"]
     ended = rollout.ends("rolled_back")
     assert "customers complain" in ended["reason"]
-    trio.run(base)
+    trio.run(before)
     assert trio.road.block_requests() == asked
     told = rollout.devices().values()
-    assert {(device["state"], device["running"], device["is_back"]) for device in told} == {("rolled_back", base, True)}
+    assert {(device["state"], device["running"], device["is_back"]) for device in told} == {
+        ("rolled_back", before, True)
+    }
     assert ended["counts"]["failed"] == 0, "what the server took back is no failure of a device"
+
+
+def test_a_device_goes_back_alone_and_the_server_takes_the_others_back_once_another_confirms_it(fleet: Fleet) -> None:
+    trio = fleet.first(3)
+    before = base(trio)
+    release = published_nan(trio)
+    rollout = trio.roll(release, WATCHED)
+    bad, *others = trio.devices
+    for device in trio.devices:
+        rollout.stands(device.name, state="verifying")
+    road = fleet.road
+    road.kill()
+    show_nan(bad, MODEL, 3)
+    assert eventually(lambda: bad.model(MODEL).get("phase") == "rolled_back", PATIENCE_S), bad.model(MODEL)
+    assert bad.served(MODEL) == version(before)
+    assert [one.served(MODEL) for one in others] == [version(release)] * 2
+    road.start()
+    waits = "waiting for other devices to confirm the nonfinite failure"
+    rollout.until(lambda shown: waits in shown["stages"][0]["reason"])
+    drawn = trio.named(rollout.drawn())
+    assert drawn in others
+    show_nan(drawn, MODEL, 3)
+    ended = rollout.ends("rolled_back")
+    assert "2 of 3 devices failed (nonfinite ×2)" in ended["reason"]
+    for device in trio.devices:
+        device.told(MODEL, release=before, serving=True)
+        assert device.served(MODEL) == version(before)
+    told = rollout.devices()
+    assert {told[one.name]["state"] for one in trio.devices} == {"rolled_back"}
+    (spared,) = [one for one in others if one is not drawn]
+    assert [told[one.name]["error_class"] for one in (bad, drawn, spared)] == ["nonfinite", "nonfinite", ""]
+
+
+def test_a_rollback_by_hand_on_a_device_is_told_with_its_reason(fleet: Fleet) -> None:
+    pair = fleet.first(2)
+    before = base(pair)
+    release = published(pair)
+    rollout = pair.roll(release, ALL)
+    one, other = pair.devices
+    for device in pair.devices:
+        rollout.stands(device.name, state="verifying")
+    answer = rolled_back_by_hand(one, MODEL, "the picture shakes")
+    assert (answer["code"], answer["serving"]) == ("operator.rollback", True)
+    told = rollout.stands(one.name, state="rolled_back", running=before)
+    assert (told["error_class"], told["reason"]) == ("internal", "the picture shakes")
+    Fleet(fleet.road, [other]).prove(release)
+    waits = rollout.until(lambda shown: "too little to take the release back" in shown["stages"][0]["reason"])
+    assert waits["state"] == "running", "one such failure is no verdict"
+    ended = rollout.act("abort", "--rollback", "--reason", "it does shake", "--yes")
+    assert ended["is_braked"]
+    rollout.ends("rolled_back")
+    other.told(MODEL, release=before, phase="committed")
+    assert one.served(MODEL) == other.served(MODEL) == version(before)
 
 
 def test_a_held_stage_passes_at_a_persons_word_and_with_a_reason_only(fleet: Fleet) -> None:
     trio = fleet.first(3)
-    base = trio.base("held")
-    release = trio.publish("held@1.1.0", nan_bundle("held", "1.1.0"))
+    before = base(trio)
+    release = published_nan(trio)
     rollout = trio.roll(release, CANARY, REST, on_fail="pause")
     rollout.until(lambda shown: len(shown["stages"][0]["devices"]) == 2)
     bad, good = (trio.named(name) for name in rollout.shown()["stages"][0]["devices"])
     for device in (bad, good):
         rollout.stands(device.name, state="verifying")
-    show_nan(bad, "held", 3)
+    show_nan(bad, MODEL, 3)
     failed = rollout.stands(bad.name, state="rolled_back", error_class="nonfinite")
     assert failed["reason"].endswith("answers not finite")
     Fleet(trio.road, [good]).prove(release)
     held = rollout.ends("paused")
     assert "the nonfinite failure is not confirmed (the drawn device is healthy)" in held["reason"]
     assert held["stages"][0]["state"] == "held"
-    bad.told("held", release=base, serving=True)
+    bad.told(MODEL, release=before, serving=True)
 
     assert rollout.act("promote", code=2) is None
     rollout.act("promote", "--reason", "its lens was broken")
@@ -229,18 +341,18 @@ def test_a_held_stage_passes_at_a_persons_word_and_with_a_reason_only(fleet: Fle
 
 
 def test_a_release_that_a_device_put_into_quarantine_is_installed_after_a_retry(fleet: Fleet) -> None:
-    pair = fleet.first(2)
-    base = pair.base("again")
-    release = pair.publish("again@1.1.0", nan_bundle("again", "1.1.0"))
+    pair = Fleet(fleet.road, fleet.devices[3:])
+    before = base(pair)
+    release = published_nan(pair)
     rollout = pair.roll(release, ALL, on_fail="pause")
     bad, good = pair.devices
     for device in pair.devices:
         rollout.stands(device.name, state="verifying")
-    show_nan(bad, "again", 3)
+    show_nan(bad, MODEL, 3)
     rollout.stands(bad.name, state="rolled_back", error_class="nonfinite")
     Fleet(fleet.road, [good]).prove(release)
     rollout.ends("paused")
-    bad.told("again", release=base, serving=True)
+    bad.told(MODEL, release=before, serving=True)
     rollout.act("promote", "--reason", "its lens was broken")
     rollout.ends("finished")
 
@@ -256,57 +368,4 @@ def test_a_release_that_a_device_put_into_quarantine_is_installed_after_a_retry(
     counts = rollout.shown()["counts"]
     assert (counts["failed"], counts["healthy"]) == (1, 1), "it stays a failure as evidence"
     assert ("rolled_back", "eligible") in rollout.transitions(bad.name)
-    assert good.served("again") == "1.1.0"
-
-
-def test_a_device_goes_back_alone_and_the_server_takes_the_others_back_once_another_confirms_it(fleet: Fleet) -> None:
-    trio = fleet.first(3)
-    base = trio.base("alone")
-    release = trio.publish("alone@1.1.0", nan_bundle("alone", "1.1.0"))
-    rollout = trio.roll(release, WATCHED)
-    bad, *others = trio.devices
-    for device in trio.devices:
-        rollout.stands(device.name, state="verifying")
-    road = fleet.road
-    road.kill()
-    show_nan(bad, "alone", 3)
-    assert eventually(lambda: bad.model("alone").get("phase") == "rolled_back", PATIENCE_S), bad.model("alone")
-    assert bad.served("alone") == "1.0.0"
-    assert [one.served("alone") for one in others] == ["1.1.0", "1.1.0"]
-    road.start()
-    waits = "waiting for other devices to confirm the nonfinite failure"
-    rollout.until(lambda shown: waits in shown["stages"][0]["reason"])
-    drawn = trio.named(rollout.drawn())
-    assert drawn in others
-    show_nan(drawn, "alone", 3)
-    ended = rollout.ends("rolled_back")
-    assert "2 of 3 devices failed (nonfinite ×2)" in ended["reason"]
-    for device in trio.devices:
-        device.told("alone", release=base, serving=True)
-        assert device.served("alone") == "1.0.0"
-    told = rollout.devices()
-    assert {told[one.name]["state"] for one in trio.devices} == {"rolled_back"}
-    (spared,) = [one for one in others if one is not drawn]
-    assert [told[one.name]["error_class"] for one in (bad, drawn, spared)] == ["nonfinite", "nonfinite", ""]
-
-
-def test_a_rollback_by_hand_on_a_device_is_told_with_its_reason(fleet: Fleet) -> None:
-    pair = fleet.first(2)
-    base = pair.base("byhand")
-    release = pair.publish("byhand@1.1.0", bundle("byhand", "1.1.0"))
-    rollout = pair.roll(release, ALL)
-    one, other = pair.devices
-    for device in pair.devices:
-        rollout.stands(device.name, state="verifying")
-    answer = rolled_back_by_hand(one, "byhand", "the picture shakes")
-    assert (answer["code"], answer["serving"]) == ("operator.rollback", True)
-    told = rollout.stands(one.name, state="rolled_back", running=base)
-    assert (told["error_class"], told["reason"]) == ("internal", "the picture shakes")
-    Fleet(fleet.road, [other]).prove(release)
-    waits = rollout.until(lambda shown: "too little to take the release back" in shown["stages"][0]["reason"])
-    assert waits["state"] == "running", "one such failure is no verdict"
-    ended = rollout.act("abort", "--rollback", "--reason", "it does shake", "--yes")
-    assert ended["is_braked"]
-    rollout.ends("rolled_back")
-    other.told("byhand", release=base, phase="committed")
-    assert one.served("byhand") == other.served("byhand") == "1.0.0"
+    assert good.served(MODEL) == version(release)

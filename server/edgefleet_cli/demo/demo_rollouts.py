@@ -45,6 +45,11 @@ def profiles_for(count: int, profiles: tuple[str, ...]) -> list[str]:
     return [some[index % len(some)] for index in range(count)]
 
 
+def profiles_in_use(count: int, profiles: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the profiles that `count` devices have: nothing is converted for any other."""
+    return tuple(dict.fromkeys(profiles_for(count, profiles)))
+
+
 def follow(
     rollouts: Rollouts, clock: SystemClock, home: ProcessGroup, rollout: Rollout, wait_s: float, note: Note
 ) -> Rollout:

@@ -21,6 +21,7 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import python_module, require
 from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import Document
+from edgefleet_cli.demo.demo_rollouts import profiles_in_use
 from edgefleet_cli.demo.example import ANSWERS_NAN, GOOD, MODEL, REFUSED, Example, find_example
 from edgefleet_cli.demo.feed import Feed
 from edgefleet_cli.demo.narration import show_step
@@ -81,7 +82,8 @@ def _run(session: Session, request: DemoRequest, home: ProcessGroup, folder: Pat
     began_s = session.clock.monotonic_s()
     address = _start_server(session, request, home, folder / "server")
     with ApiClient(address.url, address.token, request_timeout_s=60.0) as api:
-        story = Story(api, home, session.out, session.clock, example, demo_profiles())
+        profiles = profiles_in_use(request.devices, demo_profiles())
+        story = Story(api, home, session.out, session.clock, example, profiles)
         _step(session, 1, [f"server at {address.url}", _broker_text(folder / "server")])
         images = example.evaluation(), example.unseen()
         first, second = GOOD

@@ -44,7 +44,9 @@ class StoryError(CliError):
 
 @dataclass
 class Story:
-    """One run of the demo. `releases` are the API's answers by version; `accuracy` is by version and profile, `devices` by id."""
+    """One run of the demo. `profiles` are those of its devices; `releases` are the API's answers by version; `accuracy` is by version
+    and profile, `devices` by id.
+    """
 
     api: ApiClient
     home: ProcessGroup
@@ -70,7 +72,7 @@ class Story:
             note(f"enrolling {count} devices")
             demo_devices.enrol(self.home, wanted, [tokens[device.profile].pop() for device in wanted], environment)
             self.devices = demo_devices.start(self.home, self.clock, wanted, environment)
-        counts = (f"{self._count(profile)} of profile {profile}" for profile in self._profiles_in_use())
+        counts = (f"{self._count(profile)} of profile {profile}" for profile in self.profiles)
         return [f"{self._all_devices()} enrolled by claim token, connected over mTLS", ", ".join(counts)]
 
     def publish(self, version: str) -> list[str]:
@@ -163,7 +165,7 @@ class Story:
             new = _mean(list(demo_devices.measure(self.devices, unseen).values()))
         self.accuracy[version] = {
             profile: _mean([shares[device.id] for device in self.devices if device.profile == profile])
-            for profile in self._profiles_in_use()
+            for profile in self.profiles
         }
         self._compare(version)
         shown = [
@@ -210,9 +212,6 @@ class Story:
     def _count(self, profile: str) -> int:
         return sum(device.profile == profile for device in self.devices)
 
-    def _profiles_in_use(self) -> list[str]:
-        return [profile for profile in self.profiles if self._count(profile)]
-
     def _all_devices(self) -> str:
         return "1 device" if len(self.devices) == 1 else f"{len(self.devices)} devices"
 
@@ -255,8 +254,6 @@ class Story:
 
     def _claim_tokens(self, profile: str, wanted: list[Device]) -> list[str]:
         count = sum(device.profile == profile for device in wanted)
-        if count == 0:
-            return []
         body = EnrollmentIn(count=count, ttl_s=3600, labels={"demo": "yes"}, profile=profile)
         return [entry.token for entry in self.api.post("/enrollments", body, ClaimTokens).value.tokens]
 
