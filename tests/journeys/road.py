@@ -30,7 +30,7 @@ from tests.support.ports import kept_port
 from tests.support.servers import ServerProcess, copy_server, server_process
 
 PATIENCE_S = 90.0 * PATIENCE
-ASK_AGAIN_S = 0.25
+ASK_AGAIN_S = 0.5
 """Between two questions to the server, which costs processor time that devices need."""
 
 

@@ -1,6 +1,7 @@
 """Rollouts on real devices: who is away, who joins, who dies, and what people ask for.
 
-All stories are of one model. Each begins with what its devices run (`base`): an installation costs two seconds of processor time.
+All stories are of one model. Each begins with what its devices run (`base`), and devices that no later one needs are stopped: an
+installation and each change of the fleet's hold document cost processor time on every device.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests.journeys.fleet import (
     rolled_back_by_hand,
     show_nan,
 )
-from tests.journeys.road import PATIENCE_S, Road, Traveller
+from tests.journeys.road import PATIENCE_S, Road
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -34,29 +35,26 @@ SILENCE = {"verify_deadline": "6s"}
 there would have failed its probation instead."""
 
 
+SLOW = {"EDGEFLEET_AGENT_BLOCK_CREDIT": "1"}
 MODEL = "net"
 VERSIONS = count()
 
 
 @pytest.fixture(scope="module")
 def fleet(road: Road) -> Fleet:
-    """Five devices for all tests."""
-    return Fleet(road, [enrolled(road, f"d{number}") for number in range(5)])
-
-
-@pytest.fixture(scope="module")
-def living() -> list[Traveller]:
-    """Devices that tests may kill."""
-    return []
+    """Five devices for all tests. The last two may be killed; they download a block at a time."""
+    lasting = [enrolled(road, f"d{number}") for number in range(3)]
+    return Fleet(road, [*lasting, *(enrolled(road, f"d{number}", **SLOW) for number in range(3, 5))])
 
 
 @pytest.fixture
-def doomed(road: Road, living: list[Traveller]) -> Fleet:
-    """Two devices that a test may kill; they download a block at a time."""
-    living[:] = [one for one in living if one.process is not None and one.process.poll() is None]
+def doomed(fleet: Fleet) -> Fleet:
+    """Two devices that a test may kill; one that was killed is replaced."""
+    living = [one for one in fleet.devices[3:] if one.process is not None and one.process.poll() is None]
     while len(living) < 2:
-        living.append(enrolled(road, f"doomed{len(road.travellers)}", EDGEFLEET_AGENT_BLOCK_CREDIT="1"))
-    return Fleet(road, living)
+        living.append(enrolled(fleet.road, f"doomed{len(fleet.road.travellers)}", **SLOW))
+    fleet.devices[3:] = living
+    return Fleet(fleet.road, living)
 
 
 @pytest.fixture(autouse=True)
@@ -126,42 +124,24 @@ def test_a_device_that_is_away_is_left_out_and_takes_it_up_when_it_returns(fleet
     assert rollout.shown()["counts"]["unreachable"] == 0
 
 
-def test_nothing_is_promoted_while_too_many_are_away(fleet: Fleet) -> None:
-    pair = Fleet(fleet.road, fleet.devices[3:])
-    base(pair)
-    gone, here = pair.devices[0], Fleet(fleet.road, pair.devices[1:])
-    gone.stop()
-    release = published(pair)
-    rollout = pair.roll(release, ALL, device={"ack_deadline": "4s"})
-    here.prove(release)
-    waiting = rollout.until(lambda shown: "never took the release up" in shown["stages"][0]["reason"])
-    assert waiting["state"] == "running"
-    assert waiting["stages"][0]["reason"].startswith("1 of 2 devices never took the release up, at most 20 % may")
-    gone.start()
-    pair.prove(release)
-    rollout.ends("finished")
-
-
-def test_a_device_that_enrols_while_a_stage_is_open_joins_it(fleet: Fleet) -> None:
-    road, pair = fleet.road, Fleet(fleet.road, fleet.devices[3:])
-    for device in pair.devices:
-        road.edgectl("device", "label", device.name, "wave=one")
-    base(pair)
-    release = published(pair)
-    rollout = pair.roll(release, WATCHED, selector="wave=one")
-    pair.prove(release)
-    rollout.until(lambda shown: shown["stages"][0]["state"] in {"soaking", "judging"})
-
-    late = enrolled(road, "late", {"wave": "one"})
-    Fleet(road, [late]).prove(release)
-    joined = rollout.stands(late.name, state="healthy")
-    assert (joined["is_joiner"], joined["attempt"], joined["stage"]) == (True, 1, "rest")
-    assert [device["is_joiner"] for name, device in rollout.devices().items() if name != late.name] == [False, False]
-    assert rollout.act("promote", "--reason", "seen enough")["stages"][0]["state"] == "passed"
-    counts = rollout.ends("finished")["counts"]
-    assert (counts["members"], counts["exposed"], counts["failed"], counts["unreachable"]) == (3, 3, 0, 0)
-    assert (counts["healthy"], counts["pending"]) == (0, 3), "a person's word ends the stage, not a device's soak"
-    assert {device["state"] for device in rollout.devices().values()} == {"healthy"}
+def test_two_that_die_after_their_switch_stop_a_small_stratum_for_a_person(doomed: Fleet) -> None:
+    before = base(doomed)
+    release = published(doomed)
+    rollout = doomed.roll(release, ALL, device=SILENCE | {"ack_deadline": "6s"})
+    for device in doomed.devices:
+        rollout.stands(device.name, state="verifying")
+    for device in doomed.devices:
+        kill_whole(device)
+    held = rollout.ends("paused")
+    assert "2 of 2 devices failed (lost ×2): evidence" in held["reason"], "nobody is left to ask: a person decides"
+    rollout.act("abort", "--rollback", "--reason", "their power is gone", "--yes")
+    ended = rollout.ends("rollback_incomplete")
+    assert all(device.name in ended["reason"] for device in doomed.devices), "who is not back is named"
+    for device in doomed.devices:
+        told = rollout.stands(device.name, state="lost", is_back=False)["reason"]
+        assert told.startswith("not confirmed to be back: switched, then silent for ")
+        device.start()
+    doomed.run(before)
 
 
 def test_a_device_that_dies_after_its_switch_is_lost_and_a_person_decides(doomed: Fleet) -> None:
@@ -183,26 +163,6 @@ def test_a_device_that_dies_after_its_switch_is_lost_and_a_person_decides(doomed
     ended = rollout.ends("finished")
     assert ended["stages"][0]["strength"] == "override"
     assert "its board burned" in ended["stages"][0]["reason"]
-
-
-def test_two_that_die_after_their_switch_stop_a_small_stratum_for_a_person(doomed: Fleet) -> None:
-    before = base(doomed)
-    release = published(doomed)
-    rollout = doomed.roll(release, ALL, device=SILENCE | {"ack_deadline": "6s"})
-    for device in doomed.devices:
-        rollout.stands(device.name, state="verifying")
-    for device in doomed.devices:
-        kill_whole(device)
-    held = rollout.ends("paused")
-    assert "2 of 2 devices failed (lost ×2): evidence" in held["reason"], "nobody is left to ask: a person decides"
-    rollout.act("abort", "--rollback", "--reason", "their power is gone", "--yes")
-    ended = rollout.ends("rollback_incomplete")
-    assert all(device.name in ended["reason"] for device in doomed.devices), "who is not back is named"
-    for device in doomed.devices:
-        told = rollout.stands(device.name, state="lost", is_back=False)["reason"]
-        assert told.startswith("not confirmed to be back: switched, then silent for ")
-        device.start()
-    doomed.run(before)
 
 
 def test_a_pause_stops_a_download_and_a_resume_offers_it_anew(doomed: Fleet, road: Road) -> None:
@@ -229,6 +189,47 @@ def test_a_pause_stops_a_download_and_a_resume_offers_it_anew(doomed: Fleet, roa
     ended = rollout.ends("finished")
     assert not ended["is_braked"]
     assert rollout.devices()[device.name]["attempt"] == 2
+    for one in doomed.devices:
+        one.stop()
+
+
+def test_nothing_is_promoted_while_too_many_are_away(fleet: Fleet) -> None:
+    pair = fleet.first(2)
+    base(pair)
+    gone, here = pair.devices[0], Fleet(fleet.road, pair.devices[1:])
+    gone.stop()
+    release = published(pair)
+    rollout = pair.roll(release, ALL, device={"ack_deadline": "4s"})
+    here.prove(release)
+    waiting = rollout.until(lambda shown: "never took the release up" in shown["stages"][0]["reason"])
+    assert waiting["state"] == "running"
+    assert waiting["stages"][0]["reason"].startswith("1 of 2 devices never took the release up, at most 20 % may")
+    gone.start()
+    pair.prove(release)
+    rollout.ends("finished")
+
+
+def test_a_device_that_enrols_while_a_stage_is_open_joins_it(fleet: Fleet) -> None:
+    road, pair = fleet.road, fleet.first(2)
+    for device in pair.devices:
+        road.edgectl("device", "label", device.name, "wave=one")
+    base(pair)
+    release = published(pair)
+    rollout = pair.roll(release, WATCHED, selector="wave=one")
+    pair.prove(release)
+    rollout.until(lambda shown: shown["stages"][0]["state"] in {"soaking", "judging"})
+
+    late = enrolled(road, "late", {"wave": "one"})
+    Fleet(road, [late]).prove(release)
+    joined = rollout.stands(late.name, state="healthy")
+    assert (joined["is_joiner"], joined["attempt"], joined["stage"]) == (True, 1, "rest")
+    assert [device["is_joiner"] for name, device in rollout.devices().items() if name != late.name] == [False, False]
+    assert rollout.act("promote", "--reason", "seen enough")["stages"][0]["state"] == "passed"
+    counts = rollout.ends("finished")["counts"]
+    assert (counts["members"], counts["exposed"], counts["failed"], counts["unreachable"]) == (3, 3, 0, 0)
+    assert (counts["healthy"], counts["pending"]) == (0, 3), "a person's word ends the stage, not a device's soak"
+    assert {device["state"] for device in rollout.devices().values()} == {"healthy"}
+    late.stop()
 
 
 def test_an_abort_with_rollback_needs_no_download(fleet: Fleet) -> None:
@@ -256,6 +257,28 @@ def test_an_abort_with_rollback_needs_no_download(fleet: Fleet) -> None:
         ("rolled_back", before, True)
     }
     assert ended["counts"]["failed"] == 0, "what the server took back is no failure of a device"
+
+
+def test_a_rollback_by_hand_on_a_device_is_told_with_its_reason(fleet: Fleet) -> None:
+    pair = fleet.first(2)
+    before = base(pair)
+    release = published(pair)
+    rollout = pair.roll(release, ALL)
+    one, other = pair.devices
+    for device in pair.devices:
+        rollout.stands(device.name, state="verifying")
+    answer = rolled_back_by_hand(one, MODEL, "the picture shakes")
+    assert (answer["code"], answer["serving"]) == ("operator.rollback", True)
+    told = rollout.stands(one.name, state="rolled_back", running=before)
+    assert (told["error_class"], told["reason"]) == ("internal", "the picture shakes")
+    Fleet(fleet.road, [other]).prove(release)
+    waits = rollout.until(lambda shown: "too little to take the release back" in shown["stages"][0]["reason"])
+    assert waits["state"] == "running", "one such failure is no verdict"
+    ended = rollout.act("abort", "--rollback", "--reason", "it does shake", "--yes")
+    assert ended["is_braked"]
+    rollout.ends("rolled_back")
+    other.told(MODEL, release=before, phase="committed")
+    assert one.served(MODEL) == other.served(MODEL) == version(before)
 
 
 def test_a_device_goes_back_alone_and_the_server_takes_the_others_back_once_another_confirms_it(fleet: Fleet) -> None:
@@ -289,28 +312,6 @@ def test_a_device_goes_back_alone_and_the_server_takes_the_others_back_once_anot
     assert [told[one.name]["error_class"] for one in (bad, drawn, spared)] == ["nonfinite", "nonfinite", ""]
 
 
-def test_a_rollback_by_hand_on_a_device_is_told_with_its_reason(fleet: Fleet) -> None:
-    pair = fleet.first(2)
-    before = base(pair)
-    release = published(pair)
-    rollout = pair.roll(release, ALL)
-    one, other = pair.devices
-    for device in pair.devices:
-        rollout.stands(device.name, state="verifying")
-    answer = rolled_back_by_hand(one, MODEL, "the picture shakes")
-    assert (answer["code"], answer["serving"]) == ("operator.rollback", True)
-    told = rollout.stands(one.name, state="rolled_back", running=before)
-    assert (told["error_class"], told["reason"]) == ("internal", "the picture shakes")
-    Fleet(fleet.road, [other]).prove(release)
-    waits = rollout.until(lambda shown: "too little to take the release back" in shown["stages"][0]["reason"])
-    assert waits["state"] == "running", "one such failure is no verdict"
-    ended = rollout.act("abort", "--rollback", "--reason", "it does shake", "--yes")
-    assert ended["is_braked"]
-    rollout.ends("rolled_back")
-    other.told(MODEL, release=before, phase="committed")
-    assert one.served(MODEL) == other.served(MODEL) == version(before)
-
-
 def test_a_held_stage_passes_at_a_persons_word_and_with_a_reason_only(fleet: Fleet) -> None:
     trio = fleet.first(3)
     before = base(trio)
@@ -341,7 +342,7 @@ def test_a_held_stage_passes_at_a_persons_word_and_with_a_reason_only(fleet: Fle
 
 
 def test_a_release_that_a_device_put_into_quarantine_is_installed_after_a_retry(fleet: Fleet) -> None:
-    pair = Fleet(fleet.road, fleet.devices[3:])
+    pair = fleet.first(2)
     before = base(pair)
     release = published_nan(pair)
     rollout = pair.roll(release, ALL, on_fail="pause")
