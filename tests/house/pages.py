@@ -151,11 +151,14 @@ ready() {{ # pid, command, log
 }}"""
 
 
-def script(page: Path) -> str:
-    """Return one bash script that runs the page's blocks in order and ends what they started."""
+def script(page: Path, *, has_server: bool = False) -> str:
+    """Return one bash script that runs the page's blocks in order and ends what they started.
+
+    has_server: the server that the page needs runs already; else the script starts it.
+    """
     parts = [PRELUDE]
     if needs_server(page):
-        parts += [*_background(SERVER_SETUP), LOGIN]
+        parts += [*([] if has_server else _background(SERVER_SETUP)), LOGIN]
     for block in shell_blocks(page):
         if block.kind in ("skip", "elsewhere"):
             continue

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -26,6 +26,7 @@ from edgefleet_protocol.topics import Topics
 from edgefleet_server.access.rules import POLICY, role_of
 from edgefleet_server.events.types import all_types
 from edgefleet_server.rollout.spec.model import GateKind
+from edgefleet_server.settings import ALL_ROLES, ServerRole
 from edgefleet_server.web.problems import status_of
 from tests.house.pages import (
     SERVER_DATA,
@@ -41,7 +42,7 @@ from tests.house.pages import (
 )
 from tests.house.soak import EACH_POINT, SOAKS
 from tests.house.tree import ROOT
-from tests.support.servers import copy_server
+from tests.support.servers import copy_server, server_process
 
 RUNNABLE = [page for page in pages() if any(block.kind in ("run", "background") for block in shell_blocks(page))]
 STARTS_A_SERVER = [
@@ -66,10 +67,33 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
+@contextmanager
+def page_server(page: Path, folder: Path) -> Iterator[None]:
+    """Run the server that a page needs, if it needs one, with its data where the page looks for them.
+
+    How `edgectl server start` begins one is tried by the pages that start their own. A converter takes a second of processor time
+    to start, and not every page publishes.
+    """
+    if not needs_server(page):
+        yield
+        return
+    data = folder / ".server" / "data"
+    token = copy_server(data)
+    (folder / SERVER_DATA).symlink_to(data)
+    is_to_convert = "publish" in script(page)
+    roles = [role for role in ALL_ROLES if is_to_convert or role is not ServerRole.CONVERTER]
+    with server_process(data, token, "--broker-port", "0", "--roles", ",".join(roles), timeout_s=PAGE_S):
+        yield
+
+
 def run_page(page: Path, folder: Path) -> None:
     """Run the page in `folder`, which has the clone's examples and a home of its own."""
-    if needs_server(page):
-        copy_server(folder / SERVER_DATA)
+    with page_server(page, folder):
+        run_blocks(page, folder)
+
+
+def run_blocks(page: Path, folder: Path) -> None:
+    """Run the page's blocks, and look at what they printed and left."""
     (folder / "examples").symlink_to(ROOT / "examples")
     (folder / "agent").symlink_to(ROOT / "agent")
     (folder / ".home").mkdir(exist_ok=True)
@@ -78,7 +102,7 @@ def run_page(page: Path, folder: Path) -> None:
     output = folder / ".output"
     with output.open("wb") as sink:
         shell = subprocess.Popen(
-            ["bash", "-c", script(page)],
+            ["bash", "-c", script(page, has_server=True)],
             cwd=folder,
             env={**clean, "PATH": path, "HOME": str(folder / ".home"), "NO_COLOR": "1", **OF_PAGES},
             stdin=subprocess.DEVNULL,
