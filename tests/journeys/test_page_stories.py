@@ -145,10 +145,11 @@ def test_the_same_by_keyboard_alone(fleet: Fleet, keys: Reader) -> None:
 
 
 def test_two_versions_are_compared(fleet: Fleet, desk: Reader) -> None:
-    fleet.base("pair")
-    fleet.publish("pair@1.1.0", bundle("pair", "1.1.0", pad=4096))
-    fleet.road.edgectl("deploy", "pair@1.1.0", "--to", fleet.selector)
-    fleet.prove("pair@1.1.0")
+    one = fleet.first(1)
+    one.base("pair")
+    one.publish("pair@1.1.0", bundle("pair", "1.1.0", pad=4096))
+    one.road.edgectl("deploy", "pair@1.1.0", "--to", one.selector)
+    one.prove("pair@1.1.0")
     page = desk.begin("/models")
     page.locator("main").get_by_role("link", name="pair", exact=True).first.click()
     page.locator("main").get_by_role("link", name="comparison").first.click()
