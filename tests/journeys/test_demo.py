@@ -267,7 +267,7 @@ def test_publishing_with_to_brings_a_second_model_to_a_device(demo: RunningDemo,
             ("second@1", "committed"),
         }
 
-    assert eventually(runs_both, _PATIENCE_S), "the second model is not there"
+    assert eventually(runs_both, _PATIENCE_S, 0.5), "the second model is not there"
     assert [entry["device"] for entry in demo.edgectl("release", "devices", "second@1")["items"]] == [device["id"]]
 
 

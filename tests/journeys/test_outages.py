@@ -73,7 +73,7 @@ def test_a_device_that_was_away_takes_the_newest_wish(road: Road, device: Travel
     road.release("sleeper@1.0.0", bundle("sleeper", "1.0.0"))
     device.told("sleeper", release="sleeper@1.0.0", phase="committed")
     device.stop()
-    assert eventually(lambda: device.shown()["status"] == "offline", PATIENCE_S)
+    assert eventually(lambda: device.shown()["status"] == "offline", PATIENCE_S, ASK_AGAIN_S)
     road.release("sleeper@1.1.0", bundle("sleeper", "1.1.0"))
     road.release("sleeper@1.2.0", bundle("sleeper", "1.2.0"))
     device.start()
@@ -169,7 +169,7 @@ def test_devices_stay_where_they_are_when_what_was_lost_is_there_before_they_con
     copy_database(copy, database)
     road.release("rock@1.1.0", after)  # as a server does that listens where no device looks for it
     road.start()
-    assert eventually(lambda: device.shown()["reported_gen"] > known, PATIENCE_S)
+    assert eventually(lambda: device.shown()["reported_gen"] > known, PATIENCE_S, ASK_AGAIN_S)
     told = device.told("rock", release="rock@1.1.0", phase="committed")
     assert (told["slot"], told["previous_target"]) == ("B", f"rock/1.0.0/{PROFILE}.bundle")
     assert road.block_requests() == 0

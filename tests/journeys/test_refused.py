@@ -17,7 +17,7 @@ from edgefleet_server.fleet.desired import store as desired_store
 from edgefleet_server.signing.service import SigningService
 from tests.agent.field import eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
-from tests.journeys.road import PATIENCE_S, Road, Traveller, blob_path
+from tests.journeys.road import ASK_AGAIN_S, PATIENCE_S, Road, Traveller, blob_path
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +67,7 @@ def test_documents_that_are_old_foreign_or_expired(road: Road, device: Traveller
         def is_told(code: str = code) -> bool:
             return (device.shown()["refused"] or {}).get("code") == code
 
-        assert eventually(is_told, PATIENCE_S), (code, device.shown()["refused"])
+        assert eventually(is_told, PATIENCE_S, ASK_AGAIN_S), (code, device.shown()["refused"])
         refusal = device.shown()["refused"]
         assert refusal["gen"] == bad.gen
         assert refusal["reason"]
@@ -109,7 +109,7 @@ def test_a_bundle_signed_by_another_key(road: Road, device: Traveller) -> None:
         found = [event for event in device.events_told() if (event["model"], event["kind"]) == ("forged", "refused")]
         return found[0]["detail"] if found else {}
 
-    assert eventually(lambda: forgery().get("code") == "tuf.unsigned", PATIENCE_S), device.events_told()
+    assert eventually(lambda: forgery().get("code") == "tuf.unsigned", PATIENCE_S, ASK_AGAIN_S), device.events_told()
     told = device.told("forged", release="forged@1.0.0", error_code="tuf.unsigned")
     assert told["error_class"] == "signature"
     assert device.served("forged") == "1.0.0"

@@ -23,7 +23,7 @@ from tests.journeys.fleet import (
     rolled_back_by_hand,
     show_nan,
 )
-from tests.journeys.road import PATIENCE_S, Road
+from tests.journeys.road import ASK_AGAIN_S, PATIENCE_S, Road
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -104,7 +104,7 @@ def test_a_device_that_is_away_is_left_out_and_takes_it_up_when_it_returns(fleet
     before = base(fleet)
     gone, here = fleet.devices[0], Fleet(fleet.road, fleet.devices[1:])
     gone.stop()
-    assert eventually(lambda: gone.shown()["status"] == "offline", PATIENCE_S)
+    assert eventually(lambda: gone.shown()["status"] == "offline", PATIENCE_S, ASK_AGAIN_S)
     release = published(fleet)
     rollout = fleet.roll(release, ALL, device={"ack_deadline": "4s"})
     here.prove(release)

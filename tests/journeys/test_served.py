@@ -6,7 +6,7 @@ import pytest
 
 from tests.agent.field import eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
-from tests.journeys.road import PATIENCE_S, Road, Traveller
+from tests.journeys.road import ASK_AGAIN_S, PATIENCE_S, Road, Traveller
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,9 @@ def test_golden_vectors_that_do_not_match_keep_the_old_version(road: Road, devic
     assert told["release"] == "gold@1.0.0"
     assert told["reason"]
     assert device.served("gold") == "1.0.0"
-    assert eventually(lambda: "golden_mismatch" in {event["kind"] for event in device.events_told()}, PATIENCE_S)
+    assert eventually(
+        lambda: "golden_mismatch" in {event["kind"] for event in device.events_told()}, PATIENCE_S, ASK_AGAIN_S
+    )
 
 
 def test_the_figures_that_are_shown_are_those_of_the_requests(road: Road, device: Traveller) -> None:
@@ -46,10 +48,10 @@ def test_the_figures_that_are_shown_are_those_of_the_requests(road: Road, device
         telemetry = device.shown()["telemetry"] or {"windows": []}
         return [window for window in counted(telemetry["windows"]) if window["n"]]
 
-    (shown,) = eventually(shown_at_work, PATIENCE_S)
-    assert eventually(lambda: sum(window["n"] for window in told()) >= len(answered), PATIENCE_S), told()
+    (shown,) = eventually(shown_at_work, PATIENCE_S, ASK_AGAIN_S)
+    assert eventually(lambda: sum(window["n"] for window in told()) >= len(answered), PATIENCE_S, ASK_AGAIN_S), told()
     before = len(told())
-    assert eventually(lambda: len(told()) > before, PATIENCE_S), "a device at rest goes on reporting"
+    assert eventually(lambda: len(told()) > before, PATIENCE_S, ASK_AGAIN_S), "a device at rest goes on reporting"
     assert sum(window["n"] for window in told()) == len(answered)
     assert shown in told()
     assert all(answered)
