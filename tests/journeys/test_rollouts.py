@@ -23,7 +23,7 @@ from tests.journeys.fleet import (
     rolled_back_by_hand,
     show_nan,
 )
-from tests.journeys.road import ASK_AGAIN_S, PATIENCE_S, Road
+from tests.journeys.road import ASK_AGAIN_S, PATIENCE_S, Road, Traveller
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -35,16 +35,20 @@ SILENCE = {"verify_deadline": "6s"}
 there would have failed its probation instead."""
 
 
-SLOW = {"EDGEFLEET_AGENT_BLOCK_CREDIT": "1"}
 MODEL = "net"
 VERSIONS = count()
+
+
+def slow(road: Road, name: str) -> Traveller:
+    """Return a new device that downloads a block at a time."""
+    return enrolled(road, name, EDGEFLEET_AGENT_BLOCK_CREDIT="1")
 
 
 @pytest.fixture(scope="module")
 def fleet(road: Road) -> Fleet:
     """Five devices for all tests. The last two may be killed; they download a block at a time."""
     lasting = [enrolled(road, f"d{number}") for number in range(3)]
-    return Fleet(road, [*lasting, *(enrolled(road, f"d{number}", **SLOW) for number in range(3, 5))])
+    return Fleet(road, [*lasting, *(slow(road, f"d{number}") for number in range(3, 5))])
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def doomed(fleet: Fleet) -> Fleet:
     """Two devices that a test may kill; one that was killed is replaced."""
     living = [one for one in fleet.devices[3:] if one.process is not None and one.process.poll() is None]
     while len(living) < 2:
-        living.append(enrolled(fleet.road, f"doomed{len(fleet.road.travellers)}", **SLOW))
+        living.append(slow(fleet.road, f"doomed{len(fleet.road.travellers)}"))
     fleet.devices[3:] = living
     return Fleet(fleet.road, living)
 
