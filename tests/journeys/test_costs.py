@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgefleet_agent.client import Model
 from tests.agent.field import eventually
-from tests.journeys.road import ASK_AGAIN_S, PATIENCE_S, Road, Traveller
+from tests.journeys.road import PATIENCE_S, Road, Traveller
 from tests.server.fleet.house import PROFILE
 
 pytestmark = pytest.mark.slow
@@ -66,7 +66,7 @@ def observed(road: Road, devices: list[Traveller], name: str, sample: Input) -> 
         shown[:] = road.edgectl("release", "performance", f"{name}@1.0.0")["items"]
         return bool(shown[0]["observed"]) and shown[0]["observed"]["devices"] == len(devices)
 
-    assert eventually(is_told_by_all, PATIENCE_S, ASK_AGAIN_S), shown
+    assert eventually(is_told_by_all, PATIENCE_S), shown
     return shown[0]
 
 
@@ -96,5 +96,5 @@ def test_a_third_model_is_predicted_from_two_and_compared_with_what_devices_repo
         state[0] = road.edgectl("profile", "cost", PROFILE)
         return bool(state[0]["models"] == 3)
 
-    assert eventually(has_all, PATIENCE_S, ASK_AGAIN_S), state
+    assert eventually(has_all, PATIENCE_S), state
     assert {one["release"] for one in state[0]["examples"]} == {f"wide{width}@1.0.0" for width in WIDTHS}
