@@ -239,6 +239,7 @@ class Daemon:
 
     def _woken(self) -> None:
         if self._loop.stops_asked > 1:
+            log.info("stopping at once")
             self._loop.stop()
         elif self._loop.stops_asked and not self._is_leaving:
             self._leave()

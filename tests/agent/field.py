@@ -137,7 +137,9 @@ class Proven:
         shutil.copytree(
             self.folder / "server", folder / "server", symlinks=True, ignore=shutil.ignore_patterns("broker")
         )
-        shutil.copytree(self.folder / "device", folder / "device", symlinks=True, ignore=shutil.ignore_patterns("run"))
+        shutil.copytree(
+            self.folder / "device", folder / "device", symlinks=True, ignore=shutil.ignore_patterns("run", "agent.log")
+        )
 
 
 def proven(folder: Path) -> Proven:

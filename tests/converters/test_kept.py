@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,9 @@ def test_a_conversion_writes_the_report_as_a_page_too(done: dict[str, Any]) -> N
     assert all(row.id in page for profile in done["report"].profiles for row in profile.candidates)
 
 
-def test_the_second_time_takes_a_moment_and_gives_the_same_report(done: dict[str, Any]) -> None:
-    started_s = time.monotonic()
+def test_the_second_time_converts_nothing_and_gives_the_same_report(done: dict[str, Any]) -> None:
     anew, report = converted_again(done)
     assert not anew
-    assert time.monotonic() - started_s < 3
     assert report == done["report"]
 
 

@@ -77,7 +77,7 @@ class MlflowServer:
 
 
 def keep_database(used: Path, fresh: Path) -> None:
-    """Keep a database that nothing was logged to: MLflow's forty steps to its newest tables take as long as the rest of its start."""
+    """Keep a database that nothing was logged to, with MLflow's newest tables."""
     made = fresh.with_name(f"{fresh.name}.{os.getpid()}")
     with contextlib.closing(sqlite3.connect(used)) as source, contextlib.closing(sqlite3.connect(made)) as copy:
         source.backup(copy)
