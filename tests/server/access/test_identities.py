@@ -235,6 +235,9 @@ def test_own_tokens_end_with_the_roles_they_were_made_with(house: ApiHouse, issu
     now = other.me(house)
     assert now is not None
     assert (set(now.roles), now.scoped) == ({Role.VIEWER}, ())
+    rows = house.client(Role.ADMIN).get(f"{API}/audit").json()["items"]
+    mine = [row["action"] for row in rows if row["object"] == f"identity {identity(house, issuer, 'u-own').id}"]
+    assert mine.count("roles_lost_at_identity_provider") == 1
 
 
 def test_who_signs_out_at_the_issuer_is_signed_out_here(house: ApiHouse, issuer: RealIssuer, told: Receiver) -> None:

@@ -65,6 +65,8 @@ WAITS: Final = "identity_waits"
 """Action of the audit row that says that somebody came who waits for an admin."""
 SIGNED_OUT: Final = "logout_by_identity_provider"
 """Action of the audit row that says that an issuer ended the sessions of an identity."""
+ROLES_LOST: Final = "roles_lost_at_identity_provider"
+"""Action of the audit row that says that an identity came with fewer roles, or with none: what it had signed in with before ended."""
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 MAX_NAME: Final = 80
 """Characters of a person's name."""
@@ -180,10 +182,8 @@ class IdentityBook:
             raise BadIdTokenError("this token says of nobody that they signed out", next_step="send a logout token")
         with self._db.session() as session:
             row = store.known(session, provider.issuer, subject_of(claims))
-            token = None if row is None else store.token_of(session, row.token_id)
-            if row is not None and token is not None and token.revoked_at is None:  # brought again it ends nothing
-                end_token(session, token.id, self._clock.now())
-                self._access.record(f"identity provider {name}", SIGNED_OUT, f"identity {row.id}", 200, "")
+            if row is not None:
+                self._end(session, provider, row, SIGNED_OUT)
 
     def identities(self, page: PageRequest) -> Page[Identity]:
         """Return one page of identities by id."""
@@ -305,7 +305,7 @@ class IdentityBook:
             ) from error
         token = store.token_of(session, row.token_id)
         if token is not None and excess([*(Grant(Role(one)) for one in token.roles), *loaded(token.grants)], grants):
-            end_token(session, token.id, now)  # what was made with roles that are lost ends, too
+            self._end(session, provider, row, ROLES_LOST)  # what was made with roles that are lost ends, too
             token = None
         if token is None or token.revoked_at is not None or token.person_id != person.id:
             token = TokenRow(
@@ -331,7 +331,14 @@ class IdentityBook:
         with self._db.session() as session:
             row = store.known(session, provider.issuer, subject_of(claims))
             if row is not None:
-                end_token(session, row.token_id, self._clock.now())
+                self._end(session, provider, row, ROLES_LOST)
+
+    def _end(self, session: Session, provider: IdentityProvider, row: IdentityRow, action: str) -> None:
+        """End what an identity signed in with, and note it; nothing where that is over already."""
+        token = store.token_of(session, row.token_id)
+        if token is not None and token.revoked_at is None:
+            end_token(session, token.id, self._clock.now())
+            self._access.record(f"identity provider {provider.name}", action, f"identity {row.id}", 200, "")
 
     def _add_person(self, row: IdentityRow, by: str) -> str:
         """Add a person for an identity and return the name: never that of somebody who is there."""
