@@ -87,6 +87,7 @@ class Replicas:
         owner = f"replica-{self._started}"
         ahead_s = AHEAD_S[self._started % len(AHEAD_S)]
         arguments = [self._url, str(self._folder), owner, str(ahead_s), str(os.getpid())]
+        self._log(owner).touch()  # it is read before the replica has opened it
         self.running.append((owner, ForkedServer(arguments, self._log(owner), module="tests.crash.replica")))
 
     def _log(self, owner: str) -> Path:
