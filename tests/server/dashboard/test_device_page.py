@@ -4,11 +4,14 @@ import html
 import re
 from typing import Any
 
+from sqlalchemy import update
+
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.desired.model import TaskOrder
 from edgefleet_server.fleet.enrolment.model import DeviceIdentity, DeviceKeys
+from edgefleet_server.fleet.tables import FleetDevice
 from tests.server.dashboard.fleet import LITERT, ORT, Fleet, follow
 from tests.server.dashboard.test_fleet_pages import Story, form_of, part_of, rows_of, send
 from tests.server.dashboard.test_pages import text_of
@@ -170,6 +173,9 @@ def test_revoking_needs_the_typed_name(fleet: Fleet) -> None:
 
 def test_a_device_says_where_its_keys_are(fleet: Fleet) -> None:
     device, browser = fleet.device("one"), fleet.browser(Role.VIEWER)
+    with fleet.parts.db.session() as session:
+        session.execute(update(FleetDevice).values(facts={"arch": "aarch64"}))  # an agent of before told nothing of it
+    assert "<dt>Device keys</dt><dd>–</dd>" in browser.get(f"/devices/{device.id}").text
     caller = DeviceIdentity(device.id, ProfileName(ORT), "")
     for told, shown in (("", "–"), ("file", "in files"), ("tpm", "wrapped by its TPM")):
         fleet.parts.fleet.enrolment.renew(caller, KeyedDevice().csr(), DeviceKeys(key_storage=told))
