@@ -32,6 +32,8 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 SKEW_WARN_S = 30.0
 EXPIRY_WARN = timedelta(days=14)
 TIMEOUT_S = 5.0
+SLOW_S = 60.0
+"""For answers that a server works for: the first one of `/openapi.json` takes seconds on a small machine."""
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _RC_FILES = {"bash": (".bashrc", ".bash_profile"), "zsh": (".zshrc",), "fish": (".config/fish/config.fish",)}
 
@@ -179,7 +181,13 @@ def _talk(session: Session, server: str) -> Iterator[Finding]:
 
 
 def _ready(http: httpx.Client) -> Finding:
-    answer = http.get("/readyz")
+    import httpx
+
+    try:
+        answer = http.get("/readyz", timeout=SLOW_S)
+    except httpx.HTTPError as error:
+        message = f"no answer of /readyz: {error or type(error).__name__}"
+        return Finding("ready", FAIL, message, "see the server's log")
     try:
         checks = struct_of(answer.json(), _Readiness).checks
     except (ValueError, BadAnswerError):
@@ -207,9 +215,11 @@ def _skew(answer: httpx.Response, now: datetime) -> Finding:
 
 
 def _version(http: httpx.Client) -> Finding:
+    import httpx
+
     try:
-        theirs = str(http.get("/openapi.json").json()["info"]["version"])
-    except (ValueError, KeyError, TypeError):
+        theirs = str(http.get("/openapi.json", timeout=SLOW_S).json()["info"]["version"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return Finding("version", WARN, f"edgectl is {own_version()}; the server does not tell its own", "")
     if theirs.split(".")[:2] != own_version().split(".")[:2]:
         message = f"edgectl is {own_version()}, the server {theirs}"
