@@ -148,5 +148,7 @@ class Reader:
             self._hear(f"{answer.status} {answer.url}")
 
     def _miss(self, request: Request) -> None:
-        if "/live?" not in request.url:  # a stream ends with its page
+        # a stream ends with its page, and so does what a form asks while somebody types who goes on at once
+        is_left = request.resource_type == "fetch" and request.failure == "net::ERR_ABORTED"
+        if "/live?" not in request.url and not is_left:
             self._hear(f"{request.failure} {request.url}")

@@ -83,7 +83,10 @@ def published_nan(fleet: Fleet) -> str:
 
 
 def base(fleet: Fleet) -> str:
-    """Return the release that every device runs, proven; where they run different ones, that of the first."""
+    """Return the release that every device runs, proven; where they run different ones, a new one.
+
+    One that some of them run may be what another has in quarantine.
+    """
     ran = [
         {
             model["release"]
@@ -92,8 +95,11 @@ def base(fleet: Fleet) -> str:
         }
         for device in fleet.devices
     ]
-    ref = next(iter(ran[0]), "") or published(fleet)
-    if any(found != {ref} for found in ran):
+    common = set.intersection(*ran)
+    if common:
+        (ref,) = common
+    else:
+        ref = published(fleet)
         fleet.road.edgectl("deploy", ref, "--to", fleet.selector)
     fleet.prove(ref)
     return ref
