@@ -6,11 +6,14 @@ import json
 import re
 import stat
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
+from edgefleet_cli.admin.installation import doctor
 from edgefleet_cli.core import completion
 from edgefleet_cli.core.api.device import Device
 from edgefleet_cli.core.contexts import Context, load_contexts
@@ -322,6 +325,35 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(
     away = edgectl("doctor", "--server", "http://edge.example.invalid", "--token", "x", "-o", "json")
     statuses = {one["check"]: one["status"] for one in away.json["items"]}
     assert (statuses["tls"], statuses["reachable"]) == ("fail", "fail")
+
+
+def test_doctor_says_which_answers_of_a_slow_server_did_not_come(
+    edgectl: Edgectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/healthz":
+                self.send_response(200)
+                self.end_headers()
+            else:
+                ended.wait(60)
+
+    ended = Event()
+    monkeypatch.setattr(doctor, "SLOW_S", 0.2)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        ran = edgectl("--timeout", "1s", "doctor", "--server", url, "--token", "edg_x", "-o", "json")
+        ended.set()
+        server.shutdown()
+    found = {one["check"]: one for one in ran.json["items"]}
+    assert [found[name]["status"] for name in ("reachable", "ready", "version", "token")] == [
+        "ok",
+        "fail",
+        "warn",
+        "fail",
+    ]
+    assert "no answer of /readyz: timed out" in found["ready"]["detail"]
 
 
 def test_config_view_says_where_each_setting_comes_from(
