@@ -95,7 +95,7 @@ def base(fleet: Fleet) -> str:
         }
         for device in fleet.devices
     ]
-    common = set.intersection(*ran)
+    common: set[str] = set.intersection(*ran)
     if common:
         (ref,) = common
     else:
