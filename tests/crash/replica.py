@@ -36,13 +36,8 @@ class ClockAhead(SystemClock):
 
 def main(arguments: list[str]) -> int:
     """Tick for ever."""
-    url, folder, owner, ahead_s, starter = (
-        arguments[0],
-        Path(arguments[1]),
-        arguments[2],
-        float(arguments[3]),
-        arguments[4],
-    )
+    url, folder_name, owner, ahead, starter = arguments
+    folder, ahead_s = Path(folder_name), float(ahead)
     logging.basicConfig(level=logging.WARNING)
     settings = load_settings(folder, database_url=url, device_port=8443, engine_tick_s=TICK_S, instance=owner)
     build_engine(build_parts(settings, ClockAhead(ahead_s))).start()

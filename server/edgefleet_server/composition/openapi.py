@@ -4,8 +4,8 @@ FastAPI writes parameters and bodies. Here is added, from one place and for ever
 documents (but of HEAD, which has no body) and which statuses they have, the operator token, the role of the policy table,
 `Idempotency-Key`, and headers of answers.
 
-Making the document prepares all routes and takes more than a second of processor time. Forms of pages need the same of it in each server,
-so they read it from the file that documentation and clients have: a test holds the file equal to what the routes say.
+Making the document prepares all routes and takes more than a second of processor time. So servers read it from the file that documentation
+and clients have: a test holds the file equal to what the routes say.
 """
 
 import json
@@ -81,6 +81,7 @@ class ApiApp(GuardedApp):
     """An app whose description is completed by `describe`."""
 
     _described: Json | None = None
+    _read: Json | None = None
     _describing: Final = Lock()
 
     def openapi(self) -> Json:
@@ -94,10 +95,11 @@ class ApiApp(GuardedApp):
 
     def described(self) -> Json:
         """Return the same document from the file of this version; made, where there is none with the operations of this app."""
-        stored = stored_document()
-        if stored is not None and stored["info"]["version"] == self.version and self._has_all(stored):
-            return stored
-        return self.openapi()
+        if self._read is None:
+            stored = stored_document()
+            is_ours = stored is not None and stored["info"]["version"] == self.version and self._has_all(stored)
+            self._read = stored if is_ours else self.openapi()
+        return self._read
 
     def _has_all(self, document: Json) -> bool:
         own = {route.operation_id for route in self.routes if isinstance(route, APIRoute) and route.include_in_schema}

@@ -17,7 +17,7 @@ from edgefleet_server.process.openapi_file import BreakingChangeError, document,
 from edgefleet_server.web.deferred_route import DeferredRoute
 from edgefleet_server.web.openapi_diff import breaks
 from tests.house.tree import ROOT
-from tests.support.servers import ApiHouse
+from tests.support.servers import ApiClient, ApiHouse
 
 FILE = ROOT / "docs" / "reference" / "openapi.json"
 AGAIN = "run `./dev run edgectl server openapi --out docs/reference/openapi.json`"
@@ -36,12 +36,13 @@ def test_the_committed_document_is_that_of_the_code(made: dict[str, Any]) -> Non
     assert committed == text_of(made), f"the API has something new: {AGAIN}"
 
 
-def test_forms_read_the_committed_document_and_no_route_is_prepared_for_it(
+def test_the_committed_document_is_answered_and_read_by_forms_and_no_route_is_prepared_for_it(
     house: ApiHouse, made: dict[str, Any]
 ) -> None:
     app = house.own_app()
     assert isinstance(app, ApiApp)
     assert app.described() == made
+    assert ApiClient(app, "").get("/openapi.json").json() == made
     assert app.openapi_schema is None, "nothing was made"
     assert not [route for route in app.routes if isinstance(route, DeferredRoute) and "dependant" in vars(route)]
 

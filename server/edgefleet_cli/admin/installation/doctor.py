@@ -33,7 +33,7 @@ SKEW_WARN_S = 30.0
 EXPIRY_WARN = timedelta(days=14)
 TIMEOUT_S = 5.0
 SLOW_S = 60.0
-"""For answers that a server works for: the first one of `/openapi.json` takes seconds on a small machine."""
+"""For answers that a server works for: what it checks, and its description where it makes that itself."""
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _RC_FILES = {"bash": (".bashrc", ".bash_profile"), "zsh": (".zshrc",), "fish": (".config/fish/config.fish",)}
 
