@@ -97,8 +97,9 @@ class ApiApp(GuardedApp):
         """Return the same document from the file of this version; made, where there is none with the operations of this app."""
         if self._read is None:
             stored = stored_document()
-            is_ours = stored is not None and stored["info"]["version"] == self.version and self._has_all(stored)
-            self._read = stored if is_ours else self.openapi()
+            if stored is None or stored["info"]["version"] != self.version or not self._has_all(stored):
+                stored = self.openapi()
+            self._read = stored
         return self._read
 
     def _has_all(self, document: Json) -> bool:
