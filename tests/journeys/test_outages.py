@@ -41,7 +41,9 @@ def copy_database(source: Path, target: Path) -> None:
 
 def restorations(road: Road) -> list[dict[str, Any]]:
     """Return what the events say of signing again after a restore, newest first."""
-    return [one["detail"] for one in road.edgectl("events")["items"] if one["type"] == "edgefleet.server.restored"]
+    events = road.edgectl("events", "--kind", "restored", "--limit", "200")["items"]
+    assert {event["type"] for event in events} <= {"edgefleet.server.restored"}
+    return [event["detail"] for event in events]
 
 
 def unknown_models(road: Road) -> dict[str, list[str]]:
@@ -99,8 +101,9 @@ def test_a_fleet_hears_a_server_restored_from_an_older_copy(road: Road, device: 
     copy_database(copy, database)
     road.start()
 
+    assert eventually(lambda: restorations(road), PATIENCE_S, ASK_AGAIN_S), "no device has outrun the server"
     for one in (device, *others):
-        one.told("memory", release="memory@1.0.0", phase="committed")
+        one.told("memory", release="memory@1.0.0", phase="committed")  # before that the copy says so, of a time long gone
     (event,) = restorations(road)
     assert {event["device"], *event["confirmed_by"]} == {one.name for one in (device, *others)}
     road.release("memory@2.0.0", bundle("memory", "2.0.0"))
