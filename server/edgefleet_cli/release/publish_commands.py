@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,6 +53,18 @@ WriteBack = Annotated[
 Seal = Annotated[
     bool, typer.Option("--seal", help="Encrypt the model, so that only devices that the release is for can read it.")
 ]
+Parent = Annotated[
+    str | None,
+    typer.Option(
+        "--parent",
+        metavar="REF",
+        help="Release that this one was made from, NAME@VERSION or NAME@ALIAS.",
+        autocompletion=completion.releases,
+    ),
+]
+OfRetraining = Annotated[
+    str | None, typer.Option("--retraining", metavar="ID", help="Retraining that this release is the result of.")
+]
 How = Annotated[
     str,
     typer.Option(
@@ -78,6 +90,8 @@ def publish(  # noqa: PLR0913 - the flags of the command
     mlflow_url: flags.MlflowUrl = None,
     write_back: WriteBack = True,
     seal: Seal = False,
+    parent: Parent = None,
+    retraining: OfRetraining = None,
     key: Keys = None,
     root_sha256: RootSha256 = "",
     passphrase_file: PassphraseFiles = None,
@@ -97,7 +111,9 @@ def publish(  # noqa: PLR0913 - the flags of the command
             next_step="leave --no-wait out, or run `edgectl release sign REF --key FILE` later",
         )
     using = WithKeys(key, passphrase_file or (), root_sha256) if key else None
-    origin = Origin(model, name, version, mlflow_url, write_back, seal, using)
+    lineage = {"parent": parent, "retraining": retraining}
+    named = {fact: value for fact, value in lineage.items() if value is not None}
+    origin = Origin(model, name, version, mlflow_url, write_back, seal, using, named)
     release = _publish_from(
         session, origin, asked, no_wait=no_wait, deploys=to is not None, measure_on=measure_on or []
     )
@@ -121,6 +137,8 @@ class Origin:
     seal: bool = False
     using: WithKeys | None = None
     """Keys of the model's team that sign it."""
+    lineage: dict[str, str] = field(default_factory=dict)
+    """`parent`, a release that may be named by an alias, and `retraining`, as far as they were given."""
 
 
 def _publish_from(
@@ -133,8 +151,10 @@ def _publish_from(
 
     address = pinned(session, origin.model, origin.mlflow_url)
     name, version = named(session, origin.model, address, origin.name, origin.version)
+    stated = _with_parent(session, origin.lineage, name)
     with resolved(session, origin.model, address, origin.mlflow_url) as source:
-        request = asked.request(model=str(source.path), name=name, version=version, lineage=source.lineage)
+        lineage = {**source.lineage, **stated}
+        request = asked.request(model=str(source.path), name=name, version=version, lineage=lineage)
         request = replace(request, seal=origin.seal)
         release = _publish(session, request, no_wait=no_wait, deploys=deploys, measure_on=measure_on)
         if release.state == UNSIGNED:
@@ -142,6 +162,23 @@ def _publish_from(
     if origin.write_back and release.bundles:
         report_release(session, release, origin.mlflow_url)
     return release
+
+
+def _with_parent(session: Session, lineage: dict[str, str], name: str) -> dict[str, str]:
+    """Return what is stated of the origin, with the parent as `name@version`. Raises UsageError when it is of another model.
+
+    So it is refused before anything is uploaded, and an alias that moves later changes nothing.
+    """
+    if "parent" not in lineage:
+        return lineage
+    parent = session.api.get(f"/releases/{part(lineage['parent'])}", api.release.Release).value
+    if parent.model != name:
+        raise UsageError(
+            f"{parent.ref} cannot be the parent of a release of {name}",
+            why="it is a release of another model",
+            next_step=f"name a release of {name}: `edgectl release list --model {name}`",
+        )
+    return {**lineage, "parent": parent.ref}
 
 
 def _signed(session: Session, release: api.release.Release, model: str, using: WithKeys | None) -> api.release.Release:

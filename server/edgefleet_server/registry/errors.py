@@ -125,6 +125,12 @@ class BadSourceError(RegistryError):
     code = "release.bad_source"
 
 
+class BadParentError(RegistryError):
+    """What is named as the parent of a release is no other release of its model."""
+
+    code = "release.bad_parent"
+
+
 class BadMetricError(RegistryError):
     """The metric names code that this server may not run for a publisher."""
 

@@ -4,6 +4,7 @@
 * A version is taken once a bundle of it was signed. Until then a failed or cancelled attempt gives way to the next one.
 * The digest of a single file is its own; the digest of a folder is that of its sorted list of files.
 * A path of a source file is relative, flat or nested, without `.`/`..`, and never joined to a path by the server as it came.
+* A release may name a parent: another release of the same model that there is.
 * A release is `ready` when every profile got its bundle, `partial` when some did, `failed` when none, `cancelled` when none did and
   a person stopped a conversion. It is `unsigned` while all of its bundles wait for the signatures of its model's team.
 * Versions of numbers, with a pre-release or without, are ordered as Semantic Versioning 2.0.0 does (item 11); `1.0` and `1.0.0` are alike.
@@ -17,10 +18,12 @@ from enum import StrEnum
 from typing import Any, Final
 
 from edgefleet_protocol.digest import Sha256, folder_sha256, sha256_hex
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.manifest import RANDOM_DATA
 from edgefleet_server.registry.errors import (
     BadMetricError,
+    BadParentError,
     BadRangeError,
     BadSourceError,
     BlobLengthError,
@@ -29,6 +32,8 @@ from edgefleet_server.registry.errors import (
 )
 from edgefleet_server.registry.model import Publication, ReleaseState, SourceFile
 
+PARENT: Final = "parent"
+"""The fact of a release's lineage that is checked: the release that it was made from, `name@version`."""
 PASSED: Final = "passed"
 UNPROVEN: Final = "unproven"
 MAX_SOURCE_FILES = 4096
@@ -101,6 +106,28 @@ def check_pickle(wanted: bool, allowed: bool) -> None:
             "this server reads no pickles: a pickle is code, and code is not a publisher's to choose",
             next_step="export the model to ONNX where it was trained, and publish that file",
         )
+
+
+def parent_of(publication: Publication) -> ReleaseRef | None:
+    """Return the release that a publication continues, as its `lineage` says, None without. Raises BadParentError.
+
+    Whether it exists is for the caller to look up.
+    """
+    text = publication.lineage.get(PARENT)
+    if text is None:
+        return None
+    next_step = f"name another release of {publication.ref.model}: `edgectl release list --model {publication.ref.model}`"
+    try:
+        parent = ReleaseRef.parse(text)
+    except EdgefleetError as error:
+        raise BadParentError(f"{text[:130]!r} is no release, so it cannot be the parent", next_step=next_step) from error
+    if parent.model != publication.ref.model:
+        raise BadParentError(
+            f"{parent} cannot be the parent of {publication.ref}: it is a release of another model", next_step=next_step
+        )
+    if parent == publication.ref:
+        raise BadParentError(f"{parent} cannot be its own parent", next_step=next_step)
+    return parent
 
 
 def blobs_of(publication: Publication) -> list[Sha256]:

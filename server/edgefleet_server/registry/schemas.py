@@ -123,7 +123,10 @@ class ReleaseIn(_In):
     data: DataIn = Field(default_factory=DataIn)
     options: OptionsIn = Field(default_factory=OptionsIn)
     lineage: dict[LineageKey, LineageValue] = Field(default_factory=dict, max_length=24, json_schema_extra=_CLOSED)
-    """Where the source came from: `uri`, `version`, `run_id`, `git_commit`, `dvc_rev` … Kept as the first publisher says it."""
+    """Where the source came from: `uri`, `version`, `run_id`, `git_commit`, `dvc_rev` … Kept as the first publisher says it.
+
+    `parent` must be another release of the model, `name@version`.
+    """
 
     @field_validator("profile_files")
     @classmethod

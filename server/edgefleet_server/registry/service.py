@@ -165,19 +165,22 @@ class RegistryService:
     def publish(self, publication: Publication, by: str) -> tuple[ReleaseView, bool]:
         """Create a release and queue its conversions, start its next attempt, or answer with the one that exists.
 
-        Returns the release and whether it (or the attempt) is new. Raises BadSourceError, BadMetricError, PickleNotAllowedError,
-        BlobUnknownError, BlobLengthError, ProfileUnknownError, ProfileDiffersError, ProfileError, VersionIsAliasError,
+        Returns the release and whether it (or the attempt) is new. Raises BadSourceError, BadMetricError, BadParentError,
+        PickleNotAllowedError, ReleaseUnknownError of the parent, BlobUnknownError, BlobLengthError, ProfileUnknownError, ProfileDiffersError, ProfileError, VersionIsAliasError,
         ReleaseDiffersError when the version is taken, ReleaseBusyError while other content converts under it, ReleaseWithdrawnError,
         ReleaseRemovedError.
         """
         rules.check_source(publication.kind, publication.files)
         rules.check_metric(publication.options.get("metric"), self._allowed_code.metrics)
         rules.check_pickle(bool(publication.options.get("allow_pickle")), self._allowed_code.pickle)
+        parent = rules.parent_of(publication)
         custom = [profile_from_dict(facts) for facts in publication.profile_files]
         self.fleet_key.ensure_for(publication.options)
         with self._db.session() as session:
             now = self._clock.now()
             store.ensure_model(session, publication.ref.model, now, by)
+            if parent is not None:
+                known_release(session, parent)
             rules.check_blobs(publication, store.blob_lengths(session, rules.blobs_of(publication)))
             for profile in custom:
                 self._profiles.add(session, profile, by)

@@ -407,3 +407,11 @@ def test_a_report_of_another_shape_gives_empty_facts() -> None:
     )
     assert told.imported == [("kind", "sklearn"), ("versions", "skl2onnx 1.2")]
     assert told.operators == [("Conv", 2)]
+
+
+def test_the_page_of_a_release_leads_to_its_parent(fleet: Fleet) -> None:
+    shelve(fleet, "digits@1.0.0", ORT)
+    shelve(fleet, "digits@1.1.0", ORT, lineage={"parent": "digits@1.0.0", "retraining": "rt-1"})
+    text = page(fleet, "/models/digits/1.1.0")
+    assert "Parent release digits@1.0.0 Retraining rt-1" in part_of(text, "card")
+    assert '<a href="/models/digits/1.0.0"' in text

@@ -292,6 +292,25 @@ def test_where_a_source_came_from_is_kept_and_makes_no_other_release(any_house: 
     assert shown["lineage"] == told
 
 
+def test_a_parent_is_another_release_of_the_model(any_house: ApiHouse) -> None:
+    any_house.put(MODEL)
+    assert publish(any_house, release_body(MODEL)).status_code == 201
+
+    def child(parent: str) -> tuple[int, str]:
+        answer = publish(any_house, release_body(MODEL, version="1.1.0", lineage={"parent": parent, "retraining": "rt-1"}))
+        return answer.status_code, answer.json().get("code", "")
+
+    assert child("ocr@1.0.0") == (422, "release.bad_parent"), "of another model"
+    assert child("digits@1.1.0") == (422, "release.bad_parent"), "itself"
+    assert child("no release") == (422, "release.bad_parent")
+    assert child("digits@0.9.0") == (404, "release.unknown"), "one that there is not"
+    shown = any_house.client(Role.VIEWER).get("/api/v1/releases/digits@1.1.0")
+    assert shown.status_code == 404, "a refused publication leaves nothing"
+    assert child("digits@1.0.0")[0] == 201
+    shown = any_house.client(Role.VIEWER).get("/api/v1/releases/digits@1.1.0").json()
+    assert shown["lineage"] == {"parent": "digits@1.0.0", "retraining": "rt-1"}
+
+
 @pytest.mark.parametrize(
     "lineage",
     [{"Bad Key": "x"}, {"uri": ""}, {"uri": "x" * 501}, {"uri": "a\nb"}, {"uri": 3}, {f"k{i}": "v" for i in range(25)}],

@@ -10,6 +10,8 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_server.dashboard.core.filters import number, size
 
 NAMES: Final[Mapping[str, str]] = {
+    "parent": "Parent release",
+    "retraining": "Retraining",
     "uri": "Origin",
     "git_commit": "Git commit",
     "git_state": "File state in Git",
@@ -45,7 +47,10 @@ def lineage_lines(lineage: Mapping[str, str]) -> list[LineageLine]:
 
 
 def _link(key: str, lineage: Mapping[str, str]) -> str:
-    """Return an address that a browser may open: of the web alone, since a publisher can write anything here."""
+    """Return an address that a browser may open: of the web alone, since a publisher can write anything here. A parent's page is ours."""
+    if key == "parent" and "@" in lineage[key]:
+        model, _, version = lineage[key].partition("@")
+        return f"/models/{quote(model, safe='')}/{quote(version, safe='')}"
     base = lineage.get("registry_url", "").rstrip("/")
     if key == "registry_model" and lineage.get("registry") == "mlflow" and _is_web(base) and "version" in lineage:
         return f"{base}/#/models/{quote(lineage[key], safe='')}/versions/{quote(lineage['version'], safe='')}"
@@ -111,6 +116,9 @@ def origin_steps(facts: OriginFacts) -> list[OriginStep]:
     if revision:
         kind = "Git commit" if facts.lineage.get("git_commit") else "MLflow run"
         steps.insert(-1, OriginStep("undo", kind, "as its publisher states", revision[:12], f"{page}#card"))
+    if parent := facts.lineage.get("parent"):
+        said = "retrained from it" if facts.lineage.get("retraining") else "made from it"
+        steps.insert(0, OriginStep("undo", parent, said, "", _link("parent", facts.lineage)))
     if facts.tried:
         good = f"{facts.passed} good enough" if facts.passed else "none good enough"
         steps.append(OriginStep("search", _of(facts.tried, "candidate"), good, "", f"{page}#candidates"))
