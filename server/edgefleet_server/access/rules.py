@@ -71,6 +71,7 @@ POLICY: Final[Mapping[tuple[str, str], Role | Scoped]] = {
     ("POST", "/releases"): on(Touch.STATED, Role.PUBLISHER),
     ("GET", "/releases"): Role.VIEWER,
     ("GET", "/releases/{ref}"): Role.VIEWER,
+    ("GET", "/releases/{ref}/source"): on(Touch.MODEL, Role.PUBLISHER),
     ("GET", "/releases/{ref}/devices"): Role.VIEWER,
     ("GET", "/releases/{ref}/report"): Role.VIEWER,
     ("GET", "/releases/{ref}/report.html"): Role.VIEWER,

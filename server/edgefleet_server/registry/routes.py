@@ -28,6 +28,7 @@ from edgefleet_server.registry.schemas import (
     ModelOut,
     ReleaseIn,
     ReleaseOut,
+    ReleaseSourceOut,
 )
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.signing.service import SigningService
@@ -164,6 +165,11 @@ def _add_release_routes(router: APIRouter, registry: RegistryService) -> None:
         found = registry.release(registry.resolve(ref))
         put_tag(response, release_tag(found))
         return ReleaseOut.of(found)
+
+    @router.get("/releases/{ref}/source", operation_id="get_release_source")
+    def get_release_source(ref: str, _caller: Publisher) -> ReleaseSourceOut:
+        """Return what a release was made of: its files and data by digest, each a blob, and its options."""
+        return ReleaseSourceOut.of(registry.source_of(registry.resolve(ref)))
 
 
 def _add_model_routes(router: APIRouter, registry: RegistryService) -> None:

@@ -116,11 +116,15 @@ def parent_of(publication: Publication) -> ReleaseRef | None:
     text = publication.lineage.get(PARENT)
     if text is None:
         return None
-    next_step = f"name another release of {publication.ref.model}: `edgectl release list --model {publication.ref.model}`"
+    next_step = (
+        f"name another release of {publication.ref.model}: `edgectl release list --model {publication.ref.model}`"
+    )
     try:
         parent = ReleaseRef.parse(text)
     except EdgefleetError as error:
-        raise BadParentError(f"{text[:130]!r} is no release, so it cannot be the parent", next_step=next_step) from error
+        raise BadParentError(
+            f"{text[:130]!r} is no release, so it cannot be the parent", next_step=next_step
+        ) from error
     if parent.model != publication.ref.model:
         raise BadParentError(
             f"{parent} cannot be the parent of {publication.ref}: it is a release of another model", next_step=next_step

@@ -22,6 +22,7 @@ from edgefleet_server.registry.model import (
     Publication,
     ReleaseView,
     SourceFile,
+    SourceView,
 )
 from edgefleet_server.registry.rules import is_measured, verdict_of
 from edgefleet_server.signing.trust import TargetView
@@ -147,6 +148,21 @@ class ReleaseIn(_In):
             options=self.options.as_given(),
             lineage=dict(self.lineage),
         )
+
+
+class ReleaseSourceOut(BaseModel):
+    """What a release was made of. kind: `file` or `folder`; data: SHA-256 of its data files by what they are for; options: as published."""
+
+    kind: str
+    files: list[SourceFileIn]
+    data: dict[str, str]
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, view: SourceView) -> "ReleaseSourceOut":
+        """Return what the registry knows."""
+        files = [SourceFileIn(path=one.path, sha256=one.sha256, length=one.length) for one in view.files]
+        return cls(kind=view.kind, files=files, data=dict(view.data), options=dict(view.options))
 
 
 class BundleOut(BaseModel):

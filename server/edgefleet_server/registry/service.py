@@ -166,9 +166,9 @@ class RegistryService:
         """Create a release and queue its conversions, start its next attempt, or answer with the one that exists.
 
         Returns the release and whether it (or the attempt) is new. Raises BadSourceError, BadMetricError, BadParentError,
-        PickleNotAllowedError, ReleaseUnknownError of the parent, BlobUnknownError, BlobLengthError, ProfileUnknownError, ProfileDiffersError, ProfileError, VersionIsAliasError,
-        ReleaseDiffersError when the version is taken, ReleaseBusyError while other content converts under it, ReleaseWithdrawnError,
-        ReleaseRemovedError.
+        PickleNotAllowedError, BlobUnknownError, BlobLengthError, ProfileUnknownError, ProfileDiffersError, ProfileError,
+        VersionIsAliasError, ReleaseUnknownError of its parent, ReleaseDiffersError when the version is taken, ReleaseBusyError while other
+        content converts under it, ReleaseWithdrawnError, ReleaseRemovedError.
         """
         rules.check_source(publication.kind, publication.files)
         rules.check_metric(publication.options.get("metric"), self._allowed_code.metrics)

@@ -297,7 +297,9 @@ def test_a_parent_is_another_release_of_the_model(any_house: ApiHouse) -> None:
     assert publish(any_house, release_body(MODEL)).status_code == 201
 
     def child(parent: str) -> tuple[int, str]:
-        answer = publish(any_house, release_body(MODEL, version="1.1.0", lineage={"parent": parent, "retraining": "rt-1"}))
+        answer = publish(
+            any_house, release_body(MODEL, version="1.1.0", lineage={"parent": parent, "retraining": "rt-1"})
+        )
         return answer.status_code, answer.json().get("code", "")
 
     assert child("ocr@1.0.0") == (422, "release.bad_parent"), "of another model"
@@ -318,3 +320,16 @@ def test_a_parent_is_another_release_of_the_model(any_house: ApiHouse) -> None:
 def test_a_lineage_is_short_text_by_name(any_house: ApiHouse, lineage: dict[str, Any]) -> None:
     any_house.put(MODEL)
     assert publish(any_house, release_body(MODEL, lineage=lineage)).status_code == 422
+
+
+def test_a_publisher_reads_what_a_release_was_made_of(any_house: ApiHouse) -> None:
+    any_house.put(MODEL)
+    assert publish(any_house, release_body(MODEL)).status_code == 201
+    found = any_house.client(Role.PUBLISHER).get("/api/v1/releases/digits@1.0.0/source")
+    sent = release_body(MODEL)
+    assert found.status_code == 200, found.text
+    assert found.json()["kind"] == sent["source"]["kind"]
+    assert found.json()["files"] == sent["source"]["files"]
+    assert found.json()["options"]["precision"] == "auto"
+    assert any_house.client(Role.VIEWER).get("/api/v1/releases/digits@1.0.0/source").status_code == 403
+    assert any_house.client(Role.PUBLISHER).get("/api/v1/releases/digits@9/source").status_code == 404

@@ -90,6 +90,8 @@ def publishing(call: Caller) -> None:
     assert (status, tried.withdrawn.reason) == (200, "its labels are wrong")
     assert call("registry", "delete_release", "buds@1.0.0", reason="a trial")[0] == 204
     assert call("registry", "get_release", "buds@1.0.0")[0] == 404
+    status, source = call("registry", "get_release_source", "gauge@1.0.0")
+    assert (status, source.kind, len(source.files)) == (200, "file", 1)
     status, tools = call("conversion", "get_tools")
     assert (status, "sklearn" in tools.names, tools.reads_pickles) == (200, True, False)
     status, report = call("conversion", "get_release_report", "gauge@1.0.0")
