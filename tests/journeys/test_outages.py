@@ -103,7 +103,9 @@ def test_a_fleet_hears_a_server_restored_from_an_older_copy(road: Road, device: 
 
     assert eventually(lambda: restorations(road), PATIENCE_S, ASK_AGAIN_S), "no device has outrun the server"
     for one in (device, *others):
-        one.told("memory", release="memory@1.0.0", phase="committed")  # before that the copy says so, of a time long gone
+        one.told(
+            "memory", release="memory@1.0.0", phase="committed"
+        )  # before that the copy says so, of a time long gone
     (event,) = restorations(road)
     assert {event["device"], *event["confirmed_by"]} == {one.name for one in (device, *others)}
     road.release("memory@2.0.0", bundle("memory", "2.0.0"))
