@@ -99,6 +99,8 @@ class Daemon:
         self._captures = self._capture_recorder()
         self._drift = self._drift_watcher()
         self._feedback = self._feedback_keeper()
+        told = (late(lambda: self._reports.batch), self._report_soon, self._write_status)
+        self._runs = agent_parts.batch_runs(self._loop, self._clock, self._paths, settings, *told)
         self._candidates = LazyCandidates(self._paths, self._candidate_controller)
         self._slots = Slots(self._paths.models)
         self._serving = Supervisor(
@@ -107,7 +109,7 @@ class Daemon:
             self._slots,
             __version__,
             self._clock.monotonic_s,
-            Listeners(self._captures, self._drift, self._feedback),
+            Listeners(self._captures, self._drift, self._feedback, self._runs),
             self._candidates,
         )
         self._requests = self._install_requests()
@@ -128,8 +130,7 @@ class Daemon:
         )
         self._sender = self._outbox_sender()
         self._ticker = Ticker(self._loop, self._clock, self._device, settings.telemetry_interval_s, self._close_window)
-        self._state_timer_set = self._state_waits = False
-        self._is_leaving = self._starts_again = False
+        self._state_timer_set = self._state_waits = self._is_leaving = self._starts_again = False
         self._tick_timer: Timer | None = None
         self._heard_s = self._clock.monotonic_s()
 
@@ -225,6 +226,7 @@ class Daemon:
         self._renewal.close()
         self._control.close()
         self._tasks.close()
+        self._runs.close()
         self._serving.close()
         self._runner.close()
         self._captures.close()
@@ -426,7 +428,7 @@ class Daemon:
         if not self._link.is_connected:
             return
         facts = device_now(self._paths.root, self._runtimes, self._runner, self._drift.facts(), self._captures.heads())
-        facts |= self._renewal.places.facts()
+        facts |= self._renewal.places.facts() | self._runs.facts()
         state = self._reports.state(self._runner, self._serving, facts)
         # without room it goes out when a place is free, or with the next connection
         self._state_waits = self._link.publish(self._topics.state(self._device), encode(state), 1, retain=True) is None
@@ -445,7 +447,7 @@ class Daemon:
             "infer_socket": str(self._paths.sockets() / "infer.sock"),
             "control_socket": str(self._control_socket),
             "outbox": self._sender.status(),
-            **agent_parts.observed(self._captures, self._drift, self._feedback),
+            **agent_parts.observed(self._captures, self._drift, self._feedback, self._runs),
             "refused": {"gen": state.refused_gen, "code": state.refused_code, "reason": state.refused_reason},
             "workers": self._serving.pids(),
             "disk_error": self._runner.trouble,
@@ -461,6 +463,7 @@ class Daemon:
         self._tick_in(PUMP_S)
         self._runner.tick()
         self._candidates.tick()
+        self._runs.tick(self._runner.records)
         now = self._clock.monotonic_s()
         busy = self._runner.is_busy or self._candidates.is_busy
         self._golden.tick(self._runner.records, now)

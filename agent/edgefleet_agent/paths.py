@@ -5,7 +5,7 @@ predictions/*.log  predictions/parts/<model>/{state,open,*.part}  feedback.ok  c
 models/<name>/current.msgpack  models/<name>/{A,B}/{bundle,slot.msgpack,bundle.part,bundle.bits}  models/<name>/active -> A
 model-key  tpm-key  models/<model>/candidate.msgpack  shadow/<model>.msgpack  drift/<model>.<digest>.{watch,reference}
 run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock  run/<model>.recording
-run/counts/<pid>.count
+run/counts/<pid>.count  batch/<model>/{in,out,.state,.lock}
 """
 
 import hashlib
@@ -28,7 +28,7 @@ SYSTEM_STATE = Path("/var/lib/edgefleet-agent")
 STATE_NAMES = (
     "agent.toml", "identity", ".identity.new", "pending-key.pem", "tuf", "floor.a", "floor.b", "desired.ok", "hold.ok", "queue",
     "agent.lock", "logs", "tasks.ok", "predictions", "feedback.ok", "capture", "capture.salt", "models", "shadow", "drift", "run",
-    "model-key", "tpm-key",
+    "model-key", "tpm-key", "batch",
 )  # fmt: skip
 """All that the agent puts into its state folder."""
 
@@ -164,6 +164,11 @@ class StatePaths:
     def drift(self) -> Path:
         """What is known of the drift of each version, and what the device learned of those without a reference."""
         return self.root / "drift"
+
+    @property
+    def batch(self) -> Path:
+        """By model, what is asked on a schedule, and its answers."""
+        return self.root / "batch"
 
     def recording(self, model: str) -> Path:
         """Copies of answered requests, for a shadow that is not resident."""

@@ -39,7 +39,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     capture_consent: inputs may be captured, as the bundle's privacy policy says and sealed to the tenant's key; capture_key: only
     to this one (64 hex digits), "" = to the one that the server names; capture_random_ratio: share captured at random;
     capture_window_s: length of one sampling window; capture_bytes, capture_days, capture_daily_bytes: size, retention and daily
-    write limit. metered: whether the link is metered; auto asks NetworkManager and looks at the default route.
+    write limit. batch_folder: where inputs and answers of scheduled batches lie, by model; "" = `batch` of the state folder.
+    metered: whether the link is metered; auto asks NetworkManager and looks at the default route.
     """
 
     infer_host: Literal["127.0.0.1", "::1"] = "127.0.0.1"
@@ -70,6 +71,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     capture_bytes: int = 32 * 1024 * 1024
     capture_days: int = 7
     capture_daily_bytes: int = 5_000_000
+    batch_folder: str = ""
     probation_s: float = 1800.0
     probation_inferences: int = 500
     probation_min_s: float = 2.0

@@ -23,12 +23,9 @@ OVER_MEMORY_CODE: Final = "trial.over_declared"
 
 QUARANTINED_CODES: Final = frozenset({OVER_MEMORY_CODE})
 """Codes of transient classes for which a device puts the digest into quarantine all the same."""
-
 CANDIDATE_RESTS_CODE: Final = "candidate.rest"
 """A shadow that is compared in turns waits for the next turn: it has been compared before."""
-
 OLD_HOLD_CODE: Final = "verify.old_hold"
-
 MESSAGE_VERSION = 1
 MAX_META_CHUNK_BYTES = 96 * 1024
 MAX_LABELS = 3
@@ -141,6 +138,9 @@ class EventKind(StrEnum):
     DRIFT_OVER = "drift_over"
     DRIFT_BASELINE = "drift_baseline"
     WITHDRAWN = "withdrawn"
+    RUN_MISSED = "run_missed"
+    RUN_LATE = "run_late"
+    RUN_FAILED = "run_failed"
 
 
 class CandidatePhase(StrEnum):

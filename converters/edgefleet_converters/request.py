@@ -31,6 +31,7 @@ class DataFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     postprocess: str | None = None
     privacy: str | None = None
     recipe: str | None = None
+    schedule: str | None = None
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

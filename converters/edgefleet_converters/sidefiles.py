@@ -6,6 +6,7 @@ They are checked here so that a device never gets one it cannot use.
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -14,6 +15,7 @@ from edgefleet_converters.request import DataFiles
 from edgefleet_protocol.drift.reference import MEMBER
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_protocol.run_schedule import SCHEDULE_MEMBER, TZ_DEVICE, read_schedule
 from edgefleet_runtime.postprocess import build_postprocessor, parse_postprocess
 from edgefleet_runtime.preprocess import Preprocess, check_against, default_preprocess, parse_preprocess, probe
 from edgefleet_runtime.privacy import check_against as check_policy
@@ -44,6 +46,7 @@ def read_side_files(
         ("preprocess.json", files.preprocess),
         ("postprocess.json", files.postprocess),
         ("privacy.json", files.privacy),
+        (SCHEDULE_MEMBER, files.schedule),
     ):
         if path:
             members[name] = _read(path, name)
@@ -139,6 +142,16 @@ def _detector(outputs: tuple[TensorSpec, ...]) -> bool:
     return any(len(spec.shape) >= 3 for spec in outputs)
 
 
+def _check_zone(name: str) -> None:
+    try:
+        if name != TZ_DEVICE:
+            ZoneInfo(name)
+    except (OSError, ValueError, ZoneInfoNotFoundError) as error:
+        raise SideFileError(
+            f"schedule.json: {name!r} is no time zone", next_step="write UTC, device or one like Europe/Berlin"
+        ) from error
+
+
 def _check_against_runtime(
     members: dict[str, bytes], inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], labels: list[str]
 ) -> None:
@@ -152,6 +165,8 @@ def _check_against_runtime(
             pre = members.get("preprocess.json")
             declared = parse_preprocess(pre) if pre is not None else default_preprocess(inputs)
             check_policy(parse_privacy(members["privacy.json"]), declared, inputs)
+        if SCHEDULE_MEMBER in members:
+            _check_zone(read_schedule(members[SCHEDULE_MEMBER]).tz)
         post = members.get("postprocess.json")
         if post is not None or labels:
             build_postprocessor(parse_postprocess(post) if post is not None else None, tuple(labels), outputs)

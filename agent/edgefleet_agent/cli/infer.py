@@ -4,7 +4,8 @@
 2. One bad file does not stop the rest; exit 1 then, 0 when all were answered, 3 when nothing answers at that address.
 3. `--lines`, `--camera`, `--move` and `--watch` ask for what comes in and print one line an answer; with `-o json` a line is
    a JSON object.
-4. `-o json` prints one object: `{"model", "results": [{"input", "version", "predictions" | "error"}], "failed"}`.
+4. `--every` runs again and again at planned times (`inputs.scheduled_run`).
+5. `-o json` prints one object: `{"model", "results": [{"input", "version", "predictions" | "error"}], "failed"}`.
 """
 
 import argparse
@@ -42,6 +43,10 @@ def run_infer(args: argparse.Namespace) -> int:
         from edgefleet_agent.inputs.streams import run_stream
 
         return run_stream(args)
+    if args.every != "0" or args.out is not None:
+        from edgefleet_agent.inputs.scheduled_run import run_scheduled
+
+        return run_scheduled(args)
     inputs, skipped, missing = _expand(args.inputs, args.content_type)
     if missing:
         complain(f"there is no file {missing[0]}", "", "check the path")

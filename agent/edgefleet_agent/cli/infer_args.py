@@ -1,6 +1,7 @@
 """Arguments of `edge-agent infer`. Apart from `cli.infer`, so that `edge-agent run` does not carry the inference client."""
 
 import argparse
+from pathlib import Path
 
 DESCRIPTION = "Ask a model on this device about files, folders or standard input (-), and print its labelled answers."
 
@@ -44,11 +45,14 @@ def add_infer_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]")
     how.add_argument("--camera", metavar="SOURCE", help="/dev/video0, a video, rtsp://…, a .mjpeg file, or -")
     parser.add_argument(
         "--every",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="camera: time between two frames (default: %(default)g)",
+        default="0",
+        metavar="WHEN",
+        help="run the batch each 15m, 6h, 1d, or at the times of five cron fields in UTC; camera: seconds between two frames",
     )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="with --every: where answers go, a file for each run"
+    )
+    parser.add_argument("--runs", type=int, default=0, metavar="N", help="with --every: stop after this many runs")
     parser.add_argument(
         "--frames", type=int, default=0, metavar="N", help="camera: stop after this many frames (default: never)"
     )

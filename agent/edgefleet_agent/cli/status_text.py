@@ -39,6 +39,7 @@ def status_text(status: dict[str, Any]) -> str:
             lines.append(cut(f"         {model['error_code']}: {model['reason']}"))
         lines += [cut(f"         {line}") for line in _labels(status.get("feedback", {}).get(model["model"]))]
         lines += [cut(f"         {line}") for line in _drift(status.get("drift", {}).get(model["model"]))]
+        lines += [cut(f"         {line}") for line in schedule_lines(status.get("schedules", {}).get(model["model"]))]
     return "\n".join(lines)
 
 
@@ -69,6 +70,18 @@ def _drift(known: dict[str, Any] | None) -> list[str]:
     if known["judged"] < known["signals"]:
         return [f"drift: {known['signals']} signals, learns for a day how they vary{learned}"]
     return [f"drift: none of {known['signals']} signals{learned}"]
+
+
+def schedule_lines(known: dict[str, Any] | None) -> list[str]:
+    """Return how a schedule of batches stands; nothing where there is none."""
+    if known is None:
+        return []
+    due = f"next {datetime.fromtimestamp(known['due_s'], UTC):%m-%d %H:%MZ}" if known["due_s"] else "not planned yet"
+    due = {"running": "runs now", "waiting": "waits until the clock is set"}.get(known["state"], due)
+    odd = "".join(f", {known[word]} {word}" for word in ("failed", "missed", "late") if known[word])
+    lines = [f"runs: each {known['every']}, {due}; {known['runs']} since it came{odd}"]
+    lines += [f"{known['code']}: {known['reason']}"] if known["code"] else []
+    return lines + ([f"time zone {known['zone']} is not known here: planned in UTC"] if "zone" in known else [])
 
 
 def _name(status: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from edgefleet_agent.batch_runs.service import BatchRuns, ChildOptions, Tell
 from edgefleet_agent.connection.mqtt import LinkOptions, MqttLink
 from edgefleet_agent.connection.outbox import Joins, Kind, Outbox
 from edgefleet_agent.connection.sender import OutboxSender, Sources
@@ -135,9 +136,27 @@ def feedback_keeper(
     return FeedbackKeeper(loop, clock, paths, deps)
 
 
-def observed(captures: "CaptureRecorder", drift: DriftWatcher, feedback: "LazyFeedback") -> dict[str, Any]:
+def batch_runs(
+    loop: Loop,
+    clock: Clock,
+    paths: StatePaths,
+    settings: AgentSettings,
+    tell: Tell,
+    changed: Callable[[], None],
+    show: Callable[[], None],
+) -> BatchRuns:
+    """Return who runs batches on a schedule, with what was known before. changed: reports the state; show: writes the status."""
+    folder = Path(settings.batch_folder) if settings.batch_folder else paths.batch
+    child = ChildOptions(settings.python_command, paths.sockets() / "infer.sock")
+    return BatchRuns(loop, clock, folder, child, tell, changed, show)
+
+
+def observed(
+    captures: "CaptureRecorder", drift: DriftWatcher, feedback: "LazyFeedback", runs: BatchRuns
+) -> dict[str, Any]:
     """Return what the status says of answers."""
-    return {"capture": captures.status(), "drift": drift.status(), "feedback": feedback.status()}
+    told = {"capture": captures.status(), "drift": drift.status(), "feedback": feedback.status()}
+    return {**told, "schedules": runs.status()}
 
 
 def recycler(loop: Loop, serving: Supervisor, room_now: Callable[[], Room]) -> MemoryRestarter:

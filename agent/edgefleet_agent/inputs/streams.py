@@ -84,6 +84,7 @@ def _camera(args: argparse.Namespace, model: Model) -> Iterator[dict[str, Any]]:
     if not (width.isdigit() and height.isdigit()):
         raise CameraError(f"{args.size!r} is no size", next_step="give it as 640x480")
     source = frames(args.camera, int(width), int(height))
+    every_s = _seconds(args.every)
     newest = Newest(source) if is_live(args.camera) else None
     taken = iter(newest.take, None) if newest is not None else source
     for number, (media, frame) in enumerate(taken, 1):
@@ -92,7 +93,14 @@ def _camera(args: argparse.Namespace, model: Model) -> Iterator[dict[str, Any]]:
         yield {"frame": number, **ask(model, frame, media), "dropped": dropped}
         if number == args.frames:
             return
-        time.sleep(max(0.0, args.every - (time.monotonic() - began)))
+        time.sleep(max(0.0, every_s - (time.monotonic() - began)))
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise CameraError(f"{text!r} is no number of seconds", next_step="give --every as 0.5") from error
 
 
 def _print(args: argparse.Namespace, result: dict[str, Any]) -> None:

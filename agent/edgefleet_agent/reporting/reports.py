@@ -188,6 +188,11 @@ class Reports:
         self._event(kind, model=model, sha256=sha256, reason=reason, detail=detail)
         self._soon()
 
+    def batch(self, kind: EventKind, model: str, code: str, reason: str, detail: dict[str, Any]) -> None:
+        """Planned runs of a batch were missed or late, or one failed."""
+        self._event(kind, model=model, code=code, reason=reason, detail=detail)
+        self._soon()
+
     def telemetry(self, windows: list[Window], system: SystemFigures) -> None:
         """Put one telemetry message into the outbox."""
         seq = self._next("telemetry")

@@ -117,6 +117,7 @@ class Worker:
         self.candidate = candidate
         role = candidate or CandidateStart("active")
         self.lane = role.lane
+        self.schedule = b""
         self.is_brief = role.is_brief
         self.socket_path = worker_socket(options.sockets, model, role.lane, ref.slot)
         self._loop = loop

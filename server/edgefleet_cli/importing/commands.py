@@ -122,7 +122,7 @@ def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
         mlflow_url=mlflow_url,
         request={
             "profiles": profile, "precision": precision, "metric": metric,
-            "data": flags.data_files(calibration, evaluation, None, None, labels, preprocess, postprocess, None, None),
+            "data": flags.data_files(calibration, evaluation, None, None, labels, preprocess, postprocess, None, None, None),
             "max_drop": max_drop, "reading": flags.ImportFlags(allow_pickle=allow_pickle),
         },
     )  # fmt: skip

@@ -64,6 +64,7 @@ _DATA_NAMES = {
     "postprocess": "postprocess.json",
     "privacy": "privacy.json",
     "recipe": "recipe.json",
+    "schedule": "schedule.json",
 }
 
 

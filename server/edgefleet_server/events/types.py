@@ -54,7 +54,7 @@ DEVICE: Final = (
     "refused", "boot", "golden_mismatch", "quarantined", "outbox_dropped", "task", "candidate", "pending", "approved", "rejected",
     "readmission_pending", "readmission_approved", "readmission_refused", "readmitted",
     "limited", "suspect", "suspicion_cleared", "drift", "drift_over", "drift_baseline",
-    "withdrawn", "prediction_gap", "prediction_conflict",
+    "withdrawn", "run_missed", "run_late", "run_failed", "prediction_gap", "prediction_conflict",
 )  # fmt: skip
 """What else happens to a device, by the kind of the event."""
 SERVER: Final = ("restored", "restore_suspected", "revocation_failed", "revocation_in_force", "subject_erased")

@@ -78,6 +78,7 @@ class DataIn(_In):
     postprocess: Digest | None = None
     privacy: Digest | None = None
     recipe: Digest | None = None
+    schedule: Digest | None = None
 
 
 class OptionsIn(_In):

@@ -260,6 +260,12 @@ class KnownReference(Message, frozen=True, tag="reference"):
     body: bytes
 
 
+class KnownSchedule(Message, frozen=True, tag="schedule"):
+    """The `schedule.json` of an active worker's bundle, before it is `Ready`; one without any says nothing."""
+
+    body: bytes
+
+
 class Predictions(Message, frozen=True, tag="predictions"):
     """A block of the prediction log (`predictions.pack_block`) with n answers. Unasked; those of a second come together."""
 
@@ -355,6 +361,7 @@ ToAgentd = (
     | Serving
     | Stats
     | KnownReference
+    | KnownSchedule
     | Predictions
     | Logged
     | AnswersTold

@@ -32,6 +32,7 @@ from edgefleet_agent.worker.control.protocol import (
     Failed,
     GetStats,
     Golden,
+    KnownSchedule,
     LaneRoute,
     Loaded,
     ModelRoute,
@@ -244,6 +245,8 @@ class _Worker:
             self._open_sockets(start)
         except SocketError as e:  # of the device, not of the bundle: tried again, and the bundle is not blamed
             raise StartError(ErrorClass.DISK, f"{e.message}; {e.next_step}") from e
+        if self._served.schedule and start.lane == "active":
+            _send(self._control, KnownSchedule(body=self._served.schedule))
         _send(self._control, Ready())
         status = await self._done
         if self._shadow is not None:

@@ -22,6 +22,7 @@ from edgefleet_protocol.drift.reference import MEMBER as REFERENCE_MEMBER
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import Manifest
 from edgefleet_protocol.messages import ErrorClass
+from edgefleet_protocol.run_schedule import SCHEDULE_MEMBER
 from edgefleet_runtime.golden import GOLDEN_MEMBER, Golden, GoldenError, check_golden, load_golden
 from edgefleet_runtime.port import ModelIO, ModelRuntime, RuntimeMissingError, available, load
 from edgefleet_runtime.postprocess import (
@@ -68,6 +69,7 @@ class ServedModel:
     load_ms: float
     privacy: Privacy = NOTHING
     reference: bytes = b""
+    schedule: bytes = b""
 
 
 def load_served_model(start: Start) -> ServedModel:
@@ -88,7 +90,9 @@ def load_served_model(start: Start) -> ServedModel:
             runtime = _load_runtime(bundle, start)
             preprocess, postprocess = _load_processing(bundle, runtime)
             policy = _load_privacy(bundle, preprocess, runtime)
-            reference = bundle.read(REFERENCE_MEMBER) if REFERENCE_MEMBER in manifest.members else b""
+            reference, schedule = (
+                bundle.read(name) if name in manifest.members else b"" for name in (REFERENCE_MEMBER, SCHEDULE_MEMBER)
+            )
     except BundleError as e:
         raise StartError(ErrorClass.SIGNATURE, e.message) from e
     except MemoryError as e:
@@ -102,7 +106,9 @@ def load_served_model(start: Start) -> ServedModel:
     except OSError as e:
         raise StartError(ErrorClass.DISK, f"the bundle cannot be read: {e}") from e
     elapsed_ms = (time.perf_counter() - began) * 1e3
-    return ServedModel(start, manifest, runtime, golden, preprocess, postprocess, elapsed_ms, policy, reference)
+    return ServedModel(
+        start, manifest, runtime, golden, preprocess, postprocess, elapsed_ms, policy, reference, schedule
+    )
 
 
 def golden_message(served: ServedModel, vectors: list[int] | None) -> GoldenMessage:

@@ -91,6 +91,10 @@ PrivacyPolicy = Annotated[
     Path | None,
     typer.Option("--privacy", metavar="F.json", help="Which inputs may be captured; default: none."),
 ]
+ScheduleFile = Annotated[
+    Path | None,
+    typer.Option("--schedule", metavar="F.json", help="When devices run the model on a batch; default: never."),
+]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Number format of the bundle.")]
 MaxDrop = Annotated[float, typer.Option("--max-drop", min=0.0, max=1.0, help="Maximum accuracy drop, as a fraction.")]
 Explore = Annotated[
@@ -127,7 +131,9 @@ _VERSIONED = re.compile(r"(.+?)[-_]v?(\d+(?:\.\d+)+[0-9A-Za-z.+-]{0,40})")
 _MAX_BUDGET_S = 24 * 3600
 _LENGTH = re.compile(r"[0-9]{1,11}")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
-DATA_KINDS = ("calibration", "eval", "golden", "reference", "labels", "preprocess", "postprocess", "privacy", "recipe")
+DATA_KINDS = (
+    "calibration", "eval", "golden", "reference", "labels", "preprocess", "postprocess", "privacy", "recipe", "schedule",
+)  # fmt: skip
 
 
 def data_files(*files: Path | None) -> dict[str, Path | None]:
@@ -324,6 +330,7 @@ class Conversion:
     preprocess: Preprocess = None
     postprocess: Postprocess = None
     privacy: PrivacyPolicy = None
+    schedule: ScheduleFile = None
     precision: PrecisionOption = Precision.AUTO
     max_drop: MaxDrop = 0.01
     explore: Explore = False

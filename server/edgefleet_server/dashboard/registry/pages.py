@@ -40,6 +40,7 @@ CONTENTS: Final = {
     "preprocess.json": "how an input becomes a tensor",
     "postprocess.json": "how the output becomes an answer",
     "privacy.json": "which parts of an input may be captured",
+    "schedule.json": "when devices run the model on a batch",
 }
 Cursor = Annotated[str | None, Query(max_length=256)]
 Version = Annotated[str, Query(max_length=63)]

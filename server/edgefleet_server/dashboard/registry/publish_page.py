@@ -25,6 +25,7 @@ DATA: Final = (
     ("preprocess", "Preprocessing, .json", "how an image becomes a tensor"),
     ("postprocess", "Postprocessing, .json", ""),
     ("reference", "Reference data, .npz", "for detecting drift"),
+    ("schedule", "Schedule, .json", "when devices run it on a batch"),
 )
 
 
