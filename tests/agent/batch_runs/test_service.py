@@ -255,7 +255,12 @@ def test_the_command_runs_at_planned_times_and_goes_on_where_it_was(
 def test_the_commands_of_the_page_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = [one for one in shell_blocks(Path("docs/how-to/infer-on-a-schedule.md")) if one.language == "sh"]
     asked: list[argparse.Namespace] = []
-    monkeypatch.setattr(scheduled_run, "run_scheduled", lambda args: asked.append(args) or 0)
+
+    def noted(args: argparse.Namespace) -> int:
+        asked.append(args)
+        return 0
+
+    monkeypatch.setattr(scheduled_run, "run_scheduled", noted)
     for line in block.text.splitlines():
         assert run(*shlex.split(line)[3:]) == 0
     assert [plan_of(args.every).next_s(NOON_S) - NOON_S for args in asked] == [900, 18 * 3600]
