@@ -35,6 +35,7 @@ class DataIn(Body, frozen=True, kw_only=True):
     privacy: str | Unset | None = UNSET
     recipe: str | Unset | None = UNSET
     reference: str | Unset | None = UNSET
+    schedule: str | Unset | None = UNSET
 
 
 class DeployIn(Body, frozen=True, kw_only=True):
