@@ -62,6 +62,7 @@ from edgefleet_server.fleet.selectors.device_selector import crowd_of
 from edgefleet_server.objectives import routes as objective_routes
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.registry import routes as registry_routes
+from edgefleet_server.retraining import routes as retraining_routes
 from edgefleet_server.rollout import routes as rollout_routes
 from edgefleet_server.search import routes as search_routes
 from edgefleet_server.settings import ServerRole, ServerSettings
@@ -147,6 +148,9 @@ def api_routers(parts: Parts) -> list[APIRouter]:
         active_alert_routes.build_silence_router(parts.alarm.silences, parts.db),
         active_alert_routes.build_window_router(parts.alarm.silences, parts.db),
         contact_point_routes.build_router(parts.alarm.contacts, parts.db),
+        retraining_routes.build_router(
+            parts.retraining.triggers, parts.retraining.runs, parts.retraining.leases, parts.access, parts.db
+        ),
         search_routes.build_router(parts.search),
         prometheus_sd.build_router(parts.settings.tenant),
     ]

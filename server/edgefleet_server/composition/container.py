@@ -17,6 +17,7 @@ from edgefleet_server.composition.figures_loader import FiguresLoader, FigureSou
 from edgefleet_server.composition.fleet_container import Fleet, build_fleet
 from edgefleet_server.composition.judge_container import GroundTruth, build_judges
 from edgefleet_server.composition.objective_container import build_objectives
+from edgefleet_server.composition.retraining_container import Retraining, Sources, build_retraining
 from edgefleet_server.composition.timeline_container import Timelines, build_timelines
 from edgefleet_server.composition.worker_container import ConverterParts, build_first_parts, child_limits
 from edgefleet_server.conversion.release_proof import ReleaseProver
@@ -98,6 +99,7 @@ class Parts:
     alerts: AlertService
     objectives: ObjectiveBook
     alarm: Alarm
+    retraining: Retraining
     search: SearchService
     today: TodayReader
     readings: Readings
@@ -124,6 +126,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     registry.forecast_with(costs.forecast)
     predictions = build_prediction_logs(settings, db, clock, fleet, access)
     webhooks = WebhookService(db, fleet.feed, poster, shared, settings, sealer)
+    captures = CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired)
     watched = Watched(fleet, telemetry, signing, webhooks, registry, drift, objectives, access)
     alarm = build_alarm(db, watched, clock=clock, shared=shared, settings=settings)
     _watch_fleet(metrics, first, watched, alarm, settings.data_dir, clock)
@@ -149,7 +152,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         timelines=build_timelines(db, clock, fleet, registry, telemetry, drift),
         truth=truth,
         comparisons=Comparisons(registry, costs, telemetry, clock),
-        captures=CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired),
+        captures=captures,
         predictions=predictions,
         erasures=Erasures(db, clock, fleet.logging, predictions, fleet.feed),
         watching=LivePredictions(db, clock, fleet.reader, fleet.desired),
@@ -160,6 +163,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         webhooks=webhooks,
         objectives=objectives,
         alarm=alarm,
+        retraining=build_retraining(db, Sources(fleet, registry, captures, sealer, {}), shared),
         search=SearchService(fleet.finder, registry, rollout),
         today=TodayReader(fleet.feed, fleet.health, registry, shared),
         readings=Readings(clock),

@@ -24,6 +24,7 @@ MODULES: Final = (
     "alerting.tables",
     "alerting.active_alerts.tables",
     "alerting.contact_points.tables",
+    "retraining.tables",
 )
 """Modules below `edgefleet_server` that declare tables."""
 

@@ -64,6 +64,11 @@ RELEASE: Final = ("withdrawn", "deleted")
 """What becomes of a release, by the `to` of an event of kind `release`."""
 PROTECTION: Final = ("added", "ending", "kept", "removed", "break_glass", "bypassed")
 """What becomes of a protection rule, by the `to` of an event of kind `protection`."""
+RETRAINING: Final = (
+    "awaiting_approval", "collecting", "queued", "training", "converting", "rolling_out", "promoted", "published", "stopped", "failed",
+    "rejected", "cancelled", "expired", "drift_gone", "drift_still_there", "drift_unknown",
+)  # fmt: skip
+"""What becomes of a retraining, by the `to` of an event of kind `retraining`."""
 ALERT: Final = ("firing", "resolved")
 """What becomes of a group of alerts, by the `to` of an event of kind `alert`."""
 
@@ -90,6 +95,8 @@ def type_of(kind: str, device: str, detail: Mapping[str, Any]) -> str:
         return f"{PREFIX}.release.{to if to in RELEASE else 'changed'}"
     if kind == "protection":
         return f"{PREFIX}.protection.{to if to in PROTECTION else 'changed'}"
+    if kind == "retraining":
+        return f"{PREFIX}.retraining.{to if to in RETRAINING else 'changed'}"
     if kind == "alert":
         return f"{PREFIX}.alert.{to if to in ALERT else 'changed'}"
     return f"{PREFIX}.{'device' if device or kind in WAITING else 'server'}.{kind}"
@@ -104,6 +111,7 @@ def all_types() -> list[str]:
     named += [f"{PREFIX}.server.{word}" for word in SERVER]
     named += [f"{PREFIX}.release.{word}" for word in (*RELEASE, "changed")]
     named += [f"{PREFIX}.protection.{word}" for word in (*PROTECTION, "changed")]
+    named += [f"{PREFIX}.retraining.{word}" for word in (*RETRAINING, "changed")]
     named += [f"{PREFIX}.alert.{word}" for word in (*ALERT, "changed")]
     return sorted({*named, PING})
 

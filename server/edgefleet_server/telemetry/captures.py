@@ -8,6 +8,7 @@ It speaks to the fleet, which the rest of the telemetry feature does not need. R
 """
 
 import secrets
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -82,6 +83,28 @@ class CaptureService:
         with self._db.read() as session:
             rows, total = store.captures_page(session, device_id, fetch_id, after, limit)
             return [_view(row) for row in rows], total
+
+    def records_of(
+        self, fetches: Sequence[str], after: str | None, limit: int, max_bytes: int
+    ) -> tuple[list[tuple[CaptureView, bytes]], str | None, int]:
+        """Return records of some fetches with their sealed bytes in order of key, the key after which more come, and how many there are.
+
+        after: a key; at most `limit`, and no more than `max_bytes` together but for the first one. The key is None with the last one.
+        """
+        device, _, record = (after or "").partition("/")
+        with self._db.read() as session:
+            sizes, total = store.captures_of(session, fetches, (device, record) if after else None, limit + 1)
+            found: list[tuple[CaptureView, bytes]] = []
+            left = max_bytes
+            for device_id, name, size in sizes[:limit]:
+                if found and size > left:
+                    break
+                row = store.capture(session, device_id, name)
+                if row is not None:
+                    found.append((_view(row), row.sealed))
+                    left -= size
+            last = f"{found[-1][0].device}/{found[-1][0].id}" if found and len(found) < len(sizes) else None
+            return found, last, total
 
     def record(self, device_id: str, record: str) -> tuple[CaptureView, bytes]:
         """Return one record with its sealed bytes. Raises CaptureUnknownError."""

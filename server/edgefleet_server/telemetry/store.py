@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, Integer, Text, bindparam, cast, delete, func, select, true
+from sqlalchemy import JSON, ColumnElement, Integer, Text, and_, bindparam, cast, delete, func, or_, select, true
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
@@ -368,6 +368,22 @@ def captures_page(
         wanted.append(col(TelemetryCapture.record) > after)
     statement = select(TelemetryCapture).where(*wanted).order_by(col(TelemetryCapture.record)).limit(limit)
     return session.execute(statement).scalars().all(), total
+
+
+def captures_of(
+    session: Session, fetches: Sequence[str], after: tuple[str, str] | None, limit: int
+) -> tuple[list[tuple[str, str, int]], int]:
+    """Return (device, record, bytes) of the captured records of some fetches, in that order, after one; and how many there are."""
+    row = TelemetryCapture
+    wanted = [col(row.fetch_id).in_(fetches)]
+    total = int(session.execute(select(func.count()).select_from(row).where(*wanted)).scalar_one())
+    if after is not None:
+        device, record = after
+        is_later = and_(col(row.device_id) == device, col(row.record) > record)
+        wanted.append(or_(col(row.device_id) > device, is_later))
+    statement = select(col(row.device_id), col(row.record), col(row.size_bytes)).where(*wanted)
+    statement = statement.order_by(col(row.device_id), col(row.record)).limit(limit)
+    return [(str(device), str(name), int(size)) for device, name, size in session.execute(statement)], total
 
 
 def delete_captures_before(session: Session, moment: datetime) -> None:

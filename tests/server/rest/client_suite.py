@@ -402,6 +402,7 @@ def alarming(call: Caller) -> None:
     assert call("alerting", "get_maintenance_window", window.id)[1].name == "nightly"
     assert call("alerting", "delete_maintenance_window", window.id)[0] == 204
     call_objectives(call)
+    call_retraining(call)
     wanted = models.ContactIn(name="ops", url="ntfy://edgefleet")
     status, contact = call("alerting", "create_contact_point", body=wanted)
     assert (status, contact.service) == (201, "ntfy")
@@ -430,6 +431,31 @@ def call_objectives(call: Caller) -> None:
     assert call("objectives", "list_slos")[1].total == 1
     assert call("objectives", "get_slo", "digits-fast")[1].slo.model == "digits"
     assert call("objectives", "delete_slo", "digits-fast")[0] == 204
+
+
+def call_retraining(call: Caller) -> None:
+    """Make, change and remove a trigger; start, refuse and end what it starts. A runner finds nothing to do, and holds no lease."""
+    models, tag = call.models, "retraining"
+    wanted = models.TriggerIn(name="again", model="digits", on=models.TriggerOn.HAND)
+    status, made = call(tag, "create_trigger", body=wanted)
+    assert (status, made.name, made.enabled, made.approval) == (201, "again", True, True)
+    assert call(tag, "list_triggers")[1].total == 1
+    assert call(tag, "update_trigger", "again", body=models.TriggerChangeIn(budget=2))[1].budget == 2
+    assert call(tag, "get_trigger", "again")[1].says
+    word = models.AnswerRetrainingIn(reason="fog")
+    status, run = call(tag, "start_retraining", "again", body=word)
+    assert (status, run.state, call(tag, "get_retraining", run.id)[1].id) == (201, "awaiting_approval", run.id)
+    assert call(tag, "approve_retraining", run.id, body=word)[0] == 403
+    other = call.as_another("third", models.Role.APPROVER)
+    assert other(tag, "reject_retraining", run.id, body=word)[1].state == "rejected"
+    assert call(tag, "cancel_retraining", run.id, body=word)[0] == 409
+    assert call(tag, "lease_retraining", body=models.LeaseIn(model="digits", holder="box"))[0] == 204
+    assert call(tag, "renew_retraining", run.id, body=models.RenewIn(lease="x"))[0] == 409
+    assert call(tag, "complete_retraining", run.id, body=models.CompleteIn(release="digits@1.0.0"))[0] == 409
+    assert call(tag, "fail_retraining", run.id, body=models.FailIn(why="no disk"))[0] == 409
+    assert call(tag, "list_retraining_captures", run.id)[1].total == 0
+    assert call(tag, "list_retrainings", model="digits")[1].total == 1
+    assert call(tag, "delete_trigger", "again")[0] == 204
 
 
 def _ceremony(call: Caller) -> None:

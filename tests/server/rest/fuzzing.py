@@ -110,7 +110,9 @@ def _seeded(fleet: Fleet) -> Mapping[str, Sequence[Any]]:
     receiver = post("/alert-receivers", {"name": "am"})["receiver"]["id"]
     task = post(f"/devices/{device}/tasks", {"kind": "diag"})["id"]
     admin.put("/api/v1/capture-key", json={"public_key": "09" + "0" * 62})
+    post("/triggers", {"name": "hall", "model": "digits", "on": "hand"})
     return {
+        "path.retraining_id": [post("/triggers/hall:start", {})["id"]],
         "path.device_id": list(fleet.by_id)[:3],
         "path.rollout_id": [good, bad],
         "path.ref": ["digits@1.0.0", "digits@1.1.0", "digits@prod"],

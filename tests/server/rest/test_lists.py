@@ -68,12 +68,19 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[
         contact = admin.post("/api/v1/contact-points", json={"name": "ops", "url": "ntfy://edgefleet"}).json()["id"]
         assert admin.post(f"/api/v1/contact-points/{contact}:test", json={}).is_success
     assert admin.put("/api/v1/prediction-logs/digits", json={}).is_success
+    trigger = {"name": "again", "model": "digits", "on": "hand", "approval": False}
+    assert admin.post("/api/v1/triggers", json=trigger).is_success
+    for _ in range(3):
+        run = admin.post("/api/v1/triggers/again:start", json={}).json()["id"]
+        assert admin.post(f"/api/v1/retrainings/{run}:cancel", json={}).is_success
+        fleet.house.clock.turn(seconds=1)
     fleet.parts.alarm.engine.tick()  # failed updates are alerts
     names = {
         "contact_id": contact,
         "device_id": next(iter(fleet.by_id)),
         "model": "digits",
         "ref": "digits@1.0.0",
+        "retraining_id": run,
         "rollout_id": good,
         "webhook_id": hook,
     }

@@ -23,6 +23,10 @@ from tests.server.rest.walking import Walk, busy, calls_of, changes_of, read
 
 NOT_OF_PEOPLE = {
     "take_alerts": "Alertmanager calls it, with a token of its own",
+    **dict.fromkeys(
+        ("lease_retraining", "renew_retraining", "complete_retraining", "fail_retraining"),
+        "what trains calls it: `edgectl retrain worker`, or the system that a launcher called",
+    ),
     "create_pipeline_token": "jobs of CI call it, with their ID token: each command of theirs does",
 }
 PART_OF_ANOTHER = {

@@ -1,4 +1,4 @@
-"""The API: models, their aliases and the comparison of two versions. Made by `python -m tests.house.api_structs`."""
+"""The API: models, their aliases, the comparison of two versions, and retraining. Made by `python -m tests.house.api_structs`."""
 
 from typing import Any
 

@@ -160,6 +160,23 @@ class PeopleBook:
         with self._db.read() as session:
             return self._shown(session, _known(session, key))
 
+    def acting_for(self, person: str) -> Principal | None:
+        """Return what a person may do now who is not asking: for what they set up to happen later. None: disabled, or not known.
+
+        That is what they were granted; where nothing is said of them, what their tokens in force hold. person: an id.
+        """
+        with self._db.read() as session:
+            row = store.find_person(session, person) if person else None
+            if row is None or row.id != person or row.disabled_at is not None:
+                return None
+            held = loaded_limits(row.grants)
+            if held is None:
+                tokens = store.tokens_of(session, row.id, self._clock.now())
+                held = tuple(dict.fromkeys(one for token in tokens for one in _grants_of(token.roles, token.grants)))
+            roles = frozenset(one.role for one in held if one.scope.is_whole)
+            scoped = tuple(one for one in held if not one.scope.is_whole)
+            return Principal("", row.name, roles, row.id, PersonKind(row.kind), scoped=scoped)
+
     def disable(self, key: str, caller: Principal) -> PersonView:
         """End every token and session of a person or a service; again changes nothing. Raises UnknownPersonError, OwnAccountError."""
         now = self._clock.now()

@@ -1,0 +1,72 @@
+"""How a retraining goes on: states, what happens, and where that leads. Pure.
+
+Rules:
+1. Nothing is collected or trained before an approval where the trigger asks for one.
+2. A training that is lost (its runner died, or gave it back) is queued again; it ends after so many attempts.
+3. What has ended stays as it is; only `drift_after` is written to it.
+4. Once a rollout is made, that decides: it is stopped by the commands of rollouts.
+Source: ADR 0134.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from edgefleet_server.retraining.model import OPEN, RunState
+
+
+class RunEvent(StrEnum):
+    """What happens to a retraining."""
+
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    COLLECTED = "collected"
+    TAKEN = "taken"
+    LOST = "lost"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    PUBLISHED = "published"
+    ROLLOUT_MADE = "rollout_made"
+    ROLLED_OUT = "rolled_out"
+    ROLLOUT_STOPPED = "rollout_stopped"
+
+
+class IllegalStepError(ValueError):
+    """The event cannot happen in this state."""
+
+
+_S, _E = RunState, RunEvent
+STEPS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
+    (_S.AWAITING_APPROVAL, _E.APPROVED): _S.COLLECTING,
+    (_S.AWAITING_APPROVAL, _E.REJECTED): _S.REJECTED,
+    (_S.AWAITING_APPROVAL, _E.EXPIRED): _S.EXPIRED,
+    (_S.COLLECTING, _E.COLLECTED): _S.QUEUED,
+    (_S.QUEUED, _E.TAKEN): _S.TRAINING,
+    (_S.QUEUED, _E.EXPIRED): _S.EXPIRED,
+    (_S.TRAINING, _E.LOST): _S.QUEUED,
+    (_S.TRAINING, _E.COMPLETED): _S.CONVERTING,
+    (_S.TRAINING, _E.EXPIRED): _S.EXPIRED,
+    (_S.CONVERTING, _E.PUBLISHED): _S.PUBLISHED,
+    (_S.CONVERTING, _E.ROLLOUT_MADE): _S.ROLLING_OUT,
+    (_S.CONVERTING, _E.EXPIRED): _S.EXPIRED,
+    (_S.ROLLING_OUT, _E.ROLLED_OUT): _S.PROMOTED,
+    (_S.ROLLING_OUT, _E.ROLLOUT_STOPPED): _S.STOPPED,
+    **{(state, _E.FAILED): _S.FAILED for state in OPEN if state is not _S.AWAITING_APPROVAL},
+    **{(state, _E.CANCELLED): _S.CANCELLED for state in OPEN if state is not _S.ROLLING_OUT},
+}
+"""Every step that there is."""
+
+
+def step(state: RunState, event: RunEvent) -> RunState:
+    """Return the state after an event. Raises IllegalStepError."""
+    after = STEPS.get((state, event))
+    if after is None:
+        raise IllegalStepError(f"{event} cannot happen to one that is {state}")
+    return after
+
+
+def is_open(state: RunState) -> bool:
+    """Return whether a retraining in this state has not ended."""
+    return state in OPEN
