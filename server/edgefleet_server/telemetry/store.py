@@ -375,7 +375,7 @@ def captures_of(
 ) -> tuple[list[tuple[str, str, int]], int]:
     """Return (device, record, bytes) of the captured records of some fetches, in that order, after one; and how many there are."""
     row = TelemetryCapture
-    wanted = [col(row.fetch_id).in_(fetches)]
+    wanted: list[ColumnElement[bool]] = [col(row.fetch_id).in_(fetches)]
     total = int(session.execute(select(func.count()).select_from(row).where(*wanted)).scalar_one())
     if after is not None:
         device, record = after
