@@ -5,7 +5,7 @@ Rules:
 2. A training that is lost (its runner died, or gave it back) is queued again; it ends after so many attempts.
 3. What has ended stays as it is; only `drift_after` is written to it.
 4. Once a rollout is made, that decides: it is stopped by the commands of rollouts.
-Source: ADR 0134.
+Source: ADR 0135.
 """
 
 from collections.abc import Mapping

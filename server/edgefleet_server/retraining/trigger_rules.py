@@ -6,7 +6,7 @@ Rules, the first that holds decides:
 3. Its cause must be there, and have lasted `lasting`. A schedule's cause is its moment: one that was held is left out, not made up for.
 4. `cool_down` must have passed since it last started one by itself. Those by hand neither wait for it nor begin it.
 5. At most `budget` retrainings began in any span of `budget_period`, also by hand, and whatever became of them.
-Statistics are not judged here: the alerts that triggers look at bring theirs. Source: ADR 0134.
+Statistics are not judged here: the alerts that triggers look at bring theirs. Source: ADR 0135.
 """
 
 from collections.abc import Sequence
