@@ -204,7 +204,7 @@ def _features(arrays: Mapping[str, Array], inputs: Sequence[TensorSpec], preproc
         array = arrays[spec.name]
         columns = array.size // len(array)
         if array.ndim <= 2 and 1 <= columns <= min(MAX_COLUMNS, MAX_SIGNALS // 2 - len(found)):
-            names = _column_names(spec, columns, preprocess)
+            names = column_names(spec, columns, preprocess)
             found += [Signal(name=f"{spec.name}.{name}") for name in names]
             continue
         axes = picture_axes(spec, array.shape)
@@ -219,7 +219,8 @@ def _features(arrays: Mapping[str, Array], inputs: Sequence[TensorSpec], preproc
     return found
 
 
-def _column_names(spec: TensorSpec, columns: int, preprocess: Preprocess | None) -> list[str]:
+def column_names(spec: TensorSpec, columns: int, preprocess: Preprocess | None) -> list[str]:
+    """Return the names of an input's columns: those of its preprocess.json where it names so many, else numbers from 0."""
     recipe = _columns_of(spec, preprocess)
     return recipe.columns if recipe is not None and len(recipe.columns) == columns else [str(i) for i in range(columns)]
 

@@ -16,7 +16,7 @@ import msgspec
 from edgefleet_converters import errors
 from edgefleet_converters.c_array import c_array_files
 from edgefleet_converters.candidate_search import CandidateListener, Chosen, Subject, search
-from edgefleet_converters.check.accelerator_placement import predicted_mapping
+from edgefleet_converters.check.accelerator_placement import board_facts
 from edgefleet_converters.check.budget import over_storage
 from edgefleet_converters.check.compat import (
     check_backend,
@@ -42,6 +42,8 @@ from edgefleet_converters.evaluation import (
     with_plan,
 )
 from edgefleet_converters.gate import check_runtimes, hold_compiled
+from edgefleet_converters.importance.importance_report import ImportanceRow, document_of
+from edgefleet_converters.importance.measurement import importance_of
 from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, as_compiled
 from edgefleet_converters.pack import Contents, ModelFormat, build_bundle
 from edgefleet_converters.recipe import Recipe, default_recipe, load_recipe
@@ -83,7 +85,7 @@ _GROWN_RATIO: Final = 1.5
 _BY_CHANCE: Final = {errors.TimedOutError.code, errors.OutOfMemoryError.code, errors.CrashedError.code}
 """Refusals that a less busy machine may not give: they are not kept."""
 _STAGE_PCT: Final = {
-    "import": 5, "validate": 15, "simplify": 25, "compile": 35, "quantize": 40, "gate": 60, "bundle": 95,
+    "import": 5, "validate": 15, "simplify": 25, "compile": 35, "quantize": 40, "gate": 60, "bundle": 95, "explain": 97,
 }  # fmt: skip
 
 
@@ -168,6 +170,8 @@ class _Conversion:
         for profile in request.profiles:
             report.profiles.append(self._serve(profile, found, model, given))
         report.data = self._data_facts()
+        if request.options.explain:
+            report.importance = document_of(self._importance(found, model, given))
         # What a clock or a person ended may end otherwise next time.
         if any(row.code in _BY_CHANCE for row in report.refused) or any(row.search_ended for row in report.profiles):
             report.key = ""
@@ -305,6 +309,18 @@ class _Conversion:
         drift = add_reference(self._workshop, model, reference, evaluation, files, side_files)
         return _Prepared(evaluation, reference, side_files, accepted, drift)
 
+    def _importance(self, found: FoundSource, model: ModelFile, given: Recipe | None) -> ImportanceRow:
+        """Return which inputs matter: of the source, so once for all profiles, whether they were served or refused."""
+        profile = self._request.profiles[0]
+        self._say(profile.name, "explain", "measuring which inputs matter")
+        prepared = next((one for one in self._prepared.values() if isinstance(one, _Prepared)), None)
+        try:
+            recipe = given or default_recipe(profile, seed=self._request.options.seed)
+            known = prepared or self._prepare(profile, found, model, recipe)
+        except errors.ConversionError as error:
+            return ImportanceRow(why=f"it was not measured: {error.message}")
+        return importance_of(self._workshop, model, known.reference, known.evaluation, known.side_files)
+
     def _tflite_reference(self, profile: HardwareProfile) -> str:
         """Return the runtime whose answers a TFLite file is held against: LiteRT where it is here, else the profile's own.
 
@@ -369,7 +385,7 @@ class _Conversion:
             "parity_on": evaluation.source,
             "fp32_bytes": fp32_bytes,
             **({"drift_reference": prepared.drift_reference} if prepared.drift_reference else {}),
-            **board_facts(profile, chosen),
+            **board_facts(profile, chosen.file.facts, chosen.measured.arena_bytes),
         }
 
     def _candidate_listener(self, profile: HardwareProfile, fp32_bytes: int) -> CandidateListener:
@@ -413,24 +429,6 @@ class _Conversion:
         self._listener(
             {"type": "progress", "profile": profile, "stage": stage, "message": message, "pct": _STAGE_PCT[stage]}
         )
-
-
-def board_facts(profile: HardwareProfile, chosen: Chosen) -> dict[str, Any]:
-    """Return what a bundle holds of its board: backend and predicted mapping of an accelerator, delegates (or execution
-    providers) that the board has, arena of TFLite Micro.
-    """
-    facts: dict[str, Any] = {"delegates": profile.delegates} if profile.delegates else {}
-    backend, mapping = profile.backend, predicted_mapping(profile, chosen.file.facts)
-    if backend.mode != "serve":
-        facts["backend"] = {
-            "kind": backend.kind, "name": backend.name, "mode": backend.mode, "reason": backend.reason,
-            "next": backend.next_step,
-        }  # fmt: skip
-    if mapping is not None:
-        facts["mapping"] = mapping
-    if chosen.measured.arena_bytes:
-        facts["arena_bytes"] = chosen.measured.arena_bytes
-    return facts
 
 
 def _verdict(profile: HardwareProfile, evaluation: Evaluation) -> str:

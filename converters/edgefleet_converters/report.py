@@ -151,7 +151,8 @@ class ProfileReport(msgspec.Struct, kw_only=True):
 class ConversionReport(msgspec.Struct, kw_only=True):
     """The whole conversion. key: digest of all that decides it (`result_cache`); empty when it cannot be repeated from files.
 
-    kept_from: the release whose conversion this is, where a server did the same before and only named it again.
+    kept_from: the release whose conversion this is, where a server did the same before and only named it again. importance: which inputs
+    matter (`importance.importance_report.ImportanceRow`), empty where nobody asked.
     """
 
     v: int = 1
@@ -164,6 +165,7 @@ class ConversionReport(msgspec.Struct, kw_only=True):
     host: dict[str, Any] = {}
     key: str = ""
     kept_from: str = ""
+    importance: dict[str, Any] = {}
 
     @property
     def bundles(self) -> list[BundleRow]:

@@ -42,6 +42,7 @@ STEPS: Final[dict[str, str]] = {
     "count_work": "edgefleet_converters.cost.count_step:count_step",
     "probe_runtime": "edgefleet_converters.check.run_model:probe_step",
     "check_golden": "edgefleet_converters.check.golden_vectors:golden_step",
+    "importance": "edgefleet_converters.importance.importance_step:importance_step",
     "run_model": "edgefleet_converters.check.run_model:run_step",
     "user_metric": "edgefleet_converters.check.user_metric:metric_step",
 }

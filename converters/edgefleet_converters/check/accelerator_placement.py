@@ -43,3 +43,21 @@ def _why_not(profile: HardwareProfile, node: Mapping[str, Any]) -> str:
 
 def _sorted(counts: dict[str, int]) -> dict[str, int]:
     return dict(sorted(counts.items()))
+
+
+def board_facts(profile: HardwareProfile, facts: Mapping[str, Any], arena_bytes: int) -> dict[str, Any]:
+    """Return what a bundle holds of its board: backend and predicted mapping of an accelerator, delegates (or execution
+    providers) that the board has, arena of TFLite Micro. facts: of the chosen file; arena_bytes: 0 = none.
+    """
+    found: dict[str, Any] = {"delegates": profile.delegates} if profile.delegates else {}
+    backend, mapping = profile.backend, predicted_mapping(profile, facts)
+    if backend.mode != "serve":
+        found["backend"] = {
+            "kind": backend.kind, "name": backend.name, "mode": backend.mode, "reason": backend.reason,
+            "next": backend.next_step,
+        }  # fmt: skip
+    if mapping is not None:
+        found["mapping"] = mapping
+    if arena_bytes:
+        found["arena_bytes"] = arena_bytes
+    return found

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from edgefleet_converters.report import BundleRow, CandidateRow, ConversionReport
-from edgefleet_converters.report_html.plots import bar, candidates_plot, layer_rows, numbered
+from edgefleet_converters.report_html.plots import bar, candidates_plot, importance_rows, layer_rows, numbered
 from edgefleet_converters.search_budget import EXPLORED
 from edgefleet_profiles.accuracy_plot import keys
 from edgefleet_profiles.metric_words import judged_as
@@ -59,7 +59,7 @@ def _template() -> Template:
     )
     made.filters |= {one.__name__: one for one in (milliseconds, number, plain, ratio, seconds, size)}
     sheet, *_ = loader.get_source(made, "report.css")
-    functions = (bar, candidates_plot, keys, layer_rows, numbered)
+    functions = (bar, candidates_plot, importance_rows, keys, layer_rows, numbered)
     made.globals |= {one.__name__: one for one in functions} | {
         "NONE": NONE, "explored": EXPLORED,
         "sheet": sheet, "sheet_source": sheet_source(sheet), "reason_of": _reason_of, "changed": _changed,

@@ -1,16 +1,18 @@
 """Plots of a report: candidates by accuracy, size and time, and layers by what int8 does to them. Pure."""
 
 import math
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 from markupsafe import Markup
 
+from edgefleet_converters.importance.importance_report import FeatureRow
 from edgefleet_converters.report import CandidateRow, LayerRow
 from edgefleet_profiles.accuracy_plot import accuracy_plot, element
 
 _MOST_LAYERS: Final = 30
+_MOST_FEATURES: Final = 64
 
 
 def numbered(rows: Sequence[CandidateRow]) -> list[tuple[int, CandidateRow]]:
@@ -35,6 +37,17 @@ def layer_rows(layers: Sequence[LayerRow]) -> tuple[list[tuple[LayerRow, Markup]
     most = max((layer.distance for layer in finite), default=0.0)
     shown = finite[:_MOST_LAYERS]
     return [(layer, bar(layer.distance, most, kept=layer.kept)) for layer in shown], len(layers) - len(shown)
+
+
+def importance_rows(importance: Mapping[str, Any]) -> list[tuple[FeatureRow, Markup]]:
+    """Return the inputs that a report ranks, each with its bar; none where it is broken: a server's report came from a child."""
+    try:
+        features = msgspec.convert(importance.get("features", []), list[FeatureRow])
+    except msgspec.ValidationError:
+        return []
+    finite = [one for one in features if math.isfinite(one.value)]
+    most = max((one.value for one in finite), default=0.0)
+    return [(one, bar(one.value, most, kept=one.low <= 0)) for one in finite[:_MOST_FEATURES]]
 
 
 def bar(value: float, most: float, *, kept: bool = False) -> Markup:

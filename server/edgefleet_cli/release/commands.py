@@ -54,10 +54,18 @@ def list_releases(
 
 @app.command("show")
 def show(ctx: typer.Context, ref: Ref) -> None:
-    """Show a release: its bundles, what was refused and why."""
+    """Show a release: its bundles, what was refused and why, and which inputs matter."""
     session = Session.of(ctx)
     release = session.api.get(f"/releases/{part(ref)}", api.release.Release)
-    session.out.one(release, RELEASES, lambda entry: show_release(session.out, entry))
+    session.out.one(release, RELEASES, lambda entry: _show(session, entry))
+
+
+def _show(session: Session, release: api.release.Release) -> None:
+    from edgefleet_cli.release.importance_bars import importance_of, show_importance
+
+    show_release(session.out, release)
+    if release.bundles:
+        show_importance(session.out, importance_of(session, release.ref))
 
 
 @app.command("performance")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
-from edgefleet_cli.core.structs import Struct, replace
+from edgefleet_cli.core.structs import Struct, field, replace
 from edgefleet_cli.render.format import counted, metric, milliseconds, moment, predicted, ratio, share, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet, visible
 
@@ -65,10 +65,11 @@ class JudgedOn(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """What is read here of the `report.json` of a conversion."""
+    """What is read here of the `report.json` of a conversion. importance: as `edgefleet_terms.feature_importance` reads it."""
 
     profiles: tuple[ProfileReport, ...] = ()
     data: JudgedOn = JudgedOn()
+    importance: dict[str, Any] = field(default_factory=dict)
 
 
 def _candidate_verdict(candidate: Candidate) -> str:

@@ -225,8 +225,9 @@ def merged_report(ref: ReleaseRef, documents: Sequence[Mapping[str, Any]]) -> di
     """
     profiles = [row for document in documents for row in document["profiles"]]
     data: Mapping[str, Any] = next((document["data"] for document in documents if document.get("data")), {})
+    importance: Mapping[str, Any] = next((one["importance"] for one in documents if one.get("importance")), {})
     named = {"model": ref.model, "version": ref.version}
-    merged = {**documents[0], **named, "profiles": profiles, "data": dict(data), "key": ""}
+    merged = {**documents[0], **named, "profiles": profiles, "data": dict(data), "key": "", "importance": importance}
     if len({document.get("kept_from", "") for document in documents}) > 1:
         merged.pop("kept_from", None)
     return merged

@@ -246,6 +246,8 @@ class RegistryService:
         for profile in chosen if asked else ():
             if profile.name in have:
                 continue
+            # Which inputs matter is a fact of the source: the first job measures it for all.
+            explains = not have and profile is chosen[0]
             self._jobs.enqueue(
                 JobSpec(
                     ref=ref,
@@ -254,7 +256,7 @@ class RegistryService:
                     kind=publication.kind,
                     files=publication.files,
                     data=publication.data,
-                    options=publication.options,
+                    options={**publication.options, "explain": True} if explains else publication.options,
                 )
             )
 

@@ -118,6 +118,14 @@ def test_a_report_loses_the_paths_of_this_machine_and_is_merged_and_renamed() ->
     assert renamed_report(again, first, None, second)["kept_from"] == "m@1", "where it was really made"
 
 
+def test_the_importance_of_inputs_is_that_of_the_profile_that_measured_it() -> None:
+    plain = {"profiles": [{"profile": "p"}]}
+    measured = {"profiles": [{"profile": "q"}], "importance": {"metric": "top1"}}
+    ref = ReleaseRef.parse("m@1")
+    assert merged_report(ref, [plain, measured])["importance"] == {"metric": "top1"}
+    assert merged_report(ref, [plain])["importance"] == {}
+
+
 def test_a_release_is_kept_from_another_only_when_all_its_profiles_are() -> None:
     made = {"model": "m", "version": "2", "profiles": [{"profile": "q"}]}
     first, second = ReleaseRef.parse("m@1"), ReleaseRef.parse("m@2")

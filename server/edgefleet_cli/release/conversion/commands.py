@@ -13,6 +13,7 @@ from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.release.conversion import conversion_options as flags
+from edgefleet_cli.release.importance_bars import show_importance
 from edgefleet_cli.release.render import BUNDLES, Report, is_unproven, show_candidates, show_result
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def _show(session: Session, result: Conversion) -> None:
     report = struct_of(json.loads(file.read_text(encoding="utf-8")), Report) if file.is_file() else Report()
     show_candidates(session.out, report)
     show_result(session.out, api.release.Release(bundles=result.made(), refused=result.refused))
+    if result.bundles:
+        show_importance(session.out, report.importance)
     judged_on = report.data.judged_on
     bundles = result.made()
     if judged_on and not is_unproven(bundles):

@@ -114,7 +114,7 @@ def convert_here(request: ModelRequest, folder: Path, out: Output) -> Reply[Conv
         "source": {"path": str(source.resolve())},
         "profiles": _profiles(request, out),
         "data": {kind: _absolute(request.data.get(kind)) for kind in DATA_KINDS},
-        "options": {**request.options, "seed": 0},
+        "options": {**request.options, "seed": 0, "explain": True},
         "out_dir": str(_writable(folder)),
         "tools_dir": str(tools),
     }

@@ -27,6 +27,7 @@ from edgefleet_server.signing.teams.views import TeamRequestView
 from edgefleet_server.signing.trust import TargetView
 from edgefleet_server.telemetry.bundle_metrics import BundleLine, bundle_line, metric_in
 from edgefleet_server.telemetry.release_comparison import Comparisons, ProfilePair
+from edgefleet_terms.feature_importance import NOT_ASKED, Importance, read_importance
 
 PAGE_ROWS: Final = 50
 SHOWN_ROLLOUTS: Final = 10
@@ -103,6 +104,7 @@ class ReportFacts:
     operators: Sequence[tuple[str, int]]
     open_dimensions: Sequence[tuple[str, str]]
     searches: Sequence[SearchView]
+    importance: Importance = NOT_ASKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class ReleasePage:
     source: SourceView
     facts: ReportFacts | None
     searches: Sequence[SearchView]
+    importance: Importance
     manifest: Manifest | None
     bundles: Sequence[BundleLine]
     other: str
@@ -247,6 +250,7 @@ class RegistryViews:
             source=registry.source_of(release.ref),
             facts=told[0] if told else None,
             searches=sorted((search for facts in told for search in facts.searches), key=lambda one: one.profile),
+            importance=next((one.importance for one in told if one.importance is not NOT_ASKED), NOT_ASKED),
             manifest=next(
                 (found for one in release.bundles if (found := registry.readable_manifest(one)[0]) is not None), None
             ),
@@ -368,6 +372,7 @@ def facts_of(report: Mapping[str, Any]) -> ReportFacts:
         operators=sorted((str(key), _count(n)) for key, n in operators.items()),
         open_dimensions=[(str(key), _text(value)) for key, value in _mapping(data.get("open_dimensions")).items()],
         searches=list(searches_of(report)),
+        importance=read_importance(report.get("importance")),
     )
 
 
