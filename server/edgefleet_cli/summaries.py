@@ -52,7 +52,7 @@ SUMMARIES: Final = {
     "capture-key": "Manage the key that captured records are sealed to.",
     "tool": "Manage the tool environments that scikit-learn, PyTorch and Keras models need.",
     "predictions": "Keep logs of what models answer, and prove that they are whole.",
-    "data": "Erase a person's data.",
+    "data": "Export data sets, and erase a person's data.",
     "alert": "Show alerts, and who gets messages about them.",
     "webhook": "Send events to other programs as signed CloudEvents.",
     "alert-receiver": "Let Alertmanager pause or roll back rollouts.",

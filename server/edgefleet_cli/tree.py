@@ -41,7 +41,7 @@ _GROUPS: Final = {
     "key": "admin.key_commands",
     "capture-key": "device.captures.commands",
     "predictions": "predictions.commands",
-    "data": "predictions.erasure_commands",
+    "data": "datasets.commands",
     "slo": "objectives.commands",
     "alert": "alerts.commands",
     "webhook": "admin.webhook_commands",

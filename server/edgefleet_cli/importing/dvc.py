@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgefleet_cli.core.errors import CliError
@@ -28,7 +29,7 @@ def fetch_dvc(address: DvcAddress, folder: Path, context: FetchContext) -> Fetch
     """Return the file or folder that DVC tracks. Raises DvcMissingError, ImportFailedError."""
     place = place_for(folder, address.path.rstrip("/").rpartition("/")[2])
     rev = ["--rev", address.rev] if address.rev else []
-    command = [*_program(context), "get", *rev, "--out", str(place), "--", address.repo, address.path]
+    command = [*dvc_program(context.environ), "get", *rev, "--out", str(place), "--", address.repo, address.path]
     context.note(f"dvc get {address}")
     environment = {**context.environ, "DVC_NO_ANALYTICS": "1", "GIT_TERMINAL_PROMPT": "0"}
     try:
@@ -66,8 +67,9 @@ def check_plain(place: Path, context: FetchContext) -> None:
             context.budget.take(entry.stat().st_size)
 
 
-def _program(context: FetchContext) -> list[str]:
-    named = context.environ.get(PROGRAM)
+def dvc_program(environ: Mapping[str, str]) -> list[str]:
+    """Return the command line of `dvc`. Raises DvcMissingError."""
+    named = environ.get(PROGRAM)
     found = named or shutil.which("dvc")
     if found:
         return [found]
@@ -75,6 +77,6 @@ def _program(context: FetchContext) -> list[str]:
         return [sys.executable, "-m", "dvc"]
     raise DvcMissingError(
         "dvc is not installed here",
-        why="dvc: addresses are fetched by the program itself",
+        why="what DVC tracks is fetched and added by the program itself",
         next_step=f"pip install dvc (and the package of its remote), or name the program in {PROGRAM}",
     )

@@ -39,7 +39,7 @@ def fetch_s3(address: S3Address, folder: Path, context: FetchContext) -> Fetched
             why=f"expected one of {', '.join(sorted(MODEL_SUFFIXES))}",
             next_step="a folder is written with a slash at its end: s3://BUCKET/FOLDER/",
         )
-    facts = _fetch(_store(address, context.environ), address.key, place, context)
+    facts = _fetch(s3_store(address, context.environ), address.key, place, context)
     came = describe(place, place.name).sha256
     if address.sha256 and came != address.sha256:
         raise WrongDigestError(
@@ -52,7 +52,7 @@ def fetch_s3(address: S3Address, folder: Path, context: FetchContext) -> Fetched
 
 def fetch_folder(address: S3Address, into: Path, context: FetchContext) -> None:
     """Write every object below a prefix into `into`. Raises ImportFailedError."""
-    store, prefix, count = _store(address, context.environ), address.key, 0
+    store, prefix, count = s3_store(address, context.environ), address.key, 0
     import obstore
 
     try:
@@ -104,7 +104,8 @@ def _fetch(store: S3Store, key: str, place: Path, context: FetchContext) -> dict
     raise AssertionError("every try returns or raises")
 
 
-def _store(address: S3Address, environ: Mapping[str, str]) -> S3Store:
+def s3_store(address: S3Address, environ: Mapping[str, str]) -> S3Store:
+    """Return the bucket of an address. Raises MissingPartError."""
     require("obstore", "import")
     from obstore.store import S3Store
 

@@ -12,7 +12,7 @@ from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.predictions.render import ERASURES
 from edgefleet_cli.render.format import counted, text
 
-app = typer.Typer(help="Erase a person's data.", no_args_is_help=True)
+app = typer.Typer(help="Export data sets, and erase a person's data.", no_args_is_help=True)
 
 
 @app.command("erase")
