@@ -17,8 +17,8 @@ from edgefleet_server.composition.figures_loader import FiguresLoader, FigureSou
 from edgefleet_server.composition.fleet_container import Fleet, build_fleet
 from edgefleet_server.composition.judge_container import GroundTruth, build_judges
 from edgefleet_server.composition.objective_container import build_objectives
-from edgefleet_server.composition.retraining_container import Retraining, Sources, build_retraining
 from edgefleet_server.composition.timeline_container import Timelines, build_timelines
+from edgefleet_server.composition.trigger_container import Retraining, Sources, build_retraining
 from edgefleet_server.composition.worker_container import ConverterParts, build_first_parts, child_limits
 from edgefleet_server.conversion.release_proof import ReleaseProver
 from edgefleet_server.conversion.sandbox import Converter, converter_command
@@ -123,13 +123,11 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     sealer = Sealer(db, source_of(settings), shared)
     access = build_access(db, clock, fleet, sealer, settings.rate_limit_per_min)
     metrics, costs = build_metrics(rollout, access), CostService(db, clock, registry, fleet.reader.profiles_of)
-    registry.forecast_with(costs.forecast)
     predictions = build_prediction_logs(settings, db, clock, fleet, access)
     webhooks = WebhookService(db, fleet.feed, poster, shared, settings, sealer)
-    captures = CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired)
     watched = Watched(fleet, telemetry, signing, webhooks, registry, drift, objectives, access)
     alarm = build_alarm(db, watched, clock=clock, shared=shared, settings=settings)
-    _watch_fleet(metrics, first, watched, alarm, settings.data_dir, clock)
+    _watch_fleet(metrics, costs, first, watched, alarm, settings.data_dir)
     return Parts(
         settings=settings,
         clock=clock,
@@ -152,7 +150,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         timelines=build_timelines(db, clock, fleet, registry, telemetry, drift),
         truth=truth,
         comparisons=Comparisons(registry, costs, telemetry, clock),
-        captures=captures,
+        captures=CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired),
         predictions=predictions,
         erasures=Erasures(db, clock, fleet.logging, predictions, fleet.feed),
         watching=LivePredictions(db, clock, fleet.reader, fleet.desired),
@@ -163,7 +161,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         webhooks=webhooks,
         objectives=objectives,
         alarm=alarm,
-        retraining=build_retraining(db, Sources(fleet, registry, captures, sealer, {}), shared),
+        retraining=build_retraining(db, Sources(fleet, registry, sealer, {}), clock, shared),
         search=SearchService(fleet.finder, registry, rollout),
         today=TodayReader(fleet.feed, fleet.health, registry, shared),
         readings=Readings(clock),
@@ -181,9 +179,11 @@ def build_metrics(rollout: RolloutService, access: AccessService) -> Metrics:
 
 
 def _watch_fleet(
-    metrics: Metrics, first: ConverterParts, watched: Watched, alarm: Alarm, data: Path, clock: Clock
+    metrics: Metrics, costs: CostService, first: ConverterParts, watched: Watched, alarm: Alarm, data: Path
 ) -> None:
-    """Let the metrics ask for figures of the fleet."""
+    """Let the metrics ask for figures of the fleet, and the registry for what bundles will cost."""
+    clock = first.clock
+    watched.registry.forecast_with(costs.forecast)
     sources = FigureSources(
         FleetCounter(first.db),
         first.registry,

@@ -14,8 +14,8 @@ from edgefleet_server.access.model import Principal
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import encode_cursor
-from edgefleet_server.retraining.leases import LeaseBook
 from edgefleet_server.retraining.model import LeasedRetraining, RetrainingView, TriggerView
+from edgefleet_server.retraining.runner_leases import LeaseBook
 from edgefleet_server.retraining.schemas import (
     AnswerRetrainingIn,
     CompleteIn,

@@ -18,7 +18,7 @@ from edgefleet_server.events.model import NewEvent
 from edgefleet_server.retraining import store
 from edgefleet_server.retraining.errors import RetrainingStateError
 from edgefleet_server.retraining.model import OPEN, LauncherKind, RunCause, RunState, RunTrouble, TriggerOn
-from edgefleet_server.retraining.state_machine import IllegalStepError, RunEvent, step
+from edgefleet_server.retraining.run_steps import IllegalStepError, RunEvent, step
 from edgefleet_server.retraining.tables import RetrainingRun, RetrainingTrigger
 from edgefleet_server.retraining.trigger_rules import (
     CauseSeen,

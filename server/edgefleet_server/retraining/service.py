@@ -29,7 +29,7 @@ from edgefleet_server.retraining.model import (
     TriggerOn,
 )
 from edgefleet_server.retraining.run_maker import RunMaker
-from edgefleet_server.retraining.state_machine import RunEvent
+from edgefleet_server.retraining.run_steps import RunEvent
 from edgefleet_server.retraining.tables import RetrainingRun
 from edgefleet_server.telemetry.model import CaptureView
 

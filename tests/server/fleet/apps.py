@@ -17,8 +17,8 @@ from edgefleet_server.composition.container import (
     build_prover,
 )
 from edgefleet_server.composition.objective_container import build_objectives
-from edgefleet_server.composition.retraining_container import Sources, build_retraining
 from edgefleet_server.composition.timeline_container import build_timelines
+from edgefleet_server.composition.trigger_container import Sources, build_retraining
 from edgefleet_server.dashboard.core.readings import Readings
 from edgefleet_server.dashboard.story.today import TodayReader
 from edgefleet_server.fleet.inventory.fleet_counts import VersionPlaces
@@ -46,7 +46,6 @@ def parts_of(house: House) -> Parts:
     objectives = build_objectives(
         *(house.db, house.fleet, house.registry, house.telemetry, house.accuracy, house.clock, house.clock)
     )
-    captures = CaptureService(house.db, house.clock, house.fleet.reader, house.fleet.sampling, house.fleet.desired)
     return Parts(
         settings=house.settings,
         clock=house.clock,
@@ -73,7 +72,7 @@ def parts_of(house: House) -> Parts:
         truth=house.truth,
         timelines=build_timelines(house.db, house.clock, house.fleet, house.registry, house.telemetry, house.drift),
         comparisons=Comparisons(house.registry, house.costs, house.telemetry, house.clock),
-        captures=captures,
+        captures=CaptureService(house.db, house.clock, house.fleet.reader, house.fleet.sampling, house.fleet.desired),
         predictions=predictions,
         erasures=Erasures(house.db, house.clock, house.fleet.logging, predictions, house.fleet.feed),
         today=TodayReader(house.fleet.feed, house.fleet.health, cast("Any", house.registry), house.clock),
@@ -93,7 +92,7 @@ def parts_of(house: House) -> Parts:
             settings=house.settings,
         ),
         retraining=build_retraining(
-            house.db, Sources(house.fleet, house.registry, captures, house.webhooks.sealer, {}), house.clock
+            house.db, Sources(house.fleet, house.registry, house.webhooks.sealer, {}), house.clock, house.clock
         ),
         watching=LivePredictions(house.db, house.clock, house.fleet.reader, house.fleet.desired),
         search=SearchService(house.fleet.finder, house.registry, rollout),

@@ -66,7 +66,7 @@ def admin(house: ApiHouse) -> ApiClient:
 def queued(house: ApiHouse, run_id: str) -> None:
     """Let the records of a retraining be collected."""
     from edgefleet_server.retraining import store
-    from edgefleet_server.retraining.state_machine import RunEvent
+    from edgefleet_server.retraining.run_steps import RunEvent
 
     with house.parts.db.session() as session:
         row = store.known_run(session, run_id, lock=True)
@@ -152,6 +152,7 @@ def test_the_budget_and_a_retraining_under_way_hold_a_start_by_hand(house: ApiHo
     assert admin.delete(f"{API}/triggers/digits-drift").json()["code"] == "trigger.busy_conflict"
     cancel = admin.post(f"{API}/retrainings/{first.json()['id']}:cancel", json={"reason": "no"})
     assert (cancel.json()["state"], cancel.json()["says"]) == ("cancelled", "cancelled by ann: no")
+    house.clock.turn(seconds=1)
     assert admin.post(start, json={}, params={"dry_run": True}).status_code == 201
     second = admin.post(start, json={}).json()["id"]
     admin.post(f"{API}/retrainings/{second}:cancel", json={})
@@ -213,7 +214,7 @@ def test_a_runner_takes_a_retraining_and_its_release_ends_the_training(house: Ap
     cases: list[tuple[str, dict[str, str], str]] = [
         ("1.0.0", {}, "published before"),
         ("2.0.0", {}, "not named"),
-        ("2.0.1", {"parent": "digits@0.9.0"}, "parent"),
+        ("2.0.1", {"parent": "digits@2.0.0"}, "parent"),
         ("2.0.2", {"parent": "digits@1.0.0", "retraining": "rt-x"}, "rt-x"),
     ]
     for version, lineage, words in cases:

@@ -10,9 +10,9 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.retraining.leases import LeaseBook
 from edgefleet_server.retraining.model import Launcher, LauncherKind
 from edgefleet_server.retraining.run_maker import RunMaker
+from edgefleet_server.retraining.runner_leases import LeaseBook
 from edgefleet_server.retraining.service import RetrainingService
 from edgefleet_server.retraining.trigger_book import TriggerBook
 from edgefleet_server.telemetry.captures import CaptureService
@@ -53,15 +53,15 @@ class Sources:
 
     fleet: Fleet
     registry: RegistryService
-    captures: CaptureService
     sealer: Sealer
     launchers: Mapping[LauncherKind, Launcher]
 
 
-def build_retraining(db: Database, sources: Sources, shared: Clock) -> Retraining:
+def build_retraining(db: Database, sources: Sources, clock: Clock, shared: Clock) -> Retraining:
     """Wire retraining. Touches nothing. shared: the clock that all processes of the database go by."""
     fleet, registry = sources.fleet, sources.registry
     maker = RunMaker(db, fleet.feed, RunningReleases(fleet, registry), shared)
     triggers = TriggerBook(db, registry, maker, sources.sealer, sources.launchers)
-    runs = RetrainingService(db, maker, sources.captures)
+    captures = CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired)
+    runs = RetrainingService(db, maker, captures)
     return Retraining(triggers, runs, LeaseBook(db, maker, registry), maker)

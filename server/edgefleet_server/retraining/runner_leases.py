@@ -26,8 +26,8 @@ from edgefleet_server.retraining.model import (
     RunTrouble,
 )
 from edgefleet_server.retraining.run_maker import CONVERTED_WITHIN, TAKEN_WITHIN, RunMaker
+from edgefleet_server.retraining.run_steps import RunEvent
 from edgefleet_server.retraining.service import stored_data_set, view_of
-from edgefleet_server.retraining.state_machine import RunEvent
 from edgefleet_server.retraining.tables import RetrainingRun
 
 LEASE_S: Final = 120
