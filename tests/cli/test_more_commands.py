@@ -428,6 +428,13 @@ def test_a_device_shows_how_its_figures_went(edgectl: Edgectl, fleet: Stub) -> N
     assert "last message" in out
 
 
+def test_a_device_shows_how_schedules_stand_in_words(edgectl: Edgectl, fleet: Stub) -> None:
+    stands = {"every": "1h", "state": "running", "due_s": 0, "runs": 8, "missed": 4}
+    fleet.says("GET /devices/d-1", device(facts={"schedules": {"demand": stands}, "arch": "x86_64"}))
+    out = edgectl("device", "show", "d-1").out
+    assert re.search(r"schedules +demand: each 1h; runs now; 8 runs, 4 missed\n", out), out
+
+
 def test_a_revoked_device_shows_when_it_was_cut_off(edgectl: Edgectl, fleet: Stub) -> None:
     at = NOON.isoformat()
     fleet.says("GET /devices/d-1", device(status="revoked", facts={}, revoked_at=at))

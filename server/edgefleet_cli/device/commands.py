@@ -24,6 +24,7 @@ from edgefleet_cli.device.tasks.commands import add_task_commands
 from edgefleet_cli.render.format import age, counted, moment, pairs, text
 from edgefleet_cli.render.output import Column, Sheet
 from edgefleet_cli.timelines.commands import device_metrics
+from edgefleet_terms.planned_runs import run_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +68,9 @@ def _show(session: Session, reply: Reply[api.device.Device], sheet: Sheet[api.de
     )
     if device.facts:
         out.heading("Facts")
-        out.fields((key.replace("_", " "), _fact(value)) for key, value in device.facts.items())
+        runs = {"schedules": [f"{model}: {said}" for model, said in run_texts(device.facts).items()]}
+        facts = device.facts | (runs if runs["schedules"] else {})
+        out.fields((key.replace("_", " "), _fact(value)) for key, value in facts.items())
     for model in reply.raw.get("models") or []:
         out.heading(f"Model {model['model']}")
         out.fields((key.replace("_", " "), _fact(value)) for key, value in model.items() if key != "model")

@@ -75,6 +75,7 @@ def build_alarm(db: Database, watched: Watched, *, clock: Clock, shared: Clock, 
         verdicts=verdicts,
         models=ModelFacts(watched.objectives, watched.telemetry.rollups, clock),
         protections=watched.fleet.protection.rules,
+        devices_that_said=watched.fleet.feed.devices_that_said,
     )
     engine = AlertEngine(
         db,

@@ -98,6 +98,14 @@ class EventLog:
         with self._db.read() as session:
             return feed_store.is_told(session, kind, model, release)
 
+    def devices_that_said(self, kinds: Sequence[str], since: datetime, limit: int) -> list[tuple[str, str, str]]:
+        """Return (kind, model, device) of events of these kinds received since a moment, each once and in order, at most `limit`."""
+        with self._db.read() as session:
+            return [
+                (kind, model, device)
+                for kind, model, device in feed_store.devices_that_said(session, kinds, since, limit)
+            ]
+
     def after(self, after_id: int, what: EventFilter, limit: int) -> tuple[list[FleetEvent], int]:
         """Return up to `limit` events after an id, oldest first, and how many of them there are by now."""
         with self._db.read() as session:

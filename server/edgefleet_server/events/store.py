@@ -67,6 +67,13 @@ def is_told(session: Session, kind: str, model: str, release: str) -> bool:
     return session.execute(query.limit(1)).first() is not None
 
 
+def devices_that_said(session: Session, kinds: Sequence[str], since: datetime, limit: int) -> Sequence[Any]:
+    """Return (kind, model, device) of events of these kinds that were received since a moment, each once, at most `limit`."""
+    columns = (col(FleetEvent.kind), col(FleetEvent.model), col(FleetEvent.device_id))
+    chosen = select(*columns).where(col(FleetEvent.kind).in_(kinds), col(FleetEvent.received_at) >= since)
+    return session.execute(chosen.distinct().order_by(*columns).limit(limit)).all()
+
+
 def events_page(session: Session, what: EventFilter, before: int | None, limit: int) -> Sequence[FleetEvent]:
     """Return events, newest first."""
     statement = _chosen(select(FleetEvent), what).order_by(col(FleetEvent.id).desc()).limit(limit)

@@ -209,3 +209,17 @@ def test_answers_of_a_device_are_watched_by_a_button(fleet: Fleet) -> None:
     assert "Nobody is watching" in part_of(page, "watch")
     assert send(browser, "watch_device", form_of(page, "watch_device")).status_code == 303
     assert "Watching until" in part_of(browser.get(path).text, "watch")
+
+
+def test_a_device_says_how_the_schedule_of_a_model_stands(fleet: Fleet) -> None:
+    fleet.release("digits@1.0.0", ORT)
+    device = fleet.device("one")
+    fleet.parts.fleet.deployer.deploy(ReleaseRef.parse("digits@1.0.0"), device=device.id, by="ann")
+    browser = fleet.browser(Role.VIEWER)
+    for facts in ({}, {"schedules": [1]}, {"schedules": {"mnist": {"every": "1h"}}}):
+        device.report(Phase.COMMITTED, facts=facts)
+        assert "Schedule:" not in text_of(part_of(browser.get(f"/devices/{device.id}").text, "models"))
+    stands = {"every": "<b>1h</b>", "state": "ok", "due_s": 1_780_318_800, "runs": 8, "missed": 4}
+    device.report(Phase.COMMITTED, facts={"schedules": {"digits": stands}})
+    shown = browser.get(f"/devices/{device.id}").text
+    assert "Schedule: each &lt;b&gt;1h&lt;/b&gt;; next 2026-06-01 13:00 UTC; 8 runs, 4 missed" in shown

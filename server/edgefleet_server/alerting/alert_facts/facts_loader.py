@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Protocol
 
+from edgefleet_protocol.messages import EventKind
 from edgefleet_server.alerting.alert_facts.drift_verdicts import DriftVerdicts
 from edgefleet_server.alerting.alert_facts.model_facts import ModelFacts
 from edgefleet_server.alerting.alert_rules.drift_rules import FRESH
@@ -21,6 +22,7 @@ from edgefleet_server.alerting.alert_rules.fleet_facts import (
     Look,
     ModelFact,
     ProtectionFact,
+    RunTroubleFact,
     TokenFact,
     TrailFact,
     UpdateFact,
@@ -37,6 +39,9 @@ from edgefleet_server.telemetry.series import SeriesReader, WindowFigures
 SETTLED: Final = timedelta(seconds=10)
 MAX_WINDOWS: Final = 20_000
 MAX_UPDATES: Final = 1_000
+MAX_RUNS: Final = 2_000
+RUN_REACH: Final = timedelta(hours=24)
+RUN_KINDS: Final = (EventKind.RUN_FAILED.value, EventKind.RUN_MISSED.value)
 TOKENS_AHEAD: Final = timedelta(days=RULES["token_ends"].most)
 Records = Mapping[tuple[str, str], ModelFact]
 
@@ -111,7 +116,8 @@ class EndingToken(Protocol):
 @dataclass(frozen=True)
 class Sources:
     """Where facts come from. troubled: the newest failed updates, at most so many; roles: of signed metadata; ca_ends: when
-    the CAs of devices end; trail: of the audit trail; tokens: that end between two times; folder: on the disk.
+    the CAs of devices end; trail: of the audit trail; tokens: that end between two times; folder: on the disk;
+    devices_that_said: kind, model and device of events of some kinds since a moment, at most so many.
     """
 
     health: DeviceHealthReader
@@ -125,6 +131,7 @@ class Sources:
     verdicts: DriftVerdicts
     models: ModelFacts
     protections: Callable[[], Sequence[ProtectionRule]]
+    devices_that_said: Callable[[Sequence[str], datetime, int], Sequence[tuple[str, str, str]]]
 
 
 class FactsLoader:
@@ -171,6 +178,11 @@ class FactsLoader:
             slos=source.models.slos(),
             totals=[one for one in source.models.totals(now) if one.model in names],
             protections=[_protection(one) for one in source.protections()],
+            run_troubles=[
+                RunTroubleFact(device, model, kind == EventKind.RUN_MISSED.value)
+                for kind, model, device in source.devices_that_said(RUN_KINDS, now - RUN_REACH, MAX_RUNS)
+                if model in names
+            ],
         )
 
     def refresh(self, now: datetime) -> None:

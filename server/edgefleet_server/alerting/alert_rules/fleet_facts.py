@@ -151,6 +151,15 @@ class DriftWordFact:
 
 
 @dataclass(frozen=True, slots=True)
+class RunTroubleFact:
+    """A model of a device that missed planned runs, or on which one failed, within a day."""
+
+    device: str
+    model: str
+    is_missed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class DriftedSignal:
     """One signal that drifts by the server's own figures. where: as `telemetry.drift` says it; devices: ids of some that moved."""
 
@@ -234,6 +243,7 @@ class Facts:
     slos: Sequence[SloFact] = ()
     totals: Sequence[ModelTotals] = ()
     protections: Sequence[ProtectionFact] = ()
+    run_troubles: Sequence[RunTroubleFact] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ LEAST_USUAL_N: Final = 2_000
 """Answers that make a past."""
 LEAST_DAYS: Final = 1.0
 LEAST_FAILED: Final = 3
+NAMED: Final = 4
 
 
 def model_latency_up(facts: Facts, threshold: float) -> Iterator[Finding]:
@@ -43,6 +44,25 @@ def model_error_share(facts: Facts, threshold: float) -> Iterator[Finding]:
             continue
         text = f"{one.failed} of {whole} requests on all devices failed ({percent_text(one.failed / whole)})"
         yield _found(one, text, 100 * one.failed / whole, threshold, "the last hour")
+
+
+def runs_missed(facts: Facts, threshold: float) -> Iterator[Finding]:
+    """Find models of which so many devices missed planned runs, or had one fail, within a day."""
+    known = {device.id: device.shown for device in facts.devices if device.suspect_since is None}
+    for model in sorted({one.model for one in facts.run_troubles}):
+        mine = [one for one in facts.run_troubles if one.model == model and one.device in known]
+        missed = {one.device for one in mine if one.is_missed}
+        failed = {one.device for one in mine if not one.is_missed}
+        devices = sorted(missed | failed)
+        if not devices or len(devices) < threshold:
+            continue
+        counted = [(len(missed), "missed planned runs"), (len(failed), "had a run fail")]
+        yield Finding(
+            subject=f"model:{model}", shown=model, value=float(len(devices)), limit=threshold, group=f"model {model}",
+            summary=", ".join(f"{n} device{'s' if n > 1 else ''} {what}" for n, what in counted if n),
+            evidence=["the last 24 hours", *(known[one] for one in devices[:NAMED])], devices=devices,
+            labels={"model": model}, link=f"/models/{model}",
+        )  # fmt: skip
 
 
 def _found(one: ModelTotals, text: str, value: float, limit: float, evidence: str) -> Finding:

@@ -150,6 +150,24 @@ _ALL: Final = (
         has_devices=False,
     ),
     Rule(
+        name="runs_missed",
+        title="Planned runs missed",
+        description=(
+            "Devices missed planned runs of a model that has a schedule, or a run failed there, within the last 24 hours. "
+            "A device that is away says so when it is back."
+        ),
+        unit="devices",
+        threshold=1,
+        least=1,
+        most=1_000_000,
+        source="One is enough: what should have run did not.",
+        for_s=0,
+        settle_s=0,
+        severity=Severity.WARNING,
+        next_step="`edgectl device show ID` says what failed; is the input there, was the device off, is its clock right?",
+        check=model_fleet_rules.runs_missed,
+    ),
+    Rule(
         name="slo_burn",
         title="Error budget burns fast",
         description=(

@@ -24,6 +24,7 @@ _ENDS: Final[Mapping[str, str]] = {
     "device_suspect": "It ends when a person clears the suspicion, or revokes the device.",
     "drift": "It ends by itself when neither the device nor the server's figures say that it drifts.",
     "drift_spread": "It ends by itself when the figures are as before again, or a new period is chosen as normal.",
+    "runs_missed": "It ends by itself a day after the last planned run that was missed or failed.",
     "certificate_ends": "It ends by itself when the device has renewed its certificate.",
     "token_ends": "It ends when the token is revoked, or a week after its end.",
     "device_ca_ends": "It ends by itself when a newer CA is there.",

@@ -46,6 +46,7 @@ from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.timelines.model import Scope
 from edgefleet_server.telemetry_views import Latest, WindowView
 from edgefleet_terms.device_figures import SYSTEM_FIGURES, figure_name, figure_text
+from edgefleet_terms.planned_runs import run_texts
 from edgefleet_terms.reserved_labels import PIN_LABEL, SITE_LABEL
 
 PAGE_EVENTS: Final = 60
@@ -160,6 +161,11 @@ class DevicePage:
     def place(self) -> str:
         """Where it stands, as its labels say; "" where they do not."""
         return ", ".join(value for key in PLACE_LABELS if (value := self.device.labels.get(key)))
+
+    @property
+    def schedules(self) -> Mapping[str, str]:
+        """By model how its schedule stands, as the device says."""
+        return run_texts(self.device.facts)
 
     @property
     def runs(self) -> Sequence[str]:
