@@ -34,5 +34,5 @@ def test_what_is_no_schedule_is_left_out(said: Any) -> None:
 
 
 def test_odd_values_are_no_crash() -> None:
-    odd = {"every": None, "due_s": 10**30, "runs": "many", "code": 5, "reason": {}}
+    odd: dict[str, Any] = {"every": None, "due_s": 10**30, "runs": "many", "code": 5, "reason": {}}
     assert run_texts({"schedules": {"m": odd}})["m"].startswith("each None; not planned yet; 0 runs")
