@@ -26,6 +26,8 @@ SUMMARIES: Final = {
     "get": "Show objects as documents; `apply` takes what `-o yaml` prints.",
     "export": "Export the fleet as one file for `apply -f`, without secrets.",
     "delete": "Delete what files declare; devices and rollouts stay.",
+    "trigger": "Say when a model is trained again, and what happens then.",
+    "retrain": "Follow, approve and run retrainings.",
     "doctor": "Check this machine: contexts, address, TLS, token, versions, clocks, completion.",
     "version": "Show the version of edgectl, of Python and the platform.",
     "options": "List the global options, which every command takes.",

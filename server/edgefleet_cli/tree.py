@@ -25,6 +25,8 @@ _GROUPS: Final = {
     "bundle": "release.bundle.commands",
     "drift": "release.drift.commands",
     "feedback": "release.ground_truth.feedback_commands",
+    "trigger": "retraining.trigger_commands",
+    "retrain": "retraining.commands",
     "profile": "admin.profile_commands",
     "tool": "admin.installation.tool_commands",
     "import": "importing.commands",
@@ -80,7 +82,7 @@ _COMMANDS: Final = {
 
 _PANELS: Final = {
     "Start": ("demo", "login", "server", "dashboard", "doctor"),
-    "Models": ("publish", "convert", "model", "release", "bundle", "profile", "tool", "import"),
+    "Models": ("publish", "convert", "model", "release", "bundle", "profile", "tool", "import", "trigger", "retrain"),
     "Rollouts": ("deploy", "rollout", "undo", "experiment", "sim"),
     "Fleet": (
         *("device", "group", "protection", "fleet", "drift", "slo", "feedback", "alert", "events", "top", "search"),

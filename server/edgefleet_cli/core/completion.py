@@ -107,6 +107,8 @@ alert_rules = names_of("/alert-rules", "name")
 silences = names_of("/alert-silences", "id")
 windows = names_of("/maintenance-windows", "id")
 slos = names_of("/slos", "name")
+triggers = names_of("/triggers", "name")
+retrainings = names_of("/retrainings", "id")
 contacts = names_of("/contact-points", "id")
 _STATES = ("online", "offline", "unknown", "revoked")
 

@@ -181,6 +181,13 @@ class Release(Struct, frozen=True):
     withdrawn: Withdrawal | None = None
 
 
+class ReleaseSource(Struct, frozen=True):
+    data: dict[str, str] = field(default_factory=dict)
+    files: tuple[SourceFileIn, ...] = ()
+    kind: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
 class RetireIn(Body, frozen=True, kw_only=True):
     older: bool | Unset = UNSET
     reason: str

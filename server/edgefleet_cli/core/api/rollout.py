@@ -10,6 +10,11 @@ class AnswerIn(Body, frozen=True, kw_only=True):
     stratum: str | Unset | None = UNSET
 
 
+class Approval(Struct, frozen=True):
+    timeout_s: float = 0.0
+    until: str | None = None
+
+
 class CommandIn(Body, frozen=True, kw_only=True):
     reason: str | Unset = UNSET
     rollback: bool | Unset = UNSET
@@ -253,6 +258,7 @@ class RolloutDevice(Struct, frozen=True):
 
 class Stratum(Struct, frozen=True):
     abort_at: float | None = None
+    approval: Approval | None = None
     bound: str = ""
     code: str = ""
     confirmations: tuple[Confirmation, ...] = ()

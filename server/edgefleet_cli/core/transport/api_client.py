@@ -94,6 +94,14 @@ class ApiClient:
         """Post a body, or JSON that is written already (`NOTHING`, `written`); return the answer."""
         return self._change("POST", path, body, kind)
 
+    def take(self, path: str, body: Body, kind: type[T]) -> Reply[T] | None:
+        """Post a body; return the answer, None where there is nothing to answer (204)."""
+        from msgspec.json import encode
+
+        headers = {"content-type": "application/json"}
+        response = self._send("POST", path, content=encode(body), headers=headers)
+        return None if response.status_code == httpx.codes.NO_CONTENT else Reply(self._json(response), kind)
+
     def patch(self, path: str, body: Body, kind: type[T]) -> Reply[T]:
         """Change what is at `path`, return the answer."""
         return self._change("PATCH", path, body, kind)

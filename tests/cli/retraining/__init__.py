@@ -1,0 +1,1 @@
+"""`edgectl trigger` and `edgectl retrain`, and the runner that trains."""
