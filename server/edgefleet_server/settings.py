@@ -187,6 +187,8 @@ class ServerSettings(BaseSettings):
     """Time after which an undelivered message is dead; it can be redelivered by hand."""
     alert_every_s: float = Field(default=15.0, ge=0.2, le=3600)
     """How often the rules of alerts are evaluated."""
+    drift_judged_every_s: float = Field(default=600.0, ge=1, le=86400)
+    """How often the drift of a model is judged for alerts."""
     alert_wait_s: float = Field(default=30.0, ge=0, le=3600)
     """How long an alert waits for others of its group, so that they become one message."""
     dashboard_url: str = Field(default="", max_length=200)

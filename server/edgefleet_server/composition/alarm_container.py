@@ -62,7 +62,8 @@ def build_alarm(db: Database, watched: Watched, *, clock: Clock, shared: Clock, 
     contacts = ContactBook(
         db, channels, watched.fleet.feed, watched.fleet.devices, apprise, shared, lambda: settings.dashboard_address
     )
-    verdicts = DriftVerdicts(db, watched.drift.of_model, watched.registry.model_names)
+    judged_every = timedelta(seconds=settings.drift_judged_every_s)
+    verdicts = DriftVerdicts(db, watched.drift.of_model, watched.registry.model_names, judged_every)
     sources = Sources(
         health=DeviceHealthReader(db),
         series=watched.telemetry.series,

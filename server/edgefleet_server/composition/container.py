@@ -117,7 +117,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     poster = HttpPoster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
     references = BundleReferences(registry)
     telemetry = build_telemetry(db, clock, references, fleet)
-    truth, drift = build_judges(db, clock, fleet, registry, references)
+    truth, drift = build_judges(db, clock, fleet, registry, references, settings.drift_judged_every_s)
     objectives = build_objectives(db, fleet, registry, telemetry, truth.accuracy, clock, shared)
     rollout = RolloutService(db, fleet, registry, shared, telemetry, objectives.budget)
     sealer = Sealer(db, source_of(settings), shared)

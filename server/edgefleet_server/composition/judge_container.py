@@ -7,7 +7,7 @@ from edgefleet_protocol.ids import ModelName
 from edgefleet_server.composition.fleet_container import Fleet
 from edgefleet_server.db.database import Database
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.telemetry.drift.service import DriftService
+from edgefleet_server.telemetry.drift.service import KEPT_S, DriftService
 from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyService
 from edgefleet_server.telemetry.ground_truth.uploads import FeedbackUploads
 from edgefleet_server.telemetry.signals.references import BundleReferences
@@ -22,13 +22,27 @@ class GroundTruth:
 
 
 def build_judges(
-    db: Database, clock: Clock, fleet: Fleet, registry: RegistryService, references: BundleReferences
+    db: Database,
+    clock: Clock,
+    fleet: Fleet,
+    registry: RegistryService,
+    references: BundleReferences,
+    judged_every_s: float = KEPT_S,
 ) -> tuple[GroundTruth, DriftService]:
     """Wire what judges answers by labels, and what judges signals: each shows what the other says."""
     accuracy = AccuracyService(
         db, clock, registry, fleet.reader.crowds_of, lambda name, version: drift.of_model(name, version).concept
     )
-    drift = DriftService(db, clock, registry, references, fleet.reader.crowds_of, fleet.feed, accuracy.concept)
+    drift = DriftService(
+        db,
+        clock,
+        registry,
+        references,
+        fleet.reader.crowds_of,
+        fleet.feed,
+        accuracy.concept,
+        min(KEPT_S, judged_every_s),
+    )
 
     def running(model: ModelName) -> list[str]:
         return [str(one.id) for one in fleet.devices.population(f"model.{model}")]

@@ -1,6 +1,6 @@
 """What the server's own judgement of the drift of models was: one model is judged after an evaluation, the longest waiting first.
 
-With evaluations every 15 s, up to 40 models are judged every EVERY, and more of them less often.
+With evaluations every 15 s, up to 40 models are judged every EVERY (`drift_judged_every_s`), and more of them less often.
 
 To judge a model takes some tenths of a second, so that all of them in one evaluation would be too slow; what was judged is stored, so
 that another process that evaluates next knows it.
@@ -29,12 +29,17 @@ class DriftVerdicts:
     """Judges models, one at a time, and keeps what was said. Thread-safe; calls block."""
 
     def __init__(
-        self, db: Database, judge: Callable[[ModelName], ModelDrift], models: Callable[[], Sequence[ModelName]]
+        self,
+        db: Database,
+        judge: Callable[[ModelName], ModelDrift],
+        models: Callable[[], Sequence[ModelName]],
+        every: timedelta = EVERY,
     ) -> None:
-        """Wire the parts. models: the names of all."""
+        """Wire the parts. models: the names of all; every: how long a judgement holds."""
         self._db = db
         self._judge = judge
         self._models = models
+        self._every = every
 
     def known(self) -> tuple[list[DriftVerdict], frozenset[str]]:
         """Return the verdicts about the models that there are, and the names of these."""
@@ -46,7 +51,7 @@ class DriftVerdicts:
         """Judge the model that is due, if one is."""
         with self._db.read() as session:
             known = {one.model: one for one in store.drift_verdicts(session)}
-        name = due(self._models(), {model: one.judged_at for model, one in known.items()}, now)
+        name = due(self._models(), {model: one.judged_at for model, one in known.items()}, now, self._every)
         if name is None:
             return
         try:
@@ -61,13 +66,15 @@ class DriftVerdicts:
             store.write_drift_verdict(session, found)
 
 
-def due(models: Sequence[ModelName], judged: Mapping[str, datetime], now: datetime) -> ModelName | None:
+def due(
+    models: Sequence[ModelName], judged: Mapping[str, datetime], now: datetime, every: timedelta = EVERY
+) -> ModelName | None:
     """Return the model to judge: one that never was, else the one that was judged longest ago, None when that is not long ago."""
     for name in models:
         if name not in judged:
             return name
     oldest = min(models, key=lambda one: judged[one], default=None)
-    return oldest if oldest is not None and abs(now - judged[oldest]) >= EVERY else None
+    return oldest if oldest is not None and abs(now - judged[oldest]) >= every else None
 
 
 def verdict_of(found: ModelDrift, name: str, now: datetime) -> DriftVerdict:

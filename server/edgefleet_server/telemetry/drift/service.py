@@ -88,7 +88,7 @@ class _Judged:
 class DriftService:
     """Judges drift. Thread-safe; calls block: a first one for some tenths of a second."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each part
         self,
         db: Database,
         clock: Clock,
@@ -97,14 +97,19 @@ class DriftService:
         crowds: Crowds,
         feed: Feed,
         concept: Concept | None = None,
+        kept_s: float = KEPT_S,
     ) -> None:
-        """Wire the parts. crowds: returns what devices have in common, of those that count. concept: judges by labels."""
+        """Wire the parts. crowds: returns what devices have in common, of those that count. concept: judges by labels.
+
+        kept_s: how long a judgement is kept.
+        """
         self._db = db
         self._clock = clock
         self._registry = registry
         self._references = references
         self._crowds = crowds
         self._concept = concept
+        self._kept_s = kept_s
         self._words = DeviceWords(feed, clock)
         self.baselines = Baselines(db, clock, registry, references, self._members)
         self._lock = threading.Lock()
@@ -169,7 +174,7 @@ class DriftService:
         now_s = self._clock.monotonic_s()
         with self._lock:
             kept = self._kept.get(key)
-        if kept is not None and 0 <= now_s - kept[0] < KEPT_S:
+        if kept is not None and 0 <= now_s - kept[0] < self._kept_s:
             return kept[1]
         found = self._with_concept(name, self._judge(name, version, scale))
         if found.view.since is None:  # nothing was counted yet: the first figures are seen at once
