@@ -76,6 +76,9 @@ def worker(  # noqa: PLR0913, PLR0917 - the flags of the command
     key: Annotated[Path, typer.Option("--key", metavar="FILE", help="Private capture key; it stays here.")],
     holder: Annotated[str | None, typer.Option("--holder", help="Name of this runner; default: the host's.")] = None,
     format_: Annotated[DataFormat, typer.Option("--format", help="Format of the data set.")] = DataFormat.NPZ,
+    labels_file: Annotated[
+        Path | None, typer.Option("--labels-file", metavar="CSV", help="Ground truth, read again each time.")
+    ] = None,
     keep: Annotated[
         Path | None, typer.Option("--keep", metavar="DIR", help="Keep the folder of each retraining there.")
     ] = None,
@@ -91,7 +94,9 @@ def worker(  # noqa: PLR0913, PLR0917 - the flags of the command
         raise UsageError(
             "--every is too short", why="a server is asked at most once a second", next_step="give 1s or more"
         )
-    order = RunnerOrder(model, key, command, (holder or socket.gethostname())[:120], format_, keep, every_s, once)
+    order = RunnerOrder(
+        model, key, command, (holder or socket.gethostname())[:120], format_, keep, every_s, once, labels_file
+    )
     runner = Runner(session, order)
     with _ended_by_sigterm():
         try:

@@ -56,7 +56,10 @@ Run = api.model.Retraining
 
 @dataclass(frozen=True)
 class RunnerOrder:
-    """What a runner does. key: file of the private capture key; keep: where the folders of its retrainings stay, None: nowhere."""
+    """What a runner does. key: file of the private capture key; keep: where the folders of its retrainings stay, None: nowhere.
+
+    labels_file: ground truth, read again for each retraining.
+    """
 
     model: str
     key: Path
@@ -66,6 +69,7 @@ class RunnerOrder:
     keep: Path | None
     every_s: float
     once: bool
+    labels_file: Path | None = None
 
 
 class Runner:
@@ -149,7 +153,7 @@ class Runner:
         from edgefleet_cli.datasets.export import ExportOrder, export_data_set
         from edgefleet_cli.datasets.record_source import Wanted
 
-        order = ExportOrder(self._order.key, str(folder), self._order.format_, {})
+        order = ExportOrder(self._order.key, str(folder), self._order.format_, {}, self._order.labels_file)
         wanted = Wanted(run.model, run=run.id)
         made = self._ask(lambda: export_data_set(self._quiet, wanted, order)).manifest
         count = len(made.records)
