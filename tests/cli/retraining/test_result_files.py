@@ -21,7 +21,14 @@ def test_exactly_one_model_is_the_source() -> None:
 
 
 def test_flags_are_those_of_publish() -> None:
-    given = {"version": "2.0.0", "precision": "int8", "max-drop": 0.02, "profile": ["p"], "set": ["sr=16000"], "seal": True}
+    given = {
+        "version": "2.0.0",
+        "precision": "int8",
+        "max-drop": 0.02,
+        "profile": ["p"],
+        "set": ["sr=16000"],
+        "seal": True,
+    }
     flags = {"precision": "int8", "max_drop": 0.02, "profile": ["p"], "value": ["sr=16000"], "seal": True}
     assert flags_of(given) == (flags, "2.0.0")
     assert flags_of({}) == ({}, "")

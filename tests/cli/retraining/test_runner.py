@@ -144,7 +144,20 @@ def test_a_wrong_key_is_refused_before_anything_is_taken(runs: Stub, edgectl: Ed
 def test_a_trigger_is_made_of_its_flags(runs: Stub, edgectl: Edgectl, tmp_path: Path) -> None:
     (tmp_path / "rollout.yaml").write_text("selector: site=gate\nstages:\n  - {name: all, size: {percent: 100}}\n")
     runs.says("POST /triggers", (201, {"name": "fog", "model": "net", "on": "drift"}))
-    flags = ("--model", "net", "--on", "drift", "--lasting", "10m", "--cool-down", "12h", "--budget", "2", "--per", "7d")
+    flags = (
+        "--model",
+        "net",
+        "--on",
+        "drift",
+        "--lasting",
+        "10m",
+        "--cool-down",
+        "12h",
+        "--budget",
+        "2",
+        "--per",
+        "7d",
+    )
     more = ("--most", "500", "--reason", "drift", "--no-approval", "--rollout", "rollout.yaml")
     ran = edgectl("trigger", "create", "fog", *flags, *more)
     assert ran.code == 0, ran.err
@@ -157,7 +170,12 @@ def test_a_trigger_is_made_of_its_flags(runs: Stub, edgectl: Edgectl, tmp_path: 
 
 
 def test_a_change_keeps_what_is_not_given(runs: Stub, edgectl: Edgectl) -> None:
-    launcher = {"kind": "github", "settings": {"repository": "a/b", "ref": "main"}, "deadline_s": 600, "has_secret": True}
+    launcher = {
+        "kind": "github",
+        "settings": {"repository": "a/b", "ref": "main"},
+        "deadline_s": 600,
+        "has_secret": True,
+    }
     data = {"most": 100, "devices": 5, "reasons": ["drift"], "wait_s": 60}
     runs.says("GET /triggers/fog", {"name": "fog", "model": "net", "launcher": launcher, "data": data})
     runs.says("PATCH /triggers/fog", {"name": "fog", "model": "net"})
