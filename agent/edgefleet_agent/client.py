@@ -199,12 +199,12 @@ class Model:
             )
         return self._json("POST", f"{self._path}/predict", body, media, key)
 
-    def post(self, verb: Literal["infer", "predict"], body: bytes, content_type: str) -> dict[str, Any]:
-        """Return the answer to a body that is there already, of `predict` or a v2 request in JSON.
+    def post(self, verb: Literal["infer", "predict"], body: bytes, content_type: str, key: str = "") -> dict[str, Any]:
+        """Return the answer to a body that is there already, of `predict` or a v2 request in JSON. key: as of `predict`, not checked.
 
         Raises InferenceError, InferenceUnreachableError.
         """
-        return self._json("POST", f"{self._path}/{verb}", body, content_type)
+        return self._json("POST", f"{self._path}/{verb}", body, content_type, key)
 
     def infer(self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Return output name -> numpy array. inputs: name -> array of the model's dtype and shape.

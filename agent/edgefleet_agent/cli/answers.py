@@ -21,22 +21,22 @@ NOT_FOUND = 404
 _MAX_TEXT = 100
 
 
-def ask_file(model: Model, path: Path, content_type: str | None) -> dict[str, Any]:
+def ask_file(model: Model, path: Path, content_type: str | None, key: str = "") -> dict[str, Any]:
     """Return what `ask` does of a file, or of standard input for `-`; a file that cannot be read is an error of its own."""
     try:
         body = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as e:
         return {"error": str(e)}
-    return ask(model, body, content_type or media_type_of(path) or "application/json")
+    return ask(model, body, content_type or media_type_of(path) or "application/json", key)
 
 
-def ask(model: Model, body: bytes, content_type: str) -> dict[str, Any]:
-    """Return `version`, `predictions` and, where there are some, `nonfinite` of one answer; or `error`.
+def ask(model: Model, body: bytes, content_type: str, key: str = "") -> dict[str, Any]:
+    """Return `version`, `predictions` and, where there are some, `nonfinite` of one answer; or `error`. key: its trace id, if not "".
 
     Raises InferenceUnreachableError.
     """
     try:
-        answer = model.post("predict", body, content_type)
+        answer = model.post("predict", body, content_type, key)
     except InferenceError as e:
         next_step = e.next_step or (
             "`edge-agent models` lists the models on this device" if e.status == NOT_FOUND else ""

@@ -3,7 +3,8 @@
 1. Answers of a run lie in one file, `FOLDER/20261201T060000Z.jsonl` by its planned time in UTC: whole or not at all, and once, however
    often the run is begun. The newest `keep` files stay.
 2. Two runs of one folder never overlap, also of agentd and a person: the second ends at once with status 75.
-3. A device that does not answer for WAIT_S fails the run; inputs that cannot be answered are in the file, and fail it, too.
+3. The trace id of an answer is `NAME@20261201T060000Z` by the name of its input, so that labels that come later can name it.
+4. A device that does not answer for WAIT_S fails the run; inputs that cannot be answered are in the file, and fail it, too.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from edgefleet_protocol.run_schedule import ScheduleError, plan_of
 BUSY = 75
 WAIT_S = 60.0
 LOOK_S = 1.0
+KEY_CHARS = 64
 
 
 class NotServedError(EdgefleetError):
@@ -64,13 +66,14 @@ def run_batch(model: Model, inputs: list[Path], folder: Path, planned_s: int, ke
             if time.monotonic() > end_s:
                 raise NotServedError(f"the model did not answer for {WAIT_S:.0f} s")
             time.sleep(LOOK_S)
-        lines, failed = [], 0
+        lines, failed, stamp = [], 0, f"{datetime.fromtimestamp(planned_s, UTC):%Y%m%dT%H%M%SZ}"
         for path in _files(inputs):
-            result: dict[str, Any] = {"input": path.name, "planned_s": planned_s, **ask_file(model, path, None)}
+            key = f"{path.stem}@{stamp}"
+            key = key if len(key) <= KEY_CHARS and all("!" <= letter <= "~" for letter in key) else ""
+            result: dict[str, Any] = {"input": path.name, "planned_s": planned_s, **ask_file(model, path, None, key)}
             failed += "error" in result
-            lines.append(json.dumps(result) + "\n")
-        name = f"{datetime.fromtimestamp(planned_s, UTC):%Y%m%dT%H%M%SZ}.jsonl"
-        write_file(folder / name, "".join(lines).encode(), mode=0o640)
+            lines.append(json.dumps(result | {"trace_id": model.trace_id}) + "\n")
+        write_file(folder / f"{stamp}.jsonl", "".join(lines).encode(), mode=0o640)
         for old in sorted(folder.glob("[0-9]*T*Z.jsonl"))[:-keep]:
             old.unlink(missing_ok=True)
     if failed:

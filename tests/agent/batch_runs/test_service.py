@@ -119,6 +119,7 @@ def test_a_run_asks_the_model_and_leaves_one_file_of_answers(device: Rig, tmp_pa
     assert file.name == "20260601T130000Z.jsonl"
     (answer,) = [json.loads(line) for line in file.read_text().splitlines()]
     assert (answer["input"], answer["planned_s"], len(answer["predictions"])) == ("rows.csv", NOON_S + 3600, 2)
+    assert answer["trace_id"] == "rows@20260601T130000Z"
     assert field.status() == {
         "due_s": NOON_S + 7200, "ok_s": NOON_S + 3600, "runs": 1, "failed": 0, "late": 0, "missed": 0, "code": "",
         "reason": "", "every": "1h", "state": "ok",
