@@ -49,6 +49,7 @@ _GROUPS: Final = {
     "webhook": "admin.webhook_commands",
     "alert-receiver": "admin.alert_receiver_commands",
     "audit": "audit.commands",
+    "report": "compliance.commands",
     "context": "admin.access.context_commands",
     "config": "admin.access.config_commands",
 }
@@ -101,6 +102,7 @@ _PANELS: Final = {
             "webhook",
             "alert-receiver",
             "audit",
+            "report",
             "context",
             "config",
             "whoami",

@@ -65,6 +65,7 @@ POLICY: Final[Mapping[tuple[str, str], Role | Scoped]] = {
     ("GET", "/audit/entries/{n}/proof"): Role.AUDITOR,
     ("GET", "/audit/heads"): Role.AUDITOR,
     ("GET", "/audit/heads/{size}"): Role.AUDITOR,
+    ("GET", "/models/{name}/evidence"): Role.AUDITOR,
     ("PUT", "/blobs/{sha256}"): on(Touch.NOTHING, Role.PUBLISHER),
     ("HEAD", "/blobs/{sha256}"): Role.VIEWER,
     ("GET", "/blobs/{sha256}"): Role.VIEWER,

@@ -59,6 +59,7 @@ from edgefleet_server.fleet.protection import routes as protection_routes
 from edgefleet_server.fleet.readmission import routes as readmission_routes
 from edgefleet_server.fleet.reported import routes as recovery_routes
 from edgefleet_server.fleet.selectors.device_selector import crowd_of
+from edgefleet_server.governance import routes as governance_routes
 from edgefleet_server.objectives import routes as objective_routes
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.registry import routes as registry_routes
@@ -152,6 +153,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
             parts.retraining.triggers, parts.retraining.runs, parts.retraining.leases, parts.access, parts.db
         ),
         search_routes.build_router(parts.search),
+        governance_routes.build_evidence_router(parts.evidence, parts.registry, parts.access),
         prometheus_sd.build_router(parts.settings.tenant),
     ]
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 from edgefleet_protocol.clock import Clock
@@ -30,6 +31,7 @@ from edgefleet_server.encryption.key_sources import source_of
 from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.fleet.inventory.fleet_counts import FleetCounter, VersionPlaces
 from edgefleet_server.fleet.presence.fleet_samples import FleetSampler
+from edgefleet_server.governance.evidence_maker import EvidenceMaker
 from edgefleet_server.objectives.service import ObjectiveBook
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
@@ -101,6 +103,7 @@ class Parts:
     alarm: Alarm
     retraining: Retraining
     search: SearchService
+    evidence: EvidenceMaker
     today: TodayReader
     readings: Readings
     """What pages read a moment ago."""
@@ -163,6 +166,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         alarm=alarm,
         retraining=build_retraining(db, Sources(fleet, registry, sealer, {}), clock, shared),
         search=SearchService(fleet.finder, registry, rollout),
+        evidence=EvidenceMaker(db, access.chain, signing, clock, version("edgefleet")),
         today=TodayReader(fleet.feed, fleet.health, registry, shared),
         readings=Readings(clock),
         metrics=metrics,

@@ -110,8 +110,8 @@ class SigningService:
         self._clock = clock
         self._ring, self._authority = keepers or (KeyRing(keys_dir, clock, secret), DeviceAuthority(keys_dir))
         self._repository = TufRepository(self._ring)
-        self._audit = AuditRole(self._ring, self._repository)
-        self.ceremony = CeremonyService(db, self._ring, self._repository, self._audit, clock)
+        self.audit = AuditRole(self._ring, self._repository)
+        self.ceremony = CeremonyService(db, self._ring, self._repository, self.audit, clock)
         self.teams = TeamService(db, self._ring, self._repository, self.ceremony, clock)
         self.keys = KeyRotation(db, self._ring, self._repository, clock)
         """Gives roles new keys."""
@@ -179,7 +179,7 @@ class SigningService:
     def publish_audit_head(self, head: bytes, size: int) -> bool:
         """Let TUF name a head of the audit trail, over `size` entries; return False when it does already. Raises KeysMissingError."""
         with self._db.session() as session:
-            return self._audit.publish_head(session, head, size, self._clock.now())
+            return self.audit.publish_head(session, head, size, self._clock.now())
 
     def release_numbers(self, model: str, made: Mapping[str, datetime]) -> Mapping[str, int]:
         """Return the security versions of a model's releases. made: when each was published, for those that were signed without one."""

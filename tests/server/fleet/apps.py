@@ -23,6 +23,7 @@ from edgefleet_server.dashboard.core.readings import Readings
 from edgefleet_server.dashboard.story.today import TodayReader
 from edgefleet_server.fleet.inventory.fleet_counts import VersionPlaces
 from edgefleet_server.fleet.presence.fleet_samples import FleetSampler
+from edgefleet_server.governance.evidence_maker import EvidenceMaker
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.rollout.retirement import ReleaseRetirement
@@ -95,6 +96,7 @@ def parts_of(house: House) -> Parts:
             house.db, Sources(house.fleet, house.registry, house.webhooks.sealer, {}), house.clock, house.clock
         ),
         watching=LivePredictions(house.db, house.clock, house.fleet.reader, house.fleet.desired),
+        evidence=EvidenceMaker(house.db, access.chain, house.signing, house.clock, "0"),
         search=SearchService(house.fleet.finder, house.registry, rollout),
         metrics=Metrics(),
         health=Health(),

@@ -20,6 +20,7 @@ from edgefleet_server.signing.keys.signer_uris import identified
 from edgefleet_server.signing.role_lives import highest_number
 from edgefleet_server.signing.service import DEVICE_CERT_LIFE, SERVER_CERT_LIFE, SERVICE_CERT_LIFE
 from edgefleet_server.signing.signer import question_handler, quotas, statements
+from edgefleet_terms.evidence.evidence_manifest import EvidenceFile, EvidenceManifest, manifest_bytes
 
 NOW = dt.datetime(2026, 12, 1, 12, tzinfo=dt.UTC)
 VERSION = int(NOW.timestamp())
@@ -368,3 +369,34 @@ def test_lives_are_the_ones_that_the_server_gives() -> None:
     assert statements.DOCUMENT_LIFE == DESIRED_LIFE == HOLD_LIFE
     assert question_handler.DEVICE_CERT_LIFE == DEVICE_CERT_LIFE
     assert max(SERVICE_CERT_LIFE, SERVER_CERT_LIFE) == question_handler.OTHER_CERT_LIFE
+
+
+def evidence(**fields: Any) -> bytes:
+    """Return a manifest of evidence that is made now, but for these fields."""
+    plain: dict[str, Any] = {
+        "files": (EvidenceFile(path="model.json", length=2, sha256="a" * 64, source="/api/v1/models/digits"),),
+        "head_size": 3, "left_out": (), "made_at": "2026-12-01T12:00:00.000000Z", "made_by": "ann", "model": "digits",
+        "release": "", "server": "0", "since": "",
+    }  # fmt: skip
+    return manifest_bytes(EvidenceManifest(**plain | fields))
+
+
+def test_evidence_is_signed_that_is_made_now() -> None:
+    statements.check_evidence(evidence(), NOW)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        evidence(made_at="2026-12-01T10:30:00.000000Z"),
+        evidence(made_at="2026-12-01T12:00:00"),
+        evidence(model="../x"),
+        evidence() + b" ",
+        evidence().replace(b'"v":1', b'"v":2'),
+        canonical(metadata("timestamp")),
+        b"[]",
+    ],
+)
+def test_what_is_no_evidence_of_now_is_refused(manifest: bytes) -> None:
+    with pytest.raises(StatementRefusedError, match="audit"):
+        statements.check_evidence(manifest, NOW)

@@ -68,6 +68,9 @@ class KeyKeeper(Protocol):
     ) -> list[list[tuple[str, bytes]]]:
         """Return the signatures of each payload of the director: key ids, and raw signatures of its DSSE form."""
 
+    def sign_evidence(self, keyid: str, manifest: bytes) -> bytes:
+        """Return the signature of a manifest of evidence by a key of the role `audit`, over its DSSE form."""
+
 
 def signers(keys: KeyKeeper, role: str, keyids: Collection[str], threshold: int) -> list[KeySigner]:
     """Return the signers of a role's keys that can be used, at least `threshold`. Raises KeysMissingError, and what `signer` does."""

@@ -47,6 +47,7 @@ from edgefleet_server.signing.keys.key_files import (
 from edgefleet_server.signing.keys.key_keeper import signers
 from edgefleet_server.signing.keys.signer_uris import FILE_SCHEME, FileKey, KeySigner, SecretOf, check_uri, open_signer
 from edgefleet_server.signing.trust import MODEL_PREFIX
+from edgefleet_terms.evidence.evidence_manifest import PAYLOAD_TYPE
 
 ONLINE_ROLES: Final = ("targets", "releases", "snapshot", "timestamp", "director")
 _NOT_OURS: Final = frozenset({ROOT_FILE, "device-ca.pem", "device-ca-next.pem", "device-ca-gone.pem"})
@@ -227,6 +228,10 @@ class KeyRing:
         signing = [(one.public_key.keyid, one.sign_bytes) for one in signers(self, "director", keyids, threshold)]
         contents = [pae(payload_type, payload) for payload in payloads]
         return [[(keyid, sign(content)) for keyid, sign in signing] for content in contents]
+
+    def sign_evidence(self, keyid: str, manifest: bytes) -> bytes:
+        """Return the signature of a manifest of evidence, over its DSSE form. Raises what `signer` does."""
+        return self.signer(keyid).sign_bytes(pae(PAYLOAD_TYPE, manifest))
 
     def root_signer(self) -> KeySigner:
         """Return the root signer; needs `root.pem` and `root.passphrase` here. Raises KeysMissingError."""

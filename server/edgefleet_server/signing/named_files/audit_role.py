@@ -11,6 +11,7 @@ from edgefleet_server.signing.keys.key_keeper import KeyKeeper
 from edgefleet_server.signing.repository import TufRepository
 from edgefleet_server.signing.teams.role_metadata import delegate
 from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET
+from edgefleet_terms.evidence.evidence_manifest import EvidenceSignature
 
 
 class AuditRole:
@@ -48,6 +49,11 @@ class AuditRole:
         targets = self._repository.load(session, "targets")
         if self._delegate(targets):
             self._repository.publish(session, {"targets": targets, AUDIT_ROLE: Targets(version=1)}, now)
+
+    def sign_evidence(self, session: Session, manifest: bytes) -> EvidenceSignature:
+        """Return the signature of a manifest of evidence by the role's key. Raises RoleUnknownError before the first head, SigningError."""
+        keyids, _ = self._repository.role_keys(session).of(AUDIT_ROLE)
+        return EvidenceSignature(keyid=keyids[0], sig=self._ring.sign_evidence(keyids[0], manifest).hex())
 
     def _delegate(self, targets: Targets) -> bool:
         assert targets.delegations is not None

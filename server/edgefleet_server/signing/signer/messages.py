@@ -56,6 +56,13 @@ class SignMetadata(Question, frozen=True, tag="metadata"):
     content: bytes
 
 
+class SignEvidence(Question, frozen=True, tag="evidence"):
+    """To sign the manifest of an archive of evidence with a key of the role `audit`. Answer: the signature of its DSSE form."""
+
+    keyid: str
+    manifest: bytes
+
+
 class Prepare(Question, frozen=True, tag="prepare"):
     """To make a key for a role ready. besides: as the key ring has it. Answer: PublicPart."""
 
@@ -130,6 +137,7 @@ AnyQuestion = (
     | AskRoot
     | SignDocuments
     | SignMetadata
+    | SignEvidence
     | Prepare
     | TakeIn
     | Settle

@@ -28,6 +28,7 @@ from edgefleet_server.signing.signer import quotas, statements
 from edgefleet_server.signing.signer.handovers import Handovers
 from edgefleet_server.signing.signer.signed_versions import SignedVersions
 from edgefleet_server.signing.trust import MODEL_PREFIX, CaChoice
+from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE
 
 DEVICE_CERT_LIFE: Final = timedelta(days=90)
 OTHER_CERT_LIFE: Final = timedelta(days=397)
@@ -63,6 +64,7 @@ class QuestionHandler:
             m.AskRoot: lambda _asked: _part(self._ring.root_signer()) if self._ring.has_root() else None,
             m.SignDocuments: self._sign_documents,
             m.SignMetadata: self._sign_metadata,
+            m.SignEvidence: self._sign_evidence,
             m.Prepare: self._prepare,
             m.TakeIn: self._take_in,
             m.Settle: lambda asked: self._ring.settle(asked.named, asked.root_version),
@@ -141,6 +143,14 @@ class QuestionHandler:
         signature = signer.sign(asked.content)
         self._note(role, [asked.content], version=version)
         return str(signature.signature)
+
+    def _sign_evidence(self, asked: m.SignEvidence) -> bytes:
+        statements.check_key(self._ring.record(asked.keyid), AUDIT_ROLE)
+        statements.check_evidence(asked.manifest, self._clock.now())
+        self._take("evidence", 1, quotas.EVIDENCE)
+        signed = self._ring.sign_evidence(asked.keyid, asked.manifest)
+        self._note(AUDIT_ROLE, [asked.manifest], evidence=True)
+        return signed
 
     # -- keys --------------------------------------------------------------------------------------------------------
 
@@ -249,7 +259,7 @@ def _role_of(asked: m.AnyQuestion) -> str:
         return "director"
     if isinstance(asked, m.IssueCertificate | m.IssueCrl | m.ChangeCa):
         return "device-ca"
-    return str(getattr(asked, "role", ""))
+    return AUDIT_ROLE if isinstance(asked, m.SignEvidence) else str(getattr(asked, "role", ""))
 
 
 def _counted_as(role: str) -> str:

@@ -8,6 +8,7 @@ MINUTE_S: Final = 60.0
 DOCUMENTS: Final = 400_000
 CERTIFICATES: Final = 6_000
 METADATA: Final = 3_000
+EVIDENCE: Final = 60
 KEYS: Final = 300
 
 

@@ -108,6 +108,10 @@ class RemoteKeys:
             signed += self._connection.ask(question, list[list[tuple[str, bytes]]])
         return signed
 
+    def sign_evidence(self, keyid: str, manifest: bytes) -> bytes:
+        """Return the signature of a manifest of evidence, over its DSSE form."""
+        return self._connection.ask(m.SignEvidence(keyid, manifest), bytes)
+
 
 class RemoteSigner:
     """Signs metadata of one role with one key of the signing process (satisfies `KeySigner`)."""

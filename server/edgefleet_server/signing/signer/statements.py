@@ -14,6 +14,7 @@ Rules:
 - `targets` and `releases` hand on only to keys of this folder; in `targets` a model may have its team's, none of them of this folder.
   `targets` names none but where the server is (ADR 0125), with a number that leaves room for higher ones and no CA but this folder's;
   `releases` and `director` name none, `audit` its one head, and the role of a model its own bundles.
+- Next to metadata `audit` signs manifests of evidence (ADR 0137), made now, in a form that no client of TUF takes for metadata.
 - A role that was handed over, a model's to its team or `targets` to its holders, gets no key and no signature, and `releases` does not
   delegate it.
 - A key from elsewhere is in a key service, at a place that was allowed where the signing process is run apart; never a file.
@@ -44,6 +45,7 @@ from edgefleet_server.signing.keys.signer_uris import REMOTE_SCHEMES, identified
 from edgefleet_server.signing.role_lives import LIFE, highest_number, life_of
 from edgefleet_server.signing.trust import MODEL_PREFIX
 from edgefleet_terms.audit_chain.audit_head import AUDIT_ROLE, HEAD_TARGET
+from edgefleet_terms.evidence.evidence_manifest import BadEvidenceError, manifest_of
 
 DOCUMENT_LIFE: Final = timedelta(days=7)
 SLACK: Final = timedelta(hours=1)
@@ -171,6 +173,18 @@ def check_subject(subject: str) -> bool:
     except BadIdError as error:
         raise StatementRefusedError(f"no certificate is issued for {subject[:80]!r}: {error.message}") from error
     return True
+
+
+def check_evidence(manifest: bytes, now: datetime) -> None:
+    """Refuse what is no manifest of evidence, or one of another time. Raises StatementRefusedError."""
+    try:
+        found = manifest_of(manifest)
+        made_at = datetime.fromisoformat(found.made_at)
+        parse_model_name(found.model)
+    except (BadEvidenceError, BadIdError, ValueError) as error:
+        raise _refused(AUDIT_ROLE, f"the manifest of evidence is none: {error}") from error
+    if made_at.tzinfo is None or abs(now - made_at) > SLACK:
+        raise _refused(AUDIT_ROLE, f"the evidence says that it was made at {found.made_at[:40]}, which is not now")
 
 
 def check_document(payload_type: str, payload: bytes, now: datetime, last_hold: int = 0) -> int:

@@ -1,0 +1,37 @@
+"""Refusals of governance."""
+
+from edgefleet_protocol.errors import EdgefleetError
+
+
+class GovernanceError(EdgefleetError):
+    """Base of all refusals of governance."""
+
+    code = "governance.failed"
+
+
+class EvidenceBusyError(GovernanceError):
+    """This process is collecting evidence already; one archive is made at a time."""
+
+    code = "governance.evidence_busy"
+    default_next_step = "try again when the other archive is made, in a minute or so"
+
+
+class NoTrailError(GovernanceError):
+    """The audit trail has no head yet, so there is no key that could sign evidence."""
+
+    code = "governance.no_trail"
+    default_next_step = "try again when the server has run for a minute: its first head makes the key"
+
+
+class EvidenceTooLargeError(GovernanceError):
+    """The evidence is larger than one archive may be."""
+
+    code = "governance.evidence_too_large"
+    default_next_step = "ask for one release, or for a shorter time: --release REF, --since 90d"
+
+
+class EvidenceIncompleteError(GovernanceError):
+    """What the evidence is made of could not be read."""
+
+    code = "governance.evidence_incomplete"
+    default_next_step = "try again; the server's log names the cause under the request's id"
