@@ -118,12 +118,11 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     db, shared, signing, registry = first.db, first.shared, first.signing, first.registry
     fleet = build_fleet(db, signing, registry, clock, settings, shared)
     poster = HttpPoster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
-    references = BundleReferences(registry)
+    sealer, references = Sealer(db, source_of(settings), shared), BundleReferences(registry)
     telemetry = build_telemetry(db, clock, references, fleet)
     truth, drift = build_judges(db, clock, fleet, registry, references, settings.drift_judged_every_s)
     objectives = build_objectives(db, fleet, registry, telemetry, truth.accuracy, clock, shared)
     rollout = RolloutService(db, fleet, registry, shared, telemetry, objectives.budget)
-    sealer = Sealer(db, source_of(settings), shared)
     access = build_access(db, clock, fleet, sealer, settings.rate_limit_per_min)
     metrics, costs = build_metrics(rollout, access), CostService(db, clock, registry, fleet.reader.profiles_of)
     predictions = build_prediction_logs(settings, db, clock, fleet, access)
