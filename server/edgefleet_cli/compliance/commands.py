@@ -36,7 +36,9 @@ def compliance(
 @app.command("verify")
 def verify(
     ctx: typer.Context,
-    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="What `edgectl report compliance MODEL --out FILE` wrote.")],
+    archive: Annotated[
+        Path, typer.Argument(metavar="ARCHIVE", help="What `edgectl report compliance MODEL --out FILE` wrote.")
+    ],
     root_sha256: Annotated[
         str, typer.Option("--root-sha256", metavar="HEX", help="Digest of the server's first root of trust.")
     ] = "",
