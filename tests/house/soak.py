@@ -101,6 +101,12 @@ SOAKS: dict[str, Soak] = {
         "F15: a device of a fleet whose keys are replaced one after the other: of each role, of root, of a team, of holders",
         4,
     ),
+    "retraining-triggers": Soak(
+        "tests.server.retraining.drift_stories",
+        1000,
+        "some weeks of drift that comes and goes under one to three triggers and several servers: how often they fire",
+        in_ci=3,
+    ),
     "moves": Soak(
         "tests.hostile.theft.move_drills",
         1_000,

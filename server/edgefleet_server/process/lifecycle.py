@@ -417,6 +417,7 @@ def build_engine(parts: Parts) -> EngineThread:
             ("sample the fleet", parts.sampler.tick),
             ("look at the fleet for objectives", parts.objectives.tick),
             ("evaluate the rules of alerts", parts.alarm.engine.tick),
+            ("retrain models", parts.retraining.engine.tick),
             ("pack prediction logs", parts.predictions.tick),
             ("send labels to devices", parts.truth.uploads.advance),
             ("publish the head of the audit trail", lambda _now: publish_audit_head(parts)),

@@ -17,7 +17,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.retraining import store
 from edgefleet_server.retraining.errors import RetrainingStateError
-from edgefleet_server.retraining.model import OPEN, LauncherKind, RunCause, RunState, RunTrouble, TriggerOn
+from edgefleet_server.retraining.model import OPEN, DriftAfter, LauncherKind, RunCause, RunState, RunTrouble, TriggerOn
 from edgefleet_server.retraining.run_steps import IllegalStepError, RunEvent, step
 from edgefleet_server.retraining.tables import RetrainingRun, RetrainingTrigger
 from edgefleet_server.retraining.trigger_rules import (
@@ -126,6 +126,13 @@ class RunMaker:
         """End a retraining whose row is locked with an error. Raises RetrainingStateError."""
         self.move(session, row, RunEvent.FAILED, f"it failed: {error.why}", error=error)
 
+    def settle(self, session: Session, row: RetrainingRun, found: DriftAfter, words: str) -> None:
+        """Write down whether the cause of a retraining that has ended is gone, once and for all."""
+        row.drift_state, row.drift_words, row.drift_at = found.value, words, self.clock.now()
+        session.add(row)
+        session.flush()
+        self._tell(row, row.state, f"drift_{found.value}", words)
+
     def _make(
         self,
         session: Session,
@@ -166,10 +173,10 @@ class RunMaker:
         self._tell(made, "")
         return made
 
-    def _tell(self, row: RetrainingRun, before: str) -> None:
+    def _tell(self, row: RetrainingRun, before: str, after: str = "", reason: str = "") -> None:
         detail: Mapping[str, Any] = {
-            "retraining": row.id, "trigger": row.trigger, "from": before, "to": row.state, "reason": row.says, "release": row.release,
-            "rollout": row.rollout,
+            "retraining": row.id, "trigger": row.trigger, "from": before, "to": after or row.state, "reason": reason or row.says,
+            "release": row.release, "rollout": row.rollout,
         }  # fmt: skip
         self._feed.add([NewEvent(EVENT, model=row.model, detail=detail)])
 

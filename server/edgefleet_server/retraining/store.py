@@ -151,9 +151,8 @@ def to_lease(session: Session, model: str, now: datetime) -> RetrainingRun | Non
     return session.execute(statement.execution_options(populate_existing=True)).scalars().first()
 
 
-def open_ids(session: Session, now: datetime) -> list[str]:
+def open_ids(session: Session) -> list[str]:
     """Return the retrainings at which the engine looks: those that have not ended, and those whose cause is still followed."""
-    del now
     is_followed = col(_R.drift_state) == DriftAfter.WAITING.value
     statement = select(col(_R.id)).where(or_(col(_R.state).in_(_OPEN), is_followed)).order_by(col(_R.id))
     return list(session.execute(statement).scalars())

@@ -4,7 +4,8 @@ A trigger acts in the name of the person who made or changed it last. So they ne
 the model, and operator over what its rollout touches; that is asked again when the rollout is made.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -66,6 +67,11 @@ class TriggerBook:
         self._clock = maker.clock
         self._sealer = sealer
         self._launchers = launchers
+        self._seen: Callable[[str], RunCause | None] = lambda _model: None
+
+    def look_at(self, seen: Callable[[str], RunCause | None]) -> None:
+        """Ask `seen` for the drift of a model that there is when a retraining is started by hand: it is a part of its cause."""
+        self._seen = seen
 
     # ---- making
 
@@ -139,7 +145,7 @@ class TriggerBook:
     def start(self, name: str, reason: str, caller: Principal) -> RetrainingRun:
         """Start a retraining by hand. Raises TriggerUnknownError, TriggerHeldError."""
         words = f"started by hand by {caller.name}" + (f": {reason.strip()}" if reason.strip() else "")
-        cause = RunCause(on=TriggerOn.HAND, words=words)
+        cause = replace(self._seen(self.model_of(name)) or RunCause(TriggerOn.HAND, ""), on=TriggerOn.HAND, words=words)
         found, made = self._maker.start(name, cause, None, by=caller.name, person=caller.person, is_own=False)
         if made is None:
             raise TriggerHeldError(

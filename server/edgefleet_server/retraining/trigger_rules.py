@@ -2,10 +2,11 @@
 
 Rules, the first that holds decides:
 1. A trigger that is switched off starts nothing.
-2. One retraining of a model at a time: a second one would train on what the first one is about to change.
-3. Its cause must be there, and have lasted `lasting`. A schedule's cause is its moment: one that was held is left out, not made up for.
-4. `cool_down` must have passed since it last started one by itself. Those by hand neither wait for it nor begin it.
-5. At most `budget` retrainings began in any span of `budget_period`, also by hand, and whatever became of them.
+2. Its cause must be there.
+3. One retraining of a model at a time: a second one would train on what the first one is about to change.
+4. Its cause must have lasted `lasting`. A schedule's cause is its moment: one that was held is left out, not made up for.
+5. `cool_down` must have passed since it last started one by itself. Those by hand neither wait for it nor begin it.
+6. At most `budget` retrainings began in any span of `budget_period`, also by hand, and whatever became of them.
 Statistics are not judged here: the alerts that triggers look at bring theirs. Source: ADR 0135.
 """
 
@@ -63,10 +64,10 @@ def decide(terms: TriggerTerms, cause: CauseSeen | None, history: TriggerHistory
         return Decision(False, "it is switched off")
     if terms.on is TriggerOn.HAND:
         return Decision(False, "it is started by hand only")
-    if history.open_run:
-        return _under_way(history)
     if cause is None:
         return Decision(False, _WAITS[terms.on])
+    if history.open_run:
+        return _under_way(history)
     if terms.on is not TriggerOn.SCHEDULE and now - cause.since < terms.lasting:
         until = cause.since + terms.lasting
         return Decision(False, f"its cause has to last until {_moment(until)}: {cause.words}", until)

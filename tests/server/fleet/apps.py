@@ -47,6 +47,16 @@ def parts_of(house: House) -> Parts:
     objectives = build_objectives(
         *(house.db, house.fleet, house.registry, house.telemetry, house.accuracy, house.clock, house.clock)
     )
+    alarm = build_alarm(
+        house.db,
+        Watched(
+            *(house.fleet, house.telemetry, house.signing, house.webhooks),
+            *(house.registry, house.drift, objectives, access),
+        ),
+        clock=house.clock,
+        shared=house.clock,
+        settings=house.settings,
+    )
     return Parts(
         settings=house.settings,
         clock=house.clock,
@@ -82,18 +92,14 @@ def parts_of(house: House) -> Parts:
         webhooks=house.webhooks,
         alerts=AlertService(house.db, rollout, house.clock),
         objectives=objectives,
-        alarm=build_alarm(
-            house.db,
-            Watched(
-                *(house.fleet, house.telemetry, house.signing, house.webhooks),
-                *(house.registry, house.drift, objectives, access),
-            ),
-            clock=house.clock,
-            shared=house.clock,
-            settings=house.settings,
-        ),
+        alarm=alarm,
         retraining=build_retraining(
-            house.db, Sources(house.fleet, house.registry, house.webhooks.sealer, {}), house.clock, house.clock
+            house.db,
+            Sources(
+                *(house.fleet, house.registry, alarm, objectives, rollout, access, house.webhooks.sealer, {}),
+            ),
+            house.clock,
+            house.clock,
         ),
         watching=LivePredictions(house.db, house.clock, house.fleet.reader, house.fleet.desired),
         evidence=EvidenceMaker(house.db, access.chain, house.signing, house.clock, "0"),

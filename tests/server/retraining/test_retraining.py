@@ -8,27 +8,10 @@ from typing import Any
 
 import pytest
 
-from edgefleet_server.access.grants.grant_scope import Scope
-from edgefleet_server.access.model import Grant, PersonKind, Role
+from edgefleet_server.access.model import PersonKind, Role
 from tests.server.dashboard.fleet import Fleet
+from tests.server.retraining.loop_fleet import API, ROLLOUT, person, trigger
 from tests.support.servers import PROFILE, ApiClient, ApiHouse, release_body
-
-ROLLOUT = {"selector": "site=hall", "stages": [{"name": "all", "size": {"percent": 100}}]}
-API = "/api/v1"
-
-
-def person(
-    house: ApiHouse, name: str, *roles: Role, model: str = "", kind: PersonKind = PersonKind.PERSON
-) -> ApiClient:
-    """Return a client of a person or a service of their own, over the whole fleet or of one model."""
-    is_service = kind is PersonKind.SERVICE
-    if is_service:
-        house.parts.access.people.create(name, kind, by="test")
-    scoped = [Grant(role, Scope(models=frozenset({model}))) for role in roles] if model else []
-    made = house.parts.access.create_token(
-        name, () if model else roles, by="test", person=name if is_service else "", scoped=scoped
-    )
-    return ApiClient(house.app, made.token)
 
 
 def publish(client: Any, house: ApiHouse, version: str = "1.0.0", **changes: Any) -> str:
@@ -38,11 +21,6 @@ def publish(client: Any, house: ApiHouse, version: str = "1.0.0", **changes: Any
     answer = client.post(f"{API}/releases", json=release_body(data, version=version, **changes))
     assert answer.status_code in (200, 201), answer.text
     return f"digits@{version}"
-
-
-def trigger(**changes: Any) -> dict[str, Any]:
-    """Return the body of a trigger that is started by hand."""
-    return {"name": "digits-drift", "model": "digits", "on": "hand", "approval": False, **changes}
 
 
 @pytest.fixture
