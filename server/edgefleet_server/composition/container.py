@@ -163,9 +163,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         webhooks=webhooks,
         objectives=objectives,
         alarm=alarm,
-        retraining=build_retraining(
-            db, Sources(fleet, registry, alarm, objectives, rollout, access, sealer, {}), clock, shared
-        ),
+        retraining=build_retraining(db, Sources(watched, alarm, rollout, sealer, {}), clock, shared),
         search=SearchService(fleet.finder, registry, rollout),
         evidence=EvidenceMaker(db, access.chain, signing, clock, version("edgefleet")),
         today=TodayReader(fleet.feed, fleet.health, registry, shared),

@@ -6,13 +6,11 @@ from typing import Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_server.access.service import AccessService
-from edgefleet_server.composition.alarm_container import Alarm
+from edgefleet_server.composition.alarm_container import Alarm, Watched
 from edgefleet_server.composition.fleet_container import Fleet
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.encryption.service import Sealer
-from edgefleet_server.objectives.service import ObjectiveBook
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.retraining.lifecycle.alert_causes import AlertCauses
 from edgefleet_server.retraining.lifecycle.engine import RetrainingEngine, Surroundings
@@ -68,26 +66,23 @@ class RunningReleases:
 class Sources:
     """What retraining works with. launchers: of the kinds that are called."""
 
-    fleet: Fleet
-    registry: RegistryService
+    watched: Watched
     alarm: Alarm
-    objectives: ObjectiveBook
     rollout: RolloutService
-    access: AccessService
     sealer: Sealer
     launchers: Mapping[LauncherKind, Launcher]
 
 
 def build_retraining(db: Database, sources: Sources, clock: Clock, shared: Clock) -> Retraining:
     """Wire retraining. Touches nothing. shared: the clock that all processes of the database go by."""
-    fleet, registry, alarm = sources.fleet, sources.registry, sources.alarm
+    fleet, registry, alarm = sources.watched.fleet, sources.watched.registry, sources.alarm
     running = RunningReleases(fleet, registry)
     maker = RunMaker(db, fleet.feed, running, shared)
     triggers = TriggerBook(db, registry, maker, sources.sealer, sources.launchers)
     leases = LeaseBook(db, maker, registry)
     captures = CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired)
-    causes = AlertCauses(alarm.alerts, lambda: alarm.verdicts.known()[0], sources.objectives.asked)
-    rollouts = RolloutMaker(maker, registry, sources.rollout, sources.access.people.acting_for)
+    causes = AlertCauses(alarm.alerts, lambda: alarm.verdicts.known()[0], sources.watched.objectives.asked)
+    rollouts = RolloutMaker(maker, registry, sources.rollout, sources.watched.access.people.acting_for)
     around = Surroundings(causes, captures, running, rollouts, sources.launchers)
     engine = RetrainingEngine(db, maker, triggers, leases, around)
 

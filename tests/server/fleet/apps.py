@@ -47,16 +47,11 @@ def parts_of(house: House) -> Parts:
     objectives = build_objectives(
         *(house.db, house.fleet, house.registry, house.telemetry, house.accuracy, house.clock, house.clock)
     )
-    alarm = build_alarm(
-        house.db,
-        Watched(
-            *(house.fleet, house.telemetry, house.signing, house.webhooks),
-            *(house.registry, house.drift, objectives, access),
-        ),
-        clock=house.clock,
-        shared=house.clock,
-        settings=house.settings,
+    watched = Watched(
+        *(house.fleet, house.telemetry, house.signing, house.webhooks),
+        *(house.registry, house.drift, objectives, access),
     )
+    alarm = build_alarm(house.db, watched, clock=house.clock, shared=house.clock, settings=house.settings)
     return Parts(
         settings=house.settings,
         clock=house.clock,
@@ -94,12 +89,7 @@ def parts_of(house: House) -> Parts:
         objectives=objectives,
         alarm=alarm,
         retraining=build_retraining(
-            house.db,
-            Sources(
-                *(house.fleet, house.registry, alarm, objectives, rollout, access, house.webhooks.sealer, {}),
-            ),
-            house.clock,
-            house.clock,
+            house.db, Sources(watched, alarm, rollout, house.webhooks.sealer, {}), house.clock, house.clock
         ),
         watching=LivePredictions(house.db, house.clock, house.fleet.reader, house.fleet.desired),
         evidence=EvidenceMaker(house.db, access.chain, house.signing, house.clock, "0"),
