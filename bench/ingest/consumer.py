@@ -28,7 +28,9 @@ def main() -> None:
     clock = SystemClock()
     parts = build_parts(settings, clock)
     endpoint = BrokerEndpoint(BrokerKind.MOSQUITTO, host, int(port), "5", Path(ca_file))
-    gateway = Gateway(settings, endpoint, parts.fleet, parts.telemetry, parts.registry, parts.signing, clock)
+    gateway = Gateway(
+        *(settings, endpoint, parts.fleet, parts.telemetry, parts.registry, parts.signing, clock), parts.costing.traffic
+    )
     gateway.start()
     while not gateway.counters()["connects"]:
         time.sleep(0.01)

@@ -20,6 +20,8 @@ SUMMARIES: Final = {
     "dashboard": "Print a one-time sign-in link to the pages.",
     "events": "List events, newest first; with -f follow them, oldest first.",
     "top": "Show health, charts, devices, rollouts, alerts and events on one screen, live; pause, promote or roll back there.",
+    "cost": "Show what models or groups cost: bytes, device-hours, energy, conversions, storage, money, and what would save.",
+    "prices": "Set what bytes, hours, energy and storage cost.",
     "search": "Find devices, models, releases, rollouts and groups by name.",
     "apply": "Apply files to the fleet: groups, device labels, webhooks, alert receivers, rollouts.",
     "diff": "Show how the fleet differs from files.",

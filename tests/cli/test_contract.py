@@ -72,6 +72,7 @@ FACTS: dict[str, tuple[str, ...]] = {
     "key progress": (),
     "fleet summary": (),
     "fleet metrics": (),
+    "cost": (),
     "whoami": (),
     "version": (),
     "doctor": (),
@@ -160,6 +161,7 @@ ELSEWHERE = {
     "predictions files": "tests/cli/test_predictions.py: a log with a file",
     "predictions verify": "tests/cli/test_predictions.py: a log with parts",
     "data show": "tests/cli/test_predictions.py: a receipt",
+    "prices show": "tests/cli/test_cost_commands.py: prices that were set",
     "profile validate": "tests/cli/test_profile_commands.py: a file",
     "profile schema": "tests/cli/test_profile_commands.py: a schema, always JSON",
     "release report": "tests/cli/test_release_commands.py: a file",
@@ -181,7 +183,7 @@ UNNAMED = {
 
 ACTS = {
     "alert ack", "alert contact create", "alert contact delete", "alert contact set", "alert contact test", "alert rules set",
-    "slo delete", "slo set",
+    "slo delete", "slo set", "prices remove", "prices set",
     "alert silence create",
     "alert silence end", "alert window create", "alert window delete",
     "alert-receiver create", "alert-receiver delete", "drift baseline clear", "drift baseline set", "feedback upload",

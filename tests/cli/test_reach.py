@@ -111,6 +111,7 @@ def agreeing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stub]:
     (tmp_path / "public.json").write_bytes((ROOT / "tests/server/rest/public_part.json").read_bytes())
     (tmp_path / "answer.json").write_text("{}")
     (tmp_path / "FILE").write_text("a public key")
+    (tmp_path / "prices.json").write_text('{"currency": "EUR", "kwh": 1}')
     (tmp_path / "slo.json").write_text(json.dumps(latency()))
     with serving(Agreeing()) as stub:
         monkeypatch.setenv("EDGECTL_SERVER", stub.url)

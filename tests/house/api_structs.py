@@ -29,7 +29,7 @@ SDK = ROOT / "server" / "edgefleet_sdk"
 FOLDER = CLI / "core" / "api"
 MODULES = {
     "device": "devices, what they report and measure",
-    "cost": "what bundles cost on devices, predicted and observed",
+    "cost": "what bundles cost on devices, and models in bytes and money",
     "task": "tasks of devices",
     "capture": "captured inputs, predictions and their logs",
     "enrollment": "claims, and devices that wait for an approval",
@@ -105,6 +105,9 @@ PLACES = {
     "/triggers": "model",
     "/retrainings": "model",
     "/retrainings:lease": "model",
+    "/cost": "cost",
+    "/cost:price": "cost",
+    "/prices": "cost",
     "/alert-receivers": "alert",
     "/alerts": "alert",
     "/alert-rules": "alert",

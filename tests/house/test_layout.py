@@ -30,6 +30,7 @@ MIN_MODULES = 3
 SMALL_ON_PURPOSE = {
     "server/edgefleet_server/dashboard/alerts": "each area of the pages is a folder",
     "server/edgefleet_server/dashboard/enrolment": "each area of the pages is a folder",
+    "server/edgefleet_server/dashboard/costs": "each area of the pages is a folder",
     "server/edgefleet_server/dashboard/objectives": "each area of the pages is a folder",
     "server/edgefleet_server/outbound": "below every feature that calls others",
 }

@@ -47,6 +47,7 @@ from edgefleet_server.composition.openapi import ApiApp
 from edgefleet_server.conversion import routes as conversion_routes
 from edgefleet_server.conversion.tool_stock import ToolStock
 from edgefleet_server.conversion.tool_stock import look as look_at_tools
+from edgefleet_server.costing import routes as cost_routes
 from edgefleet_server.dashboard.registry.publish_page import UPLOADS
 from edgefleet_server.events import routes as event_routes
 from edgefleet_server.fleet.ca_rotation import routes as ca_rotation_routes
@@ -144,6 +145,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
         rollout_routes.build_retirement_router(parts.retirement, parts.registry, parts.db),
         webhook_routes.build_router(parts.webhooks, parts.db),
         objective_routes.build_router(parts.objectives, parts.db),
+        cost_routes.build_router(parts.costing.book, parts.db),
         alerting_routes.build_router(parts.alerts, parts.db),
         active_alert_routes.build_router(parts.alarm.alerts, parts.alarm.rules, parts.db),
         active_alert_routes.build_silence_router(parts.alarm.silences, parts.db),

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
-from pathlib import Path
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
@@ -17,7 +16,7 @@ from edgefleet_server.composition.alarm_container import Alarm, Watched, build_a
 from edgefleet_server.composition.figures_loader import FiguresLoader, FigureSources
 from edgefleet_server.composition.fleet_container import Fleet, build_fleet
 from edgefleet_server.composition.judge_container import GroundTruth, build_judges
-from edgefleet_server.composition.objective_container import build_objectives
+from edgefleet_server.composition.objective_container import Costing, build_costing, build_objectives
 from edgefleet_server.composition.timeline_container import Timelines, build_timelines
 from edgefleet_server.composition.trigger_container import Retraining, Sources, build_retraining
 from edgefleet_server.composition.worker_container import ConverterParts, build_first_parts, child_limits
@@ -100,6 +99,7 @@ class Parts:
     webhooks: WebhookService
     alerts: AlertService
     objectives: ObjectiveBook
+    costing: Costing
     alarm: Alarm
     retraining: Retraining
     search: SearchService
@@ -128,8 +128,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     predictions = build_prediction_logs(settings, db, clock, fleet, access)
     webhooks = WebhookService(db, fleet.feed, poster, shared, settings, sealer)
     watched = Watched(fleet, telemetry, signing, webhooks, registry, drift, objectives, access)
-    alarm = build_alarm(db, watched, clock=clock, shared=shared, settings=settings)
-    _watch_fleet(metrics, costs, first, watched, alarm, settings.data_dir)
+    alarm = _watch_fleet(metrics, costs, first, watched, settings)
     return Parts(
         settings=settings,
         clock=clock,
@@ -162,6 +161,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         poster=poster,
         webhooks=webhooks,
         objectives=objectives,
+        costing=build_costing(db, clock, fleet, registry, telemetry, first.conversion, predictions),
         alarm=alarm,
         retraining=build_retraining(db, Sources(watched, alarm, rollout, sealer, {}), clock, shared),
         search=SearchService(fleet.finder, registry, rollout),
@@ -182,10 +182,11 @@ def build_metrics(rollout: RolloutService, access: AccessService) -> Metrics:
 
 
 def _watch_fleet(
-    metrics: Metrics, costs: CostService, first: ConverterParts, watched: Watched, alarm: Alarm, data: Path
-) -> None:
-    """Let the metrics ask for figures of the fleet, and the registry for what bundles will cost."""
+    metrics: Metrics, costs: CostService, first: ConverterParts, watched: Watched, settings: ServerSettings
+) -> Alarm:
+    """Return what raises alerts; let the metrics ask for figures of the fleet, and the registry for what bundles will cost."""
     clock = first.clock
+    alarm = build_alarm(first.db, watched, clock=clock, shared=first.shared, settings=settings)
     watched.registry.forecast_with(costs.forecast)
     sources = FigureSources(
         FleetCounter(first.db),
@@ -193,11 +194,12 @@ def _watch_fleet(
         watched.fleet.feed,
         alarm.alerts,
         first.signing,
-        data,
+        settings.data_dir,
         watched.telemetry.rollups,
         watched.objectives,
     )
     metrics.watch_fleet(FiguresLoader(sources, clock).load, clock.monotonic_s)
+    return alarm
 
 
 def build_telemetry(db: Database, clock: Clock, references: BundleReferences, fleet: Fleet) -> TelemetryService:

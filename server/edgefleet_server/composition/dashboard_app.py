@@ -18,6 +18,7 @@ from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import Gate
 from edgefleet_server.dashboard.core.pickers import Readers
 from edgefleet_server.dashboard.core.render import compile_ahead
+from edgefleet_server.dashboard.costs import pages as cost_pages
 from edgefleet_server.dashboard.devices import pages as devices_pages
 from edgefleet_server.dashboard.devices.views import DevicePages, Sources
 from edgefleet_server.dashboard.drift import pages as drift_pages
@@ -194,6 +195,7 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
         partial(alerts_pages.add_quiet_pages, silences=parts.alarm.silences),
         partial(drift_pages.add_pages, reader=FleetDriftReader(parts.drift, parts.alarm.verdicts)),
         partial(objectives_pages.add_pages, objectives=parts.objectives, models=registry.model_names),
+        partial(cost_pages.add_pages, costs=parts.costing.book, clock=clock),
     ]
 
 

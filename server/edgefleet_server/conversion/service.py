@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlmodel import Session
@@ -109,6 +109,14 @@ class ConversionService:
         with self._db.read() as session:
             counted = store.count_by_state(session)
         return {state.value: counted.get(state.value, 0) for state in JobState}
+
+    def seconds_by_model(self, since: datetime, until: datetime) -> dict[str, float]:
+        """Return how long conversions took that ended in a span of time, each its last attempt."""
+        found: dict[str, float] = {}
+        with self._db.read() as session:
+            for model, begun, done in store.ended_between(session, since, until):
+                found[model] = found.get(model, 0.0) + max(0.0, (done - begun).total_seconds())
+        return found
 
     # ---- for the worker
 

@@ -62,6 +62,13 @@ def work_since(session: Session, since: datetime) -> list[Work]:
     return [Work(*row) for row in session.execute(query)]
 
 
+def ended_between(session: Session, since: datetime, until: datetime) -> list[tuple[str, datetime, datetime]]:
+    """Return (model, begin, end) of the last attempts of jobs that ended in a span."""
+    ended = (col(JobRow.started_at).is_not(None), col(JobRow.finished_at) >= since, col(JobRow.finished_at) < until)
+    query = select(col(JobRow.model), col(JobRow.started_at), col(JobRow.finished_at)).where(*ended)
+    return [(model, begun, done) for model, begun, done in session.execute(query)]
+
+
 def next_claimable(session: Session, now: datetime, release: Waiting | None = None) -> JobRow | None:
     """Return the oldest job (of a release) that waits or whose worker went silent, locked; jobs locked by others are skipped."""
     query = select(JobRow).where(_claimable(now))

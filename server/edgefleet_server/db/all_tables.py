@@ -21,6 +21,7 @@ MODULES: Final = (
     "rollout.store.tables",
     "webhook.tables",
     "objectives.tables",
+    "costing.tables",
     "alerting.tables",
     "alerting.active_alerts.tables",
     "alerting.contact_points.tables",

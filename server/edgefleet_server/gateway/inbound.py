@@ -28,7 +28,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.messages import Ack, Event, Presence, Sample, State, Telemetry, Watched, decode
+from edgefleet_protocol.prediction_parts import REASON as PART_OF_LOG
 from edgefleet_protocol.topics import Uplink, parse_uplink
+from edgefleet_server.costing.model import Kind
 from edgefleet_server.gateway.device_ledger import DeviceLedger, DropReport
 from edgefleet_server.gateway.device_quota import Reason, Stored
 from edgefleet_server.gateway.fair_queue import FairQueue
@@ -95,6 +97,26 @@ class TelemetrySink(Protocol):
         ...
 
 
+class TrafficCounts(Protocol):
+    """What counts the bytes that came."""
+
+    def up(self, device: str, kind: Kind, model: str, size: int) -> None:
+        """Count a message."""
+        ...
+
+    def up_windows(self, device: str, models: Sequence[str], size: int) -> None:
+        """Count a message of telemetry, with the model of each of its windows."""
+        ...
+
+    def write_due(self) -> None:
+        """Store what was counted, if it is time."""
+        ...
+
+    def write(self) -> None:
+        """Store what was counted."""
+        ...
+
+
 class Answers(Protocol):
     """What the inbound side needs of the outbound side."""
 
@@ -156,7 +178,7 @@ class _Batch:
 class Inbound:
     """One thread that stores what devices say. `put` is called on the MQTT thread."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # what takes messages in, and what counts them
         self,
         tenant: TenantId,
         live_among: Callable[[Collection[DeviceId]], set[DeviceId]],
@@ -164,6 +186,7 @@ class Inbound:
         telemetry: TelemetrySink,
         answers: Answers,
         ledger: DeviceLedger,
+        traffic: TrafficCounts,
         queue_bytes: int,
     ) -> None:
         """Wire the parts; `start` runs the thread. live_among: returns which of some devices are known and not revoked."""
@@ -173,6 +196,7 @@ class Inbound:
         self._telemetry = telemetry
         self._answers = answers
         self._ledger = ledger
+        self._traffic = traffic
         self._acknowledge_broker: Callable[[Sequence[int]], None] = _nothing
         self._done: deque[int] = deque()
         self._topics: dict[str, Uplink] = {}
@@ -251,11 +275,13 @@ class Inbound:
                 if items:
                     self._store(self._sorted(items))
                 self._report()
+                self._traffic.write_due()
             except Exception:  # noqa: BLE001  # the outermost loop of this thread: a bug in one batch must not end ingest
                 self.counters.failed += 1
                 _log.exception("inbound batch failed")
             finally:
                 self._acknowledge_done([receipt for _, _, receipt in items if receipt])
+        self._traffic.write()
 
     def _sorted(self, items: Sequence[_Item]) -> _Batch:
         batch = _Batch()
@@ -286,10 +312,13 @@ class Inbound:
                     batch.events.append(event)
             case "tele":
                 telemetry = _own(device, decode(Telemetry, payload))
+                self._traffic.up_windows(device, [one.model for one in telemetry.windows], size)
                 if self._may_store(device, Stored.WINDOWS, max(1, len(telemetry.windows)), size):
                     batch.telemetry.append(telemetry)
             case "cap":
                 sample = _own(device, decode(Sample, payload))
+                kind = Kind.PREDICTIONS if sample.reason == PART_OF_LOG else Kind.CAPTURES
+                self._traffic.up(device, kind, sample.model, size)
                 if self._may_store(device, Stored.CAPTURES, 1, size):
                     batch.samples.append(sample)
             case "log":

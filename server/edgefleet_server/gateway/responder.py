@@ -137,8 +137,17 @@ class Counters:
 class Responder:
     """One thread that answers. Thread-safe; `ask_block` and `ask_meta` return at once."""
 
-    def __init__(self, topics: Topics, sources: Sources, publish: Publish, ledger: DeviceLedger, clock: Clock) -> None:
-        """Wire the parts; `start` runs the thread."""
+    def __init__(
+        self,
+        topics: Topics,
+        sources: Sources,
+        publish: Publish,
+        ledger: DeviceLedger,
+        clock: Clock,
+        count: Callable[[DeviceId, Sha256, int], None],
+    ) -> None:
+        """Wire the parts; `start` runs the thread. count: takes the bytes of a blob that were sent to a device."""
+        self._count = count
         self._topics = topics
         self._blobs = sources.blobs
         self._metadata_file = sources.metadata_file
@@ -313,6 +322,7 @@ class Responder:
         if self._publish(self._topics.dn_blk(device), data, 0):
             self.counters.block_messages += 1
             self.counters.block_bytes += length
+            self._count(device, job.sha256, length)
         else:
             self._give_up(device, job)
 

@@ -13,6 +13,7 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.topics import Topics, parse_uplink
+from edgefleet_server.costing.traffic_ledger import TrafficLedger
 from edgefleet_server.fleet.desired.model import SignedDesired
 from edgefleet_server.gateway.broker.model import BrokerEndpoint
 from edgefleet_server.gateway.device_ledger import DeviceLedger
@@ -41,7 +42,7 @@ class GatewayDownError(EdgefleetError):
 class Gateway:
     """Connects services and devices."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # a service for each kind of message, and what counts them
         self,
         settings: ServerSettings,
         endpoint: BrokerEndpoint,
@@ -50,6 +51,7 @@ class Gateway:
         registry: RegistryService,
         signing: SigningService,
         clock: Clock,
+        traffic: TrafficLedger,
     ) -> None:
         """Wire the parts; makes a client certificate `srv-<instance>`. `start` connects."""
         tenant = TenantId(settings.tenant)
@@ -77,6 +79,7 @@ class Gateway:
             telemetry,
             self._outbound,
             self._ledger,
+            traffic,
             settings.uplink_queue_bytes,
         )
         self._inbound.acknowledge_by(self._link.ack)
@@ -86,6 +89,7 @@ class Gateway:
             self._publish_answer,
             self._ledger,
             clock,
+            traffic.down,
         )
         self._unsubscribe: list[Callable[[], None]] = []
 

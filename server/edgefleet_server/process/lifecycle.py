@@ -256,7 +256,8 @@ class Server:
         supervisor = BrokerSupervisor(config, parts.clock)
         endpoint = self._endpoint = supervisor.start()
         self._stack.callback(supervisor.stop)
-        gateway = Gateway(settings, endpoint, parts.fleet, parts.telemetry, parts.registry, parts.signing, parts.clock)
+        services = (parts.fleet, parts.telemetry, parts.registry, parts.signing, parts.clock, parts.costing.traffic)
+        gateway = Gateway(settings, endpoint, *services)
         gateway.start()
         self._stack.callback(gateway.stop)
         self._start_cut_off(parts, supervisor, gateway)
@@ -431,6 +432,7 @@ def build_engine(parts: Parts) -> EngineThread:
             ("prune words about metadata", fleet.recovery.prune),
             ("prune webhook deliveries", lambda _now: parts.webhooks.prune()),
             ("prune samples of objectives", parts.objectives.prune),
+            ("prune counts of bytes", parts.costing.book.prune),
             ("prune presence", lambda now: (parts.sampler.prune(now), fleet.presence.prune(now))),
             ("prune alerts", lambda now: (parts.alerts.prune(), parts.alarm.engine.prune(now))),
             ("read the audit trail again", lambda _now: parts.access.chain.read_again()),

@@ -96,6 +96,11 @@ class RegistryService:
         with self._db.read() as session:
             return store.blob_length(session, sha256)
 
+    def stored_blobs(self) -> list[tuple[str, str, int, bool]]:
+        """Return (model, digest, bytes, whether it is of the source) of all blobs that releases name."""
+        with self._db.read() as session:
+            return list(store.stored_blobs(session))
+
     def stored_size(self, sha256: Sha256) -> int | None:
         """Return how many bytes of a blob the store really has, or None. Raises BlobStoreError."""
         return self._blobs.size(sha256)

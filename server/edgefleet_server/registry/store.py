@@ -1,6 +1,6 @@
 """The only place with SQL of the registry. Every function takes the session of its caller."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, exists, func, select, tuple_, update
@@ -198,6 +198,21 @@ def used_blobs(session: Session, reports: Collection[str]) -> set[str]:
     for (jobs,) in session.execute(select(col(AttemptRow.jobs))):
         used |= {job["report"] for job in jobs}
     return used
+
+
+def stored_blobs(session: Session) -> Iterator[tuple[str, str, int, bool]]:
+    """Yield (model, digest, bytes, whether it is of the source) of stored blobs that releases name; once for each release that does."""
+    lengths = {sha256: int(n) for sha256, n in session.execute(select(col(BlobRow.sha256), col(BlobRow.length)))}
+    for table in (BundleRow, UnsignedBundleRow):
+        columns = (col(ReleaseRow.model), col(table.sha256), col(table.leaves))
+        made = select(*columns).join(table, col(table.release_id) == col(ReleaseRow.id))
+        for model, bundle, leaves in session.execute(made):
+            yield from ((model, one, lengths[one], False) for one in (bundle, leaves) if one in lengths)
+    for origin in (ReleaseRow, AttemptRow):
+        named = select(col(origin.model), col(origin.source), col(origin.data))
+        for model, source, data in session.execute(named):
+            digests = {file["sha256"] for file in source.get("files", ())} | set(data.values())
+            yield from ((model, one, lengths[one], True) for one in sorted(digests) if one in lengths)
 
 
 def discard_blobs(session: Session, digests: Collection[str], now: datetime) -> None:

@@ -67,6 +67,11 @@ class CaptureService:
             self._desired.add_task(DeviceId(device_id), Task(id=row.id, kind="capture", until=row.until, args=args))
             return _fetch(row, now)
 
+    def stored_bytes(self) -> dict[str, int]:
+        """Return the bytes of all captured records, by model."""
+        with self._db.read() as session:
+            return store.capture_bytes(session)
+
     def fetch(self, device_id: str, fetch_id: str) -> CaptureFetch:
         """Return how a fetch stands. Raises CaptureUnknownError."""
         with self._db.read() as session:

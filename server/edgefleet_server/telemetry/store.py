@@ -386,6 +386,13 @@ def captures_of(
     return [(str(device), str(name), int(size)) for device, name, size in session.execute(statement)], total
 
 
+def capture_bytes(session: Session) -> dict[str, int]:
+    """Return the bytes of all captured records, by model."""
+    row = TelemetryCapture
+    statement = select(col(row.model), func.sum(col(row.size_bytes))).group_by(col(row.model))
+    return {str(model): int(size) for model, size in session.execute(statement)}
+
+
 def delete_captures_before(session: Session, moment: datetime) -> None:
     """Delete captured records that came, and fetches that were asked for, before a moment."""
     session.execute(delete(TelemetryCapture).where(col(TelemetryCapture.received_at) < moment))

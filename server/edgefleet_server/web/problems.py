@@ -156,6 +156,8 @@ STATUS: Final[Mapping[str, int]] = {
     "drift.bad_period": 422,
     "webhook.failed": 500,
     "alert.failed": 500,
+    "cost.failed": 500,
+    "cost.no_prices": 404,
     "slo.failed": 500,
     "slo.name_mismatch": 422,
     "slo.too_many": 422,

@@ -60,7 +60,7 @@ OTHERS = (
     "/devices/{hot}",
     "/models/pump/drift", "/models/pump/drift/temperature", "/models/pump/accuracy", "/devices/{warm}",
     "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/settings/receivers", "/alerts/{alert}", "/alerts/rules",
-    "/alerts/silences", "/settings/contacts", "/settings/contacts/{contact}", "/slos", "/slos/{slo}", "/slos/new", "/drift",
+    "/alerts/silences", "/settings/contacts", "/settings/contacts/{contact}", "/slos", "/slos/{slo}", "/slos/new", "/drift", "/cost",
     "/", "/find", "/settings/protection",
 )  # fmt: skip
 """Pages that need something going on: seen at a second house."""

@@ -16,7 +16,7 @@ from edgefleet_server.composition.container import (
     build_prediction_logs,
     build_prover,
 )
-from edgefleet_server.composition.objective_container import build_objectives
+from edgefleet_server.composition.objective_container import build_costing, build_objectives
 from edgefleet_server.composition.timeline_container import build_timelines
 from edgefleet_server.composition.trigger_container import Sources, build_retraining
 from edgefleet_server.dashboard.core.readings import Readings
@@ -87,6 +87,10 @@ def parts_of(house: House) -> Parts:
         webhooks=house.webhooks,
         alerts=AlertService(house.db, rollout, house.clock),
         objectives=objectives,
+        costing=build_costing(
+            *(house.db, house.clock, house.fleet, house.registry, house.telemetry, cast("Any", house.jobs)),
+            predictions,
+        ),
         alarm=alarm,
         retraining=build_retraining(
             house.db, Sources(watched, alarm, rollout, house.webhooks.sealer, {}), house.clock, house.clock

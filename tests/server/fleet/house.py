@@ -104,6 +104,10 @@ class NoJobs:
         """Nothing is reported here."""
         return ()
 
+    def seconds_by_model(self, since: dt.datetime, until: dt.datetime) -> Mapping[str, float]:
+        """Nothing is converted here."""
+        return {}
+
     def jobs_of(self, refs: Sequence[ReleaseRef]) -> Mapping[ReleaseRef, list[JobView]]:
         """Return the noted jobs."""
         return {ref: self.jobs.get(ref, []) for ref in refs}

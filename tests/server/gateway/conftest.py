@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.costing.traffic_ledger import TrafficLedger
 from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerKind, find_mosquitto
 from edgefleet_server.gateway.broker.supervisor import BrokerSupervisor
 from edgefleet_server.gateway.cut_off import CutOff
@@ -49,8 +50,10 @@ class Site:
         self.broker = BrokerSupervisor(config, SystemClock())
         self.endpoint = self.broker.start()
         house = self.house
+        self.traffic = TrafficLedger(house.db, house.clock, house.registry, house.fleet.memberships.of)
         self.gateway = Gateway(
-            house.settings, self.endpoint, house.fleet, house.telemetry, house.registry, house.signing, house.clock
+            *(house.settings, self.endpoint, house.fleet, house.telemetry, house.registry, house.signing, house.clock),
+            self.traffic,
         )
         self.gateway.start()
         self.cut_off = CutOff(

@@ -11,6 +11,7 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import Ack, Telemetry, Window, encode
 from edgefleet_protocol.topics import Topics
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.costing.traffic_ledger import TrafficLedger
 from edgefleet_server.gateway import inbound, mqtt
 from edgefleet_server.gateway.broker.model import BrokerEndpoint, BrokerKind, find_mosquitto
 from edgefleet_server.gateway.device_ledger import DeviceLedger
@@ -92,6 +93,7 @@ def test_devices_are_asked_for_longer_windows_while_the_queue_stays_half_full(
         house.telemetry,
         answers,
         ledger,
+        TrafficLedger(house.db, house.clock, house.registry, house.fleet.memberships.of),
         house.settings.uplink_queue_bytes,
     )
     made.acknowledge_by(done.extend)

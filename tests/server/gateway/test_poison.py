@@ -10,6 +10,7 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import Ack, Event, EventKind, State, Telemetry, Window, encode
 from edgefleet_protocol.topics import Topics
 from edgefleet_server.access.model import Role
+from edgefleet_server.costing.traffic_ledger import TrafficLedger
 from edgefleet_server.gateway.device_ledger import DeviceLedger
 from edgefleet_server.gateway.inbound import Inbound
 from edgefleet_server.gateway.outbound import Signed
@@ -45,6 +46,7 @@ class Ingest:
         self.good, self.evil = house.device(), house.device()
         self.topics = Topics(house.settings.tenant)  # type: ignore[arg-type]
         self.acks = Acks()
+        self.traffic = TrafficLedger(house.db, house.clock, house.registry, house.fleet.memberships.of)
         self.inbound = Inbound(
             self.topics.tenant,
             house.fleet.devices.live_among,
@@ -52,6 +54,7 @@ class Ingest:
             house.telemetry,
             self.acks,
             DeviceLedger(limits_of(house.settings), house.clock),
+            self.traffic,
             house.settings.uplink_queue_bytes,
         )
 

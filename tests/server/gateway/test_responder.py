@@ -58,6 +58,7 @@ class Desk:
         self.door = threading.Event()
         self.door.set()
         self.takes = True
+        self.counted: list[tuple[DeviceId, Sha256, int]] = []
         self.refused = 0
         self.responder = Responder(
             TOPICS,
@@ -71,6 +72,7 @@ class Desk:
             self.take,
             DeviceLedger(limits, SystemClock()),
             SystemClock(),
+            lambda device, sha256, size: self.counted.append((device, sha256, size)),
         )
         self.responder.start()
 
@@ -273,6 +275,17 @@ def test_metadata_comes_in_chunks_and_within_its_limit(desk: Desk) -> None:
     assert b"".join(reply.data for reply in whole) == b"x" * 200_000
     assert all(len(reply.data) <= MAX_META_CHUNK_BYTES for reply in whole)
     assert [reply.error for reply in replies if reply is not None and reply.req_id == 2] == ["too_big"]
+
+
+def test_the_bytes_of_blocks_that_the_broker_took_are_counted(desk: Desk) -> None:
+    sha256 = desk.add(b"a" * (2 * LEAF_BYTES + 7))
+    desk.ask(ONE, sha256, (0, 1, 2))
+    assert until(lambda: sum(size for _, _, size in desk.counted) == 2 * LEAF_BYTES + 7)
+    assert {one[:2] for one in desk.counted} == {(ONE, sha256)}
+    desk.takes = False
+    desk.ask(ONE, sha256, (0,), req_id=2)
+    assert until(lambda: desk.refused == 1)
+    assert sum(size for _, _, size in desk.counted) == 2 * LEAF_BYTES + 7
 
 
 def test_garbage_is_counted(desk: Desk) -> None:

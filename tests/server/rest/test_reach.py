@@ -33,7 +33,10 @@ PART_OF_ANOTHER = {
     "put_blob": "the files of a release: sent by `edgectl publish` and by the page /publish before `create_release`",
     "end_release_search": "Ctrl-C while `edgectl publish` follows the conversion",
 }
-BY_READING = {"plan_rollout": "changes nothing: the page /rollouts/new and `edgectl rollout plan` show it"}
+BY_READING = {
+    "plan_rollout": "changes nothing: the page /rollouts/new and `edgectl rollout plan` show it",
+    "price_cost": "changes nothing: `edgectl cost --prices FILE` shows it, the page /cost has the prices that are set",
+}
 OF_THE_BROWSER = {
     "/logout": "ends this browser's session, which the API knows nothing of",
     "/views": "keeps an address in this browser by a name, which the API knows nothing of",

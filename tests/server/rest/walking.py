@@ -233,6 +233,7 @@ def busy(fleet: Fleet) -> None:
     call("POST", "/people/ci:grant", {"role": "operator", "sites": ["hall"]})
     call("POST", "/alert-receivers", {"name": "prod"})
     call("PUT", "/slos/digits-fast", latency())
+    call("PUT", "/prices", {"currency": "EUR", "down_gb": 0.09})
     mail = "mailto://127.0.0.1:9/?from=fleet@example.org&to=ops@example.org"
     call("POST", "/contact-points", {"name": "ops", "url": mail})
     call("POST", "/alert-silences", {"matchers": ["site=yard"], "for_s": 3600})

@@ -76,6 +76,9 @@ SECTIONS: Final = (
             Place(
                 "/fleet", "Figures", words="metrics charts requests latency errors over time", tab="figures", key="f"
             ),
+            Place(
+                "/cost", "Cost", words="costs money prices bytes traffic energy storage savings", tab="cost", key="c"
+            ),
             Place("/events", "Events", words="log history", tab="events", key="e"),
         ),
     ),

@@ -158,6 +158,8 @@ LINES: Final[Mapping[str, str]] = {
         "edgectl alert contact set {path.contact_id}[ --name {body.name}][ --url {body.url}][ --severity {body.severity}]"
         "[ --selector {body.selector}][ --resolved|--no-resolved?{body.sends_resolved}][ --repeat {body.repeat_s|seconds}]"
     ),
+    "set_prices": "edgectl prices set -f prices.json",
+    "remove_prices": "edgectl prices remove --yes",
     "put_slo": "edgectl slo set -f slo.json",
     "delete_slo": "edgectl slo delete {path.name} --yes",
     "delete_contact_point": "edgectl alert contact delete {path.contact_id} --yes",

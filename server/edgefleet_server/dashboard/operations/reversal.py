@@ -26,6 +26,8 @@ BEFORE: Final[Mapping[str, str]] = {
     "delete_maintenance_window": "get_maintenance_window",
     "set_alias": "get_alias",
     "remove_alias": "get_alias",
+    "set_prices": "get_prices",
+    "remove_prices": "get_prices",
     "put_slo": "get_slo",
     "delete_slo": "get_slo",
     "set_prediction_log": "get_prediction_log",
@@ -158,6 +160,7 @@ def _put(
 
 _ALIAS: Final = _put(lambda before: {"version": before["version"]}, "set_alias", "remove_alias")
 _SLO: Final = _put(lambda before: before["document"], "put_slo", "delete_slo")
+_PRICES: Final = _put(lambda before: before["prices"], "set_prices", "remove_prices")
 _LOG: Final = _put(
     lambda before: {name: before[name] for name in ("ratio", "inputs", "keep_days")}, "set_prediction_log", ""
 )
@@ -177,6 +180,8 @@ _MAKERS: Final[Mapping[str, Callable[[Done], Undo | None]]] = {
     ),
     "set_alias": _ALIAS,
     "remove_alias": _ALIAS,
+    "set_prices": _PRICES,
+    "remove_prices": _PRICES,
     "put_slo": _SLO,
     "delete_slo": _SLO,
     "set_prediction_log": _LOG,

@@ -91,6 +91,11 @@ class FleetCounter:
             drifts=drifts,
         )
 
+    def running_bundles(self) -> list[tuple[str, str, int]]:
+        """Return (model, sha256 of the bundle, live devices that run it)."""
+        with self._db.read() as session:
+            return store.count_bundles(session)
+
 
 class _Whole(NamedTuple):
     """What one look at all rows of devices counts; sums are null without devices."""

@@ -101,6 +101,15 @@ def count_versions(session: Session) -> list[tuple[str, str, int]]:
     return sorted(found, key=lambda one: (-one[2], one[0], one[1]))
 
 
+def count_bundles(session: Session) -> list[tuple[str, str, int]]:
+    """Return (model, sha256 of the bundle, live devices that run it)."""
+    state = FleetModelState
+    live = select(col(FleetDevice.id)).where(col(FleetDevice.revoked_at).is_(None))
+    keys = (col(state.model), col(state.active_sha256))
+    running = select(*keys, func.count()).where(col(state.active_sha256) != "", col(state.device_id).in_(live))
+    return [(str(model), str(sha256), int(n)) for model, sha256, n in session.execute(running.group_by(*keys))]
+
+
 def count_labels(session: Session, of_key: int, most: int) -> list[tuple[str, str, int]]:
     """Return (key, value, live devices that have it), most first: of each key so many values, of the site even where other keys have more.
 

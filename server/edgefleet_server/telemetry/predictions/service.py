@@ -108,6 +108,12 @@ class PredictionLogs:
             totals, sizes = store.totals(session), store.file_bytes(session)
         return [self._view(rule, totals, sizes) for rule in self._book.rules()]
 
+    def stored_bytes(self) -> dict[str, int]:
+        """Return the bytes of files and of parts that wait, by model."""
+        with self._db.read() as session:
+            files, waiting = store.file_bytes(session), store.waiting_bytes(session)
+        return {name: files.get(name, 0) + waiting.get(name, 0) for name in files.keys() | waiting.keys()}
+
     def view(self, model: str) -> PredictionLogView:
         """Return a model's log. Raises PredictionLogUnknownError."""
         rule = self._rule(model)

@@ -88,6 +88,13 @@ def file_bytes(session: Session, model: str = "") -> dict[str, int]:
     return {str(name): int(size) for name, size in session.execute(statement)}
 
 
+def waiting_bytes(session: Session) -> dict[str, int]:
+    """Return the bytes of all parts that are in no file, by model."""
+    row = PredictionPart
+    statement = select(col(row.model), func.sum(func.length(col(row.body)))).where(col(row.body).is_not(None))
+    return {str(name): int(size) for name, size in session.execute(statement.group_by(col(row.model)))}
+
+
 def files(session: Session, model: str) -> Sequence[PredictionFile]:
     """Return the files of a model, oldest first."""
     statement = select(PredictionFile).where(col(PredictionFile.model) == model, col(PredictionFile.is_whole))

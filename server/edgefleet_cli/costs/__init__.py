@@ -1,0 +1,1 @@
+"""What models and groups cost, and the prices that money is counted by."""

@@ -1,0 +1,1 @@
+"""What models and groups cost: bytes, device-hours, energy, conversions and storage, in units and in money (ADR 0138)."""
