@@ -40,18 +40,21 @@ class NotServedError(EdgefleetError):
     """The model did not answer in time."""
 
     code = "run.not_served"
+    default_next_step = "`edge-agent status` says why it does not serve"
 
 
 class NoInputError(EdgefleetError):
     """What is to be asked is not there."""
 
     code = "run.no_input"
+    default_next_step = "have it written before the planned time"
 
 
 class SomeFailedError(EdgefleetError):
     """Some inputs could not be answered."""
 
     code = "run.some_failed"
+    default_next_step = "read their `error` in the newest file of answers"
 
 
 def run_batch(model: Model, inputs: list[Path], folder: Path, planned_s: int, keep: int) -> int:
