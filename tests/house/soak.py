@@ -51,6 +51,12 @@ SOAKS: dict[str, Soak] = {
     "clients": Soak(
         "tests.journeys.clients", 200, "a request by kserve's client, by tritonclient or by curl, of each form"
     ),
+    "worse-models": Soak(
+        "tests.server.retraining.worse_models",
+        20,
+        "a retrained model that is worse than its parent, before the gate of a shadow stage",
+        2,
+    ),
     "docs-site": Soak("tests.house.docs_site:soak", 1, "a strict build of all pages of the documentation"),
     "installer": Soak(
         "tests.journeys.installer",

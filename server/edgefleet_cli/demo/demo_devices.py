@@ -57,9 +57,9 @@ class Device:
         }
 
 
-def agent_environment(home: ProcessGroup, folder: Path) -> dict[str, str]:
+def agent_environment(home: ProcessGroup, folder: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the settings of the demo's agents: a free port each, since they share a machine; a short probation, and
-    figures every few seconds.
+    figures every few seconds. more: further settings.
 
     Agents put sockets below the temporary folder when their state folder's path is long: then that is a short folder of
     the demo, so that they fit, and nothing stays behind even of an agent that was killed.
@@ -68,6 +68,7 @@ def agent_environment(home: ProcessGroup, folder: Path) -> dict[str, str]:
         "EDGEFLEET_AGENT_INFER_PORT": "0",
         "EDGEFLEET_AGENT_PROBATION_S": "3",
         "EDGEFLEET_AGENT_TELEMETRY_INTERVAL_S": "3",
+        **(more or {}),
     }
     if len(str(folder)) > _SHORT_CHARACTERS:
         places = (tempfile.gettempdir(), "/tmp")  # noqa: S108 - mkdtemp makes a private folder there
@@ -139,8 +140,8 @@ def _is_right(row: list[float | None], label: int) -> bool:
     return len(numbers) == len(row) and max(range(len(row)), key=numbers.__getitem__) == label
 
 
-def infer(http: httpx.Client, device: Device, pixels: Any) -> list[list[float | None]]:
-    """Return logits, one list an image; None is not a number. Raises InferenceError.
+def infer(http: httpx.Client, device: Device, pixels: Any, trace_id: str = "") -> list[list[float | None]]:
+    """Return logits, one list an image; None is not a number. trace_id: of the answer, "" = the device's choice. Raises InferenceError.
 
     Open Inference Protocol v2, JSON tensors in row-major order.
     """
@@ -151,7 +152,11 @@ def infer(http: httpx.Client, device: Device, pixels: Any) -> list[list[float | 
         "data": [float(value) for value in pixels.ravel()],
     }
     try:
-        response = http.post(f"/v2/models/{MODEL}/infer", json={"inputs": [tensor]})
+        response = http.post(
+            f"/v2/models/{MODEL}/infer",
+            json={"inputs": [tensor]},
+            headers={"x-edgefleet-trace": trace_id} if trace_id else {},
+        )
     except httpx.HTTPError as error:
         raise InferenceError(f"{device.id} does not answer", why=str(error) or type(error).__name__) from error
     if not response.is_success:

@@ -15,16 +15,16 @@ _INDENT = " " * 4
 Note = Callable[[str], None]
 
 
-def show_step(out: Output, number: int, title: str, *details: str) -> None:
+def show_step(out: Output, number: int, title: str, *details: str, steps: int = STEPS) -> None:
     """Write one step: what was done, then what came of it, each in lines that fit the terminal."""
     width = max(_MIN_WIDTH, min(out.remarks.width - 1, MAX_WIDTH))
-    for line in lines(number, title, details, width):
+    for line in lines(number, title, details, width, steps):
         out.note(line)
 
 
-def lines(number: int, title: str, details: tuple[str, ...], width: int) -> list[str]:
+def lines(number: int, title: str, details: tuple[str, ...], width: int, steps: int = STEPS) -> list[str]:
     """Return the lines of one step, none longer than `width` unless a single word is."""
-    wrapped = _wrapped(title, width, f"{number}/{STEPS} ", _INDENT)
+    wrapped = _wrapped(title, width, f"{number}/{steps} ", _INDENT)
     for detail in details:
         wrapped += _wrapped(detail, width, _INDENT, _INDENT + "  ")
     return wrapped

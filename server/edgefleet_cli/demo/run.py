@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,9 @@ class DemoRequest:
     examples: Path | None
 
 
+Play = Callable[[Session, DemoRequest, ProcessGroup, Path, Example], None]
+
+
 @dataclass(frozen=True)
 class ServerAddress:
     """Where the demo's server answers, and the token of its first admin."""
@@ -55,8 +58,8 @@ class ServerAddress:
     ca_file: Path
 
 
-def run_demo(session: Session, request: DemoRequest) -> int:
-    """Run the demo and return its exit code. Leaves no process, and no file outside its data folder."""
+def run_demo(session: Session, request: DemoRequest, play: Play | None = None) -> int:
+    """Run the demo and return its exit code. Leaves no process, and no file outside its data folder. play: another story."""
     for package in ("fastapi", "onnx", "numpy"):
         require(package, "all")
     example = find_example(request.examples)
@@ -65,7 +68,7 @@ def run_demo(session: Session, request: DemoRequest) -> int:
         if is_temporary:
             home.remove_at_end(folder)
         try:
-            _run(session, request, home, folder, example)
+            (play or _run)(session, request, home, folder, example)
         except CliError as error:
             if is_temporary:
                 home.keep(folder)
@@ -80,7 +83,7 @@ def run_demo(session: Session, request: DemoRequest) -> int:
 
 def _run(session: Session, request: DemoRequest, home: ProcessGroup, folder: Path, example: Example) -> None:
     began_s = session.clock.monotonic_s()
-    address = _start_server(session, request, home, folder / "server")
+    address = start_server(session, request, home, folder / "server")
     with ApiClient(address.url, address.token, request_timeout_s=60.0) as api:
         profiles = profiles_in_use(request.devices, demo_profiles())
         story = Story(api, home, session.out, session.clock, example, profiles)
@@ -123,7 +126,10 @@ def demo_profiles() -> tuple[str, str]:
     return f"generic-{arch}-ort", f"generic-{arch}-ort-small"
 
 
-def _start_server(session: Session, request: DemoRequest, home: ProcessGroup, data: Path) -> ServerAddress:
+def start_server(
+    session: Session, request: DemoRequest, home: ProcessGroup, data: Path, environment: Mapping[str, str] | None = None
+) -> ServerAddress:
+    """Make and start a server, and return where it answers. environment: settings of it. Raises ChildError."""
     edgectl = python_module("edgefleet_cli.main", "server")
     init = home.start("server-init", [*edgectl, "init", str(data)])
     home.wait([init], _INIT_S)
@@ -131,7 +137,7 @@ def _start_server(session: Session, request: DemoRequest, home: ProcessGroup, da
     flags = ["--data", str(data), "--port", str(request.port), "--device-port", "0"]
     if request.broker is not None:
         flags += ["--broker", request.broker]
-    server = home.start("server", [*edgectl, "start", *flags])
+    server = home.start("server", [*edgectl, "start", *flags], environment)
     token = (data / "admin.token").read_text(encoding="ascii").strip()
     deadline_s = session.clock.monotonic_s() + _READY_S
     while True:
