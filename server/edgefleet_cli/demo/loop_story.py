@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from edgefleet_cli.core import api as structs
 from edgefleet_cli.core.contexts import Context, ContextFile
-from edgefleet_cli.core.errors import CliError, DeclinedError
+from edgefleet_cli.core.errors import CliError, DeclinedError, ServerUnreachableError
 from edgefleet_cli.core.files import write_private
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import python_module
@@ -44,7 +44,7 @@ ROLLOUT: Final[Document] = {
 }
 ENDED: Final = frozenset({"promoted", "published", "stopped", "failed", "rejected", "cancelled", "expired"})
 _POLL_S: Final = 0.3
-_WAIT_S: Final = 180.0
+WAIT_S: Final = 180.0
 _ANSWER_S: Final = 1800.0
 Run = structs.model.Retraining
 
@@ -109,11 +109,11 @@ class LoopStory:
         environment = demo_devices.agent_environment(self._home, self._folder, pace)
         demo_devices.enrol(self._home, wanted, [one.token for one in tokens], environment)
         self.devices = demo_devices.start(self._home, self._session.clock, wanted, environment)
-        release = self._publisher.follow(self._first, wait_s=_WAIT_S).value
+        release = self._publisher.follow(self._first, wait_s=WAIT_S).value
         if release.state != "ready":
             raise LoopError(f"{release.ref} was not built", why=release.state)
         deployer = Deployer(self._api, self._quiet, self._session.clock)
-        outcomes = deployer.wait(release.ref, deployer.deploy(release.ref, selector="").value, wait_s=_WAIT_S)
+        outcomes = deployer.wait(release.ref, deployer.deploy(release.ref, selector="").value, wait_s=WAIT_S)
         if [one for one in outcomes if one.state not in DONE] or len(outcomes) != count:
             raise LoopError(f"{release.ref} is not on all devices")
         self._start_runner()
@@ -325,18 +325,28 @@ class LoopStory:
             self._home.check()
             self._session.clock.sleep(_POLL_S)
 
-    def _until(self, found: Callable[[], Any], otherwise: str, wait_s: float = _WAIT_S) -> Run:
+    def _until(self, found: Callable[[], Run | None], otherwise: str, wait_s: float = WAIT_S) -> Run:
+        """Ask until there is an answer; a server that is away meanwhile is asked again. Raises LoopError, ChildError."""
         until_s = self._session.clock.monotonic_s() + wait_s
+        last = "the server does not answer"
         while True:
-            answer: Run | None = found()
+            try:
+                answer = found()
+                last = self._says() if answer is None else ""
+            except ServerUnreachableError:
+                answer = None
             if answer is not None:
                 return answer
             self._home.check()
             if self._session.clock.monotonic_s() > until_s:
-                run = self._run() if self.run_id else None
-                why = f"{run.state}: {run.says}" if run else f"no answer in {wait_s:.0f} s"
-                raise LoopError(otherwise, why=why)
+                raise LoopError(otherwise, why=last)
             self._session.clock.sleep(_POLL_S)
+
+    def _says(self) -> str:
+        if not self.run_id:
+            return "no retraining has begun"
+        run = self._run()
+        return f"{run.state}: {run.says}"
 
     @property
     def _publisher(self) -> Publisher:
