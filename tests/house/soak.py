@@ -51,6 +51,11 @@ SOAKS: dict[str, Soak] = {
     "clients": Soak(
         "tests.journeys.clients", 200, "a request by kserve's client, by tritonclient or by curl, of each form"
     ),
+    "retraining-loop": Soak(
+        "tests.journeys.loop_kills",
+        20,
+        "a whole demo --loop in which server, runner or an agent is killed at a random moment, and started again",
+    ),
     "worse-models": Soak(
         "tests.server.retraining.worse_models",
         20,

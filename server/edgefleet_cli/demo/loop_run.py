@@ -32,7 +32,7 @@ DEVICE_PACE: Final = {
 PACE: Final = (
     "faster than by default: drift is judged every 2 s (10 min), alerts every second (15 s), telemetry every 3 s (15 min); "
     "devices keep up to two images a class every 2 s of all answers (every minute, of one answer in a thousand); "
-    "stages soak for 2 s (10 min)"
+    "stages soak for 2 to 4 s (10 min)"
 )
 CLEAR_S: Final = 12.0
 
