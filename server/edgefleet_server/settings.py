@@ -131,6 +131,8 @@ class ServerSettings(BaseSettings):
     """Captured records of one device that are stored in a day (UTC)."""
     device_daily_bytes: int = Field(default=64 * MIB, ge=MIB, le=1024 * 1024 * MIB)
     """Bytes of events, telemetry and captured records of one device that are stored in a day (UTC)."""
+    backup_keep_days: int = Field(default=0, ge=0, le=3_660)
+    """How long you keep backups of this server, for the receipts of erasures; 0 = not said."""
     prediction_pack_s: int = Field(default=900, ge=1, le=7 * 86_400)
     """How long parts of prediction logs wait in the database before a Parquet file takes them."""
     device_hourly_downlink_bytes: int = Field(default=32 * MIB, ge=16 * MIB, le=1024 * 1024 * MIB)

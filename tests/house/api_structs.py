@@ -58,6 +58,7 @@ PLACES = {
     "/devices:label": "device",
     "/capture-key": "capture",
     "/prediction-logs": "capture",
+    "/data-sets": "capture",
     "/erasures": "capture",
     "/events": "fleet",
     "/enrollments": "enrollment",

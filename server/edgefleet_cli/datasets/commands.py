@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.options import time_of
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.datasets.model import DataFormat
 from edgefleet_cli.predictions.erasure_commands import app
-from edgefleet_cli.render.format import counted, text
+from edgefleet_cli.render.format import counted, moment, text
+from edgefleet_cli.render.output import Column, Sheet
+
+DATA_SETS: Sheet[api.capture.WrittenDataSet] = Sheet(
+    "data sets",
+    [
+        Column("id", lambda one: text(one.id), keep=True),
+        Column("model", lambda one: text(one.model)),
+        Column("format", lambda one: text(one.format)),
+        Column("records", lambda one: text(one.records), right=True),
+        Column("made", lambda one: moment(one.made_at)),
+        Column("by", lambda one: text(one.made_by)),
+        Column("place", lambda one: text(one.place), spare=1),
+        Column("retraining", lambda one: text(one.retraining), wide=True),
+        Column("digest", lambda one: text(one.digest), wide=True),
+    ],
+    lambda one: text(one.id),
+)
 
 
 @app.command("export")
@@ -69,3 +87,37 @@ def export(  # noqa: PLR0913, PLR0917 - the flags of the command
         session.out.note(f"left out, as the privacy policy does not keep it: {names}")
     if made.other_key:
         session.out.note(f"left sealed: {counted(made.other_key, 'record')} for another key")
+
+
+@app.command("purge")
+def purge(
+    ctx: typer.Context,
+    place: Annotated[str, typer.Argument(metavar="DIR", help="The data set: its folder, or s3://BUCKET/PREFIX.")],
+    receipt: Annotated[
+        str, typer.Option("--receipt", metavar="ID", help="The erasure, as `edgectl data list` has it.")
+    ],
+) -> None:
+    """Remove the records of an erased person from a data set, and tell the server."""
+    from edgefleet_cli.datasets.data_set_notes import purge_data_set
+    from edgefleet_cli.datasets.dataset_writer import encoded
+    from edgefleet_cli.datasets.places import place_of
+
+    session = Session.of(ctx)
+    manifest, count = purge_data_set(session.api, place_of(place, os.environ), receipt)
+    session.out.document(
+        json.loads(encoded(manifest)),
+        lambda: session.out.line(f"{text(place)}: {counted(count, 'record')} removed, {len(manifest.records)} left"),
+    )
+
+
+@app.command("sets")
+def list_data_sets(
+    ctx: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="Only of this model.", autocompletion=completion.models),
+    ] = None,
+) -> None:
+    """List the data sets that were written from captured records."""
+    session = Session.of(ctx)
+    session.out.items(session.api.pages("/data-sets", api.capture.WrittenDataSet, model=model), DATA_SETS)

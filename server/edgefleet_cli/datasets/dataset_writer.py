@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -41,19 +41,18 @@ def write_data_set(
     format_: DataFormat,
     place: Place,
     *,
-    finish: Callable[[Path], None] = lambda _: None,
+    finish: Callable[[DataSetManifest], None] = lambda _: None,
 ) -> DataSetManifest:
-    """Write records with their labels to a place, and return the manifest. finish: works on the whole folder before it is in place.
+    """Write records with their labels to a place, and return the manifest. finish: called when all is written and not yet in place.
 
-    Raises DataSetError when nothing is left to write or the place cannot be written, MissingPartError.
+    Raises DataSetError when nothing is left to write or the place cannot be written, MissingPartError, and what `finish` raises.
     """
     found = samples_of(records, labels)
     if not found.items:
         left = ", ".join(f"{name} of {count}" for name, count in sorted(found.left_out.items()))
+        nothing = f"the privacy policy keeps nothing of {found.empty} records"
         raise DataSetError(
-            "there is nothing to write"
-            if not found.empty
-            else f"the privacy policy keeps nothing of {found.empty} records",
+            nothing if found.empty else "there is nothing to write",
             why=f"left out: {left}" if left else "no record was found",
             next_step="fetch records first, `edgectl device capture DEVICE`, or see what privacy.json keeps",
         )
@@ -61,7 +60,28 @@ def write_data_set(
         FORMATS[format_].write(found.items, folder)
         manifest = _manifest(found, format_, folder)
         save_manifest(manifest, folder)
-        finish(folder)
+        finish(manifest)
+    return manifest
+
+
+def remove_records(place: Place, gone: Collection[tuple[str, str]]) -> DataSetManifest:
+    """Remove records, by device and id, from a data set, and return its manifest since then. Raises DataSetError, MissingPartError."""
+    manifest = read_manifest(place.manifest())
+    if not any((one.device, one.id) in gone for one in manifest.records):
+        return manifest
+    with place.changed() as folder:
+        FORMATS[DataFormat(manifest.format)].remove(folder, gone)
+        left = [one for one in manifest.records if (one.device, one.id) not in gone]
+        manifest = msgspec.structs.replace(
+            manifest,
+            records=tuple(left),
+            fields=dict(sorted(Counter(name for one in left for name in one.fields).items())),
+            reasons=by_reason(left),
+            labels=by_label(left),
+            unlabelled=sum(one.label is None for one in left),
+            files=file_digests(folder),
+        )
+        save_manifest(manifest, folder)
     return manifest
 
 
@@ -146,6 +166,7 @@ def _entries(samples: Sequence[Sample]) -> list[RecordEntry]:
             label=some[0].label,
             seen=some[0].record.seen,
             samples=len(some),
+            fields=tuple(sorted({name for one in some for name in one.values})),
             sha256=_digest(some),
         )
         for (device, record_id), some in by_record.items()

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgefleet_cli.core.files import read_text
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.datasets.data_set_notes import note_data_set
 from edgefleet_cli.datasets.dataset_writer import encoded, write_data_set
 from edgefleet_cli.datasets.dvc_add import add_to_dvc, check_dvc
 from edgefleet_cli.datasets.model import DataFormat, DataSetManifest
@@ -38,7 +39,10 @@ class Exported:
 
 @dataclass(frozen=True)
 class ExportOrder:
-    """How a data set is written. key: file of the private key; labels_file: more ground truth; replace: an earlier data set."""
+    """How a data set is written. key: file of the private key; labels_file: more ground truth; replace: an earlier data set.
+
+    is_noted: whether the server is told of it: not of one that goes again at once.
+    """
 
     key: Path
     out: str
@@ -48,6 +52,7 @@ class ExportOrder:
     with_labels: bool = True
     dvc: bool = False
     replace: bool = False
+    is_noted: bool = True
 
 
 def export_data_set(session: Session, wanted: Wanted, order: ExportOrder) -> Exported:
@@ -60,7 +65,13 @@ def export_data_set(session: Session, wanted: Wanted, order: ExportOrder) -> Exp
     with count_bar(session.out, "records", len(found)) as advance:
         records = opened(session.api, found, private_key, advance)
     labels: Labels = together(records.labels, own) if order.with_labels else {}
-    manifest = write_data_set(records.records, labels, order.format_, place)
+    manifest = write_data_set(
+        records.records,
+        labels,
+        order.format_,
+        place,
+        finish=lambda made: note_data_set(session.api, made, place, wanted.run) if order.is_noted else None,
+    )
     if order.dvc:
         add_to_dvc(program, Path(order.out), order.environ)
     return Exported(manifest, records.other_key)

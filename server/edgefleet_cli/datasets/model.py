@@ -150,6 +150,7 @@ class RecordEntry(Struct, frozen=True, kw_only=True):
     label: str | None = None
     seen: int = 1
     samples: int = 1
+    fields: tuple[str, ...] = ()
     sha256: str = ""
 
 

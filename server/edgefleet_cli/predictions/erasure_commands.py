@@ -9,7 +9,7 @@ import typer
 from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.request import part
-from edgefleet_cli.predictions.render import ERASURES
+from edgefleet_cli.predictions.render import ERASURES, note_rest
 from edgefleet_cli.render.format import counted, text
 
 app = typer.Typer(help="Export data sets, and erase a person's data.", no_args_is_help=True)
@@ -40,7 +40,7 @@ def erase(
             f"{text(one.id)}: erased {counted(one.rows, 'row')} and {counted(one.captures, 'captured record')}"
         ),
     )
-    session.out.note("devices drop what they still have when they get their next document")
+    note_rest(session.out, made.value)
 
 
 @app.command("list")
@@ -54,4 +54,6 @@ def list_erasures(ctx: typer.Context) -> None:
 def show(ctx: typer.Context, erasure: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """Show the receipt of one erasure."""
     session = Session.of(ctx)
-    session.out.one(session.api.get(f"/erasures/{part(erasure)}", api.capture.Erasure), ERASURES)
+    found = session.api.get(f"/erasures/{part(erasure)}", api.capture.Erasure)
+    session.out.one(found, ERASURES)
+    note_rest(session.out, found.value)

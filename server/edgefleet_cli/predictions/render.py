@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgefleet_cli.core import api
-from edgefleet_cli.render.format import moment, size, text
+from edgefleet_cli.render.format import counted, moment, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 
 
@@ -64,6 +64,13 @@ CHECKED: Sheet[api.capture.CheckedPredictionLog] = Sheet(
     lambda one: text(one.device),
 )
 
+
+def _open_data_sets(one: api.capture.Erasure) -> str:
+    """Return how many data sets hold the subject, and how many still do."""
+    left = sum(not held.purged_at for held in one.data_sets)
+    return f"{len(one.data_sets)}, {left} to purge" if left else text(len(one.data_sets))
+
+
 ERASURES: Sheet[api.capture.Erasure] = Sheet(
     "erasures",
     [
@@ -73,12 +80,30 @@ ERASURES: Sheet[api.capture.Erasure] = Sheet(
         Column("rows", lambda one: text(one.rows), right=True),
         Column("captures", lambda one: text(one.captures), right=True),
         Column("done", lambda one: "yes" if one.finished_at else "no"),
+        Column("data sets", _open_data_sets, right=True),
+        Column("backups until", lambda one: moment(one.backups_until) if one.backups_until else "not said", wide=True),
+        Column("overwritten", lambda one: "yes" if one.overwritten else "no", wide=True),
         Column("files", lambda one: text(one.files), right=True, wide=True),
         Column("devices", lambda one: text(one.devices), right=True, wide=True),
         Column("models", lambda one: text(", ".join(one.models)), spare=1),
     ],
     lambda one: text(one.id),
 )
+
+
+def note_rest(out: Output, one: api.capture.Erasure) -> None:
+    """Say what an erasure cannot reach: data sets outside of the server, devices, backups."""
+    for held in one.data_sets:
+        if not held.purged_at:
+            out.note(
+                f"{counted(held.records, 'record')} of the subject in the data set {text(held.place)} of {text(held.made_by)}: "
+                f"remove them there with `edgectl data purge DIR --receipt {text(one.id)}`"
+            )
+    out.note("devices drop what they still have when they get their next document")
+    until = f"until {moment(one.backups_until)}" if one.backups_until else "as long as you keep them"
+    out.note(f"backups from before hold it {until}")
+    if not one.overwritten and one.models:
+        out.note("the database has not overwritten what it freed, as others used it: erase the subject again")
 
 
 def show_check(out: Output, found: api.capture.PredictionLogVerification) -> None:

@@ -161,6 +161,10 @@ POLICY: Final[Mapping[tuple[str, str], Role | Scoped]] = {
     ("GET", "/prediction-logs/{model}/verification"): Role.AUDITOR,
     ("GET", "/prediction-logs/{model}/files"): Role.AUDITOR,
     ("GET", "/prediction-logs/{model}/files/{sha256}"): Role.AUDITOR,
+    ("GET", "/data-sets"): Role.VIEWER,
+    ("POST", "/data-sets"): Role.VIEWER,  # and operator, or publisher of the model, as for reading its captured records
+    ("GET", "/data-sets/{data_set_id}/records"): Role.VIEWER,
+    ("POST", "/data-sets/{data_set_id}:purge"): Role.VIEWER,  # and what noting one needs
     ("POST", "/erasures"): Role.ADMIN,
     ("GET", "/erasures"): Role.AUDITOR,
     ("GET", "/erasures/{erasure_id}"): Role.AUDITOR,

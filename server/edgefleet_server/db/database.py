@@ -119,6 +119,7 @@ SQLITE_CACHE_KIB = 8 * 1024
 SQLITE_LOG_PAGES = 8_000
 """Pages of 4 KiB in the write-ahead log before they go into the file; with the 1,000 that SQLite has by itself a page that a storm of
 telemetry changes again and again is written into the file each time."""
+CHECKPOINT_TRIES = 3
 BRIEF_MS = 250
 """How long a write that may be left undone waits for others."""
 PROBE_MS = 5000
@@ -314,6 +315,32 @@ class Database:
         finally:
             connection.close()
 
+    def overwrite_freed(self, tables: Sequence[str]) -> bool:
+        """Leave nothing of deleted rows in the files; return whether that could be done just now.
+
+        SQLite overwrites what it frees (`secure_delete`), and the write-ahead log, which has pages as they were, is emptied. PostgreSQL
+        writes these tables again; its own write-ahead log keeps them until it is recycled or its archive goes.
+        """
+        if not self.is_sqlite:
+            try:
+                self.scrub(tables)
+            except DatabaseUnavailableError:
+                return False
+            return True
+        for _ in range(CHECKPOINT_TRIES):
+            connection = self._engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # waits for those that read, as long as busy_timeout
+                answer: Any = cursor.fetchone()
+            except sqlite3.Error:
+                continue
+            finally:
+                connection.close()
+            if not answer[0]:
+                return True
+        return False
+
     def dispose(self) -> None:
         """Close all connections."""
         self._engine.dispose()
@@ -382,6 +409,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.execute(f"PRAGMA wal_autocheckpoint = {SQLITE_LOG_PAGES}")
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA secure_delete = ON")  # Debian's SQLite has it by itself, others have not
     cursor.close()
 
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from sqlmodel import Session
+
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import Task
 from edgefleet_protocol.ids import DeviceId
@@ -21,6 +23,7 @@ from edgefleet_server.fleet.desired.documents import DesiredBook
 from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.errors import CaptureUnknownError, NoCaptureKeyError
+from edgefleet_server.telemetry.ground_truth import store as truth_store
 from edgefleet_server.telemetry.model import CaptureFetch, CaptureView
 from edgefleet_server.telemetry.tables import TelemetryCapture, TelemetryCaptureFetch
 
@@ -87,7 +90,7 @@ class CaptureService:
         self._devices.check(device_id)
         with self._db.read() as session:
             rows, total = store.captures_page(session, device_id, fetch_id, after, limit)
-            return [_view(row) for row in rows], total
+            return _views(session, rows), total
 
     def records_of(
         self, fetches: Sequence[str], after: str | None, limit: int, max_bytes: int
@@ -99,15 +102,16 @@ class CaptureService:
         device, _, record = (after or "").partition("/")
         with self._db.read() as session:
             sizes, total = store.captures_of(session, fetches, (device, record) if after else None, limit + 1)
-            found: list[tuple[CaptureView, bytes]] = []
+            chosen: list[TelemetryCapture] = []
             left = max_bytes
             for device_id, name, size in sizes[:limit]:
-                if found and size > left:
+                if chosen and size > left:
                     break
                 row = store.capture(session, device_id, name)
                 if row is not None:
-                    found.append((_view(row), row.sealed))
+                    chosen.append(row)
                     left -= size
+            found = list(zip(_views(session, chosen), [row.sealed for row in chosen], strict=True))
             last = f"{found[-1][0].device}/{found[-1][0].id}" if found and len(found) < len(sizes) else None
             return found, last, total
 
@@ -120,7 +124,7 @@ class CaptureService:
                     f"there is no record {record} of the device {device_id}",
                     next_step="list them: GET /devices/{id}/captures",
                 )
-            return _view(row), row.sealed
+            return _views(session, [row])[0], row.sealed
 
 
 def _fetch(row: TelemetryCaptureFetch, now: datetime) -> CaptureFetch:
@@ -130,7 +134,12 @@ def _fetch(row: TelemetryCaptureFetch, now: datetime) -> CaptureFetch:
     )
 
 
-def _view(row: TelemetryCapture) -> CaptureView:
+def _views(session: Session, rows: Sequence[TelemetryCapture]) -> list[CaptureView]:
+    truth = truth_store.labels_of(session, {(row.model, row.device_id, row.trace_id) for row in rows})
+    return [_view(row, truth[row.model, row.device_id, row.trace_id]) for row in rows]
+
+
+def _view(row: TelemetryCapture, truth: str) -> CaptureView:
     return CaptureView(
         id=row.record,
         device=row.device_id,
@@ -145,4 +154,5 @@ def _view(row: TelemetryCapture) -> CaptureView:
         seen=row.seen,
         key=row.key_id,
         bytes=row.size_bytes,
+        ground_truth=truth,
     )

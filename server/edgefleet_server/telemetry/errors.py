@@ -50,3 +50,9 @@ class ErasureUnfinishedError(EdgefleetError):
     """Rows of the subject may still be there: others changed the files meanwhile, or some cannot be read."""
 
     code = "erasure.unfinished"
+
+
+class DataSetUnknownError(EdgefleetError):
+    """There is no such data set."""
+
+    code = "data_set.unknown"

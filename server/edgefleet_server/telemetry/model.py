@@ -229,7 +229,8 @@ class CaptureFetch:
 class CaptureView:
     """What is known of one captured record without opening it. seen: how many predictions of its reason and class it stands for.
 
-    label: class index, -1 = none. key: id of the public key it is sealed to.
+    label: class index, -1 = none. key: id of the public key it is sealed to. ground_truth: what was right, where it was sent to the
+    server by the answer's trace id, else "".
     """
 
     id: str
@@ -245,3 +246,4 @@ class CaptureView:
     seen: int
     key: str
     bytes: int
+    ground_truth: str

@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import json
+import platform
 import stat
 import zlib
 from pathlib import Path
@@ -19,7 +20,7 @@ from edgefleet_cli.device.captures.capture_files import make_key, read_key
 from edgefleet_protocol.hpke import about_record, key_id, public_of, seal
 from tests.cli.conftest import Edgectl
 from tests.cli.datasets.planted import bundle, captured, facts
-from tests.cli.fleet_stub import Stub, page
+from tests.cli.fleet_stub import Stub, page, problem
 
 POLICY: dict[str, Any] = {"fields": {"image": [{"do": "keep"}]}}
 BUNDLE = bundle(POLICY)
@@ -63,6 +64,7 @@ def holds(fleet: Stub, records: list[dict[str, Any]], base: str = "/devices/line
     for one in records:
         fleet.says(f"GET {base}/{one['id']}", one)
     fleet.says(f"GET /blobs/{SHA256}", BUNDLE)
+    fleet.says("POST /data-sets", (201, {"id": "ds-1"}))
 
 
 def test_records_of_a_model_become_a_data_set(edgectl: Edgectl, fleet: Stub, key: Path, tmp_path: Path) -> None:
@@ -93,12 +95,66 @@ def test_records_of_a_retraining_are_read_where_its_runner_may_read_them(
     whole = sealed(key, 1, ground_truth="two")
     fleet.says("GET /retrainings/rt-1/captures", page([whole]))
     fleet.says(f"GET /blobs/{SHA256}", BUNDLE)
+    fleet.says("POST /data-sets", (201, {"id": "ds-1"}))
     ran = edgectl(
         "data", "export", "digits", "--run", "rt-1", "--key", key, "--out", tmp_path / "set", "--format", "npz", "--no-labels"
     )  # fmt: skip
     assert ran.code == 0, ran.err
     assert "1 record, 0 with a label" in ran.out
-    assert {asked.what for asked in fleet.asked} == {"GET /retrainings/rt-1/captures", f"GET /blobs/{SHA256}"}
+    assert {asked.what for asked in fleet.asked} == {
+        "GET /retrainings/rt-1/captures", f"GET /blobs/{SHA256}", "POST /data-sets",
+    }  # fmt: skip
+    assert fleet.bodies("POST /data-sets")[0]["retraining"] == "rt-1"
+
+
+def test_the_server_knows_of_a_data_set_before_it_is_there(
+    edgectl: Edgectl, fleet: Stub, key: Path, tmp_path: Path
+) -> None:
+    holds(fleet, [sealed(key, 1), sealed(key, 2)])
+    fleet.says("POST /data-sets", problem(403, "access.forbidden", "not yours"))
+    ran = edgectl("data", "export", "digits", "--key", key, "--out", tmp_path / "set")
+    assert (ran.code, (tmp_path / "set").exists()) == (4, False), "no erasure would find it"
+    fleet.says("POST /data-sets", (201, {"id": "ds-1"}))
+    assert edgectl("data", "export", "digits", "--key", key, "--out", tmp_path / "set").code == 0
+    body = fleet.bodies("POST /data-sets")[-1]
+    assert body["digest"] == hashlib.sha256((tmp_path / "set" / "dataset.json").read_bytes()).hexdigest()
+    assert body["place"] == f"{platform.node()}:{tmp_path / 'set'}"
+    assert body["records"][0] == {"device": "line-1", "record": f"{1:016x}", "trace_id": "t1"}
+    assert (body["model"], body["format"], body["retraining"], len(body["records"])) == ("digits", "folder", "", 2)
+
+
+def test_purge_removes_what_a_receipt_asks_for_and_says_so(
+    edgectl: Edgectl, fleet: Stub, key: Path, tmp_path: Path
+) -> None:
+    holds(fleet, [sealed(key, 1), sealed(key, 2)])
+    place = tmp_path / "set"
+    assert edgectl("data", "export", "digits", "--key", key, "--out", place, "--format", "npz").code == 0
+    mine = {"id": "ds-1", "model": "digits", "place": f"{platform.node()}:{place}"}
+    fleet.says("GET /data-sets", page([{"id": "ds-0", "model": "digits", "place": "elsewhere"}, mine]))
+    fleet.says("GET /data-sets/ds-1/records", page([{"device": "line-1", "record": f"{1:016x}"}]))
+    fleet.says("POST /data-sets/ds-1:purge", mine)
+    ran = edgectl("data", "purge", place, "--receipt", "e-1")
+    assert ran.code == 0, ran.err
+    assert "1 record removed, 1 left" in ran.out
+    assert fleet.queries("GET /data-sets/ds-1/records")[0]["erasure"] == "e-1"
+    digest = hashlib.sha256((place / "dataset.json").read_bytes()).hexdigest()
+    assert fleet.bodies("POST /data-sets/ds-1:purge") == [{"erasure": "e-1", "digest": digest}]
+    ran = edgectl("data", "purge", place, "--receipt", "e-1", "-o", "json")
+    assert [one["id"] for one in ran.json["records"]] == [f"{2:016x}"]
+    assert len(fleet.bodies("POST /data-sets/ds-1:purge")) == 2, "broken off before it said so, it says it now"
+    fleet.says("GET /data-sets/ds-1/records", page([]))
+    assert edgectl("data", "purge", place, "--receipt", "e-1").code == 0
+    assert len(fleet.bodies("POST /data-sets/ds-1:purge")) == 2
+    fleet.says("GET /data-sets", page([]))
+    assert "knows of no data set" in edgectl("data", "purge", place, "--receipt", "e-1").told()[0]
+    assert edgectl("data", "purge", tmp_path, "--receipt", "e-1").code == 1
+
+
+def test_data_sets_are_listed(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says("GET /data-sets", page([{"id": "ds-1", "model": "digits", "place": "ann:/data/fog", "records": 7}]))
+    ran = edgectl("data", "sets", "--model", "digits")
+    assert "ann:/data/fog" in ran.out
+    assert fleet.queries("GET /data-sets")[0]["model"] == "digits"
 
 
 def test_since_device_and_reason_choose(edgectl: Edgectl, fleet: Stub, key: Path, tmp_path: Path) -> None:

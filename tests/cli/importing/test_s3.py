@@ -11,9 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import obstore
 import pytest
 
 from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.datasets.dataset_writer import remove_records, write_data_set
+from edgefleet_cli.datasets.model import DataFormat, DataSetError
+from edgefleet_cli.datasets.places import FolderPlace, PlaceTakenError, place_of
+from edgefleet_cli.importing.addresses import S3Address
 from edgefleet_cli.importing.fetch_context import (
     LIMIT_VARIABLE,
     HostileNameError,
@@ -21,6 +26,8 @@ from edgefleet_cli.importing.fetch_context import (
     ImportTooLargeError,
     WrongDigestError,
 )
+from edgefleet_cli.importing.s3 import s3_store
+from tests.cli.datasets.planted import image_record
 from tests.cli.importing.test_http import got
 from tests.support.tool_environments import MOTO, environment
 
@@ -117,3 +124,50 @@ def test_an_object_whose_name_leads_elsewhere_is_refused(aws: dict[str, str], tm
     with pytest.raises((HostileNameError, ImportFailedError)):
         got("s3://models/bad/", tmp_path / "in", environ=aws)
     assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_data_set_lies_in_s3_whole_or_not_at_all_and_loses_records_there(
+    s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    policy = {"fields": {"image": [{"do": "keep"}]}}
+    records = [image_record(number, policy, trace_id=f"trace{number}of")[0] for number in (1, 2, 3)]
+    for format_ in DataFormat:
+        place = place_of(f"s3://models/sets/{format_}", os.environ)
+        made = write_data_set(records, {}, format_, place)
+        write_data_set(records, {}, format_, FolderPlace(tmp_path / format_))
+        files = {
+            path.relative_to(tmp_path / format_).as_posix(): path.read_bytes()
+            for path in (tmp_path / format_).rglob("*")
+            if path.is_file()
+        }
+        assert objects(f"sets/{format_}/") == files, "as in a folder"
+        with pytest.raises(PlaceTakenError):
+            write_data_set(records, {}, format_, place)
+        left = remove_records(place, {(records[0].device, records[0].id)})
+        assert [one.id for one in left.records] == [records[1].id, records[2].id]
+        held = objects(f"sets/{format_}/")
+        assert set(left.files) | {"dataset.json"} == set(held)
+        assert not any(b"trace1of" in name.encode() + data for name, data in held.items())
+        again = place_of(f"s3://models/sets/{format_}", os.environ, replace=True)
+        assert write_data_set(records, {}, format_, again) == made
+        assert objects(f"sets/{format_}/") == files
+    with pytest.raises(DataSetError, match="cannot"):
+        write_data_set(records, {}, DataFormat.NPZ, place_of("s3://nobucket/sets", os.environ))
+    with pytest.raises(UsageError):
+        place_of("s3://models", os.environ)
+
+    def broken(_: object) -> None:
+        raise DataSetError("the server is away")
+
+    with pytest.raises(DataSetError, match="away"):
+        write_data_set(records, {}, DataFormat.NPZ, place_of("s3://models/sets/none", os.environ), finish=broken)
+    assert objects("sets/none/") == {}
+
+
+def objects(prefix: str) -> dict[str, bytes]:
+    """Return the objects below a prefix, by what follows it."""
+    store = s3_store(S3Address("models", prefix), os.environ)
+    keys = [str(one["path"]) for page in obstore.list(store, prefix=prefix.rstrip("/")) for one in page]
+    return {key.removeprefix(prefix): bytes(obstore.get(store, key).bytes()) for key in keys if key.startswith(prefix)}

@@ -27,6 +27,10 @@ NOT_OF_PEOPLE = {
         ("lease_retraining", "renew_retraining", "complete_retraining", "fail_retraining"),
         "what trains calls it: `edgectl retrain worker`, or the system that a launcher called",
     ),
+    **dict.fromkeys(
+        ("create_data_set", "purge_data_set"),
+        "the program that wrote or changed the files calls it: `edgectl data export`, `edgectl data purge`",
+    ),
     "create_pipeline_token": "jobs of CI call it, with their ID token: each command of theirs does",
 }
 PART_OF_ANOTHER = {

@@ -41,8 +41,15 @@ from edgefleet_server.access.service import AccessService
 from edgefleet_server.fleet.desired.model import ModelChange
 from edgefleet_server.registry.blobs import open_blob_store
 from edgefleet_server.registry.errors import BlobStoreError
-from edgefleet_server.telemetry.errors import BadPredictionLogError, ErasureUnfinishedError, PredictionLogUnknownError
+from edgefleet_server.telemetry.errors import (
+    BadPredictionLogError,
+    DataSetUnknownError,
+    ErasureUnfinishedError,
+    PredictionLogUnknownError,
+)
+from edgefleet_server.telemetry.ground_truth import store as truth_store
 from edgefleet_server.telemetry.predictions import service, store
+from edgefleet_server.telemetry.predictions.data_set_book import DataSetBook, NewDataSet
 from edgefleet_server.telemetry.predictions.erasure import Erasures
 from edgefleet_server.telemetry.predictions.model import MissingNumbers
 from edgefleet_server.telemetry.predictions.part_intake import PartIntake
@@ -615,3 +622,97 @@ def test_an_erasure_that_fails_half_way_says_so_and_goes_on_when_asked_again(
 
     monkeypatch.setattr(site.logs, "read_file", lets_go)
     assert site.erasures.erase("bob", [], "ann").finished_at is not None, f"{file.id} went meanwhile"
+
+
+def test_a_receipt_names_the_data_sets_that_hold_the_subject_until_they_are_purged(any_site: Site) -> None:
+    site = any_site
+    book = DataSetBook(site.house.db, site.house.clock)
+    site.answer(2, "ann")
+    site.answer(1, "bob")
+    site.send()
+    records = [
+        (site.device, "r1", "ann-0"),
+        (site.device, "r2", "bob-0"),
+        (site.device, "r3", "ann-1"),
+        ("other", "r1", "ann-0"),
+    ]
+    held = book.add(NewDataSet(ModelName(MODEL), "a" * 64, "npz", "/data/fog", "", records), "bob")
+    book.add(NewDataSet(ModelName(MODEL), "b" * 64, "npz", "/data/rest", "", [(site.device, "r2", "bob-0")]), "bob")
+    assert book.add(NewDataSet(ModelName(MODEL), "a" * 64, "npz", "/data/fog", "", records), "bob") == held
+    receipt = site.erasures.erase("ann", [], "ann")
+    (named,) = receipt.data_sets
+    assert (named.id, named.place, named.records, named.purged_at) == (held.id, "/data/fog", 2, None)
+    assert [(one.device, one.record) for one in book.records(held.id, receipt.id)] == [
+        (site.device, "r1"),
+        (site.device, "r3"),
+    ]
+    done = book.purge(held.id, receipt.id, "c" * 64, "bob")
+    assert (done.digest, done.records) == ("c" * 64, 2)
+    assert book.purge(held.id, receipt.id, "d" * 64, "bob") == done, "again: nothing happens"
+    (named,) = site.erasures.receipt(receipt.id).data_sets
+    assert named.purged_at == site.house.clock.now()
+    assert site.erasures.receipts() == [site.erasures.receipt(receipt.id)]
+    assert book.records(held.id, receipt.id) == []
+    with pytest.raises(DataSetUnknownError):
+        book.purge(held.id, "e-none", "c" * 64, "bob")
+    with pytest.raises(DataSetUnknownError):
+        book.records("ds-none", receipt.id)
+
+
+def test_rows_that_come_after_the_erasure_ask_data_sets_too(site: Site) -> None:
+    book = DataSetBook(site.house.db, site.house.clock)
+    site.answer(1, "ann")  # still on the device
+    held = book.add(
+        NewDataSet(ModelName(MODEL), "a" * 64, "npz", "s3://b/p", "", [(site.device, "r1", "ann-0")]), "bob"
+    )
+    receipt = site.erasures.erase("ann", [], "ann")
+    assert receipt.data_sets == []
+    site.send()
+    assert [(one.id, one.records) for one in site.erasures.receipt(receipt.id).data_sets] == [(held.id, 1)]
+
+
+def test_a_receipt_says_how_long_backups_hold_it(house: House, tmp_path: Path) -> None:
+    site = Site(house, tmp_path)
+    assert site.erasures.erase("ann", [], "ann").backups_until is None, "nobody said how long backups are kept"
+    kept = Erasures(house.db, house.clock, house.fleet.logging, site.logs, house.fleet.feed, backup_keep_days=35)
+    assert kept.erase("ann", [], "ann").backups_until == house.clock.now() + timedelta(days=35)
+
+
+def test_no_byte_of_an_erased_subject_is_left_in_the_files_of_the_server(site: Site) -> None:
+    """All files of the data folder are searched: the database with its write-ahead log, the blobs."""
+    site.capture("bob-0")
+    for _ in range(3):
+        site.answer(40, "PLANTED-ann")
+        site.answer(40, "bob")
+        site.send()
+        site.logs.pack(MODEL)  # frees pages of what waited
+    site.answer(5, "PLANTED-ann")
+    site.send()
+    for n in range(40):
+        site.capture(f"PLANTED-ann-{n}")
+    with site.house.db.session() as session:
+        labels = [f"PLANTED-ann-{n}" for n in range(40)]
+        row = {
+            "model": MODEL,
+            "device_id": site.device,
+            "label": "PLANTED-label",
+            "received_at": site.house.clock.now(),
+        }
+        truth_store.set_labels(session, [{**row, "trace_id": one} for one in labels])
+    marks = (b"PLANTED", site.subject("PLANTED-ann"))
+    assert any(mark in data for mark in marks for data in files_of(site).values()), "it was there"
+    receipt = site.erasures.erase("PLANTED-ann", [], "ann")
+    assert (receipt.rows, receipt.captures, receipt.overwritten) == (125, 40, True)
+    left = {name: [mark for mark in marks if mark in data] for name, data in files_of(site).items()}
+    assert {name: found for name, found in left.items() if found} == {}
+    assert any(b"bob-0" in data for data in files_of(site).values()), "the others are still there"
+
+
+def files_of(site: Site) -> dict[str, bytes]:
+    """Return all files of a server by name, Parquet as it is read."""
+    found: dict[str, bytes] = {}
+    folders = {site.house.settings.blobs_dir, Path(str(site.house.db._engine.url.database)).parent}
+    for path in (path for folder in folders for path in folder.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        found[str(path)] = data + (repr(pq.read_table(path).to_pylist()).encode() if data.startswith(b"PAR1") else b"")
+    return found

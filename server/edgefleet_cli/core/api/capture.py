@@ -82,15 +82,32 @@ class CheckedPredictionLog(Struct, frozen=True):
     written: int = 0
 
 
+class DataSetPurgeIn(Body, frozen=True, kw_only=True):
+    digest: str
+    erasure: str
+
+
+class ErasedDataSet(Struct, frozen=True):
+    id: str = ""
+    made_by: str = ""
+    model: str = ""
+    place: str = ""
+    purged_at: str | None = None
+    records: int = 0
+
+
 class Erasure(Struct, frozen=True):
     asked_at: str = ""
     asked_by: str = ""
+    backups_until: str | None = None
     captures: int = 0
+    data_sets: tuple[ErasedDataSet, ...] = ()
     devices: int = 0
     files: int = 0
     finished_at: str | None = None
     id: str = ""
     models: tuple[str, ...] = ()
+    overwritten: bool = False
     rows: int = 0
 
 
@@ -160,3 +177,35 @@ class Predictions(Struct, frozen=True):
     seen: int = 0
     state: str = ""
     until: str | None = None
+
+
+class WrittenRecordIn(Body, frozen=True, kw_only=True):
+    device: str
+    record: str
+    trace_id: str | Unset = UNSET
+
+
+class WrittenDataSetIn(Body, frozen=True, kw_only=True):
+    digest: str
+    format: str
+    model: str
+    place: str
+    records: tuple[WrittenRecordIn, ...]
+    retraining: str | Unset = UNSET
+
+
+class WrittenDataSet(Struct, frozen=True):
+    digest: str = ""
+    format: str = ""
+    id: str = ""
+    made_at: str = ""
+    made_by: str = ""
+    model: str = ""
+    place: str = ""
+    records: int = 0
+    retraining: str = ""
+
+
+class WrittenRecord(Struct, frozen=True):
+    device: str = ""
+    record: str = ""

@@ -42,11 +42,13 @@ def write(samples: Sequence[Sample], folder: Path) -> None:
 def remove(folder: Path, gone: Collection[tuple[str, str]]) -> None:
     """Remove the samples of these records, by device and id. Raises MissingPartError, OSError, DataSetError."""
     require("pyarrow", "parquet")
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pq.read_table(io.BytesIO((folder / FILE).read_bytes()))
     keys = zip(table.column("device").to_pylist(), table.column("record").to_pylist(), strict=True)
-    _save(table.take([row for row, key in enumerate(keys) if key not in gone]), folder)
+    stay = [row for row, key in enumerate(keys) if key not in gone]
+    _save(table.take(pa.array(stay, pa.int64())), folder)
 
 
 def _save(table: Any, folder: Path) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, select, tuple_, u
 from sqlmodel import Session, col
 
 from edgefleet_server.db.bulk import among, insert_into
-from edgefleet_server.telemetry.ground_truth.tables import TruthBucket
+from edgefleet_server.telemetry.ground_truth.tables import TruthBucket, TruthLabel
 from edgefleet_server.telemetry.ground_truth.truth_sums import NOTHING, Scale, TruthSums, pack_detail, unpack_detail
 
 ROWS_A_STATEMENT: Final = 500
@@ -147,6 +147,41 @@ def of_devices(
     for found in session.execute(statement):
         if found[4]:
             yield (found[0], found[1], found[2], found[3], int(found[4]), int(found[5]))
+
+
+def set_labels(session: Session, labels: Sequence[Mapping[str, Any]]) -> None:
+    """Keep labels of answers; a newer one replaces an older."""
+    for start in range(0, len(labels), ROWS_A_STATEMENT):
+        statement = insert_into(session, TruthLabel).values(
+            [dict(one) for one in labels[start : start + ROWS_A_STATEMENT]]
+        )
+        new = {name: statement.excluded[name] for name in ("label", "received_at")}
+        key = ["model", "trace_id", "device_id"]
+        session.execute(statement.on_conflict_do_update(index_elements=key, set_=new))
+
+
+def labels_of(session: Session, answers: Collection[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
+    """Return labels by (model, device, trace id) of these answers. A label that names no device is of whichever gave the answer."""
+    row, found = TruthLabel, dict[tuple[str, str, str], str]()
+    traces = sorted({trace for _, _, trace in answers if trace})
+    for start in range(0, len(traces), ROWS_A_STATEMENT):
+        statement = select(col(row.model), col(row.device_id), col(row.trace_id), col(row.label))
+        some = statement.where(col(row.trace_id).in_(traces[start : start + ROWS_A_STATEMENT]))
+        found |= {(model, device, trace): label for model, device, trace, label in session.execute(some)}
+    return {answer: found.get(answer, found.get((answer[0], "", answer[2]), "")) for answer in answers}
+
+
+def delete_labels(session: Session, device: str, trace_ids: Collection[str]) -> None:
+    """Delete the labels of these answers of a device, and those that name no device."""
+    row, chosen = TruthLabel, list(trace_ids)
+    for start in range(0, len(chosen), ROWS_A_STATEMENT):
+        some = col(row.trace_id).in_(chosen[start : start + ROWS_A_STATEMENT])
+        session.execute(delete(row).where(some, col(row.device_id).in_((device, ""))))
+
+
+def delete_labels_before(session: Session, moment: datetime) -> None:
+    """Delete labels that came before a moment."""
+    session.execute(delete(TruthLabel).where(col(TruthLabel.received_at) < moment))
 
 
 def delete_before(session: Session, scale_s: int, moment: datetime) -> None:

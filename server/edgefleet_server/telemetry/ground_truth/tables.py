@@ -84,3 +84,15 @@ class FeedbackPart(SQLModel, table=True):
     repeated: int
     misfit: int
     refused: int
+
+
+class TruthLabel(SQLModel, table=True):
+    """What was right for one answer, as it was sent to the server, for data sets. device_id: "" where none was named."""
+
+    __tablename__ = "truth_label"
+
+    model: str = Field(primary_key=True, max_length=63)
+    trace_id: str = Field(primary_key=True, max_length=128)
+    device_id: str = Field(primary_key=True, max_length=63)
+    label: str = Field(max_length=128)
+    received_at: datetime = Field(sa_type=UtcDateTime, index=True)

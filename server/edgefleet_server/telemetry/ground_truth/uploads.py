@@ -4,7 +4,7 @@
    is known to one device, so a label that matches nowhere is unmatched once, not once a device (`wide` in the task's arguments).
 2. A device has one part on its way, PART_ROWS rows and PART_BYTES at most, as a task of its signed document; the next one follows when it
    is over. A device that is away gets them when it comes back, for PART_LIFE.
-3. What came of an upload is kept for KEPT, single labels only until they are sent.
+3. What came of an upload is kept for KEPT, single labels until they are sent, and LABELS_KEPT to join them with captured records.
 4. A row that cannot be read stops no other: it is named by its line, the first SHOWN of them.
 """
 
@@ -24,7 +24,7 @@ from edgefleet_protocol.ids import ModelName
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.desired.model import TaskOrder, TaskState, TaskView
 from edgefleet_server.fleet.errors import TooManyTasksError
-from edgefleet_server.telemetry.ground_truth import upload_store
+from edgefleet_server.telemetry.ground_truth import store, upload_store
 from edgefleet_server.telemetry.ground_truth.errors import NoLabelsError, TooManyLabelsError, UploadUnknownError
 from edgefleet_server.telemetry.ground_truth.tables import FeedbackPart, FeedbackUpload
 from edgefleet_server.telemetry.ground_truth.upload_views import BadRow, FeedbackUploadView, PartFailure
@@ -36,8 +36,11 @@ PART_ROWS: Final = 100
 PART_BYTES: Final = 12 * 1024
 PART_LIFE: Final = timedelta(days=7)
 KEPT: Final = timedelta(days=90)
+LABELS_KEPT: Final = timedelta(days=30)
+"""As long as captured records."""
 SHOWN: Final = 50
 CHUNK: Final = 500
+MOST_TEXT: Final = 128
 AT_ONCE: Final = 50
 """Documents that are signed in one tick."""
 LOOKED_AT: Final = 500
@@ -108,6 +111,7 @@ class FeedbackUploads:
         with self._db.session() as session:
             number = upload_store.last_number(session)
             upload_store.add(session, upload, _parts(upload_id, good, number))
+            store.set_labels(session, _labels(model, good, now))
         self.advance(now)
         return self.upload(upload_id, model)
 
@@ -165,6 +169,7 @@ class FeedbackUploads:
         """Delete uploads that are older than KEPT. For the engine, hourly."""
         with self._db.session() as session:
             upload_store.delete_before(session, now - KEPT)
+            store.delete_labels_before(session, now - LABELS_KEPT)
 
     def _send(self, part: FeedbackPart, model: str, by: str) -> None:
         args = {"model": model, "items": part.items} | ({"wide": True} if part.broadcast else {})
@@ -216,6 +221,21 @@ def _parts(upload_id: str, good: Mapping[tuple[str, bool], list[_Sized]], number
                 }
             )
     return found
+
+
+def _labels(model: str, good: Mapping[tuple[str, bool], list[_Sized]], now: datetime) -> list[dict[str, Any]]:
+    """Return the rows of labels by answer; one that goes to many devices is one."""
+    found: dict[tuple[str, str], str] = {}
+    for (device, is_wide), items in good.items():
+        for item, _ in items:
+            trace = str(item.get("trace_id") or item.get("key") or "")
+            label = item.get("label", item.get("value"))
+            if trace and label is not None and len(trace) <= MOST_TEXT and len(str(label)) <= MOST_TEXT:
+                found["" if is_wide else device, trace] = str(label)
+    return [
+        {"model": model, "trace_id": trace, "device_id": device, "label": label, "received_at": now}
+        for (device, trace), label in sorted(found.items())
+    ]
 
 
 def _cut(items: Sequence[_Sized]) -> Iterable[list[Any]]:

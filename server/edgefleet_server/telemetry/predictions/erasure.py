@@ -4,11 +4,14 @@
 2. Then what waits is rewritten, and each file with a row of the subject is replaced by one without; the old bytes are removed. The hash of
    a row stays in its place, so that the log can still be checked.
 3. Devices learn it from their next document. The receipt says what was found; the subject itself is in no table, no log and no receipt.
+4. Captured records, labels and the records in noted data sets are found by the traces of the rows; data sets are outside of the server, so
+   the receipt names those that still have to lose something (`edgectl data purge`).
+5. At the end the database overwrites what it freed (`Database.overwrite_freed`), and the receipt says whether it could.
 """
 
 import secrets
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlmodel import Session
@@ -23,23 +26,26 @@ from edgefleet_server.fleet.desired.prediction_logs import LogRule, PredictionLo
 from edgefleet_server.registry.errors import BlobUnknownError
 from edgefleet_server.telemetry.errors import ErasureUnfinishedError, ErasureUnknownError, PredictionLogUnknownError
 from edgefleet_server.telemetry.predictions import parquet, store
-from edgefleet_server.telemetry.predictions.model import Erasure
+from edgefleet_server.telemetry.predictions.model import ErasedDataSet, Erasure
 from edgefleet_server.telemetry.predictions.service import PredictionLogs
-from edgefleet_server.telemetry.predictions.tables import PredictionErasure, PredictionFile
+from edgefleet_server.telemetry.predictions.tables import DataSet, DataSetPurge, PredictionErasure, PredictionFile
 
 ALWAYS: Final = 2**53
+OVERWRITTEN: Final = ("prediction_part", "telemetry_capture", "truth_label")
+"""Tables of which rows go, as PostgreSQL writes them again."""
 TRIES: Final = 5
 
 
 class _Found:
     """What is gone so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, erasure: str) -> None:
+        self.erasure = erasure
         self.rows = self.files = self.captures = 0
 
     def drop_captures(self, session: Session, device: str, gone: Sequence[Row]) -> None:
         """Remove what was captured of answers whose rows go: before them, as nothing else says which they are."""
-        self.captures += store.delete_captures(session, device, {row.trace_id for row in gone})
+        self.captures += store.forget_answers(session, self.erasure, device, {row.trace_id for row in gone})
 
 
 def _gone(before: Part, after: Part) -> list[Row]:
@@ -51,9 +57,16 @@ class Erasures:
     """Erases subjects and shows the receipts. Thread-safe; calls block."""
 
     def __init__(
-        self, db: Database, clock: Clock, book: PredictionLogBook, logs: PredictionLogs, feed: EventLog
+        self,
+        db: Database,
+        clock: Clock,
+        book: PredictionLogBook,
+        logs: PredictionLogs,
+        feed: EventLog,
+        backup_keep_days: int = 0,
     ) -> None:
-        """Wire the parts."""
+        """Wire the parts. backup_keep_days: how long backups are kept, 0 = nobody said it."""
+        self._backup_keep = timedelta(days=backup_keep_days)
         self._db = db
         self._clock = clock
         self._book = book
@@ -81,7 +94,10 @@ class Erasures:
                 unfinished = error
         if unfinished is not None:
             raise unfinished
-        with self._db.session():
+        is_overwritten = bool(rules) and self._db.overwrite_freed(OVERWRITTEN)
+        with self._db.session() as session:
+            if is_overwritten:
+                store.set_overwritten(session, erasure)
             detail = {"erasure": erasure, "models": [rule.model for rule in rules]}
             self._feed.add([NewEvent("subject_erased", detail=detail)])
         return self.receipt(erasure) if rules else _nothing(erasure, self._clock.now(), by)
@@ -97,7 +113,7 @@ class Erasures:
         with self._db.session() as session:
             self._book.erase(rule.model, subject.hex(), until_ms)
             session.add(row)
-        found = _Found()
+        found = _Found(erasure)
         finished_at: datetime | None = None
         try:
             self._from_waiting(rule.model, subject, found)
@@ -176,33 +192,44 @@ class Erasures:
         """Return all receipts, newest first."""
         with self._db.read() as session:
             rows = list(store.erasures(session))
-        return [_receipt([row for row in rows if row.id == one]) for one in dict.fromkeys(row.id for row in rows)]
+            ids = list(dict.fromkeys(row.id for row in rows))
+            asked = store.purges(session, ids)
+        return [
+            self._receipt([row for row in rows if row.id == one], [pair for pair in asked if pair[0].erasure == one])
+            for one in ids
+        ]
 
     def receipt(self, erasure_id: str) -> Erasure:
         """Return one receipt. Raises ErasureUnknownError."""
         with self._db.read() as session:
             rows = list(store.erasures(session, erasure_id)) if erasure_id.isprintable() else []
+            asked = store.purges(session, [erasure_id]) if rows else []
         if not rows:
             raise ErasureUnknownError(f"there is no erasure {erasure_id}", next_step="list them: `edgectl data list`")
-        return _receipt(rows)
+        return self._receipt(rows, asked)
+
+    def _receipt(self, rows: Sequence[PredictionErasure], asked: Sequence[tuple[DataSetPurge, DataSet]]) -> Erasure:
+        first = rows[0]
+        finished = [row.finished_at for row in rows if row.finished_at is not None]
+        return Erasure(
+            id=first.id,
+            asked_at=first.asked_at,
+            asked_by=first.asked_by,
+            models=[row.model for row in rows],
+            rows=sum(row.rows for row in rows),
+            captures=sum(row.captures for row in rows),
+            files=sum(row.files for row in rows),
+            devices=sum(row.devices for row in rows),
+            finished_at=max(finished) if len(finished) == len(rows) else None,
+            overwritten=all(row.overwritten for row in rows),
+            data_sets=[
+                ErasedDataSet(one.id, one.model, one.place, one.made_by, purge.records, purge.done_at)
+                for purge, one in asked
+            ],
+            backups_until=first.asked_at + self._backup_keep if self._backup_keep else None,
+        )
 
 
 def _nothing(erasure: str, now: datetime, by: str) -> Erasure:
     """Return the receipt where no model has a log."""
     return Erasure(erasure, now, by, [], 0, 0, 0, 0, now)
-
-
-def _receipt(rows: Sequence[PredictionErasure]) -> Erasure:
-    first = rows[0]
-    finished = [row.finished_at for row in rows if row.finished_at is not None]
-    return Erasure(
-        id=first.id,
-        asked_at=first.asked_at,
-        asked_by=first.asked_by,
-        models=[row.model for row in rows],
-        rows=sum(row.rows for row in rows),
-        captures=sum(row.captures for row in rows),
-        files=sum(row.files for row in rows),
-        devices=sum(row.devices for row in rows),
-        finished_at=max(finished) if len(finished) == len(rows) else None,
-    )

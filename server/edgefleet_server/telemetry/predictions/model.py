@@ -86,10 +86,47 @@ class PredictionLogVerification:
 
 
 @dataclass(frozen=True)
+class WrittenDataSetView:
+    """A data set that somebody wrote elsewhere from captured records. digest: sha256 of its `dataset.json`, as it is now."""
+
+    id: str
+    model: str
+    digest: str
+    format: str
+    place: str
+    retraining: str
+    records: int
+    made_at: datetime
+    made_by: str
+
+
+@dataclass(frozen=True)
+class WrittenRecordView:
+    """A record that a data set holds."""
+
+    device: str
+    record: str
+
+
+@dataclass(frozen=True)
+class ErasedDataSet:
+    """A data set that held records of an erased subject. purged_at: when its holder said that they are gone, None before."""
+
+    id: str
+    model: str
+    place: str
+    made_by: str
+    records: int
+    purged_at: datetime | None
+
+
+@dataclass(frozen=True)
 class Erasure:
     """The receipt of an erasure: what is gone. rows: of the log; captures: records of these answers; devices: that sent parts of the logs.
 
-    finished_at: None while it goes on, and where it failed half-way: then it is asked again.
+    finished_at: None while it goes on, and where it failed half-way: then it is asked again. overwritten: whether the database has
+    overwritten what it freed. data_sets: those that hold records of the subject outside of the server. backups_until: until when
+    backups from before hold it, by the setting `backup_keep_days`; None where that does not say it.
     """
 
     id: str
@@ -101,3 +138,6 @@ class Erasure:
     files: int
     devices: int
     finished_at: datetime | None
+    overwritten: bool = False
+    data_sets: list[ErasedDataSet] = field(default_factory=list)
+    backups_until: datetime | None = None

@@ -81,7 +81,9 @@ class PartIntake:
         left = erase(part, subjects, int(now.timestamp() * 1_000))
         if left is not part:
             kept = {row.seq for row in left.rows}
-            store.delete_captures(session, head.device, {row.trace_id for row in part.rows if row.seq not in kept})
+            gone = [row for row in part.rows if row.seq not in kept]
+            erasure = store.erasure_of(session, head.model, {row.subject for row in gone})
+            store.forget_answers(session, erasure, head.device, {row.trace_id for row in gone})
         lost: dict[str, int] = {}
         for gap in head.gaps:
             lost[gap.reason] = lost.get(gap.reason, 0) + gap.last - gap.first + 1

@@ -6,16 +6,22 @@ from fastapi import APIRouter, Query, Request, Response
 
 from edgefleet_protocol.ids import parse_model_name
 from edgefleet_server.access.dependency import Admin, Auditor, Viewer
+from edgefleet_server.access.grants.grant_scope import Touched
+from edgefleet_server.access.grants.scoped_caller import out_of_scope
+from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.db.database import Database
+from edgefleet_server.telemetry.predictions.data_set_book import DataSetBook, NewDataSet
 from edgefleet_server.telemetry.predictions.erasure import Erasures
 from edgefleet_server.telemetry.predictions.model import (
     Erasure,
     PredictionLogFile,
     PredictionLogVerification,
     PredictionLogView,
+    WrittenDataSetView,
+    WrittenRecordView,
 )
-from edgefleet_server.telemetry.predictions.schemas import ErasureIn, PredictionLogIn
+from edgefleet_server.telemetry.predictions.schemas import DataSetPurgeIn, ErasureIn, PredictionLogIn, WrittenDataSetIn
 from edgefleet_server.telemetry.predictions.service import PredictionLogs
 from edgefleet_server.web import problems
 from edgefleet_server.web.pagination import ListOf
@@ -132,6 +138,58 @@ def build_erasure_router(erasures: Erasures) -> APIRouter:
         return erasures.receipt(erasure_id)
 
     return router
+
+
+def build_data_set_router(book: DataSetBook, db: Database) -> APIRouter:
+    """Return the routes of data sets, to be mounted under `/api/v1`."""
+    router = APIRouter(tags=["predictions"], route_class=ListRoute)
+
+    @router.get("/data-sets", operation_id="list_data_sets")
+    def list_data_sets(
+        _caller: Viewer,
+        model: Annotated[str, Query(max_length=63)] = "",
+        digest: Annotated[str, Query(pattern="^([0-9a-f]{64})?$")] = "",
+    ) -> ListOf[WrittenDataSetView]:
+        """List the data sets that were written from captured records, newest first: of a model, or with this digest of the manifest."""
+        return ListOf.whole(book.data_sets(model, digest))
+
+    @router.post("/data-sets", operation_id="create_data_set", status_code=201)
+    def create_data_set(
+        wanted: WrittenDataSetIn, response: Response, dry_run: DryRun, caller: Viewer
+    ) -> WrittenDataSetView:
+        """Note a data set that was written elsewhere; needs what reading its records does: operator, or publisher of the model."""
+        model = parse_model_name(wanted.model)
+        _check_reader(caller, model)
+        records = [(one.device, one.record, one.trace_id) for one in wanted.records]
+        written = NewDataSet(model, wanted.digest, wanted.format, wanted.place, wanted.retraining, records)
+        with acting(db, dry_run=dry_run):
+            made = book.add(written, f"{caller.name} ({caller.id})")
+        put_location(response, f"/data-sets/{made.id}/records")
+        return made
+
+    @router.get("/data-sets/{data_set_id}/records", operation_id="list_data_set_records")
+    def list_data_set_records(
+        data_set_id: str, erasure: Annotated[str, Query(max_length=32)], _caller: Viewer
+    ) -> ListOf[WrittenRecordView]:
+        """List the records that a data set has to lose for an erasure, by its receipt."""
+        return ListOf.whole(book.records(data_set_id, erasure))
+
+    @router.post("/data-sets/{data_set_id}:purge", operation_id="purge_data_set")
+    def purge_data_set(data_set_id: str, word: DataSetPurgeIn, dry_run: DryRun, caller: Viewer) -> WrittenDataSetView:
+        """Say that the records that an erasure asks for are gone from a data set; needs what noting one does."""
+        with acting(db, dry_run=dry_run), db.session():
+            done = book.purge(data_set_id, word.erasure, word.digest, f"{caller.name} ({caller.id})")
+            _check_reader(caller, done.model)
+        return done
+
+    return router
+
+
+def _check_reader(caller: Principal, model: str) -> None:
+    """Raise ForbiddenError for a caller who may not read captured records of a model."""
+    touched = Touched(frozenset({model}), None)
+    if not caller.may(Role.OPERATOR) and not caller.may(Role.PUBLISHER, touched):
+        raise out_of_scope(caller, Role.PUBLISHER, touched)
 
 
 def _tag(found: PredictionLogView) -> str:

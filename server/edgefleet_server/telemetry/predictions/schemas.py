@@ -1,6 +1,6 @@
 """What goes over the API of prediction logs."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,3 +21,29 @@ class ErasureIn(StrictBody):
 
     subject: str = Field(min_length=1, max_length=128)
     models: list[Annotated[str, Field(max_length=63)]] = Field(default=[], max_length=64)
+
+
+class WrittenRecordIn(StrictBody):
+    """A record in a data set, by its device and id, and the answer it is of."""
+
+    device: str = Field(min_length=1, max_length=63, pattern="^[a-z0-9-]+$")
+    record: str = Field(min_length=1, max_length=32, pattern="^[0-9a-z]+$")
+    trace_id: str = Field(default="", max_length=128)
+
+
+class WrittenDataSetIn(StrictBody):
+    """A data set that was written. digest: sha256 of its `dataset.json`; place: where, as its maker says; retraining: it was made for."""
+
+    model: str = Field(max_length=63)
+    digest: str = Field(pattern="^[0-9a-f]{64}$")
+    format: Literal["folder", "npz", "parquet", "coco"]
+    place: str = Field(min_length=1, max_length=500)
+    retraining: str = Field(default="", max_length=32)
+    records: list[WrittenRecordIn] = Field(min_length=1, max_length=50_000)
+
+
+class DataSetPurgeIn(StrictBody):
+    """What its holder says: the records that an erasure asks for are gone. digest: of `dataset.json` since then."""
+
+    erasure: str = Field(max_length=32)
+    digest: str = Field(pattern="^[0-9a-f]{64}$")

@@ -1,13 +1,22 @@
 """SQL of prediction logs. Every function works in the caller's session and never commits."""
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlmodel import Session, col
 
-from edgefleet_server.telemetry.predictions.tables import PredictionErasure, PredictionFile, PredictionPart
+from edgefleet_server.telemetry.ground_truth import store as truth_store
+from edgefleet_server.telemetry.predictions.tables import (
+    DataSet,
+    DataSetPurge,
+    DataSetRecord,
+    PredictionErasure,
+    PredictionFile,
+    PredictionPart,
+)
 from edgefleet_server.telemetry.tables import TelemetryCapture
 
 
@@ -209,3 +218,101 @@ def delete_captures(session: Session, device: str, trace_ids: Collection[str]) -
         done = session.execute(delete(TelemetryCapture).where(col(TelemetryCapture.device_id) == device, some))
         n += int(getattr(done, "rowcount", 0))
     return n
+
+
+def forget_answers(session: Session, erasure_id: str, device: str, trace_ids: Collection[str]) -> int:
+    """Remove what else is here of answers whose rows go: captured records, labels; and ask data sets for their records of them.
+
+    Return how many captured records that were.
+    """
+    truth_store.delete_labels(session, device, trace_ids)
+    if erasure_id:
+        mark_records(session, erasure_id, device, trace_ids)
+    return delete_captures(session, device, trace_ids)
+
+
+def mark_records(session: Session, erasure_id: str, device: str, trace_ids: Collection[str]) -> None:
+    """Note that data sets have to lose the records of these answers."""
+    row, chosen = DataSetRecord, list(trace_ids)
+    counts: Counter[str] = Counter()
+    for start in range(0, len(chosen), 500):
+        some = col(row.trace_id).in_(chosen[start : start + 500])
+        mine = (col(row.device_id) == device, col(row.erasure) == "", some)
+        counts.update(session.execute(select(col(row.data_set)).where(*mine)).scalars())
+        session.execute(update(row).where(*mine).values(erasure=erasure_id))
+    for data_set, count in sorted(counts.items()):
+        known = session.get(DataSetPurge, (erasure_id, data_set))
+        if known is None:
+            session.add(DataSetPurge(erasure=erasure_id, data_set=data_set, records=count, done_at=None, done_by=""))
+        else:
+            known.records, known.done_at = known.records + count, None
+    session.flush()
+
+
+def erasure_of(session: Session, model: str, subjects: Collection[bytes]) -> str:
+    """Return the newest erasure of one of these subjects from the log of a model, "" without one."""
+    row = PredictionErasure
+    mine = (col(row.model) == model, col(row.subject).in_([one.hex() for one in subjects]))
+    found = session.execute(select(col(row.id)).where(*mine).order_by(col(row.asked_at).desc()).limit(1)).scalar()
+    return str(found or "")
+
+
+def set_overwritten(session: Session, erasure_id: str) -> None:
+    """Note that what an erasure freed in the database is overwritten."""
+    session.execute(update(PredictionErasure).where(col(PredictionErasure.id) == erasure_id).values(overwritten=True))
+
+
+def add_data_set(session: Session, data_set: DataSet, records: Sequence[Mapping[str, str]]) -> None:
+    """Insert a data set with its records."""
+    session.add(data_set)
+    session.flush()
+    for start in range(0, len(records), 500):
+        session.execute(insert(DataSetRecord), [dict(one) for one in records[start : start + 500]])
+
+
+def data_sets(session: Session, model: str, digest: str, limit: int) -> Sequence[DataSet]:
+    """Return the newest data sets, of a model and with a digest where these are named."""
+    row = DataSet
+    statement = select(row).order_by(col(row.made_at).desc(), col(row.id)).limit(limit)
+    if model:
+        statement = statement.where(col(row.model) == model)
+    if digest:
+        statement = statement.where(col(row.digest) == digest)
+    return session.execute(statement).scalars().all()
+
+
+def data_set(session: Session, data_set_id: str) -> DataSet | None:
+    """Return a data set, locked."""
+    return session.get(DataSet, data_set_id, with_for_update=True)
+
+
+def records_to_remove(session: Session, data_set_id: str, erasure_id: str) -> list[tuple[str, str]]:
+    """Return (device, record) of what a data set has to lose for an erasure."""
+    row = DataSetRecord
+    mine = (col(row.data_set) == data_set_id, col(row.erasure) == erasure_id)
+    statement = select(col(row.device_id), col(row.record)).where(*mine)
+    found = session.execute(statement.order_by(col(row.device_id), col(row.record)))
+    return [(str(device), str(record)) for device, record in found]
+
+
+def drop_records(session: Session, data_set_id: str, erasure_id: str) -> int:
+    """Forget the records that a data set has lost for an erasure; return how many."""
+    row = DataSetRecord
+    done = session.execute(delete(row).where(col(row.data_set) == data_set_id, col(row.erasure) == erasure_id))
+    return int(getattr(done, "rowcount", 0))
+
+
+def purges(session: Session, erasure_ids: Collection[str]) -> list[tuple[DataSetPurge, DataSet]]:
+    """Return what erasures ask of data sets, in order of these."""
+    statement = (
+        select(DataSetPurge, DataSet)
+        .join(DataSet, col(DataSet.id) == col(DataSetPurge.data_set))
+        .where(col(DataSetPurge.erasure).in_(erasure_ids))
+        .order_by(col(DataSet.made_at), col(DataSet.id))
+    )
+    return [(purge, one) for purge, one in session.execute(statement)]
+
+
+def purge(session: Session, erasure_id: str, data_set_id: str) -> DataSetPurge | None:
+    """Return what an erasure asks of a data set."""
+    return session.get(DataSetPurge, (erasure_id, data_set_id))

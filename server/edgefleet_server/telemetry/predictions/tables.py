@@ -69,3 +69,45 @@ class PredictionErasure(SQLModel, table=True):
     files: int
     devices: int
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    overwritten: bool = Field(default=False)
+
+
+class DataSet(SQLModel, table=True):
+    """A data set that somebody wrote elsewhere from captured records (ADR 0139). digest: sha256 of its manifest, as it is now."""
+
+    __tablename__ = "data_set"
+
+    id: str = Field(primary_key=True, max_length=32)
+    model: str = Field(max_length=63, index=True)
+    digest: str = Field(max_length=64, index=True)
+    format: str = Field(max_length=16)
+    place: str = Field(max_length=500)
+    retraining: str = Field(max_length=32)
+    records: int
+    made_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    made_by: str = Field(max_length=120)
+
+
+class DataSetRecord(SQLModel, table=True):
+    """A record that a data set holds. erasure: the one that asks for its removal, "" for none."""
+
+    __tablename__ = "data_set_record"
+    __table_args__ = (Index("ix_data_set_record_device_trace", "device_id", "trace_id"),)
+
+    data_set: str = Field(primary_key=True, max_length=32)
+    device_id: str = Field(primary_key=True, max_length=63)
+    record: str = Field(primary_key=True, max_length=32)
+    trace_id: str = Field(max_length=128)
+    erasure: str = Field(max_length=32)
+
+
+class DataSetPurge(SQLModel, table=True):
+    """What an erasure asks of a data set: so many records have to go. done_at: when its holder said that they are gone."""
+
+    __tablename__ = "data_set_purge"
+
+    erasure: str = Field(primary_key=True, max_length=32)
+    data_set: str = Field(primary_key=True, max_length=32)
+    records: int
+    done_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    done_by: str = Field(max_length=120)
