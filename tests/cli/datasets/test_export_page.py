@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import platform
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from edgefleet_cli.device.captures.capture_files import make_key
 from tests.cli.conftest import Edgectl
 from tests.cli.datasets.test_export_command import holds, sealed
-from tests.cli.fleet_stub import Stub
+from tests.cli.fleet_stub import Stub, page
 from tests.house.pages import Block, blocks
 
 PAGE = Path("docs/how-to/export-a-data-set.md")
@@ -34,7 +35,11 @@ def test_the_blocks_of_the_page_run(
     make_key(key)
     now = datetime.now(UTC).isoformat()
     holds(fleet, [sealed(key, 1, ground_truth="two", taken_at=now), sealed(key, 2, taken_at=now)])
-    shell, python = ours()
+    mine = {"id": "ds-1", "model": "digits", "place": f"{platform.node()}:{tmp_path / 'digits-fog'}"}
+    fleet.says("GET /data-sets", page([mine]))
+    fleet.says("GET /data-sets/ds-1/records", page([{"device": "line-1", "record": f"{1:016x}"}]))
+    fleet.says("POST /data-sets/ds-1:purge", mine)
+    shell, python, purge = ours()
     (line,) = shell.text.splitlines()
     program, *flags = shlex.split(line)
     assert program == "edgectl"
@@ -44,3 +49,5 @@ def test_the_blocks_of_the_page_run(
     with contextlib.redirect_stdout(printed):
         exec(compile(python.text, str(PAGE), "exec"), {})
     assert printed.getvalue() == "(1, 1, 8, 8) [2]\n"
+    ran = edgectl(*shlex.split(purge.text)[1:])
+    assert (ran.code, ran.out) == (0, "digits-fog: 1 record removed, 1 left\n")

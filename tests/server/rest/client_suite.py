@@ -350,6 +350,21 @@ def logging(call: Caller) -> None:
     assert (status, receipt.rows, receipt.models) == (201, 0, ["digits"])
     assert call("predictions", "get_erasure", receipt.id)[1].id == receipt.id
     assert call("predictions", "list_erasures")[1].total == 1
+    held = call.models.WrittenRecordIn(device="d-1", record="ab12", trace_id="t1")
+    written = call.models.WrittenDataSetIn(
+        model="digits",
+        digest="a" * 64,
+        format_=call.models.WrittenDataSetInFormat.NPZ,
+        place="ann:/data/fog",
+        records=[held],
+    )
+    status, noted = call("predictions", "create_data_set", body=written)
+    assert (status, noted.records) == (201, 1)
+    assert [one.id for one in call("predictions", "list_data_sets", model="digits")[1].items] == [noted.id]
+    assert call("predictions", "list_data_set_records", noted.id, erasure=receipt.id)[1].items == []
+    word = call.models.DataSetPurgeIn(erasure=receipt.id, digest="b" * 64)
+    status, none = call("predictions", "purge_data_set", noted.id, body=word)
+    assert (status, none.code) == (404, "data_set.unknown")
     assert call("predictions", "stop_prediction_log", "digits")[0] == 204
 
 

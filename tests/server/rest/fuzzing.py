@@ -111,7 +111,15 @@ def _seeded(fleet: Fleet) -> Mapping[str, Sequence[Any]]:
     task = post(f"/devices/{device}/tasks", {"kind": "diag"})["id"]
     admin.put("/api/v1/capture-key", json={"public_key": "09" + "0" * 62})
     post("/triggers", {"name": "hall", "model": "digits", "on": "hand"})
+    written = {
+        "model": "digits",
+        "digest": "a" * 64,
+        "format": "npz",
+        "place": "ann:/fog",
+        "records": [{"device": "d-1", "record": "ab"}],
+    }
     return {
+        "path.data_set_id": [post("/data-sets", written)["id"]],
         "path.retraining_id": [post("/triggers/hall:start", {})["id"]],
         "path.device_id": list(fleet.by_id)[:3],
         "path.rollout_id": [good, bad],

@@ -74,6 +74,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[
         run = admin.post("/api/v1/triggers/again:start", json={}).json()["id"]
         assert admin.post(f"/api/v1/retrainings/{run}:cancel", json={}).is_success
         fleet.house.clock.turn(seconds=1)
+    written = {
+        "model": "digits",
+        "digest": "a" * 64,
+        "format": "npz",
+        "place": "ann:/fog",
+        "records": [{"device": "d-1", "record": "ab"}],
+    }
+    data_set = admin.post("/api/v1/data-sets", json=written).json()["id"]
     fleet.parts.alarm.engine.tick()  # failed updates are alerts
     names = {
         "contact_id": contact,
@@ -81,6 +89,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[
         "model": "digits",
         "ref": "digits@1.0.0",
         "retraining_id": run,
+        "data_set_id": data_set,
         "rollout_id": good,
         "webhook_id": hook,
     }

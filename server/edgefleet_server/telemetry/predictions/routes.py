@@ -169,9 +169,9 @@ def build_data_set_router(book: DataSetBook, db: Database) -> APIRouter:
 
     @router.get("/data-sets/{data_set_id}/records", operation_id="list_data_set_records")
     def list_data_set_records(
-        data_set_id: str, erasure: Annotated[str, Query(max_length=32)], _caller: Viewer
+        data_set_id: str, _caller: Viewer, erasure: Annotated[str, Query(max_length=32)] = ""
     ) -> ListOf[WrittenRecordView]:
-        """List the records that a data set has to lose for an erasure, by its receipt."""
+        """List the records that a data set has to lose for an erasure, by its receipt; without one for any."""
         return ListOf.whole(book.records(data_set_id, erasure))
 
     @router.post("/data-sets/{data_set_id}:purge", operation_id="purge_data_set")

@@ -287,9 +287,10 @@ def data_set(session: Session, data_set_id: str) -> DataSet | None:
 
 
 def records_to_remove(session: Session, data_set_id: str, erasure_id: str) -> list[tuple[str, str]]:
-    """Return (device, record) of what a data set has to lose for an erasure."""
+    """Return (device, record) of what a data set has to lose for an erasure, "" for any."""
     row = DataSetRecord
-    mine = (col(row.data_set) == data_set_id, col(row.erasure) == erasure_id)
+    asked = col(row.erasure) == erasure_id if erasure_id else col(row.erasure) != ""
+    mine = (col(row.data_set) == data_set_id, asked)
     statement = select(col(row.device_id), col(row.record)).where(*mine)
     found = session.execute(statement.order_by(col(row.device_id), col(row.record)))
     return [(str(device), str(record)) for device, record in found]

@@ -1,0 +1,78 @@
+"""Who may note and purge data sets; labels that were sent to the server stand with captured records."""
+
+from typing import Any
+
+from edgefleet_server.access.model import Role
+from edgefleet_server.telemetry.ground_truth import store as truth_store
+from edgefleet_server.telemetry.ground_truth.uploads import LABELS_KEPT
+from edgefleet_server.telemetry.tables import TelemetryCapture
+from tests.server.fleet.apps import Operators
+from tests.server.fleet.house import House
+
+WRITTEN = {
+    "model": "digits", "digest": "a" * 64, "format": "npz", "place": "ann:/data/fog",
+    "records": [{"device": "d-1", "record": "ab12", "trace_id": "t1"}],
+}  # fmt: skip
+
+
+def test_who_may_read_the_records_may_note_and_purge_their_data_set(any_house: House) -> None:
+    operators = Operators(any_house)
+    answers = {
+        role: operators.as_role(role).post("/data-sets", json={**WRITTEN, "place": f"{role}:/data"}).status_code
+        for role in Role
+    }
+    assert {role for role, code in answers.items() if code == 201} == {Role.OPERATOR, Role.PUBLISHER, Role.ADMIN}
+    assert {code for code in answers.values() if code != 201} == {403}
+    reader = operators.as_role(Role.VIEWER)
+    listed = reader.get("/data-sets", params={"model": "digits"}).json()["items"]
+    assert {one["place"] for one in listed} == {"operator:/data", "publisher:/data", "admin:/data"}
+    assert reader.get("/data-sets", params={"digest": "b" * 64}).json()["items"] == []
+    word = {"erasure": "e-1", "digest": "b" * 64}
+    one = f"/data-sets/{listed[0]['id']}"
+    assert reader.get(f"{one}/records").json()["items"] == []
+    assert operators.as_role(Role.OPERATOR).post(f"{one}:purge", json=word).status_code == 404
+    for wrong in ({"records": []}, {"digest": "A"}, {"place": ""}, {"format": "zip"}):
+        assert operators.as_role(Role.OPERATOR).post("/data-sets", json={**WRITTEN, **wrong}).status_code == 422
+
+
+def test_a_captured_record_has_the_label_that_was_sent_for_its_answer(any_house: House) -> None:
+    house = any_house
+    device = house.device().id
+    now = house.clock.now()
+    with house.db.session() as session:
+        for trace in ("own", "any", "other", "none", ""):
+            session.add(
+                TelemetryCapture(
+                    device_id=device, record=f"r{trace}", fetch_id="c", model="digits", sha256="a" * 64, reason="flag", label=1,
+                    trace_id=trace, taken_at=now, received_at=now, seen=1, key_id="k", size_bytes=1, sealed=b"x",
+                )
+            )  # fmt: skip
+        row = {"model": "digits", "label": "seven", "received_at": now}
+        labels = [
+            (device, "own", "digits"),
+            ("", "own", "digits"),
+            ("", "any", "digits"),
+            ("d-9", "other", "digits"),
+            ("", "none", "hall"),
+        ]
+        truth_store.set_labels(
+            session,
+            [
+                {**row, "device_id": who, "trace_id": trace, "model": model, "label": f"by {who or 'any'}"}
+                for who, trace, model in labels
+            ],
+        )
+        truth_store.set_labels(session, [{**row, "device_id": "", "trace_id": "any"}])
+    path = f"/devices/{device}/captures"
+    client = Operators(house).as_role(Role.OPERATOR)
+    found: dict[str, Any] = {one["trace_id"]: one["ground_truth"] for one in client.get(path).json()["items"]}
+    assert found == {"own": f"by {device}", "any": "seven", "other": "", "none": "", "": ""}
+    assert client.get(f"{path}/rown").json()["ground_truth"] == f"by {device}"
+    with house.db.session() as session:
+        truth_store.delete_labels(session, device, ["own"])
+        truth_store.delete_labels_before(session, now - LABELS_KEPT)
+    found = {one["trace_id"]: one["ground_truth"] for one in client.get(path).json()["items"]}
+    assert (found["own"], found["any"]) == ("", "seven")
+    with house.db.session() as session:
+        truth_store.delete_labels_before(session, now + LABELS_KEPT)
+    assert client.get(f"{path}/rany").json()["ground_truth"] == ""
