@@ -212,7 +212,7 @@ def telemetry_routers(parts: Parts) -> list[APIRouter]:
         prediction_routes.build_router(parts.predictions, parts.db),
         prediction_routes.build_reading_router(parts.predictions, parts.access),
         prediction_routes.build_erasure_router(parts.erasures),
-        prediction_routes.build_data_set_router(parts.data_sets, parts.db),
+        prediction_routes.build_data_set_router(parts.erasures.data_sets, parts.db),
     ]
 
 

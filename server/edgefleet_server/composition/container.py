@@ -49,7 +49,6 @@ from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.drift.service import DriftService
 from edgefleet_server.telemetry.ground_truth.truth_intake import TruthIntake
 from edgefleet_server.telemetry.live_predictions import LivePredictions
-from edgefleet_server.telemetry.predictions.data_set_book import DataSetBook
 from edgefleet_server.telemetry.predictions.erasure import Erasures
 from edgefleet_server.telemetry.predictions.part_intake import PartIntake
 from edgefleet_server.telemetry.predictions.service import FleetSide, PredictionLogs
@@ -93,7 +92,6 @@ class Parts:
     captures: CaptureService
     predictions: PredictionLogs
     erasures: Erasures
-    data_sets: DataSetBook
     watching: LivePredictions
     rollout: RolloutService
     retirement: ReleaseRetirement
@@ -156,7 +154,6 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         captures=CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired),
         predictions=predictions,
         erasures=Erasures(db, clock, fleet.logging, predictions, fleet.feed, settings.backup_keep_days),
-        data_sets=DataSetBook(db, clock),
         watching=LivePredictions(db, clock, fleet.reader, fleet.desired),
         rollout=rollout,
         retirement=ReleaseRetirement(db, registry, signing, first.conversion, rollout, fleet),

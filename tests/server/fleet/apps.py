@@ -31,7 +31,6 @@ from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.search.service import SearchService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.live_predictions import LivePredictions
-from edgefleet_server.telemetry.predictions.data_set_book import DataSetBook
 from edgefleet_server.telemetry.predictions.erasure import Erasures
 from edgefleet_server.telemetry.release_comparison import Comparisons
 from edgefleet_server.telemetry.rollups.model import KEPT
@@ -82,7 +81,6 @@ def parts_of(house: House) -> Parts:
         captures=CaptureService(house.db, house.clock, house.fleet.reader, house.fleet.sampling, house.fleet.desired),
         predictions=predictions,
         erasures=Erasures(house.db, house.clock, house.fleet.logging, predictions, house.fleet.feed),
-        data_sets=DataSetBook(house.db, house.clock),
         today=TodayReader(house.fleet.feed, house.fleet.health, cast("Any", house.registry), house.clock),
         readings=Readings(house.clock),
         poster=house.poster,

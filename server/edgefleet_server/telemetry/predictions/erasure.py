@@ -26,6 +26,7 @@ from edgefleet_server.fleet.desired.prediction_logs import LogRule, PredictionLo
 from edgefleet_server.registry.errors import BlobUnknownError
 from edgefleet_server.telemetry.errors import ErasureUnfinishedError, ErasureUnknownError, PredictionLogUnknownError
 from edgefleet_server.telemetry.predictions import parquet, store
+from edgefleet_server.telemetry.predictions.data_set_book import DataSetBook
 from edgefleet_server.telemetry.predictions.model import ErasedDataSet, Erasure
 from edgefleet_server.telemetry.predictions.service import PredictionLogs
 from edgefleet_server.telemetry.predictions.tables import DataSet, DataSetPurge, PredictionErasure, PredictionFile
@@ -66,6 +67,7 @@ class Erasures:
         backup_keep_days: int = 0,
     ) -> None:
         """Wire the parts. backup_keep_days: how long backups are kept, 0 = nobody said it."""
+        self.data_sets = DataSetBook(db, clock)
         self._backup_keep = timedelta(days=backup_keep_days)
         self._db = db
         self._clock = clock

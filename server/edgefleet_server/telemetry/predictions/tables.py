@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary, text
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, false, text
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db.database import UtcDateTime
@@ -69,7 +69,7 @@ class PredictionErasure(SQLModel, table=True):
     files: int
     devices: int
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    overwritten: bool = Field(default=False)
+    overwritten: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
 
 
 class DataSet(SQLModel, table=True):
