@@ -153,7 +153,10 @@ class Runner:
         from edgefleet_cli.datasets.export import ExportOrder, export_data_set
         from edgefleet_cli.datasets.record_source import Wanted
 
-        order = ExportOrder(self._order.key, str(folder), self._order.format_, {}, self._order.labels_file)
+        order = ExportOrder(
+            self._order.key, str(folder), self._order.format_, {}, self._order.labels_file,
+            is_noted=self._order.keep is not None,
+        )  # fmt: skip
         wanted = Wanted(run.model, run=run.id)
         made = self._ask(lambda: export_data_set(self._quiet, wanted, order)).manifest
         count = len(made.records)
