@@ -1,4 +1,4 @@
-"""Which data sets were written from captured records, where, and what of them an erasure asks to be removed (ADR 0137).
+"""Which data sets were written from captured records, where, and what of them an erasure asks to be removed (ADR 0139).
 
 The server cannot reach a data set: its holder removes the records (`edgectl data purge`) and says so here. Until then the receipt of the
 erasure names it as open.

@@ -73,7 +73,7 @@ class PredictionErasure(SQLModel, table=True):
 
 
 class DataSet(SQLModel, table=True):
-    """A data set that somebody wrote elsewhere from captured records (ADR 0137). digest: sha256 of its manifest, as it is now."""
+    """A data set that somebody wrote elsewhere from captured records (ADR 0139). digest: sha256 of its manifest, as it is now."""
 
     __tablename__ = "data_set"
 
