@@ -31,7 +31,8 @@ def test_who_may_read_the_records_may_note_and_purge_their_data_set(any_house: H
     one = f"/data-sets/{listed[0]['id']}"
     assert reader.get(f"{one}/records").json()["items"] == []
     assert operators.as_role(Role.OPERATOR).post(f"{one}:purge", json=word).status_code == 404
-    for wrong in ({"records": []}, {"digest": "A"}, {"place": ""}, {"format": "zip"}):
+    mistakes: list[dict[str, Any]] = [{"records": []}, {"digest": "A"}, {"place": ""}, {"format": "zip"}]
+    for wrong in mistakes:
         assert operators.as_role(Role.OPERATOR).post("/data-sets", json={**WRITTEN, **wrong}).status_code == 422
 
 
