@@ -25,9 +25,10 @@ DATA_FILES: Final[Mapping[str, str]] = {
     "preprocess": "preprocess.json",
     "postprocess": "postprocess.json",
     "privacy": "privacy.json",
+    "schedule": "schedule.json",
 }
 """Files of a result by what they are for, as `edgectl publish` names that."""
-OF_THE_PARENT: Final = frozenset({"calibration", "eval", "reference", "labels", "preprocess", "postprocess", "privacy"})
+OF_THE_PARENT: Final = frozenset(DATA_FILES.keys() - {"golden"})
 """Golden vectors are not among them: they are answers of the parent."""
 _TEXTS: Final = frozenset({"precision", "budget"})
 _LISTS: Final = frozenset({"profile", "metric", "shape", "set"})
