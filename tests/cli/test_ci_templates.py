@@ -150,8 +150,10 @@ def test_no_expression_stands_in_a_script() -> None:
         ("vendor.gitlab-ci", TEMPLATE),
         ("vendor.github-workflows", ROOT / "examples" / "gitops" / ".github" / "workflows" / "fleet.yml"),
         ("vendor.gitlab-ci", ROOT / "examples" / "gitops" / ".gitlab-ci.yml"),
+        ("vendor.github-workflows", ROOT / "examples" / "retraining" / ".github" / "workflows" / "retrain.yml"),
+        ("vendor.gitlab-ci", ROOT / "examples" / "retraining" / ".gitlab-ci.yml"),
     ],
-    ids=["action", "template", "workflow", "pipeline"],
+    ids=["action", "template", "workflow", "pipeline", "retraining-workflow", "retraining-pipeline"],
 )
 def test_the_files_keep_to_their_schemas(schema: str, file: Path) -> None:
     python = environment("check-jsonschema", CHECK_JSONSCHEMA)

@@ -50,6 +50,8 @@ DETAILS = {
     "/alerts/{}": 1,
     "/settings/contacts/{}": 1,
     "/slos/{}": 1,
+    "/retraining/{}": 3,
+    "/retraining/triggers/{}": 1,
     "/groups/{}": 1,
     "/bundles/{}": 1,
     "/profiles/{}": 1,
@@ -90,6 +92,8 @@ FILLING = (
     "device enroll --count 2 --label site=hall",
     "slo set -f {slo}",
     "rollout create digits@1.0.0 --to demo=yes --strategy shadow",
+    "trigger create fog --model digits --on drift",
+    "retrain start fog --reason fog",
 )
 """What `fill` does at a demo, as commands: each makes a page that is empty without it."""
 _LINK = re.compile(r'href="(/[^"#]*)')

@@ -18,7 +18,12 @@ from edgefleet_server.composition.fleet_container import Fleet, build_fleet
 from edgefleet_server.composition.judge_container import GroundTruth, build_judges
 from edgefleet_server.composition.objective_container import Costing, build_costing, build_objectives
 from edgefleet_server.composition.timeline_container import Timelines, build_timelines
-from edgefleet_server.composition.trigger_container import Retraining, Sources, build_retraining
+from edgefleet_server.composition.trigger_container import (
+    Retraining,
+    Sources,
+    build_retraining,
+    pushed_launchers,
+)
 from edgefleet_server.composition.worker_container import ConverterParts, build_first_parts, child_limits
 from edgefleet_server.conversion.release_proof import ReleaseProver
 from edgefleet_server.conversion.sandbox import Converter, converter_command
@@ -163,7 +168,12 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         objectives=objectives,
         costing=build_costing(db, clock, fleet, registry, telemetry, first.conversion, predictions),
         alarm=alarm,
-        retraining=build_retraining(db, Sources(watched, alarm, rollout, sealer, {}), clock, shared),
+        retraining=build_retraining(
+            db,
+            Sources(watched, alarm, rollout, sealer, pushed_launchers(poster, clock, shared, settings)),
+            clock,
+            shared,
+        ),
         search=SearchService(fleet.finder, registry, rollout),
         evidence=EvidenceMaker(db, access.chain, signing, clock, version("edgefleet")),
         today=TodayReader(fleet.feed, fleet.health, registry, shared),

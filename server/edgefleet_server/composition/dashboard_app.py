@@ -35,6 +35,7 @@ from edgefleet_server.dashboard.overview.views import Devices, MapQuery, Overvie
 from edgefleet_server.dashboard.registry import accuracy_pages, publish_page
 from edgefleet_server.dashboard.registry import pages as registry_pages
 from edgefleet_server.dashboard.registry.views import RegistryViews
+from edgefleet_server.dashboard.retraining import pages as retraining_pages
 from edgefleet_server.dashboard.rollout_page.gate_timelines import GateTimelines
 from edgefleet_server.dashboard.rollouts import experiment_pages
 from edgefleet_server.dashboard.rollouts import pages as rollouts_pages
@@ -196,6 +197,12 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
         partial(drift_pages.add_pages, reader=FleetDriftReader(parts.drift, parts.alarm.verdicts)),
         partial(objectives_pages.add_pages, objectives=parts.objectives, models=registry.model_names),
         partial(cost_pages.add_pages, costs=parts.costing.book, clock=clock),
+        partial(
+            retraining_pages.add_pages,
+            triggers=parts.retraining.triggers,
+            retrainings=parts.retraining.runs,
+            models=registry.model_names,
+        ),
     ]
 
 

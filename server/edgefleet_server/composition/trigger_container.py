@@ -11,7 +11,10 @@ from edgefleet_server.composition.fleet_container import Fleet
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.encryption.service import Sealer
+from edgefleet_server.outbound.http_post import HttpPoster
 from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.retraining.launchers.launch_sender import LaunchSender
+from edgefleet_server.retraining.launchers.pushed_launcher import PushedLauncher
 from edgefleet_server.retraining.lifecycle.alert_causes import AlertCauses
 from edgefleet_server.retraining.lifecycle.engine import RetrainingEngine, Surroundings
 from edgefleet_server.retraining.lifecycle.rollout_maker import RolloutMaker
@@ -21,7 +24,9 @@ from edgefleet_server.retraining.runner_leases import LeaseBook
 from edgefleet_server.retraining.service import RetrainingService
 from edgefleet_server.retraining.trigger_book import TriggerBook
 from edgefleet_server.rollout.service import RolloutService
+from edgefleet_server.settings import ServerSettings
 from edgefleet_server.telemetry.captures import CaptureService
+from edgefleet_server.webhook.rules import source_of
 
 _LOOKED_AT: Final = 50
 
@@ -92,3 +97,12 @@ def build_retraining(db: Database, sources: Sources, clock: Clock, shared: Clock
 
     triggers.look_at(drift_of)
     return Retraining(triggers, RetrainingService(db, maker, captures), leases, maker, engine, sources.launchers)
+
+
+def pushed_launchers(
+    poster: HttpPoster, own: Clock, shared: Clock, settings: ServerSettings
+) -> Mapping[LauncherKind, Launcher]:
+    """Return what starts trainings elsewhere: one for all kinds but the runner. own: this machine's clock, which signatures go by."""
+    sender = LaunchSender(poster, own, source_of(settings.tenant), settings.webhook_timeout_s)
+    made = PushedLauncher(sender, shared, lambda: settings.dashboard_address)
+    return {kind: made for kind in LauncherKind if kind is not LauncherKind.RUNNER}

@@ -78,6 +78,13 @@ class WrongReleaseError(RetrainingError):
 
 
 class LaunchError(RetrainingError):
-    """A launcher could not start the training."""
+    """A launcher could not start the training now. after_s: to wait at least before the next try."""
 
     code = "retraining.launch_unavailable"
+    after_s: float = 0.0
+
+
+class LaunchRefusedError(RetrainingError):
+    """The system that a launcher called refused to start the training: another try would be refused too."""
+
+    code = "retraining.launch_refused"

@@ -251,9 +251,12 @@ class Launcher(Protocol):
     """Starts a training elsewhere. One for each kind but the runner."""
 
     def check(self, order: LaunchOrder) -> None:
-        """Look at the settings of a trigger before it is stored. Raises BadTriggerError."""
+        """Look at the settings of a trigger before it is stored. Raises RetrainingError."""
         ...
 
-    def launch(self, run: RetrainingView, trigger: LaunchOrder) -> None:
-        """Start the training; calls block. Raises EdgefleetError: it is tried again a few times."""
+    def launch(self, run: RetrainingView, trigger: LaunchOrder) -> str:
+        """Start the training, return where it runs; calls block.
+
+        Raises LaunchRefusedError: another try is for nothing; any other EdgefleetError: it is tried again a few times.
+        """
         ...

@@ -31,6 +31,7 @@ from edgefleet_server.retraining.model import (
 from edgefleet_server.retraining.run_maker import RunMaker
 from edgefleet_server.retraining.run_steps import RunEvent
 from edgefleet_server.retraining.tables import RetrainingRun
+from edgefleet_server.rollout.commands.duty_separation import Makers
 from edgefleet_server.telemetry.model import CaptureView
 
 MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
@@ -69,6 +70,12 @@ class RetrainingService:
         """Return one retraining. Raises RetrainingUnknownError."""
         with self._db.read() as session:
             return view_of(store.known_run(session, run_id))
+
+    def makers(self, run_id: str) -> Makers:
+        """Return who may not approve a retraining: who made its trigger or started it. Raises RetrainingUnknownError."""
+        with self._db.read() as session:
+            row = store.known_run(session, run_id)
+            return Makers(tuple(row.makers), row.maker_name)
 
     def counts(self) -> dict[str, int]:
         """Return how many retrainings there are by state."""

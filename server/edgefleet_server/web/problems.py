@@ -163,6 +163,7 @@ STATUS: Final[Mapping[str, int]] = {
     "slo.name_mismatch": 422,
     "slo.too_many": 422,
     "retraining.failed": 500,
+    "retraining.launch_refused": 409,
     "trigger.too_many": 422,
     "trigger.bad": 422,
     "server.database_unavailable": 503,

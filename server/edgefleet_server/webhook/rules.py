@@ -63,7 +63,7 @@ def message_of(event: EventView, source: str) -> bytes:
         "received_at": event.received_at,
         "detail": dict(event.detail),
     }
-    whole = _cloud_event(message_id(event.id), event.type, source, event.at, event.rollout or event.device, data)
+    whole = cloud_event(message_id(event.id), event.type, source, event.at, event.rollout or event.device, data)
     body = msgspec.json.encode(whole)
     if len(body) > MAX_BODY:
         body = msgspec.json.encode(whole | {"data": {**data, "detail": {}, "detail_left_out_bytes": len(body)}})
@@ -72,14 +72,15 @@ def message_of(event: EventView, source: str) -> bytes:
 
 def ping_of(ping_id: str, webhook: str, source: str, now: datetime) -> dict[str, Any]:
     """Return the message that tries a webhook out."""
-    plain = _cloud_event(ping_id, PING, source, now, webhook, {"webhook": webhook})
+    plain = cloud_event(ping_id, PING, source, now, webhook, {"webhook": webhook})
     found: dict[str, Any] = msgspec.to_builtins(plain)
     return found
 
 
-def _cloud_event(
+def cloud_event(
     message: str, event_type: str, source: str, at: datetime, subject: str | None, data: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """Return a CloudEvent in structured mode. message: its id, the same for every try of it."""
     about = {"subject": subject} if subject else {}
     return {
         "specversion": "1.0",
@@ -138,7 +139,7 @@ def outcome_of(
         return Outcome(DeliveryState.DEAD, None, status, f"{reason}; its time is over")
     holds = status is None or status in _BUSY
     wait = wait_of(attempts, chance)
-    asked = _seconds(retry_after, now) if status in _BUSY else None
+    asked = asked_wait(retry_after, now) if status in _BUSY else None
     if asked is not None:
         wait = max(wait, asked)
     return Outcome(DeliveryState.PENDING, min(now + wait, give_up_at), status, reason, holds=holds)
@@ -150,7 +151,7 @@ def _status_text(status: int | None) -> str:
     return f"the receiver answered {status}"
 
 
-def _seconds(retry_after: str, now: datetime) -> timedelta | None:
+def asked_wait(retry_after: str, now: datetime) -> timedelta | None:
     """Return what `Retry-After` asks for, in seconds or as a date; None when it says nothing usable."""
     text = retry_after.strip()
     if text.isascii() and text.isdigit() and len(text) < 9:

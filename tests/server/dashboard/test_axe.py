@@ -23,6 +23,7 @@ from tests.server.dashboard.drifting_fleet import pumps, say
 from tests.server.dashboard.fleet import ORT, Fleet, staged
 from tests.server.dashboard.labelled_fleet import tell_labels
 from tests.server.dashboard.looking import Windows, in_peace, violations
+from tests.server.dashboard.retrained_fleet import retrained
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.shelf import shelve
 from tests.server.dashboard.test_enrolment_page import crowd
@@ -62,6 +63,8 @@ OTHERS = (
     "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/settings/receivers", "/alerts/{alert}", "/alerts/rules",
     "/alerts/silences", "/settings/contacts", "/settings/contacts/{contact}", "/slos", "/slos/{slo}", "/slos/new", "/drift", "/cost",
     "/", "/find", "/settings/protection",
+    "/retraining", "/retraining/new", "/retraining/new?on=schedule&launcher=github", "/retraining/start?model=digits",
+    "/retraining/triggers/digits-drift", "/retraining/{awaits}", "/retraining/{promoted}", "/retraining/{failed}",
 )  # fmt: skip
 """Pages that need something going on: seen at a second house."""
 SHOWN_ONCE = {
@@ -174,6 +177,12 @@ class BusyHouse:
             "hot": devices[1].id,
         }
         self.names["slo"] = "pump-ok"
+        retrainings = retrained(fleet)
+        self.names |= {
+            "awaits": retrainings["awaiting_approval"],
+            "promoted": retrainings["promoted"],
+            "failed": retrainings["failed"],
+        }
         self.windows = windows
 
 

@@ -281,18 +281,19 @@ def test_what_cannot_be_put_back_is_not_offered(operation: str) -> None:
 
 
 NEVER = {
-    "it ends something for good": """abort_rollout cancel_release deny_rollout delete_alert_receiver delete_contact_point delete_release
-        delete_trusted_pipeline delete_webhook end_release_search erase_subject remove_capture_key revoke_device revoke_enrollment
-        revoke_key revoke_own_token revoke_token sign_recovery update_person withdraw_release""",
-    "devices have begun to follow it": """approve_pending_devices approve_readmissions approve_rollout create_rollout deploy_release
-        promote_rollout retry_rollout rotate_key skip_rollout_stage undo_model""",
+    "it ends something for good": """abort_rollout cancel_release cancel_retraining deny_rollout delete_alert_receiver delete_contact_point
+        delete_release delete_trigger delete_trusted_pipeline delete_webhook end_release_search erase_subject reject_retraining
+        remove_capture_key revoke_device revoke_enrollment revoke_key revoke_own_token revoke_token sign_recovery update_person
+        withdraw_release""",
+    "devices have begun to follow it": """approve_pending_devices approve_readmissions approve_retraining approve_rollout create_rollout
+        deploy_release promote_rollout retry_rollout rotate_key skip_rollout_stage undo_model""",
     "it only asks, sends or notes something": """ack_alert create_device_task create_tasks fetch_captures ping_webhook redeliver_webhook
         send_feedback test_contact_point watch_device""",
     "its secret is shown only once, on a page of its own": """create_alert_receiver create_enrollments create_invitation create_login_link
         create_own_token create_token create_webhook rotate_webhook""",
     "a name stays that owner's, so that the audit trail is not about two": "create_person",
     "its page removes it again, and asks first, since its tokens end": "create_trusted_pipeline",
-    "it is a longer work, which its page shows and ends": "create_release",
+    "it is a longer work, which its page shows and ends": "create_release start_retraining",
     "holders carry it: what they signed or were asked is not taken from them": """ask_team create_signing_request
         drop_signing_request renew_team set_team sign_signing_request sign_team_request""",
     "its page has both: what was granted, and the button that takes it": "grant_role link_identity revoke_grant unlink_identity",

@@ -28,7 +28,7 @@ from tests.server.dashboard.test_settings_pages import sent
 from tests.server.objectives.test_openslo import latency
 from tests.support.holders import part_text
 from tests.support.receivers import receiving
-from tests.support.servers import release_body
+from tests.support.servers import ApiClient, release_body
 from tests.support.teams import member, pem
 
 DO = re.compile(r"/do/([a-z_]+)")
@@ -234,6 +234,11 @@ def busy(fleet: Fleet) -> None:
     call("POST", "/alert-receivers", {"name": "prod"})
     call("PUT", "/slos/digits-fast", latency())
     call("PUT", "/prices", {"currency": "EUR", "down_gb": 0.09})
+    somebody = ApiClient(fleet.house.app, fleet.parts.access.create_token("maker", [Role.ADMIN], by="test").token)
+    for name, trained in (("fog", "digits"), ("dust", "pump")):
+        trigger = {"name": name, "model": trained, "on": "drift"}
+        assert somebody.post("/api/v1/triggers", json=trigger).status_code == 201
+    assert somebody.post("/api/v1/triggers/fog:start", json={}).status_code == 201  # and waits for a second person
     mail = "mailto://127.0.0.1:9/?from=fleet@example.org&to=ops@example.org"
     call("POST", "/contact-points", {"name": "ops", "url": mail})
     call("POST", "/alert-silences", {"matchers": ["site=yard"], "for_s": 3600})

@@ -41,8 +41,8 @@ def trigger(**changes: Any) -> dict[str, Any]:
 class LoopFleet:
     """Devices at one site that run digits@1.0.0, an admin who is ann, and a runner of digits."""
 
-    def __init__(self, folder: Path, devices: int = 0) -> None:
-        self.fleet = Fleet(folder)
+    def __init__(self, folder: Path, devices: int = 0, **settings: Any) -> None:
+        self.fleet = Fleet(folder, **settings)
         self.fleet.release("digits@1.0.0", PROFILE)
         self.house = self.fleet.house
         self.parts = self.house.parts

@@ -207,11 +207,12 @@ class Called:
     def check(self, order: LaunchOrder) -> None:
         """Take any settings."""
 
-    def launch(self, run: RetrainingView, trigger: LaunchOrder) -> None:
+    def launch(self, run: RetrainingView, trigger: LaunchOrder) -> str:
         """Note the call."""
         self.calls.append((run.id, trigger))
         if self.fails:
             raise LaunchError("it answered 503")
+        return "started"
 
 
 def test_a_launcher_is_called_and_its_training_has_a_deadline(loop: LoopFleet) -> None:

@@ -55,6 +55,7 @@ SECTIONS: Final = (
         "cube",
         (
             Place("/models", "Models", words="releases versions registry aliases", tab="models", key="m"),
+            Place("/retraining", "Retraining", words="triggers retrain loop training", tab="retraining", key="l"),
             Place("/bundles", "Bundles & keys", words="signatures tuf certificates", tab="bundles", key="b"),
         ),
     ),
@@ -142,6 +143,8 @@ ACTIONS: Final = (
         "mail slack teams pagerduty ntfy",
         kind="action",
     ),
+    Place("/retraining/new", "New trigger", Role.PUBLISHER, "retrain drift schedule training", kind="action"),
+    Place("/retraining/start", "Retrain a model", Role.PUBLISHER, "start training trigger now", kind="action"),
     Place("/slos/new", "New objective", Role.OPERATOR, "slo service level openslo", kind="action"),
     Place("/alerts/silences#new-title", "New silence", Role.OPERATOR, "mute quiet alerts", kind="action"),
     Place(

@@ -161,6 +161,25 @@ LINES: Final[Mapping[str, str]] = {
     "set_prices": "edgectl prices set -f prices.json",
     "remove_prices": "edgectl prices remove --yes",
     "put_slo": "edgectl slo set -f slo.json",
+    "create_trigger": (
+        "edgectl trigger create {body.name} --model {body.model} --on {body.on}[ --schedule {body.schedule}][ --tz {body.tz}]"
+        "[ --objective {body.objective}][ --lasting {body.lasting_s|seconds}][ --cool-down {body.cool_down_s|seconds}]"
+        "[ --budget {body.budget}][ --per {body.budget_period_s|seconds}][ --approval|--no-approval?{body.approval}]"
+        "[ --launcher {body.launcher.kind}][ --setting repository={body.launcher.settings.repository}]"
+        "[ --setting workflow={body.launcher.settings.workflow}][ --setting project={body.launcher.settings.project}]"
+        "[ --setting ref={body.launcher.settings.ref}][ --setting server={body.launcher.settings.server}]"
+        "[ --setting host={body.launcher.settings.host}][ --setting job={body.launcher.settings.job}]"
+        "[ --setting url={body.launcher.settings.url}][ --setting shape={body.launcher.settings.shape}]"
+        "[ --setting dag={body.launcher.settings.dag}][ --setting user={body.launcher.settings.user}]"
+        "[ --secret-file {body.launcher.secret|secret}][ --most {body.data.most}][ --devices {body.data.devices}]"
+        "[ --rollout {body.rollout.strategy|spec}]"
+    ),
+    "update_trigger": "edgectl trigger {body.enabled|enable} {path.name}",
+    "delete_trigger": "edgectl trigger remove {path.name} --yes",
+    "start_retraining": "edgectl retrain start {path.name}[ --reason {body.reason}]",
+    "approve_retraining": "edgectl retrain approve {path.retraining_id}[ --reason {body.reason}]",
+    "reject_retraining": "edgectl retrain reject {path.retraining_id} --reason {body.reason}",
+    "cancel_retraining": "edgectl retrain cancel {path.retraining_id}[ --reason {body.reason}]",
     "delete_slo": "edgectl slo delete {path.name} --yes",
     "delete_contact_point": "edgectl alert contact delete {path.contact_id} --yes",
     "test_contact_point": "edgectl alert contact test {path.contact_id}",
@@ -304,10 +323,13 @@ def _until(moment: str, now: datetime | None) -> str:
     return f"{max(1, round((end - (now or end)).total_seconds() / _DAY_S))}d"
 
 
-_WITHOUT: Final = {"|able": "disable"}
+_WITHOUT: Final = {"|able": "disable", "|enable": "enable"}
 """What a form says without a value: a command, where the name of the field would be none."""
 _FORMS: Final[Mapping[str, Callable[[Any, datetime | None], str]]] = {
     "able": lambda value, _now: "disable" if value else "enable",
+    "enable": lambda value, _now: "enable" if value else "disable",
+    "secret": lambda _value, _now: "secret.txt",
+    "spec": lambda _value, _now: "rollout.yaml",
     "seconds": lambda value, _now: f"{value}s",
     "since": _since,
     "until": _until,

@@ -16,6 +16,8 @@ from edgefleet_server.access.rules import role_of, touch_of
 from edgefleet_server.dashboard.operations.catalog import Operations
 
 _PATH: Final = "path."
+ABOUT_MODEL: Final = "about.model"
+"""A field of a form that is sent nowhere: the model that it is about, where neither path nor body says it."""
 _UNSAID: Final[frozenset[str]] = frozenset()
 """The models of a request that does not name one yet."""
 _NAME: Final = re.compile(r"\{(\w+)\}")
@@ -27,6 +29,8 @@ def may_do(
     """Return whether a caller may do an operation. fields: what the form holds already, by name. role: what the page says it needs."""
     if caller.may(role) or not caller.may_somewhere(role):
         return caller.may(role)
+    if about := _text(fields.get(ABOUT_MODEL, "")):
+        return caller.may(role, Touched(frozenset({about}), None))
     operation = operations.get(operation_id)
     touch = touch_of(operation.method, operation.path)
     if role_of(operation.method, operation.path) is Role.VIEWER and "{rollout_id}" in operation.path:

@@ -33,6 +33,7 @@ BEFORE: Final[Mapping[str, str]] = {
     "set_prediction_log": "get_prediction_log",
     "stop_prediction_log": "get_prediction_log",
     "update_contact_point": "get_contact_point",
+    "update_trigger": "get_trigger",
 }
 """What is read before an operation, with the same path, so that it can be put back."""
 STANDING: Final[Mapping[str, tuple[str, ...]]] = {"resume_rollout": ("state", "code", "reason")}
@@ -169,6 +170,8 @@ _MAKERS: Final[Mapping[str, Callable[[Done], Undo | None]]] = {
     "resume_rollout": _paused_again,
     "update_device": _patched,
     "update_group": _patched,
+    "update_trigger": _patched,
+    "create_trigger": _ended("delete_trigger", "name", "name", "/retraining"),
     "update_alert_rule": _rule_patched,
     "create_group": _ended("delete_group", "name", "name", "/groups"),
     "delete_group": _made_again("create_group", ("name", "selector")),

@@ -19,6 +19,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.db.database import Database
 from edgefleet_server.retraining import store
+from edgefleet_server.retraining.errors import LaunchError, LaunchRefusedError
 from edgefleet_server.retraining.lifecycle import record_collection
 from edgefleet_server.retraining.lifecycle.alert_causes import AlertCauses
 from edgefleet_server.retraining.lifecycle.record_collection import Capturing, Devices
@@ -240,22 +241,28 @@ class RetrainingEngine:
         return view_of(row), self._triggers.order(session, row.trigger, row.plan["launcher"])
 
     def _launch(self, run: RetrainingView, order: LaunchOrder) -> None:
-        error = ""
+        error: EdgefleetError | None = None
+        where = ""
         try:
-            self._around.launchers[order.kind].launch(run, order)
+            where = self._around.launchers[order.kind].launch(run, order)
         except EdgefleetError as refused:
-            error = refused.message
+            error = refused
         with self._db.session() as session:
             row = store.find_run(session, run.id, lock=True)
             if row is None or row.state != RunState.QUEUED:  # it was cancelled, or has called back already
                 return
-            if error:
-                row.progress = error
-                row.says = f"{order.kind} could not be called: {error}; it is tried again"
+            now = self._clock.now()
+            if isinstance(error, LaunchRefusedError):
+                self._maker.fail(session, row, RunTrouble(error.code, error.message, error.next_step))
+                return
+            if error is not None:
+                row.progress = error.message
+                row.says = f"{order.kind} could not be called: {error.message}; it is tried again"
+                if isinstance(error, LaunchError) and error.after_s:
+                    row.next_at = now + timedelta(seconds=error.after_s)
                 session.add(row)
                 return
-            now = self._clock.now()
-            row.began_at = now
+            row.began_at, row.progress = now, where
             until = now + timedelta(seconds=order.deadline_s)
             self._maker.move(session, row, RunEvent.TAKEN, f"{order.kind} was called, and trains", until=until)
 
