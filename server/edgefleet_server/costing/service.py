@@ -138,8 +138,9 @@ class CostBook:
         now = self._clock.now()
         begin, end, scale_s = span_of(now, since, until)
         known = prices or self.known_prices()
+        by_group = bool(group) or by is CostBy.GROUP
         # the hour or day that goes on may have begun just now
-        facts = self._facts(begin, end + timedelta(seconds=1) if end == now else end, scale_s, model)
+        facts = self._facts(begin, end + timedelta(seconds=1) if end == now else end, scale_s, model, by_group)
         with self._db.read() as session:
             first = store.first_at(session, DAY_S)
         chosen = [one for one in facts.traffic if not group or group in one.groups]
@@ -197,7 +198,8 @@ class CostBook:
         with self._db.session() as session:
             return store.prune(session, oldest_kept(now, KEPT_DAYS))
 
-    def _facts(self, since: datetime, until: datetime, scale_s: int, model: str) -> CostFacts:
+    def _facts(self, since: datetime, until: datetime, scale_s: int, model: str, by_group: bool) -> CostFacts:
+        """Return what was counted. by_group: also in groups, which is of many more rows of roll-ups."""
         with self._db.read() as session:
             traffic = store.traffic(session, scale_s, int(since.timestamp()), int(until.timestamp()), model)
         joules = self._joules()
@@ -216,7 +218,7 @@ class CostBook:
             seconds=(until - since).total_seconds(),
             traffic=tuple(traffic),
             running=self._running(since, until, scale_s, model, in_groups=False),
-            running_in=self._running(since, until, scale_s, model, in_groups=True),
+            running_in=self._running(since, until, scale_s, model, in_groups=True) if by_group else (),
             joules=joules,
             conversion_s=own(conversion_s),
             stored=own(stored),

@@ -13,8 +13,6 @@ from edgefleet_server.db.bulk import insert_into
 
 _TRAFFIC: Final[Table] = CostTraffic.__table__  # type: ignore[attr-defined]
 _KEY: Final = ("scale_s", "at", "model", "kind", "bundle", "groups_id")
-MOST_ROWS: Final = 1_000
-"""Of one statement: SQLite takes 32,766 parameters."""
 TrafficKey = tuple[int, int, str, str, str, int]
 """As the primary key of `CostTraffic`."""
 Counts = tuple[int, int]
@@ -41,15 +39,13 @@ def count_group_sets(session: Session) -> int:
 
 def add(session: Session, counts: Mapping[TrafficKey, Counts]) -> None:
     """Add to what is stored. Rows are taken in the order of their keys: two processes that add never wait for each other in a circle."""
-    ordered = sorted(counts)
-    for start in range(0, len(ordered), MOST_ROWS):
-        rows = [
-            {**dict(zip(_KEY, key, strict=True)), "bytes": counts[key][0], "n": counts[key][1]}
-            for key in ordered[start : start + MOST_ROWS]
-        ]
-        made = insert_into(session, CostTraffic).values(rows)
+    rows = [
+        {**dict(zip(_KEY, key, strict=True)), "bytes": counts[key][0], "n": counts[key][1]} for key in sorted(counts)
+    ]
+    if rows:
+        made = insert_into(session, CostTraffic)
         sums = {name: _TRAFFIC.c[name] + made.excluded[name] for name in ("bytes", "n")}
-        session.execute(made.on_conflict_do_update(index_elements=list(_KEY), set_=sums))
+        session.connection().execute(made.on_conflict_do_update(index_elements=list(_KEY), set_=sums), rows)
 
 
 def traffic(session: Session, scale_s: int, since: int, until: int, model: str = "") -> list[Traffic]:

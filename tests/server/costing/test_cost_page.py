@@ -23,6 +23,7 @@ def test_the_page_says_what_is_known_and_what_is_not(tmp_path: Path) -> None:
     page = text_of(browser.get("/cost?span=24h").text)
     assert "0 B to devices and 5 MB from them. Set prices below to see money." in page
     assert "not measured" in page
+    assert "Total 0 B 4.8 MiB" in page
     assert "No windows came" in page
     fleet.house.client(Role.OPERATOR).put("/api/v1/prices", json={"currency": "EUR", "up_gb": 100})
     priced = text_of(browser.get("/cost").text)
@@ -46,8 +47,8 @@ def _line(joules: float | None, measured: int, answers: int = 1000) -> CostLine:
 
 
 def test_figures_are_short_and_say_of_what_they_are() -> None:
-    assert [amount(one, "EUR") for one in (None, 0.0, 0.00123, 12.345, 12_345.6)] == [
-        "–", "0.00 EUR", "0.0012 EUR", "12.35 EUR", "12\N{NARROW NO-BREAK SPACE}345.60 EUR",
+    assert [amount(one, "EUR") for one in (None, 0.0, 0.00001, 0.00123, 12.345, 12_345.6)] == [
+        "–", "0.00 EUR", "less than 0.0001 EUR", "0.0012 EUR", "12.35 EUR", "12\N{NARROW NO-BREAK SPACE}345.60 EUR",
     ]  # fmt: skip
     assert (energy(_line(None, 0)), energy_part(_line(None, 0))) == ("not measured", "0 of 3 devices could")
     assert (energy(_line(7_200_000, 10)), energy_part(_line(7_200_000, 10))) == (

@@ -4,6 +4,8 @@ from typing import Final
 
 from edgefleet_server.costing.model import GB, JOULES_PER_KWH, CostLine, CostReport
 
+LEAST: Final = 0.0001
+"""Less money is not told apart."""
 EXAMPLE: Final = """{
   "currency": "EUR",
   "down_gb": 0.09,
@@ -20,7 +22,9 @@ def amount(value: float | None, currency: str) -> str:
     """Return money with its currency: two decimals, more digits of what is below a hundredth; `–` without a price."""
     if value is None:
         return "–"
-    shown = f"{value:,.2f}" if value == 0 or abs(value) >= 0.01 else f"{value:.2g}"
+    if 0 < value < LEAST:
+        return f"less than {LEAST:.4f} {currency}"
+    shown = f"{value:,.2f}" if value == 0 or value >= 0.01 else f"{value:.2g}"
     return f"{shown.replace(',', chr(0x202F))} {currency}"
 
 
