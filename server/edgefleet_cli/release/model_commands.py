@@ -11,6 +11,7 @@ from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.request import part
+from edgefleet_cli.release import card_commands
 from edgefleet_cli.release.ground_truth.accuracy_command import accuracy
 from edgefleet_cli.release.render import RELEASES
 from edgefleet_cli.render.format import moment, text
@@ -20,6 +21,7 @@ from edgefleet_cli.timelines.commands import explain_model, model_metrics
 app = typer.Typer(help="Manage models.", no_args_is_help=True)
 aliases = typer.Typer(help="Manage aliases, such as `model@prod`.", no_args_is_help=True)
 app.add_typer(aliases, name="alias")
+app.add_typer(card_commands.app, name="card")
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", autocompletion=completion.models)]
 Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="e.g. stable.", autocompletion=completion.aliases)]

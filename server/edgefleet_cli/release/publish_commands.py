@@ -16,6 +16,7 @@ from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.keys.offline_commands import PassphraseFiles
 from edgefleet_cli.keys.team_commands import RootSha256
 from edgefleet_cli.keys.team_signature import WithKeys
+from edgefleet_cli.release.card_commands import put_card, read_card
 from edgefleet_cli.release.commands import Keys
 from edgefleet_cli.release.conversion import conversion_options as flags
 from edgefleet_cli.release.deployment.render import note_skipped
@@ -65,6 +66,12 @@ Parent = Annotated[
 OfRetraining = Annotated[
     str | None, typer.Option("--retraining", metavar="ID", help="Retraining that this release is the result of.")
 ]
+CardFile = Annotated[
+    str | None,
+    typer.Option(
+        "--card", metavar="FILE", help="Card file (YAML): owner, licence, use, limits; see `edgectl model card set`."
+    ),
+]
 How = Annotated[
     str,
     typer.Option(
@@ -92,6 +99,7 @@ def publish(  # noqa: PLR0913 - the flags of the command
     seal: Seal = False,
     parent: Parent = None,
     retraining: OfRetraining = None,
+    card: CardFile = None,
     key: Keys = None,
     root_sha256: RootSha256 = "",
     passphrase_file: PassphraseFiles = None,
@@ -101,6 +109,7 @@ def publish(  # noqa: PLR0913 - the flags of the command
     Exit codes: 0 all signed or waiting for more of the team, 1 some refused, 6 version exists with other content.
     """
     session = Session.of(ctx)
+    stated = None if card is None else read_card(card)  # before anything is uploaded
     chosen_strategy = parse_strategy(strategy)
     no_wait = not wait
     _refuse_early_measurement(no_wait, measure_on)
@@ -113,7 +122,7 @@ def publish(  # noqa: PLR0913 - the flags of the command
     using = WithKeys(key, passphrase_file or (), root_sha256) if key else None
     lineage = {"parent": parent, "retraining": retraining}
     named = {fact: value for fact, value in lineage.items() if value is not None}
-    origin = Origin(model, name, version, mlflow_url, write_back, seal, using, named)
+    origin = Origin(model, name, version, mlflow_url, write_back, seal, using, named, stated)
     release = _publish_from(
         session, origin, asked, no_wait=no_wait, deploys=to is not None, measure_on=measure_on or []
     )
@@ -139,6 +148,8 @@ class Origin:
     """Keys of the model's team that sign it."""
     lineage: dict[str, str] = field(default_factory=dict)
     """`parent`, a release that may be named by an alias, and `retraining`, as far as they were given."""
+    stated: api.release.ModelCardIn | None = None
+    """What people state of it; None: nothing new."""
 
 
 def _publish_from(
@@ -157,6 +168,8 @@ def _publish_from(
         request = asked.request(model=str(source.path), name=name, version=version, lineage=lineage)
         request = replace(request, seal=origin.seal)
         release = _publish(session, request, no_wait=no_wait, deploys=deploys, measure_on=measure_on)
+        if origin.stated is not None:
+            put_card(session, release.ref, origin.stated)
         if release.state == UNSIGNED:
             release = _signed(session, release, str(source.path), origin.using)
     if origin.write_back and release.bundles:

@@ -42,7 +42,7 @@ from edgefleet_server.alerting.active_alerts import routes as active_alert_route
 from edgefleet_server.alerting.contact_points import routes as contact_point_routes
 from edgefleet_server.composition import prometheus_sd
 from edgefleet_server.composition.container import Parts
-from edgefleet_server.composition.dashboard_app import build_dashboard
+from edgefleet_server.composition.dashboard_app import build_dashboard, cards_of
 from edgefleet_server.composition.openapi import ApiApp
 from edgefleet_server.conversion import routes as conversion_routes
 from edgefleet_server.conversion.tool_stock import ToolStock
@@ -61,6 +61,7 @@ from edgefleet_server.fleet.readmission import routes as readmission_routes
 from edgefleet_server.fleet.reported import routes as recovery_routes
 from edgefleet_server.fleet.selectors.device_selector import crowd_of
 from edgefleet_server.governance import routes as governance_routes
+from edgefleet_server.model_cards import routes as model_card_routes
 from edgefleet_server.objectives import routes as objective_routes
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.registry import routes as registry_routes
@@ -154,6 +155,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
         retraining_routes.build_router(
             parts.retraining.triggers, parts.retraining.runs, parts.retraining.leases, parts.access, parts.db
         ),
+        model_card_routes.build_router(cards_of(parts), parts.registry, parts.db),
         search_routes.build_router(parts.search),
         governance_routes.build_evidence_router(parts.evidence, parts.registry, parts.access),
         prometheus_sd.build_router(parts.settings.tenant),

@@ -32,7 +32,7 @@ from edgefleet_server.dashboard.objectives import pages as objectives_pages
 from edgefleet_server.dashboard.overview import pages as overview_pages
 from edgefleet_server.dashboard.overview.first_look import FirstLook
 from edgefleet_server.dashboard.overview.views import Devices, MapQuery, OverviewPages, Watch
-from edgefleet_server.dashboard.registry import accuracy_pages, publish_page
+from edgefleet_server.dashboard.registry import accuracy_pages, card_pages, publish_page
 from edgefleet_server.dashboard.registry import pages as registry_pages
 from edgefleet_server.dashboard.registry.views import RegistryViews
 from edgefleet_server.dashboard.retraining import pages as retraining_pages
@@ -59,6 +59,7 @@ from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.dashboard.timelines.views import TimelineViews
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.inventory.device_list import DeviceQuery, Order
+from edgefleet_server.model_cards.service import CardSources, ModelCards
 from edgefleet_server.registry.errors import ModelUnknownError
 
 MODELS_AHEAD: Final = 3
@@ -206,6 +207,14 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     ]
 
 
+def cards_of(parts: Parts) -> ModelCards:
+    """Return what makes model cards of these parts."""
+    sources = CardSources(
+        parts.registry, parts.comparisons, parts.truth.accuracy, parts.fleet.reader, parts.rollout.reader
+    )
+    return ModelCards(parts.db, sources, parts.clock)
+
+
 def _models(parts: Parts, views: RegistryViews, charts: TimelineViews, explanations: Explanations) -> ModelViews:
     sources = ModelSources(
         views=views,
@@ -232,6 +241,7 @@ def _looking_up(
     )
     return [
         partial(publish_page.add_pages, registry=registry),
+        partial(card_pages.add_pages, cards=cards_of(parts)),
         partial(timelines_pages.add_pages, views=charts, explanations=explanations, clock=clock),
         partial(
             accuracy_pages.add_pages,

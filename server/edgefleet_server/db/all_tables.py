@@ -26,6 +26,7 @@ MODULES: Final = (
     "alerting.active_alerts.tables",
     "alerting.contact_points.tables",
     "retraining.tables",
+    "model_cards.tables",
 )
 """Modules below `edgefleet_server` that declare tables."""
 

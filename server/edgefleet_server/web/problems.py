@@ -64,6 +64,8 @@ STATUS: Final[Mapping[str, int]] = {
     "blob.bad_range": 416,
     "blob.store_failed": 503,
     "release.unknown": 404,
+    "model_card.failed": 500,
+    "model_card.pdf_unavailable": 501,
     "release.exists_different": 409,
     "release.converting": 409,
     "release.removed": 409,

@@ -418,6 +418,7 @@ def alarming(call: Caller) -> None:
     assert call("alerting", "delete_maintenance_window", window.id)[0] == 204
     call_objectives(call)
     call_retraining(call)
+    call_model_card(call)
     wanted = models.ContactIn(name="ops", url="ntfy://edgefleet")
     status, contact = call("alerting", "create_contact_point", body=wanted)
     assert (status, contact.service) == (201, "ntfy")
@@ -471,6 +472,16 @@ def call_retraining(call: Caller) -> None:
     assert call(tag, "list_retraining_captures", run.id)[1].total == 0
     assert call(tag, "list_retrainings", model="digits")[1].total == 1
     assert call(tag, "delete_trigger", "again")[0] == 204
+
+
+def call_model_card(call: Caller) -> None:
+    """State who answers for a release, and read its card in every form."""
+    wanted = call.models.ModelCardIn(owner="Line team", licence="Apache-2.0", limits=["night shifts"])
+    status, card = call("registry", "put_model_card", "digits@1.0.0", body=wanted)
+    assert (status, card.stated.owner, card.stated.of) == (200, "Line team", "digits@1.0.0")
+    assert call("registry", "get_model_card", "digits@1.0.0")[1].sections[0].title == "Model"
+    assert call("registry", "get_model_card_text", "digits@1.0.0")[0] == 200
+    assert call("registry", "get_model_card_pdf", "digits@1.0.0")[0] == 200
 
 
 def _ceremony(call: Caller) -> None:

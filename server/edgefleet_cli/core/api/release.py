@@ -19,6 +19,17 @@ class BaselineIn(Body, frozen=True, kw_only=True):
     until: str | Unset | None = UNSET
 
 
+class Fact(Struct, frozen=True):
+    name: str = ""
+    origin: str = ""
+    value: str = ""
+
+
+class CardSection(Struct, frozen=True):
+    facts: tuple[Fact, ...] = ()
+    title: str = ""
+
+
 class ConverterTools(Struct, frozen=True):
     folder: str = ""
     names: tuple[str, ...] | None = None
@@ -82,6 +93,35 @@ class Job(Struct, frozen=True):
     stage: str = ""
     starts_in_s: float | None = None
     state: str = ""
+
+
+class Statement(Struct, frozen=True):
+    at: str | None = None
+    by: str = ""
+    data: str = ""
+    of: str = ""
+    summary: str = ""
+
+
+class ModelCard(Struct, frozen=True):
+    bundles: tuple[dict[str, Any], ...] = ()
+    importance: dict[str, Any] = field(default_factory=dict)
+    made_at: str = ""
+    ref: str = ""
+    sections: tuple[CardSection, ...] = ()
+    stated: Statement = Statement()
+
+
+class ModelCardIn(Body, frozen=True, kw_only=True):
+    contact: str | Unset = UNSET
+    data: str | Unset = UNSET
+    intended_use: str | Unset = UNSET
+    licence: str | Unset = UNSET
+    limits: tuple[str, ...] | Unset = UNSET
+    not_for: str | Unset = UNSET
+    owner: str | Unset = UNSET
+    references: tuple[str, ...] | Unset = UNSET
+    summary: str | Unset = UNSET
 
 
 class OptionsIn(Body, frozen=True, kw_only=True):

@@ -69,6 +69,7 @@ LINES: Final[Mapping[str, str]] = {
     "update_device": "edgectl device label {path.device_id} {body.labels*}",
     "label_devices": "edgectl device label -l {body.selector} {body.labels*} --yes",
     "set_alias": "edgectl model alias set {path.name} {path.alias} {body.version}",
+    "put_model_card": "edgectl model card set {path.ref} -f card.yaml",
     "remove_alias": "edgectl model alias remove {path.name} {path.alias} --yes",
     "send_feedback": "edgectl feedback upload labels.csv --model {path.name}",
     "set_drift_baseline": "edgectl drift baseline set {path.ref} --since {body.since|since}",
