@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "1038"
-down_revision = "1037"
+revision = "1040"
+down_revision = "1039"
 branch_labels = None
 depends_on = None
 
