@@ -9,9 +9,9 @@ from typing import Any
 
 from edgefleet_cli.core.errors import ApiError
 from edgefleet_cli.core.transport.api_client import ApiClient
-from edgefleet_cli.datasets.model import ReleaseFacts
+from edgefleet_cli.datasets.model import DataSetError, ReleaseFacts
 from edgefleet_cli.datasets.policy_check import NOTHING, parse_policy
-from edgefleet_protocol.bundle import Bundle, BundleError, open_bundle
+from edgefleet_protocol.bundle import Bundle, open_bundle
 
 NOT_FOUND = 404
 
@@ -19,7 +19,7 @@ NOT_FOUND = 404
 def fetch_facts(api: ApiClient, model: str, sha256: str) -> ReleaseFacts:
     """Return what a bundle of the server says. Of one that the server has no more, nothing is known, and so nothing is kept.
 
-    Raises ServerUnreachableError, ApiError, BundleError.
+    Raises ServerUnreachableError, ApiError, DataSetError, BundleError.
     """
     try:
         return read_facts(api.blob(sha256), sha256)
@@ -30,7 +30,7 @@ def fetch_facts(api: ApiClient, model: str, sha256: str) -> ReleaseFacts:
 
 
 def read_facts(chunks: Iterator[bytes], sha256: str) -> ReleaseFacts:
-    """Return what the bundle in these bytes says. Raises BundleError when it is not the one with this digest."""
+    """Return what the bundle in these bytes says. Raises DataSetError when it is another one, BundleError."""
     import hashlib
 
     digest = hashlib.sha256()
@@ -39,8 +39,10 @@ def read_facts(chunks: Iterator[bytes], sha256: str) -> ReleaseFacts:
             digest.update(chunk)
             file.write(chunk)
         if digest.hexdigest() != sha256:
-            raise BundleError(
-                f"the bundle {sha256[:16]} is damaged", next_step="check the server: `edgectl server check`"
+            raise DataSetError(
+                f"the bundle {sha256[:16]} is damaged",
+                why="its sha256 is another",
+                next_step="check the server: `edgectl server check`",
             )
         return facts_of(open_bundle(file), sha256)
 
