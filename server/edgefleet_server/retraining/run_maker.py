@@ -82,10 +82,13 @@ class RunMaker:
 
     def history(self, session: Session, row: RetrainingTrigger, now: datetime) -> TriggerHistory:
         """Return what a trigger has started, as far as its rules need it."""
+        terms = terms_of(row)
+        since = now - max(terms.budget_period, terms.cool_down)
+        found = store.history(session, row.model, row.name, since)
         return TriggerHistory(
-            open_run=store.open_run(session, row.model),
-            last_own_at=store.last_own_at(session, row.name),
-            made=store.made_since(session, row.name, now - terms_of(row).budget_period),
+            open_run=next((one.id for one in found if one.is_open), ""),
+            last_own_at=max((one.at for one in found if one.is_own), default=None),
+            made=[one.at for one in found if one.is_mine],
         )
 
     def move(

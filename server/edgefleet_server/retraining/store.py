@@ -1,6 +1,7 @@
 """The SQL of retraining. Every function works in the caller's session and never commits."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -16,6 +17,17 @@ from edgefleet_server.retraining.tables import RetrainingRun, RetrainingSecret, 
 SEALED: Final = SealedColumn("secret of a launcher", "retraining_secret", "secret", ("trigger",), "set_at")
 _OPEN: Final = [one.value for one in OPEN]
 _R = RetrainingRun
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A retraining, for the rules of one trigger. is_mine: that one started it; is_own: by itself; at: when."""
+
+    id: str
+    is_open: bool
+    is_mine: bool
+    is_own: bool
+    at: datetime
 
 
 # ---- triggers
@@ -111,17 +123,15 @@ def open_of_trigger(session: Session, trigger: str) -> str:
     return session.execute(statement.limit(1)).scalar_one_or_none() or ""
 
 
-def made_since(session: Session, trigger: str, since: datetime) -> list[datetime]:
-    """Return when a trigger's retrainings after a moment began, oldest first."""
-    mine = (col(_R.trigger) == trigger, col(_R.created_at) > since)
-    return list(session.execute(select(col(_R.created_at)).where(*mine).order_by(col(_R.created_at))).scalars())
-
-
-def last_own_at(session: Session, trigger: str) -> datetime | None:
-    """Return when a trigger last started a retraining by itself."""
-    mine = (col(_R.trigger) == trigger, col(_R.is_own).is_(True))
-    newest = select(col(_R.created_at)).where(*mine).order_by(col(_R.created_at).desc()).limit(1)
-    return session.execute(newest).scalar_one_or_none()
+def history(session: Session, model: str, trigger: str, since: datetime) -> list[Started]:
+    """Return a model's open retrainings, and a trigger's after a moment, in the order of their ids."""
+    mine = and_(col(_R.trigger) == trigger, col(_R.created_at) > since)
+    columns = (col(_R.id), col(_R.state), col(_R.trigger), col(_R.is_own), col(_R.created_at))
+    statement = select(*columns).where(col(_R.model) == model, or_(col(_R.state).in_(_OPEN), mine)).order_by(col(_R.id))
+    return [
+        Started(run, state in _OPEN, of == trigger, of == trigger and is_own, at)
+        for run, state, of, is_own, at in session.execute(statement)
+    ]
 
 
 def runs_page(

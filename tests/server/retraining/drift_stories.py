@@ -40,6 +40,7 @@ DAY = 86_400
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MAKER = Principal("t1", "ann", frozenset({Role.ADMIN}), "p-ann")
 SECOND = Principal("t2", "sue", frozenset({Role.APPROVER}), "p-sue")
+AT_ONCE = 0.2
 CAUSED = (TriggerOn.DRIFT, TriggerOn.ACCURACY, TriggerOn.OBJECTIVE)
 
 
@@ -108,17 +109,16 @@ class House:
             around = Surroundings(cast("Any", self.weather), nothing, nothing, nothing, {})
             self.engines.append(RetrainingEngine(self.db, self.maker, self.triggers, self.leases, around))
 
-    def tick(self, *, at_once: bool) -> None:
-        """Let every engine look, one after the other or all at once."""
-        if not at_once:
-            for one in self.engines:
-                one.tick()
-            return
-        threads = [threading.Thread(target=one.tick) for one in self.engines]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    def tick(self, draw: random.Random) -> None:
+        """Let one engine look, or all of them at once."""
+        if draw.random() < AT_ONCE:
+            threads = [threading.Thread(target=one.tick) for one in self.engines]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        else:
+            draw.choice(self.engines).tick()
 
 
 def _terms(draw: random.Random, name: str, model: str) -> TriggerIn:
@@ -178,11 +178,11 @@ def story(house: House, draw: random.Random, number: int) -> list[str]:
     step_s = length_s / draw.randint(12, 36)
     while house.clock.now() < start + timedelta(seconds=length_s):
         house.clock.turn(seconds=draw.choice([1.0, step_s, 2 * step_s * draw.random()]))
-        if draw.random() < 0.3:
+        if draw.random() < 0.6:
             _people(draw, house, list(made), model)
         if draw.random() < 0.05:
             house.again(draw.randint(2, 4))
-        house.tick(at_once=draw.random() < 0.2)
+        house.tick(draw)
     wrong, runs = [], _runs(house, model)
     for one in made.values():
         wrong += _too_often(one, [row for row in runs if row.trigger == one.name], house.weather)
