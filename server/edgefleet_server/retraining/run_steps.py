@@ -44,6 +44,7 @@ STEPS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (_S.AWAITING_APPROVAL, _E.EXPIRED): _S.EXPIRED,
     (_S.COLLECTING, _E.COLLECTED): _S.QUEUED,
     (_S.QUEUED, _E.TAKEN): _S.TRAINING,
+    (_S.QUEUED, _E.COMPLETED): _S.CONVERTING,  # what a launcher called may answer before it is noted that it was called
     (_S.QUEUED, _E.EXPIRED): _S.EXPIRED,
     (_S.TRAINING, _E.LOST): _S.QUEUED,
     (_S.TRAINING, _E.COMPLETED): _S.CONVERTING,

@@ -72,7 +72,7 @@ class LeaseBook:
                     return None
             secret = secrets.token_urlsafe(32)
             row.holder, row.attempts, row.progress = holder, row.attempts + 1, ""
-            row.began_at = now
+            row.began_at = row.began_at or now  # what the one before published counts: it died after that
             until = now + timedelta(seconds=row.plan["launcher"]["deadline_s"])
             self._maker.move(session, row, RunEvent.TAKEN, f"{holder} trains", until=until)
             row.lease_sha256, row.lease_until = _digest(secret), now + timedelta(seconds=LEASE_S)

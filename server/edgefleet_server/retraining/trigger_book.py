@@ -217,7 +217,7 @@ class TriggerBook:
             budget_period_s=stored["budget_period_s"], approval=stored["approval"],
             launcher=LauncherView(LauncherKind(launcher["kind"]), launcher["settings"], has_secret, launcher["deadline_s"]),
             data=DataWanted(**stored["data"]), rollout=stored["rollout"], enabled=row.enabled,
-            says=(row.held if hold.fires else hold.words) or "it was not looked at yet", used=used(terms, history, now),
+            says=_says(row, terms.on) if hold.fires else hold.words, used=used(terms, history, now),
             open_run=history.open_run, next_at=next_at(row), created_at=row.created_at, created_by=row.created_by,
             changed_at=row.changed_at, changed_by=row.changed_by,
         )  # fmt: skip
@@ -262,6 +262,10 @@ def next_at(row: RetrainingTrigger) -> datetime | None:
     """Return when the schedule of a trigger is due next, None without one."""
     place = zone(row.terms["tz"])
     return next_start(row.terms["schedule"], place, row.after) if row.terms["schedule"] and place is not None else None
+
+
+def _says(row: RetrainingTrigger, on: TriggerOn) -> str:
+    return "it is started by hand" if on is TriggerOn.HAND else row.held or "it was not looked at yet"
 
 
 def _stored(terms: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgefleet_protocol.messages import Phase
+from edgefleet_protocol.messages import Phase, Sample
 from edgefleet_server.access.model import Role
 from edgefleet_server.retraining.errors import LaunchError
 from edgefleet_server.retraining.lifecycle.engine import MAX_LAUNCHES
@@ -131,6 +132,63 @@ def test_a_schedule_fires_at_its_times_and_makes_up_for_none(loop: LoopFleet) ->
     assert len(loop.runs()) == 1
     loop.tick(days=1)
     assert len(loop.runs()) == 2
+
+
+def test_records_are_collected_until_all_have_answered_and_given_out_as_they_came(cameras: LoopFleet) -> None:
+    loop = cameras
+    loop.admin.put(f"{API}/capture-key", json={"public_key": "09" + "0" * 62})
+    alert = loop.drifts()
+    loop.make(data={"wait_s": 86_400, "devices": 3, "most": 9})
+    run = loop.admin.post(f"{API}/triggers/digits-drift:start", json={"reason": "fog"}).json()
+    assert (run["cause"]["on"], run["cause"]["alert"], len(run["cause"]["devices"])) == ("hand", alert, 3)
+    loop.tick(seconds=1)
+    for number, device in enumerate(loop.devices):
+        (task,) = [one for one in device.desired().tasks if one.kind == "capture"]
+        samples = [
+            Sample(
+                device=device.id, boot_id="b", seq=seq, ts=0, task=task.id, left=1 - seq, record=f"r{seq}", model="digits",
+                reason="random", label=3, trace_id=f"t{seq}", taken=1_764_000_000_000, sealed=f"{number}/{seq}".encode(),
+            )
+            for seq in range(2)
+        ]  # fmt: skip
+        loop.parts.telemetry.ingest_samples(samples)
+        loop.tick(seconds=1)
+    found = loop.run()
+    assert (found["state"], found["collected"]) == ("queued", {"asked": 3, "answered": 3, "records": 6}), found["says"]
+    path, seen, cursor = f"{API}/retrainings/{run['id']}/captures", [], None
+    while True:
+        page = loop.runner.get(path, params={"limit": 4, **({"cursor": cursor} if cursor else {})}).json()
+        seen += [(one["device"], one["id"], base64.b64decode(one["sealed"]).decode()) for one in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    order = sorted(
+        (str(device.id), f"r{seq}", f"{n}/{seq}") for n, device in enumerate(loop.devices) for seq in range(2)
+    )
+    assert (seen, page["total"]) == (order, 6)
+
+
+def test_a_server_that_dies_in_a_step_leaves_the_retraining_as_it_was(
+    cameras: LoopFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = cameras
+    loop.make(rollout=ROLLOUT)
+    to_queue(loop)
+    loop.train()
+    move = loop.parts.retraining.maker.move
+
+    def dies(*given: Any, **named: Any) -> None:
+        move(*given, **named)
+        raise RuntimeError("the power is gone")
+
+    monkeypatch.setattr(type(loop.parts.retraining.maker), "move", lambda _self, *given, **named: dies(*given, **named))
+    loop.tick(seconds=1)
+    assert (loop.run()["state"], loop.run()["rollout"]) == ("converting", "")
+    assert loop.parts.rollout.reader.rollouts(limit=5) == []
+    monkeypatch.undo()
+    loop.tick(seconds=1)
+    assert loop.run()["state"] == "rolling_out"
+    assert len(loop.parts.rollout.reader.rollouts(limit=5)) == 1
 
 
 def to_queue(loop: LoopFleet) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.retraining import store
 from edgefleet_server.retraining.errors import LaunchError, LaunchRefusedError
 from edgefleet_server.retraining.lifecycle import record_collection
-from edgefleet_server.retraining.lifecycle.alert_causes import AlertCauses
+from edgefleet_server.retraining.lifecycle.alert_causes import DRIFT, AlertCauses
 from edgefleet_server.retraining.lifecycle.record_collection import Capturing, Devices
 from edgefleet_server.retraining.lifecycle.rollout_maker import RolloutMaker
 from edgefleet_server.retraining.model import (
@@ -238,6 +238,7 @@ class RetrainingEngine:
             self._maker.fail(session, row, RunTrouble("retraining.launch_unavailable", row.progress, next_step))
             return None
         row.attempts, row.next_at = row.attempts + 1, now + LAUNCH_AGAIN
+        row.began_at = row.began_at or now
         return view_of(row), self._triggers.order(session, row.trigger, row.plan["launcher"])
 
     def _launch(self, run: RetrainingView, order: LaunchOrder) -> None:
@@ -262,7 +263,7 @@ class RetrainingEngine:
                     row.next_at = now + timedelta(seconds=error.after_s)
                 session.add(row)
                 return
-            row.began_at, row.progress = now, where
+            row.progress = where
             until = now + timedelta(seconds=order.deadline_s)
             self._maker.move(session, row, RunEvent.TAKEN, f"{order.kind} was called, and trains", until=until)
 
@@ -273,7 +274,7 @@ class RetrainingEngine:
         version = ReleaseRef.parse(row.release).version
         found, words = self._around.causes.after(cause_of(row.cause), row.model, version, ended, now)
         is_late = now - ended >= FOLLOWED
-        if found is DriftAfter.GONE and now - ended < SETTLED and cause_of(row.cause).on is not TriggerOn.DRIFT:
+        if found is DriftAfter.GONE and now - ended < SETTLED and row.cause.get("rule") != DRIFT:
             found = DriftAfter.WAITING
         if found is DriftAfter.STILL_THERE and not is_late:
             found = DriftAfter.WAITING
