@@ -167,6 +167,12 @@ def infer(http: httpx.Client, device: Device, pixels: Any, trace_id: str = "") -
     return [flat[at : at + classes] for at in range(0, len(flat), classes)]
 
 
+def infer_url_of(device: Device) -> str:
+    """Return where a device answers now, by its own status; where it answered before when it has none."""
+    status = _status(device)
+    return device.infer_url if status is None else str(status["infer_url"])
+
+
 def _status(device: Device) -> dict[str, Any] | None:
     status = read_json(device.state_dir / "run" / "status.json")
     return status if status and status.get("infer_url") else None

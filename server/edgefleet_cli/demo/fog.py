@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx
 
 from edgefleet_cli.core.files import write_private
-from edgefleet_cli.demo.demo_devices import Device, InferenceError, infer
+from edgefleet_cli.demo.demo_devices import Device, InferenceError, infer, infer_url_of
 from edgefleet_cli.demo.example import MODEL, Images
 
 VEIL: Final = 0.25
@@ -80,28 +80,31 @@ class FoggyCameras:
 
     def _show(self, device: Device, first: int) -> None:
         at = 0
-        with httpx.Client(base_url=device.infer_url, timeout=10.0) as http:
-            waiting: list[dict[str, Any]] = []
-            while not self._stopping.wait(EVERY_S):
-                at += 1
-                row = (at + first * 71) % len(self._images)  # no two devices see the same at once
-                clear, label = self._images.pixels[row : row + 1], int(self._images.labels[row])
-                trace = f"{device.name}-{at:06}"
-                try:
-                    logits = infer(http, device, (clear * (1 - self.veil) + self.veil).astype("float32"), trace)
-                except InferenceError:
-                    continue
-                numbers = [float("-inf") if one is None else one for one in logits[0]]
-                is_right = max(range(len(numbers)), key=numbers.__getitem__) == label
-                with self._lock:
-                    self._tally.answers += 1
-                    self._tally.right += is_right
-                    self._rows.append(f"{device.id},{trace},{label}")
-                waiting.append({"trace_id": trace, "label": label})
-                if len(waiting) * EVERY_S >= _SEND_S:
-                    with contextlib.suppress(httpx.HTTPError):
-                        http.post(f"/v2/models/{MODEL}/feedback", json=waiting)
-                    waiting = []
+        http = httpx.Client(base_url=device.infer_url, timeout=10.0)
+        waiting: list[dict[str, Any]] = []
+        while not self._stopping.wait(EVERY_S):
+            at += 1
+            row = (at + first * 71) % len(self._images)  # no two devices see the same at once
+            clear, label = self._images.pixels[row : row + 1], int(self._images.labels[row])
+            trace = f"{device.name}-{at:06}"
+            try:
+                logits = infer(http, device, (clear * (1 - self.veil) + self.veil).astype("float32"), trace)
+            except InferenceError:
+                http.close()  # an agent that was started again has another port
+                http = httpx.Client(base_url=infer_url_of(device), timeout=10.0)
+                continue
+            numbers = [float("-inf") if one is None else one for one in logits[0]]
+            is_right = max(range(len(numbers)), key=numbers.__getitem__) == label
+            with self._lock:
+                self._tally.answers += 1
+                self._tally.right += is_right
+                self._rows.append(f"{device.id},{trace},{label}")
+            waiting.append({"trace_id": trace, "label": label})
+            if len(waiting) * EVERY_S >= _SEND_S:
+                with contextlib.suppress(httpx.HTTPError):
+                    http.post(f"/v2/models/{MODEL}/feedback", json=waiting)
+                waiting = []
+        http.close()
 
     def _write(self) -> None:
         while not self._stopping.wait(_SEND_S):
