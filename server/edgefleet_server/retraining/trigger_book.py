@@ -20,6 +20,7 @@ from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.retraining import store
 from edgefleet_server.retraining.errors import (
     BadTriggerError,
+    LaunchRefusedError,
     TooManyTriggersError,
     TriggerBusyError,
     TriggerExistsError,
@@ -117,7 +118,7 @@ class TriggerBook:
             has_moved = has_moved or terms["launcher"]["settings"] != before["launcher"]["settings"]
             # a secret goes only to the address that it was given for: with other settings it has to be given again
             kept = "" if has_moved else self._secret(session, name)
-            self._check(name, row.model, before, kept, caller)
+            _check_rights(row.model, touched_of(row.model, before["rollout"]), caller)
             self._check(name, row.model, terms, kept if secret is None else secret, caller)
             if terms["schedule"] != before["schedule"] or terms["tz"] != before["tz"] or not before["enabled"]:
                 row.after = now
@@ -175,7 +176,16 @@ class TriggerBook:
             return self._view(session, row, store.secret_of(session, name) is not None, self._clock.now())
 
     def order(self, session: Session, name: str, launcher: Mapping[str, Any]) -> LaunchOrder:
-        """Return what a launcher gets, with the opened secret. Raises what opening a secret does."""
+        """Return what a launcher gets, with the opened secret. Raises LaunchRefusedError, and what opening a secret does.
+
+        launcher: as the trigger said when the retraining began. Its secret goes to no other receiver than it was given for.
+        """
+        now = store.known_trigger(session, name).terms["launcher"]
+        if (now["kind"], now["settings"]) != (launcher["kind"], launcher["settings"]):
+            raise LaunchRefusedError(
+                f"the launcher of the trigger {name} was changed since this retraining began",
+                next_step=f"start it again: `edgectl trigger start {name}`",
+            )
         return _order(name, launcher, self._secret(session, name))
 
     def _secret(self, session: Session, name: str) -> str:
@@ -184,13 +194,9 @@ class TriggerBook:
 
     def _check(self, name: str, model: str, terms: Mapping[str, Any], secret: str, caller: Principal) -> None:
         """Raise for a trigger that cannot be, and for a caller who may not do what it will do."""
-        of_model = Touched(frozenset({model}), None)
-        if not caller.may(Role.PUBLISHER, of_model):
-            raise out_of_scope(caller, Role.PUBLISHER, of_model)
         check_terms(terms)
         touched = touched_of(model, terms["rollout"])
-        if touched is not None and not caller.may(Role.OPERATOR, touched):
-            raise out_of_scope(caller, Role.OPERATOR, touched)
+        _check_rights(model, touched, caller)
         if touched is not None and not caller.person:
             raise BadTriggerError(
                 "a trigger makes its rollout in its maker's name, and this token belongs to nobody",
@@ -221,6 +227,15 @@ class TriggerBook:
             open_run=history.open_run, next_at=next_at(row), created_at=row.created_at, created_by=row.created_by,
             changed_at=row.changed_at, changed_by=row.changed_by,
         )  # fmt: skip
+
+
+def _check_rights(model: str, touched: Touched | None, caller: Principal) -> None:
+    """Raise ForbiddenError for a caller who is no publisher of a model, or no operator over what a trigger's rollout touches."""
+    of_model = Touched(frozenset({model}), None)
+    if not caller.may(Role.PUBLISHER, of_model):
+        raise out_of_scope(caller, Role.PUBLISHER, of_model)
+    if touched is not None and not caller.may(Role.OPERATOR, touched):
+        raise out_of_scope(caller, Role.OPERATOR, touched)
 
 
 def check_terms(terms: Mapping[str, Any]) -> None:

@@ -102,3 +102,18 @@ def test_a_launcher_that_cannot_be_is_refused_with_its_trigger(loop: LoopFleet) 
     moved = {"kind": "webhook", "settings": {"url": "https://b.example/hook"}}
     answer = loop.admin.patch(f"{API}/triggers/digits-drift", json={"launcher": moved})
     assert answer.json()["code"] == "launcher.bad_settings", "the secret was given for another receiver"
+
+
+def test_a_launcher_is_moved_with_a_new_secret_and_a_retraining_under_way_never_gets_that_one(loop: LoopFleet) -> None:
+    with receiving(Github(TOKEN)) as old, receiving(Github("another")) as new:
+        settings = {"repository": "acme/digits", "workflow": "retrain.yml", "api": old.url.removesuffix("/hook")}
+        loop.make(launcher={"kind": "github", "settings": settings, "secret": TOKEN})
+        assert loop.admin.post(f"{API}/triggers/digits-drift:start", json={}).status_code == 201
+        moved = {"kind": "github", "settings": settings | {"api": new.url.removesuffix("/hook")}, "secret": "another"}
+        answer = loop.admin.patch(f"{API}/triggers/digits-drift", json={"launcher": moved})
+        assert answer.status_code == 200, answer.text
+        loop.tick(seconds=1)
+        assert (old.got, new.got) == ([], []), "the plan names one receiver, the secret was given for another"
+    run = loop.run()
+    assert (run["state"], run["error"]["code"]) == ("failed", "retraining.launch_refused")
+    assert loop.admin.patch(f"{API}/triggers/digits-drift", json={"launcher": {"kind": "runner"}}).status_code == 200

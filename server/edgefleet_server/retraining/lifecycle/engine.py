@@ -237,9 +237,14 @@ class RetrainingEngine:
             next_step = "correct the trigger's launcher, and start it again"
             self._maker.fail(session, row, RunTrouble("retraining.launch_unavailable", row.progress, next_step))
             return None
+        try:
+            order = self._triggers.order(session, row.trigger, row.plan["launcher"])
+        except LaunchRefusedError as error:
+            self._maker.fail(session, row, RunTrouble(error.code, error.message, error.next_step))
+            return None
         row.attempts, row.next_at = row.attempts + 1, now + LAUNCH_AGAIN
         row.began_at = row.began_at or now
-        return view_of(row), self._triggers.order(session, row.trigger, row.plan["launcher"])
+        return view_of(row), order
 
     def _launch(self, run: RetrainingView, order: LaunchOrder) -> None:
         error: EdgefleetError | None = None
