@@ -117,7 +117,8 @@ def read_schedule(body: bytes) -> Schedule:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ScheduleError(f"schedule.json: {error}", next_step='for example {"every": "15m"}') from error
     for name in (found.input, found.output):
-        if not name or name.startswith((".", "/")) or ".." in name.split("/") or len(name) > 200:
+        is_below = name.isprintable() and not name.startswith((".", "/")) and ".." not in name.split("/")
+        if not name or not is_below or len(name) > 200:
             raise ScheduleError(f"schedule.json: {name!r} is not a path below the folder of the model")
     if found.input == found.output or not 1 <= found.keep <= 10_000 or len(body) > MAX_SCHEDULE_BYTES:
         raise ScheduleError("schedule.json: input and output must differ, and 1 to 10,000 files can be kept")

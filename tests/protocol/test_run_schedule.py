@@ -98,7 +98,8 @@ def test_a_schedule_is_read_with_its_defaults_and_ignores_what_is_new() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"every": "soon"}, {}, {"every": "1h", "v": 2}, {"every": "1h", "input": "../x"}, {"every": "1h", "input": "/etc"},
-     {"every": "1h", "output": "in"}, {"every": "1h", "keep": 0}, {"every": "1h", "missed": "all"}, {"every": "1h", "output": ".x"}],
+     {"every": "1h", "output": "in"}, {"every": "1h", "keep": 0}, {"every": "1h", "missed": "all"}, {"every": "1h", "output": ".x"},
+     {"every": "1h", "input": "in\0"}],
 )  # fmt: skip
 def test_a_schedule_that_leaves_its_folder_or_says_nothing_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ScheduleError):

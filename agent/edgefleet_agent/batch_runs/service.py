@@ -2,7 +2,7 @@
 
 1. What serves counts: a version on trial brings its schedule when it is promoted, one that is rolled back takes it along.
 2. State is written before a run begins and after it has ended: a power cut repeats a run with the same planned time, and with it the
-   same file of answers, but never leaves one out.
+   same file of answers, but never leaves one out. While the disk takes no state, no run begins.
 3. Of trouble the server hears once, then each hour at most, by model and kind.
 """
 
@@ -150,11 +150,23 @@ class BatchRuns:
     def _decided(self, name: str, one: "_Model", found: rules.Decision) -> None:
         before, one.state = one.state, found.state
         if replace(before, seen_s=0) != replace(found.state, seen_s=0):
-            write_record(self._folder / name / STATE, found.state)
+            try:
+                write_record(self._folder / name / STATE, found.state)
+            except OSError as error:
+                self._unwritten(name, str(error))
+                if found.begin:  # what is not written is not begun; it is planned still
+                    one.state = before
+                    return
         if found.begin:
             self._begin(name, one)
         for word, n in found.news:
             self._news(name, one.state, word, n)
+
+    def _unwritten(self, name: str, reason: str) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._told.get((name, STATE), -QUIET_S) >= QUIET_S:
+            self._told[name, STATE] = now_s
+            log.warning("state of a schedule not written", extra={"model": name, "reason": reason})
 
     def _begin(self, name: str, one: "_Model") -> None:
         one.began_s = self._clock.monotonic_s() - self._began_s

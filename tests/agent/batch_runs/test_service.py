@@ -1,6 +1,7 @@
 """Batches on a schedule on a device: real children that ask a real worker, files of answers, restarts, and what the server hears."""
 
 import argparse
+import errno
 import json
 import os
 import shlex
@@ -274,3 +275,19 @@ def test_the_command_refuses_what_is_no_schedule(tmp_path: Path, capsys: pytest.
     assert run("x.csv", "--every", "soon", "--out", str(tmp_path), "--url", "http://127.0.0.1:9") == 2
     assert "five fields of cron" in capsys.readouterr().err
     assert run("x.csv", "--every", "15m", "--url", "http://127.0.0.1:9") == 2
+
+
+def test_a_full_disk_begins_no_run_and_stops_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    field = Field(tmp_path, tmp_path / "none.sock", Clock())
+
+    def full(*_given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as during:
+        during.setattr("edgefleet_agent.batch_runs.service.write_record", full)
+        field.serve(BODY)
+        field.pass_time(3_600)
+        assert (field.status()["state"], field.status()["runs"]) == ("ok", 0)
+    field.pass_time(1)
+    assert field.status()["state"] == "running", "its planned time is not over"
+    field.close()
