@@ -3,8 +3,8 @@
 1. A count is added where the bytes pass, at the cost of one look into a dictionary. What devices belong to and of which model a bundle is
    are asked once a minute, for the devices and bundles of that minute.
 2. A process that is killed loses the counts of its last minute. A database that is away is asked again a minute later.
-3. Names of models come from devices: those of no published model count as OTHER. Beyond MOST_SETS stored sets of groups, devices in a new
-   set count as devices in none.
+3. Names of models come from devices: those of no published model count as OTHER, and in memory a device has MOST_NAMES at most, so that
+   one cannot crowd out the others. Beyond MOST_SETS stored sets of groups, devices in a new set count as devices in none.
 """
 
 import hashlib
@@ -28,6 +28,10 @@ SCALES: Final = (HOUR_S, DAY_S)
 OTHER: Final = "(other)"
 MOST_PENDING: Final = 200_000
 """Counts in memory: of one minute in a fleet of 100,000 devices, or of an hour without a database in a smaller one."""
+MOST_NAMES: Final = 200
+"""Models and bundles that one device counts for in a minute: what it names beyond is of OTHER."""
+MOST_NAME_CHARS: Final = 64
+"""Of a bundle's digest; names of models are shorter."""
 MOST_SETS: Final = 1_000
 _log = logging.getLogger(__name__)
 _Key = tuple[int, str, str, str]
@@ -61,6 +65,7 @@ class TrafficLedger:
         self._memberships = memberships
         self._lock = threading.Lock()
         self._pending: dict[_Key, list[int]] = {}
+        self._names: dict[str, int] = {}
         self._due_s = clock.monotonic_s() + EVERY_S
         self._hour_s = self._now_hour()
         self._look_s = clock.monotonic_s()
@@ -92,7 +97,7 @@ class TrafficLedger:
     def write(self) -> None:
         """Store what was counted. What cannot be stored now is kept for the next time, as far as there is room."""
         with self._lock:
-            pending, self._pending = self._pending, {}
+            pending, self._pending, self._names = self._pending, {}, {}
         if not pending:
             return
         try:
@@ -108,7 +113,12 @@ class TrafficLedger:
         with self._lock:
             if now_s >= self._look_s:
                 self._look_s, self._hour_s = now_s + 1.0, self._now_hour()
-            self._put((self._hour_s, device, kind.value, name), size, n)
+            key = (self._hour_s, device, kind.value, name if len(name) <= MOST_NAME_CHARS else OTHER)
+            if key not in self._pending:
+                self._names[device] = self._names.get(device, 0) + 1
+                if self._names[device] > MOST_NAMES:
+                    key = (self._hour_s, device, kind.value, OTHER)
+            self._put(key, size, n)
 
     def _put(self, key: _Key, size: int, n: int) -> None:
         known = self._pending.get(key)

@@ -250,6 +250,23 @@ def test_what_comes_in_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     fleet.close()
 
 
+def test_a_device_that_names_many_models_crowds_out_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet(tmp_path / "server")
+    fleet.release("digits@1.0.0", ORT)
+    monkeypatch.setattr(traffic_ledger, "MOST_NAMES", 3)
+    monkeypatch.setattr(traffic_ledger, "MOST_PENDING", 5)
+    traffic: TrafficLedger = fleet.parts.costing.traffic
+    for at in range(20):
+        traffic.up("d-1", Kind.CAPTURES, f"m-{at}", 10)
+    traffic.up("d-1", Kind.CAPTURES, "x" * 100_000, 10)
+    traffic.up("d-2", Kind.CAPTURES, "digits", 10)
+    assert max(len(name) for _, _, _, name in traffic._pending) <= traffic_ledger.MOST_NAME_CHARS
+    traffic.write()
+    found = fleet.parts.costing.book.report(since=fleet.parts.clock.now() - timedelta(hours=1)).lines
+    assert {one.name: one.capture_bytes for one in found} == {"digits": 10, OTHER: 210}
+    fleet.close()
+
+
 def test_a_message_without_windows_is_of_no_model(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "server")
     traffic: TrafficLedger = fleet.parts.costing.traffic
