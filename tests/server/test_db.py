@@ -1,6 +1,7 @@
 """Session scopes, times and the schema, on SQLite and PostgreSQL."""
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -178,3 +179,23 @@ def test_a_file_that_cannot_be_made_is_an_error_in_words_and_a_new_one_is_privat
         session.execute(text("CREATE TABLE t (a INTEGER)"))
         assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
     made.dispose()
+
+
+def test_overwriting_what_was_freed_is_given_up_where_others_would_wait_long(db: Database) -> None:
+    found: list[tuple[bool, float]] = []
+
+    def write_and_overwrite() -> None:
+        with db.session() as session:
+            session.add(a_token("a"))
+        began_s = time.monotonic()
+        found.append((db.overwrite_freed(["access_tokens"]), time.monotonic() - began_s))
+
+    with db.read() as session:
+        session.execute(text("SELECT id FROM access_tokens")).all()
+        thread = threading.Thread(target=write_and_overwrite)
+        thread.start()
+        thread.join()
+    ((is_done, took_s),) = found
+    assert not is_done, "somebody reads"
+    assert took_s < 9, "those who write wait meanwhile"
+    assert db.overwrite_freed(["access_tokens"])

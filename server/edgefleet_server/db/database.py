@@ -120,6 +120,10 @@ SQLITE_LOG_PAGES = 8_000
 """Pages of 4 KiB in the write-ahead log before they go into the file; with the 1,000 that SQLite has by itself a page that a storm of
 telemetry changes again and again is written into the file each time."""
 CHECKPOINT_TRIES = 3
+OVERWRITE_WAIT_MS = 500
+"""How long overwriting what was freed waits for others: they wait behind it meanwhile."""
+OVERWRITE_MS = 5_000
+"""How long one table may be written again while the server works: nobody reads or writes it then."""
 BRIEF_MS = 250
 """How long a write that may be left undone waits for others."""
 PROBE_MS = 5000
@@ -281,22 +285,26 @@ class Database:
                 next_step="check that the database of `database_url` runs and accepts connections",
             ) from error
 
-    def scrub(self, tables: Sequence[str]) -> None:
+    def scrub(self, tables: Sequence[str], wait_ms: int = SQLITE_BUSY_TIMEOUT_MS, most_ms: int = 0) -> None:
         """Take what was deleted or replaced out of the files: all of SQLite's, with its log; these tables' on PostgreSQL.
 
-        Reads and writes the whole file, and needs as much free space again. Raises DatabaseUnavailableError.
+        Reads and writes the whole file, and needs as much free space again. wait_ms, most_ms: on PostgreSQL for each table, the wait for
+        others and then the work, 0 = without end. Raises DatabaseUnavailableError.
         """
         try:
             if self.is_sqlite:
                 self._scrub_sqlite()
                 return
             with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(text(f"SET lock_timeout = {SQLITE_BUSY_TIMEOUT_MS}"))
+                connection.execute(text(f"SET lock_timeout = {wait_ms}"))
+                if most_ms:
+                    connection.execute(text(f"SET statement_timeout = {most_ms}"))
                 try:
                     for name in tables:
                         connection.execute(text(f'VACUUM (FULL) "{name}"'))
                 finally:
                     connection.execute(text("RESET lock_timeout"))
+                    connection.execute(text("RESET statement_timeout"))
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise DatabaseUnavailableError(
                 f"the database cannot be written afresh: {error}",
@@ -319,11 +327,12 @@ class Database:
         """Leave nothing of deleted rows in the files; return whether that could be done just now.
 
         SQLite overwrites what it frees (`secure_delete`), and the write-ahead log, which has pages as they were, is emptied. PostgreSQL
-        writes these tables again; its own write-ahead log keeps them until it is recycled or its archive goes.
+        writes these tables again; its own write-ahead log keeps them until it is recycled or its archive goes. Both hold up those who
+        write, so it is given up where it would take long: OVERWRITE_WAIT_MS for each try, OVERWRITE_MS for each table.
         """
         if not self.is_sqlite:
             try:
-                self.scrub(tables)
+                self.scrub(tables, OVERWRITE_WAIT_MS, OVERWRITE_MS)
             except DatabaseUnavailableError:
                 return False
             return True
@@ -331,11 +340,14 @@ class Database:
             connection = self._engine.raw_connection()
             try:
                 cursor = connection.cursor()
-                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # waits for those that read, as long as busy_timeout
+                cursor.execute(f"PRAGMA busy_timeout = {OVERWRITE_WAIT_MS}")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # waits for those that read, and nobody writes meanwhile
                 answer: Any = cursor.fetchone()
             except sqlite3.Error:
                 continue
             finally:
+                with suppress(sqlite3.Error):  # the pool hands a connection to everybody in turn
+                    connection.cursor().execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_TIMEOUT_MS}")
                 connection.close()
             if not answer[0]:
                 return True
