@@ -341,7 +341,9 @@ class Database:
             try:
                 cursor = connection.cursor()
                 cursor.execute(f"PRAGMA busy_timeout = {OVERWRITE_WAIT_MS}")
-                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # waits for those that read, and nobody writes meanwhile
+                cursor.execute(
+                    "PRAGMA wal_checkpoint(TRUNCATE)"
+                )  # waits for those that read, and nobody writes meanwhile
                 answer: Any = cursor.fetchone()
             except sqlite3.Error:
                 continue
