@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import Stub
+from tests.house.pages import blocks
+
+EXPLAIN = Path("docs/how-to/explain-a-model.md")
 
 CARD = {
     "ref": "digits@1.0.0",
@@ -52,3 +57,24 @@ def test_a_wrong_file_is_refused_before_anything_is_sent(
     model.write_bytes(b"x")
     assert edgectl("publish", str(model), "--card", str(file)).code == 2
     assert fleet.asked == []
+
+
+def test_the_commands_of_the_page_that_explains_a_model(
+    edgectl: Edgectl, fleet: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, data in {"pump.onnx": b"a model", "eval.npz": b"its data"}.items():
+        (tmp_path / name).write_bytes(data)
+        fleet.says(f"HEAD /blobs/{sha256(data).hexdigest()}", {})
+    (card,) = [one.text for one in blocks(EXPLAIN) if one.language == "yaml"]
+    (tmp_path / "card.yaml").write_text(card)
+    release = {"ref": "pump@2.0.0", "model": "pump", "version": "2.0.0", "state": "ready"}
+    fleet.says("POST /releases", (201, release))
+    fleet.says("GET /releases/pump@2.0.0", release)
+    fleet.says("PUT /releases/pump@2.0.0/card", CARD)
+    fleet.says("GET /releases/pump@2.0.0/card.pdf", b"%PDF-1.7")
+    for line in [line for one in blocks(EXPLAIN) if one.language == "sh" for line in one.text.splitlines()]:
+        ran = edgectl(*shlex.split(line)[1:])
+        assert ran.code == 0, (line, ran.err)
+    assert [body["data"]["eval"] for body in fleet.bodies("POST /releases")] == [sha256(b"its data").hexdigest()] * 2
+    assert (tmp_path / "card.pdf").read_bytes() == b"%PDF-1.7"

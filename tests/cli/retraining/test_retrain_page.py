@@ -40,6 +40,27 @@ def test_the_trigger_of_the_page_is_made(fleet: Stub, edgectl: Edgectl, folder: 
     assert [one["name"] for one in body["rollout"]["stages"]] == ["shadow", "canary", "rest"]
 
 
+def test_the_lists_of_the_page_are_shown(fleet: Stub, edgectl: Edgectl) -> None:
+    fleet.says("GET /triggers", page([{"name": "fog", "model": "digits", "on": "drift", "state": "waiting"}]))
+    fleet.says("GET /retrainings", page([{"id": "rt-1", "model": "digits", "state": "training", "trigger": "fog"}]))
+    triggers, retrainings = [edgectl(*shlex.split(line)[1:]) for line in _blocks("trigger list").splitlines()]
+    assert (triggers.code, "fog" in triggers.out) == (0, True), triggers.err
+    assert (retrainings.code, "rt-1" in retrainings.out) == (0, True), retrainings.err
+
+
+def test_the_runner_of_the_page_gets_a_token_of_its_own(fleet: Stub, edgectl: Edgectl) -> None:
+    fleet.says("POST /people", (201, {"name": "digits-runner", "kind": "service"}))
+    fleet.says("POST /tokens", (201, {"id": "t1", "name": "digits-runner", "role": "publisher", "token": "once"}))
+    for line in _blocks("token create").splitlines():
+        ran = edgectl(*shlex.split(line)[1:])
+        assert ran.code == 0, (ran.err, fleet.asked)
+    (person,) = fleet.bodies("POST /people")
+    assert (person["name"], person["kind"]) == ("digits-runner", "service")
+    (token,) = fleet.bodies("POST /tokens")
+    assert (token["name"], token["roles"], token["models"]) == ("digits-runner", ["publisher"], ["digits"])
+    assert token["never_expires"]
+
+
 def test_the_runner_of_the_page_publishes_what_its_script_leaves(fleet: Stub, edgectl: Edgectl, folder: Path) -> None:
     (folder / "retrain.py").write_text(_blocks("# retrain.py"))
     model = sha256(b"a model").hexdigest()
