@@ -45,7 +45,7 @@ def purge_data_set(client: ApiClient, place: Place, receipt: str) -> tuple[DataS
     if not gone:
         return manifest, 0
     left = remove_records(place, gone)
-    body = api.capture.DataSetPurgeIn(erasure=receipt, digest=digest_of(left))
+    body = api.capture.DataSetPurgeIn(erasure=receipt, digest=digest_of(left), records=len(gone))
     client.post(f"{path}:purge", body, api.capture.WrittenDataSet)
     return left, len(manifest.records) - len(left.records)
 

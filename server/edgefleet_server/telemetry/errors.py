@@ -52,6 +52,13 @@ class ErasureUnfinishedError(EdgefleetError):
     code = "erasure.unfinished"
 
 
+class PurgeBehindError(EdgefleetError):
+    """More records of a data set have to go than its holder was told: rows of the person came in later."""
+
+    code = "data_set.purge_conflict"
+    default_next_step = "purge it once more: `edgectl data purge DIR --receipt ID`"
+
+
 class DataSetUnknownError(EdgefleetError):
     """There is no such data set."""
 

@@ -5,6 +5,7 @@ from typing import Any
 from edgefleet_server.access.model import Role
 from edgefleet_server.telemetry.ground_truth import store as truth_store
 from edgefleet_server.telemetry.ground_truth.uploads import LABELS_KEPT
+from edgefleet_server.telemetry.predictions import store
 from edgefleet_server.telemetry.tables import TelemetryCapture
 from tests.server.fleet.apps import Operators
 from tests.server.fleet.house import House
@@ -34,6 +35,22 @@ def test_who_may_read_the_records_may_note_and_purge_their_data_set(any_house: H
     mistakes: list[dict[str, Any]] = [{"records": []}, {"digest": "A"}, {"place": ""}, {"format": "zip"}]
     for wrong in mistakes:
         assert operators.as_role(Role.OPERATOR).post("/data-sets", json={**WRITTEN, **wrong}).status_code == 422
+
+
+def test_a_purge_counts_for_no_record_that_its_holder_was_not_told_of(any_house: House) -> None:
+    client = Operators(any_house).as_role(Role.OPERATOR)
+    records = [{"device": "d-1", "record": f"ab{n}", "trace_id": f"t{n}"} for n in (1, 2)]
+    one = f"/data-sets/{client.post('/data-sets', json={**WRITTEN, 'records': records}).json()['id']}"
+    word = {"erasure": "e-1", "digest": "b" * 64, "records": 1}
+    with any_house.db.session() as session:
+        store.mark_records(session, "e-1", "d-1", ["t1"])
+    assert len(client.get(f"{one}/records").json()["items"]) == 1
+    with any_house.db.session() as session:
+        store.mark_records(session, "e-1", "d-1", ["t2"])  # it came in while the holder removed the first one
+    assert client.post(f"{one}:purge", json=word).json()["code"] == "data_set.purge_conflict"
+    assert len(client.get(f"{one}/records").json()["items"]) == 2
+    assert client.post(f"{one}:purge", json=word | {"records": 2}).json()["records"] == 0
+    assert client.post(f"{one}:purge", json=word | {"records": 2}).status_code == 200
 
 
 def test_a_captured_record_has_the_label_that_was_sent_for_its_answer(any_house: House) -> None:

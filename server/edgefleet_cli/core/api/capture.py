@@ -85,6 +85,7 @@ class CheckedPredictionLog(Struct, frozen=True):
 class DataSetPurgeIn(Body, frozen=True, kw_only=True):
     digest: str
     erasure: str
+    records: int | Unset | None = UNSET
 
 
 class ErasedDataSet(Struct, frozen=True):

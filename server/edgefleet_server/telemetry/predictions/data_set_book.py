@@ -11,7 +11,7 @@ from typing import NamedTuple
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import ModelName
 from edgefleet_server.db.database import Database
-from edgefleet_server.telemetry.errors import DataSetUnknownError
+from edgefleet_server.telemetry.errors import DataSetUnknownError, PurgeBehindError
 from edgefleet_server.telemetry.predictions import store
 from edgefleet_server.telemetry.predictions.model import WrittenDataSetView, WrittenRecordView
 from edgefleet_server.telemetry.predictions.tables import DataSet
@@ -68,14 +68,24 @@ class DataSetBook:
                 raise _unknown(data_set_id)
             return [WrittenRecordView(*one) for one in store.records_to_remove(session, data_set_id, erasure_id)]
 
-    def purge(self, data_set_id: str, erasure_id: str, digest: str, by: str) -> WrittenDataSetView:
-        """Note that the records that an erasure asks for are gone from a data set; again: nothing happens. Raises DataSetUnknownError."""
+    def purge(
+        self, data_set_id: str, erasure_id: str, digest: str, by: str, listed: int | None = None
+    ) -> WrittenDataSetView:
+        """Note that the records that an erasure asks for are gone from a data set; again: nothing happens.
+
+        listed: how many its holder was asked for. Raises DataSetUnknownError, PurgeBehindError when it is another number by now.
+        """
         with self._db.session() as session:
             row = store.data_set(session, data_set_id)
             asked = store.purge(session, erasure_id, data_set_id)
             if row is None or asked is None:
                 raise _unknown(data_set_id)
-            row.records -= store.drop_records(session, data_set_id, erasure_id)
+            dropped = store.drop_records(session, data_set_id, erasure_id)
+            if listed is not None and asked.done_at is None and dropped != listed:
+                raise PurgeBehindError(
+                    f"the erasure asks for {dropped} records of this data set by now, not for {listed}"
+                )
+            row.records -= dropped
             if asked.done_at is None:
                 row.digest, asked.done_at, asked.done_by = digest, self._clock.now(), by[:120]
             session.flush()

@@ -178,7 +178,8 @@ def build_data_set_router(book: DataSetBook, db: Database) -> APIRouter:
     def purge_data_set(data_set_id: str, word: DataSetPurgeIn, dry_run: DryRun, caller: Viewer) -> WrittenDataSetView:
         """Say that the records that an erasure asks for are gone from a data set; needs what noting one does."""
         with acting(db, dry_run=dry_run), db.session():
-            done = book.purge(data_set_id, word.erasure, word.digest, f"{caller.name} ({caller.id})")
+            by = f"{caller.name} ({caller.id})"
+            done = book.purge(data_set_id, word.erasure, word.digest, by, word.records)
             _check_reader(caller, done.model)
         return done
 

@@ -43,7 +43,11 @@ class WrittenDataSetIn(StrictBody):
 
 
 class DataSetPurgeIn(StrictBody):
-    """What its holder says: the records that an erasure asks for are gone. digest: of `dataset.json` since then."""
+    """What its holder says: the records that an erasure asks for are gone. digest: of `dataset.json` since then.
+
+    records: how many were listed; it is refused when more were asked for since.
+    """
 
     erasure: str = Field(max_length=32)
     digest: str = Field(pattern="^[0-9a-f]{64}$")
+    records: int | None = Field(default=None, ge=0)
