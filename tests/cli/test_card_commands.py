@@ -26,6 +26,9 @@ def test_a_card_is_shown_and_written_in_each_form(edgectl: Edgectl, fleet: Stub,
     assert ran.code == 0, ran.err
     assert "recorded" in ran.out
     assert edgectl("model", "card", "show", "digits@1.0.0", "-o", "json").json["ref"] == "digits@1.0.0"
+    ran = edgectl("model", "card", "show", "digits@1.0.0", "-o", "csv")
+    assert ran.out.splitlines() == ["section,fact,value,origin", "Model,Release,digits@1.0.0,recorded"]
+    assert edgectl("model", "card", "show", "digits@1.0.0", "-o", "name").out == "Release\n"
     out = tmp_path / "card.json"
     assert edgectl("model", "card", "show", "digits@1.0.0", "--out", str(out)).code == 0
     assert '"sections"' in out.read_text()

@@ -59,6 +59,9 @@ LISTS: dict[str, tuple[str, ...]] = {
     "alert-receiver list": (),
     "predictions list": (),
     "data list": (),
+    "data sets": (),
+    "trigger list": (),
+    "retrain list": (),
     "audit list": (),
     "audit heads": (),
     "context list": (),
@@ -115,6 +118,9 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "profile show": (ORT,),
     "profile cost": (ORT,),
     "drift show": ("digits",),
+    "trigger show": ("fog",),
+    "retrain show": ("RUN",),
+    "model card show": ("digits@1.0.0",),
     "drift features": ("digits",),
     "model accuracy": ("digits",),
     "alert show": ("ALERT",),
@@ -164,6 +170,7 @@ ELSEWHERE = {
     "prices show": "tests/cli/test_cost_commands.py: prices that were set",
     "profile validate": "tests/cli/test_profile_commands.py: a file",
     "profile schema": "tests/cli/test_profile_commands.py: a schema, always JSON",
+    "report verify": "tests/cli/test_report_commands.py: a file",
     "release report": "tests/cli/test_release_commands.py: a file",
     "rollout lint": "tests/cli/test_rollout_commands.py: a file",
     "rollout watch": "tests/cli/test_rollout_watch.py: a stream",
@@ -184,6 +191,9 @@ UNNAMED = {
 ACTS = {
     "alert ack", "alert contact create", "alert contact delete", "alert contact set", "alert contact test", "alert rules set",
     "slo delete", "slo set", "prices remove", "prices set",
+    "data export", "data purge", "model card set", "report compliance",
+    "retrain approve", "retrain cancel", "retrain reject", "retrain start", "retrain worker",
+    "trigger change", "trigger create", "trigger disable", "trigger enable", "trigger remove", "trigger start",
     "alert silence create",
     "alert silence end", "alert window create", "alert window delete",
     "alert-receiver create", "alert-receiver delete", "drift baseline clear", "drift baseline set", "feedback upload",
@@ -253,6 +263,15 @@ def alarming(fleet: Fleet, device: str) -> dict[str, str]:
     return {"ALERT": str(alert.id), "CONTACT": contact}
 
 
+def retraining(fleet: Fleet) -> str:
+    """Make a trigger and start it; return the id of the retraining."""
+    admin = fleet.house.client(Role.ADMIN)
+    assert admin.post("/api/v1/triggers", json={"name": "fog", "model": "digits", "on": "hand"}).status_code == 201
+    started = admin.post("/api/v1/triggers/fog:start", json={"reason": "fog"})
+    assert started.status_code == 201, started.text
+    return str(started.json()["id"])
+
+
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server without anything."""
@@ -290,6 +309,14 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     assert admin.post(f"/api/v1/webhooks/{hook.webhook.id}:ping", json={}).status_code == 202
     fleet.parts.predictions.set("digits", "ann", ratio=1.0, inputs=False, keep_days=30)
     fleet.parts.erasures.erase("ann", [], "ann")
+    written = {
+        "model": "digits",
+        "digest": "a" * 64,
+        "format": "npz",
+        "place": "ann:/fog",
+        "records": [{"device": device, "record": "ab"}],
+    }
+    assert admin.post("/api/v1/data-sets", json=written).status_code == 201
     alarms = alarming(fleet, device)
     assert admin.post(f"/api/v1/contact-points/{alarms['CONTACT']}:test", json={}).status_code == 202
     assert fleet.parts.access.chain.make_head() is not None
@@ -302,6 +329,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             "WEBHOOK": hook.webhook.id,
             "BUNDLE": bundle,
             "TRIAL": str(trial),
+            "RUN": retraining(fleet),
             **alarms,
         }
         yield made
@@ -330,6 +358,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         made.names = {
             "GOOD": str(trial),
             "TRIAL": str(trial),
+            "RUN": retraining(fleet),
             "DEVICE": device,
             "WEBHOOK": hook.webhook.id,
             "BUNDLE": bundle,

@@ -112,6 +112,7 @@ def agreeing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stub]:
     (tmp_path / "answer.json").write_text("{}")
     (tmp_path / "FILE").write_text("a public key")
     (tmp_path / "prices.json").write_text('{"currency": "EUR", "kwh": 1}')
+    (tmp_path / "card.yaml").write_text("owner: Line team\n")
     (tmp_path / "slo.json").write_text(json.dumps(latency()))
     with serving(Agreeing()) as stub:
         monkeypatch.setenv("EDGECTL_SERVER", stub.url)

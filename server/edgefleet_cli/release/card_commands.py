@@ -48,6 +48,19 @@ FACTS: Sheet[api.release.Fact] = Sheet(
     ],
     lambda one: one.name,
 )
+Line = tuple[str, api.release.Fact]
+"""A fact with the title of its section."""
+LINES: Sheet[Line] = Sheet(
+    "facts",
+    [
+        Column("section", lambda line: visible(line[0])),
+        Column("fact", lambda line: visible(line[1].name)),
+        Column("value", lambda line: visible(line[1].value)),
+        Column("origin", lambda line: line[1].origin.replace("_", " ")),
+    ],
+    lambda line: line[1].name,
+)
+"""A card as one table, for CSV and for names."""
 
 
 @app.command("show")
@@ -58,7 +71,11 @@ def show(ctx: typer.Context, ref: Ref, form: As = None, out: Out = None) -> None
     chosen = form or _form_of(out)
     if chosen is None:
         card = session.api.get(path, api.release.ModelCard)
-        session.out.document(card.raw, lambda: _show(session, card.value))
+        if session.out.is_for_eyes:
+            _show(session, card.value)
+        else:
+            lines = [(section.title, fact) for section in card.value.sections for fact in section.facts]
+            session.out.rows(card.raw, lines, LINES)
         return
     suffix = {CardForm.JSON: "", CardForm.MARKDOWN: ".md", CardForm.PDF: ".pdf"}[chosen]
     data = session.api.read(f"{path}{suffix}")

@@ -34,7 +34,7 @@ _PROBLEM_REF: Final = {"$ref": "#/components/schemas/Problem"}
 
 _EVERYWHERE: Final = (422, 429, 500, 503)
 
-_REFUSALS: Final = (400, 401, 403, 404, 409, 412, 413, 416, *_EVERYWHERE)
+_REFUSALS: Final = (400, 401, 403, 404, 409, 412, 413, 416, 501, *_EVERYWHERE)
 
 _HAS_NO_BODY: Final = frozenset({204, 304})
 

@@ -1,6 +1,6 @@
 """Routes of costs. They only translate."""
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response
 
@@ -20,6 +20,8 @@ Group = Annotated[str, Query(max_length=63, description="Only of devices in this
 By = Annotated[CostBy, Query(description="A line for each of these.")]
 Since = Annotated[Moment | None, Query(description="Beginning; without it 30 days before the end.")]
 Until = Annotated[Moment | None, Query(description="End; without it now.")]
+_NONE_SET: Final[dict[int | str, dict[str, Any]]] = {404: {}}
+"""No name in the address can be unknown: that no prices are set is said here."""
 
 
 def build_router(costs: CostBook, db: Database) -> APIRouter:
@@ -57,7 +59,7 @@ def build_router(costs: CostBook, db: Database) -> APIRouter:
 
 
 def _add_prices(router: APIRouter, costs: CostBook, db: Database) -> None:
-    @router.get("/prices", operation_id="get_prices")
+    @router.get("/prices", operation_id="get_prices", responses=_NONE_SET)
     def get_prices(response: Response, _caller: Viewer) -> KnownPrices:
         """Return the prices that are set."""
         found = costs.prices()
@@ -75,7 +77,9 @@ def _add_prices(router: APIRouter, costs: CostBook, db: Database) -> None:
         put_tag(response, _tag(made))
         return made
 
-    @router.delete("/prices", operation_id="remove_prices", status_code=204, response_class=Response)
+    @router.delete(
+        "/prices", operation_id="remove_prices", status_code=204, response_class=Response, responses=_NONE_SET
+    )
     def remove_prices(expected: IfMatch, dry_run: DryRun, _caller: Operator) -> Response:
         """Remove the prices: costs are shown in units alone."""
         with acting(db, dry_run=dry_run), db.session():

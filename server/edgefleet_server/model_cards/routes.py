@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from edgefleet_protocol.ids import ReleaseRef
@@ -17,9 +17,10 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.web.guarded_route import GuardedRoute
 from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
 
-_PDF: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-}
+PDF: Final = "application/pdf"
+BYTES: Final = "application/octet-stream"
+_FILE: Final = {"schema": {"type": "string", "format": "binary"}}
+_PDF: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {PDF: _FILE, BYTES: _FILE}}, 501: {}}
 _MARKDOWN: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}
 }
@@ -50,11 +51,12 @@ def build_router(cards: ModelCards, registry: RegistryService, db: Database) -> 
         return PlainTextResponse(markdown(cards.card(registry.resolve(ref))), media_type="text/markdown")
 
     @router.get("/releases/{ref}/card.pdf", operation_id="get_model_card_pdf", response_class=Response, responses=_PDF)
-    def get_card_pdf(ref: str, _caller: Viewer) -> Response:
-        """Return the model card as PDF, where the server has the library for it."""
+    def get_card_pdf(ref: str, request: Request, _caller: Viewer) -> Response:
+        """Return the model card as PDF, where the server has the library for it. Whose Accept names bytes alone gets the same as bytes."""
         wanted = registry.resolve(ref)
         headers = {"content-disposition": f'attachment; filename="{wanted.model}-{wanted.version}-card.pdf"'}
-        return Response(pdf(cards.card(wanted)), media_type="application/pdf", headers=headers)
+        form = BYTES if request.headers.get("accept") == BYTES else PDF
+        return Response(pdf(cards.card(wanted)), media_type=form, headers=headers)
 
     @router.put("/releases/{ref}/card", operation_id="put_model_card")
     def put_card(

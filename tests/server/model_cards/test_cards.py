@@ -148,6 +148,8 @@ def test_markdown_and_pdf_say_the_same_and_nothing_is_markup(fleet: Fleet, monke
     made = reader.get(f"{CARD}.pdf")
     assert made.headers["content-type"] == "application/pdf"
     assert made.content.startswith(b"%PDF-")
+    plain = reader.get(f"{CARD}.pdf", headers={"accept": "application/octet-stream"})
+    assert plain.headers["content-type"] == "application/octet-stream"
     assert b"Line team" in b"".join(streams_of(made.content))
     monkeypatch.setitem(__import__("sys").modules, "fpdf", None)
     missing = reader.get(f"{CARD}.pdf")
