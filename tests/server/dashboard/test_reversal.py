@@ -319,6 +319,17 @@ def test_every_act_of_the_pages_can_be_undone_or_has_a_reason() -> None:
     assert never <= acts, "an act that is on no page"
 
 
+@pytest.mark.parametrize(
+    ("of", "by", "body"), [("a@1", "ann", {"owner": "Line team"}), ("a@0", "ann", None), ("", "", {})]
+)
+def test_what_a_card_stated_is_stated_again_but_not_what_its_parent_did(
+    of: str, by: str, body: dict[str, str] | None
+) -> None:
+    stated: dict[str, object] = {"owner": "Line team" if by else "", "limits": [], "of": of, "by": by, "at": None}
+    undo = undo_of(Done("put_model_card", {"ref": "a@1"}, {"owner": "bo"}, {"ref": "a@1", "stated": stated}))
+    assert (None if undo is None else json.loads(undo.fields["body"])) == body
+
+
 def test_what_changed_nothing_is_not_offered() -> None:
     assert undo_of(Done("update_device", {"device_id": "d"}, {"display_name": "a"}, {"display_name": "a"})) is None
 

@@ -33,7 +33,9 @@ class Caller:
     def as_another(self, name: str, role: Any) -> "Caller":
         """Return a caller with a new token of another person."""
         _, made = self("access", "create_token", body=self.models.TokenIn(name=name, roles=[role]))
-        return Caller(self.url, made.token)
+        other = Caller(self.url, made.token)
+        other.operations = self.operations  # what any of them called was called
+        return other
 
     def until(self, is_so: Callable[[Any], bool], tag: str, operation: str, *path: str, **given: Any) -> Any:
         """Ask again until the answer is so, and return it: devices and the engine work beside the suite."""

@@ -34,6 +34,7 @@ BEFORE: Final[Mapping[str, str]] = {
     "stop_prediction_log": "get_prediction_log",
     "update_contact_point": "get_contact_point",
     "update_trigger": "get_trigger",
+    "put_model_card": "get_model_card",
 }
 """What is read before an operation, with the same path, so that it can be put back."""
 STANDING: Final[Mapping[str, tuple[str, ...]]] = {"resume_rollout": ("state", "code", "reason")}
@@ -159,6 +160,19 @@ def _put(
     return make
 
 
+def _stated_again(done: Done) -> Undo | None:
+    """State what was stated of this release; what it has from its parent cannot be stated again as the parent's."""
+    if done.before is None:
+        return None
+    stated = done.before["stated"]
+    if stated["by"] and stated["of"] != done.before["ref"]:
+        return None
+    old = {name: value for name, value in stated.items() if name not in _OF_STATEMENT and value}
+    return _undo("put_model_card", done.path, old)
+
+
+_OF_STATEMENT: Final = frozenset({"of", "by", "at"})
+"""Fields of a statement that nobody gives."""
 _ALIAS: Final = _put(lambda before: {"version": before["version"]}, "set_alias", "remove_alias")
 _SLO: Final = _put(lambda before: before["document"], "put_slo", "delete_slo")
 _PRICES: Final = _put(lambda before: before["prices"], "set_prices", "remove_prices")
@@ -185,6 +199,7 @@ _MAKERS: Final[Mapping[str, Callable[[Done], Undo | None]]] = {
     "remove_alias": _ALIAS,
     "set_prices": _PRICES,
     "remove_prices": _PRICES,
+    "put_model_card": _stated_again,
     "put_slo": _SLO,
     "delete_slo": _SLO,
     "set_prediction_log": _LOG,
