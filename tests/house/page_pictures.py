@@ -40,6 +40,7 @@ DETAILS = {
     "/devices/{}/predictions": 1,
     "/models/{}": 1,
     "/models/{}/{}": 2,
+    "/models/{}/{}/card": 1,
     "/models/{}/accuracy": 1,
     "/models/{}/compare": 1,
     "/models/{}/drift": 1,

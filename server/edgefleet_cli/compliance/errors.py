@@ -15,3 +15,4 @@ class EvidenceFailedError(CliError):
     """The server could not finish an archive."""
 
     code = "cli.evidence_failed"
+    default_next_step = "see the server's log, and make the archive again"

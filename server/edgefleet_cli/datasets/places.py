@@ -24,6 +24,7 @@ class PlaceTakenError(DataSetError):
     """There is something where the data set would be."""
 
     code = "cli.data_set_exists"
+    default_next_step = "name another place with --out, or replace it with --force"
     exit_code = EXIT_CONFLICT
 
 

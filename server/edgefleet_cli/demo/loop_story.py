@@ -26,7 +26,7 @@ from edgefleet_cli.device.captures.capture_files import make_key
 from edgefleet_cli.release.deployment.deployer import DONE, Deployer
 from edgefleet_cli.release.publisher import Publisher
 from edgefleet_cli.render.output import Output
-from edgefleet_cli.retraining.training_process import last_lines
+from edgefleet_cli.retraining.command_child import last_lines
 
 if TYPE_CHECKING:
     from edgefleet_cli.demo.run import ServerAddress
@@ -46,13 +46,14 @@ ENDED: Final = frozenset({"promoted", "published", "stopped", "failed", "rejecte
 _POLL_S: Final = 0.3
 WAIT_S: Final = 180.0
 _ANSWER_S: Final = 1800.0
-Run = structs.model.Retraining
+Run = structs.experiment.Retraining
 
 
 class LoopError(CliError):
     """The loop did not close."""
 
     code = "demo.loop"
+    default_next_step = "see the logs in the folder of the demo, and run it again"
 
 
 class LoopStory:

@@ -69,7 +69,9 @@ OfRetraining = Annotated[
 CardFile = Annotated[
     str | None,
     typer.Option(
-        "--card", metavar="FILE", help="Card file (YAML): owner, licence, use, limits; see `edgectl model card set`."
+        "--card",
+        metavar="FILE",
+        help="Card file (YAML): owner, licence, use, limits; see docs/reference/model-card.md.",
     ),
 ]
 How = Annotated[

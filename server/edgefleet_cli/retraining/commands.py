@@ -17,7 +17,7 @@ from edgefleet_cli.core.options import parse_duration_s
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.datasets.model import DataFormat
-from edgefleet_cli.retraining.retraining_table import SHEET, show_retraining
+from edgefleet_cli.retraining.render import SHEET, show_retraining
 from edgefleet_cli.retraining.trigger_commands import start
 
 app = typer.Typer(help="Follow, approve and run retrainings.", no_args_is_help=True)
@@ -36,7 +36,7 @@ def list_retrainings(
 ) -> None:
     """List retrainings, newest first."""
     session = Session.of(ctx)
-    found = session.api.pages("/retrainings", api.model.Retraining, limit=limit, model=model, state=state)
+    found = session.api.pages("/retrainings", api.experiment.Retraining, limit=limit, model=model, state=state)
     session.out.items(found, SHEET)
 
 
@@ -44,7 +44,7 @@ def list_retrainings(
 def show(ctx: typer.Context, retraining_id: Id) -> None:
     """Show a retraining: cause, data, training, release, rollout, and whether its cause is gone."""
     session = Session.of(ctx)
-    show_retraining(session, session.api.get(_path(retraining_id), api.model.Retraining))
+    show_retraining(session, session.api.get(_path(retraining_id), api.experiment.Retraining))
 
 
 @app.command("approve")
@@ -121,8 +121,8 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 def _answer(ctx: typer.Context, retraining_id: str, verb: str, reason: str) -> None:
     session = Session.of(ctx)
-    body = api.model.AnswerRetrainingIn(reason=reason)
-    show_retraining(session, session.api.post(f"{_path(retraining_id)}:{verb}", body, api.model.Retraining))
+    body = api.experiment.AnswerRetrainingIn(reason=reason)
+    show_retraining(session, session.api.post(f"{_path(retraining_id)}:{verb}", body, api.experiment.Retraining))
 
 
 def _path(retraining_id: str) -> str:

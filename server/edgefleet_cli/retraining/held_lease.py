@@ -43,9 +43,9 @@ class HeldLease:
         self._is_over = False
         self._lost: ApiError | None = None
         self._progress = ""
-        self._data_set: api.model.DataSetIn | None = None
+        self._data_set: api.experiment.DataSetIn | None = None
 
-    def say(self, progress: str, data_set: api.model.DataSetIn | None = None) -> None:
+    def say(self, progress: str, data_set: api.experiment.DataSetIn | None = None) -> None:
         """Say how far it is, and once what it is trained on. Raises LeaseLostError."""
         self.check()
         is_new = data_set is not None
@@ -75,9 +75,9 @@ class HeldLease:
 
     def give_back(self) -> None:
         """Let another runner take it, as far as the server can be reached."""
-        body = api.model.RenewIn(lease=self.lease, progress="given back by its runner", gives_back=True)
+        body = api.experiment.RenewIn(lease=self.lease, progress="given back by its runner", gives_back=True)
         try:
-            self._client.post(f"{self.path}:renew", body, api.model.Retraining)
+            self._client.post(f"{self.path}:renew", body, api.experiment.Retraining)
         except EdgefleetError as error:
             self._note(f"could not give the retraining back ({error.message}); its lease runs out by itself")
 
@@ -89,11 +89,11 @@ class HeldLease:
 
     def _renew(self) -> None:
         data_set = self._data_set
-        body = api.model.RenewIn(
+        body = api.experiment.RenewIn(
             lease=self.lease, progress=self._progress[:400], data_set=UNSET if data_set is None else data_set
         )
         try:
-            self._client.post(f"{self.path}:renew", body, api.model.Retraining)
+            self._client.post(f"{self.path}:renew", body, api.experiment.Retraining)
         except ApiError as error:
             if error.status in _GONE:
                 self._lost = error

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from edgefleet_cli.core.errors import CliError
+from edgefleet_protocol.run_schedule import SCHEDULE_MEMBER
 
 MODEL: Final = "model"
 FLAGS: Final = "publish.json"
@@ -25,7 +26,7 @@ DATA_FILES: Final[Mapping[str, str]] = {
     "preprocess": "preprocess.json",
     "postprocess": "postprocess.json",
     "privacy": "privacy.json",
-    "schedule": "schedule.json",
+    "schedule": SCHEDULE_MEMBER,
 }
 """Files of a result by what they are for, as `edgectl publish` names that."""
 OF_THE_PARENT: Final = frozenset(DATA_FILES.keys() - {"golden"})
@@ -92,5 +93,5 @@ def _bad_flags(why: str) -> TrainingResultError:
     return TrainingResultError(
         f"{FLAGS} of the training cannot be used",
         why=why,
-        next_step=f"it may name {', '.join(known)}, each as `edgectl publish` has it",
+        next_step=f"it may name {', '.join(known)}, each as edgectl publish has it",
     )

@@ -26,6 +26,7 @@ from edgefleet_cli.core.transport.server_retry import ServerRetry
 from edgefleet_cli.release.conversion.conversion_options import Conversion, ModelRequest
 from edgefleet_cli.release.publisher import Publisher
 from edgefleet_cli.render.output import one_line
+from edgefleet_cli.retraining.command_child import training
 from edgefleet_cli.retraining.held_lease import HeldLease, LeaseLostError
 from edgefleet_cli.retraining.parent_release import fetch_parent
 from edgefleet_cli.retraining.result_files import (
@@ -37,7 +38,6 @@ from edgefleet_cli.retraining.result_files import (
     model_name,
     next_version,
 )
-from edgefleet_cli.retraining.training_process import training
 from edgefleet_protocol.errors import EdgefleetError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ MOST_WHY: Final = 4000
 _LISTEN_S: Final = 0.5
 _TAKEN: Final = frozenset({"release.exists_different", "release.converting", "release.removed"})
 _DEAD: Final = frozenset({"failed", "cancelled"})
-Run = api.model.Retraining
+Run = api.experiment.Retraining
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ class Runner:
             elif asked is not None:
                 self._session.clock.sleep(self._order.every_s)
 
-    def _lease(self) -> list[Reply[api.model.LeasedRetraining]]:
-        body = api.model.LeaseIn(model=self._order.model, holder=self._order.holder)
-        found = self._session.api.take("/retrainings:lease", body, api.model.LeasedRetraining)
+    def _lease(self) -> list[Reply[api.experiment.LeasedRetraining]]:
+        body = api.experiment.LeaseIn(model=self._order.model, holder=self._order.holder)
+        found = self._session.api.take("/retrainings:lease", body, api.experiment.LeasedRetraining)
         return [] if found is None else [found]
 
-    def _train(self, leased: Reply[api.model.LeasedRetraining]) -> None:
+    def _train(self, leased: Reply[api.experiment.LeasedRetraining]) -> None:
         run = leased.value.retraining
         held = HeldLease(self._session.api, run.id, leased.value.lease, leased.value.lease_s, self._note)
         self._note(f"{run.id}: taken, {run.cause.words}")
@@ -161,7 +161,7 @@ class Runner:
         made = self._ask(lambda: export_data_set(self._quiet, wanted, order)).manifest
         count = len(made.records)
         self._note(f"{run.id}: {count} records, {count - made.unlabelled} with a label")
-        written = api.model.DataSetIn(
+        written = api.experiment.DataSetIn(
             digest=digest_of(made),
             records=count,
             labelled=count - made.unlabelled,
@@ -219,7 +219,7 @@ class Runner:
         return ""
 
     def _completed(self, run: Run, held: HeldLease, release: str) -> None:
-        body = api.model.CompleteIn(lease=held.lease, release=release)
+        body = api.experiment.CompleteIn(lease=held.lease, release=release)
         try:
             self._ask(lambda: self._session.api.post(f"{held.path}:complete", body, Run))
         except ApiError:
@@ -233,7 +233,7 @@ class Runner:
         message = error.message if isinstance(error, EdgefleetError) else str(error)
         code = error.code if isinstance(error, EdgefleetError) else "training.failed"
         next_step = error.next_step if isinstance(error, EdgefleetError) else ""
-        body = api.model.FailIn(
+        body = api.experiment.FailIn(
             lease=held.lease,
             code=code,
             why="\n".join(filter(None, (message, why)))[-MOST_WHY:],

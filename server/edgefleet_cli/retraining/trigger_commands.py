@@ -16,7 +16,7 @@ from edgefleet_cli.core.structs import UNSET
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import duration, moment, text
 from edgefleet_cli.render.output import Column, Sheet, visible
-from edgefleet_cli.retraining.retraining_table import show_retraining
+from edgefleet_cli.retraining.render import show_retraining
 
 app = typer.Typer(help="Say when a model is trained again, and what happens then.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.triggers)]
@@ -57,12 +57,12 @@ Rollout = Annotated[
 ]
 
 
-def launcher_of(trigger: api.model.Trigger) -> str:
+def launcher_of(trigger: api.experiment.Trigger) -> str:
     """Return what starts its trainings."""
     return trigger.launcher.kind
 
 
-SHEET: Sheet[api.model.Trigger] = Sheet(
+SHEET: Sheet[api.experiment.Trigger] = Sheet(
     "triggers; create one with `edgectl trigger create NAME --model MODEL --on drift`",
     [
         Column("name", lambda t: text(t.name), keep=True),
@@ -108,7 +108,7 @@ def create(  # noqa: PLR0913, PLR0917  # one option for each thing that can be s
     """Retrain a model from now on by this rule, in your name."""
     session = Session.of(ctx)
     launch = _launcher({}, launcher, setting, secret_file, deadline)
-    body = api.model.TriggerIn(
+    body = api.experiment.TriggerIn(
         name=name,
         model=model,
         on=on,
@@ -125,7 +125,7 @@ def create(  # noqa: PLR0913, PLR0917  # one option for each thing that can be s
         rollout=UNSET if rollout is None else _rollout(rollout),
         enabled=is_enabled,
     )
-    made = session.api.post("/triggers", body, api.model.Trigger)
+    made = session.api.post("/triggers", body, api.experiment.Trigger)
     session.out.one(made, SHEET, lambda one: _show(session, one))
 
 
@@ -138,14 +138,14 @@ def list_triggers(
 ) -> None:
     """List triggers, each with what it waits for."""
     session = Session.of(ctx)
-    session.out.items(session.api.page("/triggers", api.model.Trigger, model=model), SHEET)
+    session.out.items(session.api.page("/triggers", api.experiment.Trigger, model=model), SHEET)
 
 
 @app.command("show")
 def show(ctx: typer.Context, name: Name) -> None:
     """Show a trigger: its terms, what it started, and why it starts nothing now."""
     session = Session.of(ctx)
-    found = session.api.get(_path(name), api.model.Trigger)
+    found = session.api.get(_path(name), api.experiment.Trigger)
     session.out.one(found, SHEET, lambda one: _show(session, one))
 
 
@@ -179,9 +179,9 @@ def change(  # noqa: PLR0913, PLR0917  # one option for each thing that can be c
         raise UsageError(
             "--publish-only and --rollout exclude each other", why="a result is rolled out or not", next_step="give one"
         )
-    known = session.api.get(_path(name), api.model.Trigger).raw
+    known = session.api.get(_path(name), api.experiment.Trigger).raw
     launch = _launcher(known["launcher"], launcher, setting, secret_file, deadline)
-    body = api.model.TriggerChangeIn(
+    body = api.experiment.TriggerChangeIn(
         on=_given(on),
         objective=_given(objective),
         schedule=_given(schedule),
@@ -195,7 +195,7 @@ def change(  # noqa: PLR0913, PLR0917  # one option for each thing that can be c
         data=_given(_data(known["data"], most, devices, reason, collect_for)),
         rollout=None if publish_only else UNSET if rollout is None else _rollout(rollout),
     )
-    changed = session.api.patch(_path(name), body, api.model.Trigger)
+    changed = session.api.patch(_path(name), body, api.experiment.Trigger)
     session.out.one(changed, SHEET, lambda one: _show(session, one))
 
 
@@ -207,8 +207,8 @@ def start(
 ) -> None:
     """Start a retraining now. It counts for the budget; the cool-down does not hold it."""
     session = Session.of(ctx)
-    body = api.model.AnswerRetrainingIn(reason=reason)
-    made = session.api.post(f"{_path(name)}:start", body, api.model.Retraining)
+    body = api.experiment.AnswerRetrainingIn(reason=reason)
+    made = session.api.post(f"{_path(name)}:start", body, api.experiment.Retraining)
     show_retraining(session, made)
 
 
@@ -235,11 +235,11 @@ def remove(ctx: typer.Context, name: Name) -> None:
 
 def _switch(ctx: typer.Context, name: str, *, is_enabled: bool) -> None:
     session = Session.of(ctx)
-    changed = session.api.patch(_path(name), api.model.TriggerChangeIn(enabled=is_enabled), api.model.Trigger)
+    changed = session.api.patch(_path(name), api.experiment.TriggerChangeIn(enabled=is_enabled), api.experiment.Trigger)
     session.out.one(changed, SHEET, lambda one: _show(session, one))
 
 
-def _show(session: Session, trigger: api.model.Trigger) -> None:
+def _show(session: Session, trigger: api.experiment.Trigger) -> None:
     data = trigger.data
     session.out.fields(
         [
@@ -264,7 +264,7 @@ def _show(session: Session, trigger: api.model.Trigger) -> None:
     )
 
 
-def _zone(trigger: api.model.Trigger) -> str:
+def _zone(trigger: api.experiment.Trigger) -> str:
     return trigger.tz if trigger.schedule else ""
 
 
@@ -282,7 +282,7 @@ def _seconds(given: str | None) -> Any:
 
 def _data(
     known: dict[str, Any], most: int | None, devices: int | None, reasons: list[str] | None, collect_for: str | None
-) -> api.model.CollectIn | None:
+) -> api.experiment.CollectIn | None:
     """Return what is collected, where something of it was given: the rest stays as known."""
     given = {
         "most": most,
@@ -293,7 +293,7 @@ def _data(
     if all(value is None for value in given.values()):
         return None
     merged = {**known, **{name: value for name, value in given.items() if value is not None}}
-    return api.model.CollectIn(**{name: merged[name] for name in given if name in merged})
+    return api.experiment.CollectIn(**{name: merged[name] for name in given if name in merged})
 
 
 def _launcher(
@@ -302,13 +302,13 @@ def _launcher(
     settings: list[str] | None,
     secret_file: Path | None,
     deadline: str | None,
-) -> api.model.LauncherIn | None:
+) -> api.experiment.LauncherIn | None:
     """Return the launcher, where something of it was given: the rest stays as known. Raises UsageError."""
     if kind is None and settings is None and secret_file is None and deadline is None:
         return None
     pairs = dict(_pair(one) for one in settings or ())
     is_same = kind is None or kind == known.get("kind")
-    return api.model.LauncherIn(
+    return api.experiment.LauncherIn(
         kind=kind or known.get("kind", "runner"),
         settings={**(known.get("settings") or {} if is_same else {}), **pairs},
         secret=UNSET if secret_file is None else read_text(secret_file, 4001).strip(),

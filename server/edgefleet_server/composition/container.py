@@ -134,6 +134,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     webhooks = WebhookService(db, fleet.feed, poster, shared, settings, sealer)
     watched = Watched(fleet, telemetry, signing, webhooks, registry, drift, objectives, access)
     alarm = _watch_fleet(metrics, costs, first, watched, settings)
+    loop = Sources(watched, alarm, rollout, sealer, pushed_launchers(poster, clock, shared, settings))
     return Parts(
         settings=settings,
         clock=clock,
@@ -168,12 +169,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         objectives=objectives,
         costing=build_costing(db, clock, fleet, registry, telemetry, first.conversion, predictions),
         alarm=alarm,
-        retraining=build_retraining(
-            db,
-            Sources(watched, alarm, rollout, sealer, pushed_launchers(poster, clock, shared, settings)),
-            clock,
-            shared,
-        ),
+        retraining=build_retraining(db, loop, clock, shared),
         search=SearchService(fleet.finder, registry, rollout),
         evidence=EvidenceMaker(db, access.chain, signing, clock, version("edgefleet")),
         today=TodayReader(fleet.feed, fleet.health, registry, shared),

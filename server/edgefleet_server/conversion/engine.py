@@ -25,6 +25,7 @@ from edgefleet_protocol.drift.reference import MEMBER
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import target_path
 from edgefleet_protocol.manifest import Manifest, ManifestError
+from edgefleet_protocol.run_schedule import SCHEDULE_MEMBER
 from edgefleet_protocol.sealed_model import KEY_BYTES
 from edgefleet_server.conversion import rules
 from edgefleet_server.conversion.bundle_reuse import repack
@@ -64,7 +65,7 @@ _DATA_NAMES = {
     "postprocess": "postprocess.json",
     "privacy": "privacy.json",
     "recipe": "recipe.json",
-    "schedule": "schedule.json",
+    "schedule": SCHEDULE_MEMBER,
 }
 
 

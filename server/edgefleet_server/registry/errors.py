@@ -129,6 +129,7 @@ class BadParentError(RegistryError):
     """What is named as the parent of a release is no other release of its model."""
 
     code = "release.bad_parent"
+    default_next_step = "name a release of the same model that is there: `edgectl release list`"
 
 
 class BadMetricError(RegistryError):

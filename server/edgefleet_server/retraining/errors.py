@@ -88,3 +88,4 @@ class LaunchRefusedError(RetrainingError):
     """The system that a launcher called refused to start the training: another try would be refused too."""
 
     code = "retraining.launch_refused"
+    default_next_step = "correct the trigger's launcher, and start it again"

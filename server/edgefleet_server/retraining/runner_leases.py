@@ -119,7 +119,7 @@ class LeaseBook:
     def lose(self, session: Session, row: RetrainingRun, why: str, *, counts: bool = True) -> None:
         """Queue a training whose runner is gone again, or end it after MAX_ATTEMPTS. counts: not when the runner gave it back."""
         if counts and row.attempts >= MAX_ATTEMPTS:
-            next_step = "see the runner's log; start it again by hand: `edgectl retrain start`"
+            next_step = "see the runner's log; start it again by hand: `edgectl retrain start TRIGGER`"
             self._maker.fail(session, row, RunTrouble("runner.lost", f"{why}, {row.attempts} times", next_step))
             return
         if not counts:

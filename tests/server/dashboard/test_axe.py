@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(binary() is None, reason="Chr
 PAGES = (
     "/", "/devices", "/devices?selector=status%3Doffline", "/devices?after={second_page}",
     "/devices/{device}", "/groups", "/groups/berlin", "/enrolment",
-    "/models", "/models/digits", "/models/digits/1.1.0", "/models/digits/compare?a=1.0.0&b=1.1.0",
+    "/models", "/models/digits", "/models/digits/1.1.0", "/models/digits/1.1.0/card", "/models/digits/compare?a=1.0.0&b=1.1.0",
     "/rollouts", "/rollouts/new", "/rollouts/new?release=digits@1.1.0&step=devices&who=all",
     "/rollouts/new?release=digits@1.1.0&who=all&step=how", "/rollouts/new?release=digits@1.1.0&who=all&step=review",
     "/rollouts/{good}", "/rollouts/{bad}", "/experiments", "/alerts", "/events", "/bundles", "/profiles",

@@ -1,4 +1,4 @@
-"""The API: models, their aliases, the comparison of two versions, and retraining. Made by `python -m tests.house.api_structs`."""
+"""The API: models, their aliases and the comparison of two versions. Made by `python -m tests.house.api_structs`."""
 
 from typing import Any
 
@@ -43,10 +43,6 @@ class Alias(Struct, frozen=True):
     version: str = ""
 
 
-class AnswerRetrainingIn(Body, frozen=True, kw_only=True):
-    reason: str | Unset = UNSET
-
-
 class BadRow(Struct, frozen=True):
     error: str = ""
     line: int = 0
@@ -87,19 +83,6 @@ class ClassAccuracy(Struct, frozen=True):
     right: int = 0
 
 
-class CollectIn(Body, frozen=True, kw_only=True):
-    devices: int | Unset = UNSET
-    most: int | Unset = UNSET
-    reasons: tuple[str, ...] | Unset = UNSET
-    wait_s: int | Unset = UNSET
-
-
-class Collected(Struct, frozen=True):
-    answered: int = 0
-    asked: int = 0
-    records: int = 0
-
-
 class ComparedVersion(Struct, frozen=True):
     created_at: str = ""
     created_by: str = ""
@@ -123,11 +106,6 @@ class Comparison(Struct, frozen=True):
     profiles: tuple[ProfilePair, ...] = ()
 
 
-class CompleteIn(Body, frozen=True, kw_only=True):
-    lease: str | Unset = UNSET
-    release: str
-
-
 class ConceptDrift(Struct, frozen=True):
     after: float | None = None
     before: float | None = None
@@ -138,35 +116,6 @@ class ConceptDrift(Struct, frozen=True):
     said: str = ""
     source: str = ""
     state: str = ""
-
-
-class DataSetIn(Body, frozen=True, kw_only=True):
-    counts: dict[str, int] | Unset = UNSET
-    digest: str
-    labelled: int | Unset = UNSET
-    records: int
-    where: str | Unset = UNSET
-
-
-class DataSet(Struct, frozen=True):
-    counts: dict[str, int] = field(default_factory=dict)
-    digest: str = ""
-    labelled: int = 0
-    records: int = 0
-    where: str = ""
-
-
-class DataWanted(Struct, frozen=True):
-    devices: int = 20
-    most: int = 1000
-    reasons: tuple[str, ...] = ()
-    wait_s: int = 600
-
-
-class DriftAfter(Struct, frozen=True):
-    at: str | None = None
-    state: str = ""
-    words: str = ""
 
 
 class DriftCohort(Struct, frozen=True):
@@ -217,13 +166,6 @@ class DriftingDevice(Struct, frozen=True):
     says_so: bool = False
     shift: float | None = None
     site: str = ""
-
-
-class FailIn(Body, frozen=True, kw_only=True):
-    code: str | Unset = UNSET
-    lease: str | Unset = UNSET
-    next_step: str | Unset = UNSET
-    why: str
 
 
 class FeedbackIn(Body, frozen=True, kw_only=True):
@@ -282,82 +224,6 @@ class LatencyExplanation(Struct, frozen=True):
     state: str = ""
     until: str = ""
     where: str = ""
-
-
-class LauncherIn(Body, frozen=True, kw_only=True):
-    deadline_s: int | Unset = UNSET
-    kind: str | Unset = UNSET
-    secret: str | Unset | None = UNSET
-    settings: dict[str, str] | Unset = UNSET
-
-
-class Launcher(Struct, frozen=True):
-    deadline_s: int = 0
-    kind: str = ""
-    settings: dict[str, str] = field(default_factory=dict)
-
-
-class LeaseIn(Body, frozen=True, kw_only=True):
-    holder: str
-    model: str
-
-
-class MovedSignal(Struct, frozen=True):
-    moved: int = 0
-    name: str = ""
-    of: int = 0
-    said: str = ""
-
-
-class RunCause(Struct, frozen=True):
-    alert: int | None = None
-    devices: tuple[str, ...] = ()
-    evidence: tuple[str, ...] = ()
-    on: str = ""
-    signals: tuple[MovedSignal, ...] = ()
-    since: str = ""
-    words: str = ""
-
-
-class RunTrouble(Struct, frozen=True):
-    code: str = ""
-    next_step: str = ""
-    why: str = ""
-
-
-class Retraining(Struct, frozen=True):
-    answered_at: str | None = None
-    answered_by: str = ""
-    approval: bool = False
-    attempts: int = 0
-    began_at: str | None = None
-    cause: RunCause = RunCause()
-    collected: Collected = Collected()
-    created_at: str = ""
-    created_by: str = ""
-    data: DataWanted = DataWanted()
-    data_set: DataSet | None = None
-    drift_after: DriftAfter | None = None
-    ended_at: str | None = None
-    error: RunTrouble | None = None
-    holder: str = ""
-    id: str = ""
-    launcher: str = ""
-    model: str = ""
-    parent: str = ""
-    progress: str = ""
-    release: str = ""
-    rollout: str = ""
-    says: str = ""
-    state: str = ""
-    trigger: str = ""
-    until: str | None = None
-
-
-class LeasedRetraining(Struct, frozen=True):
-    lease: str = ""
-    lease_s: int = 0
-    retraining: Retraining = Retraining()
 
 
 class PublishedAccuracy(Struct, frozen=True):
@@ -436,13 +302,6 @@ class Model(Struct, frozen=True):
     releases: int = 0
 
 
-class RenewIn(Body, frozen=True, kw_only=True):
-    data_set: DataSetIn | Unset | None = UNSET
-    gives_back: bool | Unset = UNSET
-    lease: str
-    progress: str | Unset = UNSET
-
-
 class SignalDriftDetail(Struct, frozen=True):
     cohorts: tuple[DriftCohort, ...] = ()
     devices: tuple[DriftingDevice, ...] = ()
@@ -454,61 +313,3 @@ class SignalDriftDetail(Struct, frozen=True):
     since: str | None = None
     until: str | None = None
     version: str = ""
-
-
-class TriggerChangeIn(Body, frozen=True, kw_only=True):
-    approval: bool | Unset | None = UNSET
-    budget: int | Unset | None = UNSET
-    budget_period_s: int | Unset | None = UNSET
-    cool_down_s: int | Unset | None = UNSET
-    data: CollectIn | Unset | None = UNSET
-    enabled: bool | Unset | None = UNSET
-    lasting_s: int | Unset | None = UNSET
-    launcher: LauncherIn | Unset | None = UNSET
-    objective: str | Unset | None = UNSET
-    on: str | Unset | None = UNSET
-    rollout: dict[str, Any] | Unset | None = UNSET
-    schedule: str | Unset | None = UNSET
-    tz: str | Unset | None = UNSET
-
-
-class TriggerIn(Body, frozen=True, kw_only=True):
-    approval: bool | Unset = UNSET
-    budget: int | Unset = UNSET
-    budget_period_s: int | Unset = UNSET
-    cool_down_s: int | Unset = UNSET
-    data: CollectIn | Unset = UNSET
-    enabled: bool | Unset = UNSET
-    lasting_s: int | Unset = UNSET
-    launcher: LauncherIn | Unset = UNSET
-    model: str
-    name: str
-    objective: str | Unset = UNSET
-    on: str
-    rollout: dict[str, Any] | Unset | None = UNSET
-    schedule: str | Unset = UNSET
-    tz: str | Unset = UNSET
-
-
-class Trigger(Struct, frozen=True):
-    approval: bool = False
-    budget: int = 0
-    budget_period_s: int = 0
-    changed_at: str = ""
-    changed_by: str = ""
-    cool_down_s: int = 0
-    created_at: str = ""
-    created_by: str = ""
-    data: DataWanted = DataWanted()
-    enabled: bool = False
-    lasting_s: int = 0
-    launcher: Launcher = Launcher()
-    model: str = ""
-    name: str = ""
-    objective: str = ""
-    on: str = ""
-    rollout: dict[str, Any] | None = None
-    says: str = ""
-    schedule: str = ""
-    tz: str = ""
-    used: int = 0

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse, Response
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.drift.reference import MEMBER
 from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.run_schedule import SCHEDULE_MEMBER
 from edgefleet_server.access.model import Role
 from edgefleet_server.conversion.reports import page_of, report_of
 from edgefleet_server.conversion.routes import PAGE_HEADERS, Attempt
@@ -40,7 +41,7 @@ CONTENTS: Final = {
     "preprocess.json": "how an input becomes a tensor",
     "postprocess.json": "how the output becomes an answer",
     "privacy.json": "which parts of an input may be captured",
-    "schedule.json": "when devices run the model on a batch",
+    SCHEDULE_MEMBER: "when devices run the model on a batch",
 }
 Cursor = Annotated[str | None, Query(max_length=256)]
 Version = Annotated[str, Query(max_length=63)]

@@ -28,7 +28,7 @@ def token_of(answer: Any) -> str:
     token = answer.get("access_token") if isinstance(answer, dict) else None
     if not isinstance(token, str) or re.fullmatch(r"[\x21-\x7e]{1,8000}", token) is None:
         raise BadLauncherError(
-            "Airflow took the password and gave no token",
+            "no token came from Airflow, which took the password",
             next_step="see that the url is the one of Airflow's API server",
         )
     return token

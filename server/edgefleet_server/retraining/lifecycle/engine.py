@@ -196,7 +196,7 @@ class RetrainingEngine:
             return None
         return (
             f"no runner has asked for it for {int((now - row.state_since).total_seconds() // 60)} minutes: "
-            f"start one with `edgectl retrain worker {row.model}`"
+            f"start one with `edgectl retrain worker {row.model} --key FILE -- COMMAND`"
         )
 
     def _train(self, session: Session, row: RetrainingRun, now: datetime) -> str | None:

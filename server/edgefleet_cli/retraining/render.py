@@ -8,7 +8,7 @@ from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet, visible
 
-SHEET: Sheet[api.model.Retraining] = Sheet(
+SHEET: Sheet[api.experiment.Retraining] = Sheet(
     "retrainings",
     [
         Column("id", lambda r: text(r.id), keep=True),
@@ -25,12 +25,12 @@ SHEET: Sheet[api.model.Retraining] = Sheet(
 )
 
 
-def show_retraining(session: Session, reply: Reply[api.model.Retraining]) -> None:
+def show_retraining(session: Session, reply: Reply[api.experiment.Retraining]) -> None:
     """Write one retraining in the format that was asked for."""
     session.out.one(reply, SHEET, lambda one: _show(session, one))
 
 
-def _show(session: Session, run: api.model.Retraining) -> None:
+def _show(session: Session, run: api.experiment.Retraining) -> None:
     out = session.out
     out.fields(
         [
@@ -60,16 +60,16 @@ def _show(session: Session, run: api.model.Retraining) -> None:
             out.note(run.error.next_step)
 
 
-def _collected(run: api.model.Retraining) -> str:
+def _collected(run: api.experiment.Retraining) -> str:
     found = run.collected
     return f"{found.records} records; {found.answered} of {found.asked} devices that were asked answered"
 
 
-def _answer(run: api.model.Retraining) -> list[tuple[str, str]]:
+def _answer(run: api.experiment.Retraining) -> list[tuple[str, str]]:
     return [("answered", f"{moment(run.answered_at)} by {text(run.answered_by)}")] if run.answered_by else []
 
 
-def _data_set(run: api.model.Retraining) -> list[tuple[str, str]]:
+def _data_set(run: api.experiment.Retraining) -> list[tuple[str, str]]:
     found = run.data_set
     if found is None:
         return []
@@ -77,13 +77,13 @@ def _data_set(run: api.model.Retraining) -> list[tuple[str, str]]:
     return [("data set", f"{found.records} records, {found.labelled} with a label, {found.digest[:16]}{where}")]
 
 
-def _training(run: api.model.Retraining) -> list[tuple[str, str]]:
+def _training(run: api.experiment.Retraining) -> list[tuple[str, str]]:
     if not run.holder and not run.progress:
         return []
     times = f", attempt {run.attempts}" if run.attempts > 1 else ""
     return [("training", f"{text(run.progress or None)} ({text(run.holder or None)}{times})")]
 
 
-def _after(run: api.model.Retraining) -> list[tuple[str, str]]:
+def _after(run: api.experiment.Retraining) -> list[tuple[str, str]]:
     found = run.drift_after
     return [] if found is None else [("drift after", f"{text(found.state)}: {text(found.words)}")]

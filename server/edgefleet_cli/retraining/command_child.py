@@ -72,7 +72,7 @@ def training(
             raise TrainingFailedError(
                 f"cannot start {command[0]}",
                 why=error.strerror or str(error),
-                next_step="check the command behind `--` of `edgectl retrain worker`",
+                next_step="check the command behind `--` of edgectl retrain worker",
             ) from error
         yield TrainingProcess(child, clock)
 
