@@ -175,7 +175,7 @@ class LoopStory:
             self._until(lambda: self._run_unless("awaiting_approval"), "nobody approved it", _ANSWER_S)
         if is_once or self._session.may_ask:
             with ApiClient(self._address.url, approver) as client:
-                body = structs.model.AnswerRetrainingIn(reason="the cameras stand in fog")
+                body = structs.experiment.AnswerRetrainingIn(reason="the cameras stand in fog")
                 client.post(f"/retrainings/{part(self.run_id)}:approve", body, Run)
         return [how, f"{MAKER}, who made the trigger, could not have"]
 
@@ -248,15 +248,15 @@ class LoopStory:
 
     def _make_trigger(self) -> None:
         maker = self._token(MAKER, "person", ("publisher", "operator"))
-        body = structs.model.TriggerIn(
+        body = structs.experiment.TriggerIn(
             name=TRIGGER,
             model=MODEL,
             on="drift",
-            data=structs.model.CollectIn(most=1000, devices=len(self.devices), wait_s=20),
+            data=structs.experiment.CollectIn(most=1000, devices=len(self.devices), wait_s=20),
             rollout=dict(ROLLOUT),
         )
         with ApiClient(self._address.url, maker) as client:
-            client.post("/triggers", body, structs.model.Trigger)
+            client.post("/triggers", body, structs.experiment.Trigger)
         self._save_context(self._address.token)
 
     def _token(self, name: str, kind: str, roles: tuple[str, ...], models: tuple[str, ...] = ()) -> str:
