@@ -1,6 +1,6 @@
 """The parts of one server process, wired once. The apps of this package and `process.lifecycle` hand each router what it uses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib.metadata import version
 
@@ -113,7 +113,7 @@ class Parts:
     readings: Readings
     """What pages read a moment ago."""
     metrics: Metrics
-    health: Health
+    health: Health = field(default_factory=Health)
 
 
 def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = False) -> Parts:
@@ -175,7 +175,6 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         today=TodayReader(fleet.feed, fleet.health, registry, shared),
         readings=Readings(clock),
         metrics=metrics,
-        health=Health(),
     )
 
 
