@@ -17,7 +17,14 @@ from tests.server.dashboard.serving import served
 from tests.server.dashboard.test_login_pages import link_of
 from tests.support.browsers import binary
 
-NO_PAGES = {"/static/{}", "/models/{}/{}/card/{}.png", "/find/list", "/models/{}/{}/report", "/help/{}", "/bundles/requests/{}"}
+NO_PAGES = {
+    "/static/{}",
+    "/models/{}/{}/card/{}.png",
+    "/find/list",
+    "/models/{}/{}/report",
+    "/help/{}",
+    "/bundles/requests/{}",
+}
 """Files, pictures, parts of pages, a document, a file to be carried, and the documentation, which is a site of its own."""
 _ROUTE = re.compile(r'@router\.get\(\s*"([^"]+)",\s*operation_id="show_')
 
