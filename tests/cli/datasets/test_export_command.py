@@ -138,7 +138,7 @@ def test_purge_removes_what_a_receipt_asks_for_and_says_so(
     assert "1 record removed, 1 left" in ran.out
     assert fleet.queries("GET /data-sets/ds-1/records")[0]["erasure"] == "e-1"
     digest = hashlib.sha256((place / "dataset.json").read_bytes()).hexdigest()
-    assert fleet.bodies("POST /data-sets/ds-1:purge") == [{"erasure": "e-1", "digest": digest}]
+    assert fleet.bodies("POST /data-sets/ds-1:purge") == [{"erasure": "e-1", "digest": digest, "records": 1}]
     ran = edgectl("data", "purge", place, "--receipt", "e-1", "-o", "json")
     assert [one["id"] for one in ran.json["records"]] == [f"{2:016x}"]
     assert len(fleet.bodies("POST /data-sets/ds-1:purge")) == 2, "broken off before it said so, it says it now"
