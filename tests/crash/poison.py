@@ -89,19 +89,21 @@ def _bad(result: dict[str, Any], n: int, seed: int, kinds: tuple[str, ...]) -> N
         bad_versions(here, acts, result, n, kinds)
 
 
-def bad_versions(here: Field, acts: Path, result: dict[str, Any], n: int, kinds: tuple[str, ...]) -> None:
-    """Bring n bad versions over the good one."""
+def bad_versions(
+    here: Field, acts: Path, result: dict[str, Any], n: int, kinds: tuple[str, ...], within_s: float = WITHIN_S
+) -> None:
+    """Bring n bad versions over the good one. within_s: each has to be gone so long after the evidence."""
     slowest = result.setdefault("after_evidence_s", {})
     for i in range(n):
         kind = kinds[i % len(kinds)]
-        problem, after_s = _bad_round(here, acts, kind, f"2.0.{i}", here.version)
+        problem, after_s = _bad_round(here, acts, kind, f"2.0.{i}", within_s)
         note(result, problem, round=i, kind=kind)
         slowest[kind] = max(slowest.get(kind, 0.0), round(after_s, 2))
 
 
-def _bad_round(here: Field, acts: Path, kind: str, version: str, first: str) -> tuple[str, float]:
+def _bad_round(here: Field, acts: Path, kind: str, version: str, within_s: float) -> tuple[str, float]:
     """Bring one bad version to the device. Returns what is wrong, and how long after the evidence it was gone."""
-    agent, chosen = here.agent, POISONS[kind]
+    agent, chosen, first = here.agent, POISONS[kind], here.version
     after = chosen.fault.get("after", 0) + (here.rng.randrange(30) if chosen.act < 100 else 0)
     fault = {**chosen.fault, "after": after, "id": version}
     offer(agent, publish(agent.site, version, faulty_bundle(version, fault)))
@@ -119,7 +121,7 @@ def _bad_round(here: Field, acts: Path, kind: str, version: str, first: str) -> 
             return f"the reason given is {record.error_code}: {record.reason}", 0.0
         moments = [float(line) for line in (acts / version).read_text().split()]
         after_s = gone - moments[min(chosen.act, len(moments)) - 1] - chosen.more_s
-        if after_s > WITHIN_S:
+        if after_s > within_s:
             return f"gone only {after_s:.1f} s after the evidence", after_s
         if not eventually(lambda: agent.model().get("serving") and here.answers(first), 20.0):
             return f"the good version does not answer: {agent.model()}", after_s
