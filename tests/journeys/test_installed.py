@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from edgefleet_server.gateway.broker.model import find_mosquitto
@@ -30,6 +31,11 @@ from tests.support.installed import Installed, environment, shared
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(900)]
 DIGITS = ROOT / "examples" / "digits"
 GLOSSARY = "from edgefleet_server.dashboard.core.glossary import glossary; print('stratum' in glossary())"
+LAYER = """
+import os, sys
+os.environ.update({})
+os.execv(sys.executable, [sys.executable, "-P", "-m", "edgefleet_cli.demo.last_layer"])
+"""
 STEPS = """
 import importlib, sys
 from edgefleet_converters.sandbox import Sandbox
@@ -108,6 +114,7 @@ def _running(folder: Path) -> list[str]:
 
 def test_every_process_of_the_product_runs_from_the_wheels(machine: Machine) -> None:
     _does_without_a_server(machine)
+    _trains_a_layer(machine)
     demo = machine.start("edgectl", "demo", "-n", "2", "--data", "demo", "--broker", "embedded")
     assert demo.stderr is not None
     told: list[str] = []
@@ -151,6 +158,23 @@ def _does_without_a_server(machine: Machine) -> None:
     (machine.folder / "upload").mkdir()
     shutil.copy(DIGITS / "digits-1.0.0.onnx", machine.folder / "upload")
     assert "digits-1.0.0.onnx" in machine.run("python", "-P", "-c", STEPS, machine.folder / "upload")
+
+
+def _trains_a_layer(machine: Machine) -> None:
+    """Run what the runner of `demo --loop` runs, on some of the example's own images."""
+    parent, data, out = (machine.folder / name for name in ("parent", "data-set", "result"))
+    for folder in (parent, data, out):
+        folder.mkdir()
+    shutil.copy(DIGITS / "digits-1.1.0.onnx", parent / "model.onnx")
+    for name in ("calibration", "eval", "reference"):
+        shutil.copy(DIGITS / "data" / f"{name}.npz", parent)
+    with np.load(DIGITS / "data" / "eval.npz") as known:
+        named = [f"camera-{number}" for number in range(40)]
+        np.savez(data / "data.npz", image=known["image"][:40], label=known["y"][:40], trace_id=named)
+    places = {"EDGEFLEET_PARENT": parent, "EDGEFLEET_DATA_SET": data, "EDGEFLEET_OUT": out}
+    told = machine.run("python", "-P", "-c", LAYER.format({name: str(place) for name, place in places.items()}))
+    assert "40 labelled records" in told
+    assert {file.name for file in out.iterdir()} == {"model.onnx", "eval.npz", "calibration.npz", "reference.npz"}
 
 
 def _asks_of_a_server(machine: Machine, demo: Path) -> None:

@@ -42,6 +42,7 @@ SCOPES: Final[Mapping[str, Scope]] = {
     "model, group": Scope(models=frozenset({IN}), groups=frozenset({GROUP[IN]})),
     "model, group, site": Scope(frozenset({IN}), frozenset({GROUP[IN]}), frozenset({SITE[IN]})),
 }
+RETRAINING: Final = ("/triggers", "/retrainings")
 Pair = tuple[str, str]
 EVERYTHING: Final[frozenset[Pair]] = frozenset(product(MODELS, (*DEVICES, NO_DEVICE)))
 _BODIES: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -54,6 +55,11 @@ _BODIES: Final[Mapping[str, Mapping[str, Any]]] = {
         "source": {"kind": "file", "files": [{"path": "m.onnx", "sha256": "0" * 64, "length": 1}]},
     },
     "/team-requests/{request_id}:sign": {"answer": "no answer"},
+    "/triggers": {"name": "another", "on": "hand"},
+    "/retrainings:lease": {"holder": "walk"},
+    "/retrainings/{retraining_id}:renew": {"lease": "no lease"},
+    "/retrainings/{retraining_id}:complete": {"lease": "no lease", "release": "inside@1.0.0"},
+    "/retrainings/{retraining_id}:fail": {"lease": "no lease", "code": "walk.none", "why": "none"},
 }
 
 
@@ -96,6 +102,8 @@ class Cell:
         return EVERYTHING
 
     def _stated(self) -> frozenset[Pair]:
+        if self.path.startswith(RETRAINING):
+            return frozenset({(self.model, NO_DEVICE)})
         return {
             "/releases/{ref}:deploy": frozenset({(self.model, self.device)}),
             "/rollouts": frozenset({(self.model, self.device)}),
@@ -177,6 +185,17 @@ class Walk:
         teams = self.house.signing.teams
         return {model: teams.set_team(model, [pem(member())], 1).id for model in (IN, OUT)}
 
+    @cached_property
+    def retrainings(self) -> dict[str, str]:
+        """A retraining of each model, by a trigger that has the name of the model. They wait for an approval."""
+        assert self.rollouts
+        maker, made = self.client(Grant(Role.PUBLISHER, Scope())), {}
+        for model in (IN, OUT):
+            maker.post("/triggers", json={"name": model, "model": model, "on": "hand"}).raise_for_status()
+            started = maker.post(f"/triggers/{model}:start", json={})
+            made[model] = str(started.raise_for_status().json()["id"])
+        return made
+
     def client(self, grant: Grant) -> TestClient:
         """Return a client whose token has one grant."""
         if grant not in self._clients:
@@ -198,6 +217,8 @@ class Walk:
             named["name"] = cell.model
         if cell.path.startswith("/team-requests/"):
             named["request_id"] = self.team_requests[cell.model]
+        if cell.path.startswith(RETRAINING) and touch_of(*cell.row) is Touch.STATED:
+            named |= {"name": cell.model, "retraining_id": self.retrainings[cell.model]}
         address = re.sub(r"\{(\w+)\}", lambda found: named.get(found[1], "zzz"), cell.path)
         params: dict[str, Any] = {} if cell.method in ("GET", "HEAD") else {"dry_run": "true"}
         if cell.path.endswith("/stream"):
@@ -215,6 +236,8 @@ class Walk:
             "/rollouts": {"release": f"{cell.model}@1.0.0", "selector": SELECTOR[cell.device]},
             "/rollouts:undo": {"name": cell.model},
             "/releases": {"model": cell.model},
+            "/triggers": {"model": cell.model},
+            "/retrainings:lease": {"model": cell.model},
         }.get(cell.path, {})
 
     def wrong(self, cell: Cell) -> str:

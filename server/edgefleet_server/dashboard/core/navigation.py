@@ -55,7 +55,6 @@ SECTIONS: Final = (
         "cube",
         (
             Place("/models", "Models", words="releases versions registry aliases", tab="models", key="m"),
-            Place("/retraining", "Retraining", words="triggers retrain loop training", tab="retraining", key="l"),
             Place("/bundles", "Bundles & keys", words="signatures tuf certificates", tab="bundles", key="b"),
         ),
     ),
@@ -77,10 +76,11 @@ SECTIONS: Final = (
             Place(
                 "/fleet", "Figures", words="metrics charts requests latency errors over time", tab="figures", key="f"
             ),
+            Place("/events", "Events", words="log history", tab="events", key="e"),
+            Place("/retraining", "Retraining", words="triggers retrain loop training", tab="retraining", key="l"),
             Place(
                 "/cost", "Cost", words="costs money prices bytes traffic energy storage savings", tab="cost", key="c"
             ),
-            Place("/events", "Events", words="log history", tab="events", key="e"),
         ),
     ),
 )
