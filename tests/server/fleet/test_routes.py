@@ -181,4 +181,4 @@ def test_every_route_wants_exactly_the_role_of_the_policy(operators: Operators, 
                 else:
                     assert status == 403, (route.path, role)
             seen += 1
-    assert seen == 92
+    assert seen == 96
