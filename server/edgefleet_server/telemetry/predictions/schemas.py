@@ -50,4 +50,4 @@ class DataSetPurgeIn(StrictBody):
 
     erasure: str = Field(max_length=32)
     digest: str = Field(pattern="^[0-9a-f]{64}$")
-    records: int | None = Field(default=None, ge=0)
+    records: Annotated[int, Whole(0, 1_000_000_000)] | None = None
