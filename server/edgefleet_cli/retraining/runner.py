@@ -1,7 +1,7 @@
 """`edgectl retrain worker`: takes a retraining, writes its data set, runs the command, publishes what it left, and says so.
 
 Rules:
-1. The lease is renewed all the time. Whoever lost it ends the command and publishes nothing.
+1. The lease is renewed all the time. A runner that lost it ends the command and publishes nothing.
 2. A runner that is asked to end ends the command and gives the retraining back; one that is killed leaves a lease that runs out. The next
    runner begins again, unless a release of this retraining was published already: then it names that.
 3. A server that is away is waited for. What cannot be trained or published is reported as failed, with the last lines of the command.
