@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from edgefleet_converters import errors
+from edgefleet_converters.accuracy.parent_comparison import ComparisonRow, compared
 from edgefleet_converters.c_array import c_array_files
 from edgefleet_converters.candidate_search import CandidateListener, Chosen, Subject, search
 from edgefleet_converters.check.accelerator_placement import board_facts
@@ -172,6 +173,8 @@ class _Conversion:
         report.data = self._data_facts()
         if request.options.explain:
             report.importance = document_of(self._importance(found, model, given))
+        if request.data.parent is not None:
+            report.comparison = document_of(self._comparison(found, model, given, Path(request.data.parent)))
         # What a clock or a person ended may end otherwise next time.
         if any(row.code in _BY_CHANCE for row in report.refused) or any(row.search_ended for row in report.profiles):
             report.key = ""
@@ -311,15 +314,30 @@ class _Conversion:
 
     def _importance(self, found: FoundSource, model: ModelFile, given: Recipe | None) -> ImportanceRow:
         """Return which inputs matter: of the source, so once for all profiles, whether they were served or refused."""
-        profile = self._request.profiles[0]
-        self._say(profile.name, "explain", "measuring which inputs matter")
-        prepared = next((one for one in self._prepared.values() if isinstance(one, _Prepared)), None)
+        self._say(self._request.profiles[0].name, "explain", "measuring which inputs matter")
         try:
-            recipe = given or default_recipe(profile, seed=self._request.options.seed)
-            known = prepared or self._prepare(profile, found, model, recipe)
+            known = self._any_prepared(found, model, given)
         except errors.ConversionError as error:
             return ImportanceRow(why=f"it was not measured: {error.message}")
         return importance_of(self._workshop, model, known.reference, known.evaluation, known.side_files)
+
+    def _comparison(self, found: FoundSource, model: ModelFile, given: Recipe | None, path: Path) -> ComparisonRow:
+        """Return how the source does next to its parent."""
+        self._say(self._request.profiles[0].name, "explain", "asking the parent the same")
+        options = self._request.options
+        try:
+            known = self._any_prepared(found, model, given)
+            parent = self._workshop.import_model(self._workshop.find(path), options, self._request.tools_dir)
+        except errors.ConversionError as error:
+            return ComparisonRow(why=f"the parent cannot be asked: {error.message}")
+        return compared(self._workshop, model, parent, known.reference, known.evaluation)
+
+    def _any_prepared(self, found: FoundSource, model: ModelFile, given: Recipe | None) -> _Prepared:
+        """Return the data with the source's own answers, of whatever runtime. Raises a ConversionError."""
+        prepared = next((one for one in self._prepared.values() if isinstance(one, _Prepared)), None)
+        profile = self._request.profiles[0]
+        recipe = given or default_recipe(profile, seed=self._request.options.seed)
+        return prepared or self._prepare(profile, found, model, recipe)
 
     def _tflite_reference(self, profile: HardwareProfile) -> str:
         """Return the runtime whose answers a TFLite file is held against: LiteRT where it is here, else the profile's own.

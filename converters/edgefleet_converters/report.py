@@ -152,7 +152,8 @@ class ConversionReport(msgspec.Struct, kw_only=True):
     """The whole conversion. key: digest of all that decides it (`result_cache`); empty when it cannot be repeated from files.
 
     kept_from: the release whose conversion this is, where a server did the same before and only named it again. importance: which inputs
-    matter (`importance.importance_report.ImportanceRow`), empty where nobody asked.
+    matter (`importance.importance_report.ImportanceRow`), empty where nobody asked. comparison: with the release that this one continues
+    (`accuracy.parent_comparison.ComparisonRow`), empty without one.
     """
 
     v: int = 1
@@ -166,6 +167,7 @@ class ConversionReport(msgspec.Struct, kw_only=True):
     key: str = ""
     kept_from: str = ""
     importance: dict[str, Any] = {}
+    comparison: dict[str, Any] = {}
 
     @property
     def bundles(self) -> list[BundleRow]:

@@ -20,7 +20,7 @@ MAX_BUDGET_S: Final = 24 * 3600
 
 
 class DataFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Paths of the files next to the model; None where there is none."""
+    """Paths of the files next to the model; None where there is none. parent: the ONNX model that this one continues."""
 
     calibration: str | None = None
     eval: str | None = None
@@ -32,6 +32,7 @@ class DataFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     privacy: str | None = None
     recipe: str | None = None
     schedule: str | None = None
+    parent: str | None = None
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

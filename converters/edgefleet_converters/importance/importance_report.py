@@ -71,7 +71,7 @@ class ImportanceRow(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
-def document_of(row: ImportanceRow) -> dict[str, Any]:
+def document_of(row: msgspec.Struct) -> dict[str, Any]:
     """Return the row as the report holds it; figures with six digits, which is more than they are worth."""
     document: dict[str, Any] = msgspec.to_builtins(row)
     return {key: _short(value) for key, value in document.items()}

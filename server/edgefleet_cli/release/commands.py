@@ -61,11 +61,14 @@ def show(ctx: typer.Context, ref: Ref) -> None:
 
 
 def _show(session: Session, release: api.release.Release) -> None:
-    from edgefleet_cli.release.importance_bars import importance_of, show_importance
+    from edgefleet_cli.release.importance_bars import report_of, show_comparison, show_importance
 
     show_release(session.out, release)
     if release.bundles:
-        show_importance(session.out, importance_of(session, release.ref))
+        report = report_of(session, release.ref)
+        show_importance(session.out, report.importance)
+        if "parent" in release.lineage:
+            show_comparison(session.out, report.comparison)
 
 
 @app.command("performance")

@@ -19,20 +19,25 @@ from edgefleet_terms.feature_importance import (
     read_importance,
     worth_text,
 )
+from edgefleet_terms.parent_comparison import comparison_text, read_comparison
 
 MOST: int = 10
 """Inputs that are shown; the report has all."""
 
 
-def importance_of(session: Session, ref: str) -> Importance:
-    """Return which inputs of a release matter; of one without a report, that nobody measured it."""
+def report_of(session: Session, ref: str) -> Report:
+    """Return the report of a release; an empty one where there is none."""
     try:
-        report = session.api.get(f"/releases/{part(ref)}/report", Report).value
+        return session.api.get(f"/releases/{part(ref)}/report", Report).value
     except ApiError as error:
         if error.status != 404:
             raise
-        return read_importance(None)
-    return read_importance(report.importance)
+        return Report()
+
+
+def show_comparison(out: Output, document: Mapping[str, Any]) -> None:
+    """Write in a line how a release does next to its parent."""
+    out.line(visible(f"next to its parent: {comparison_text(read_comparison(document))}"))
 
 
 def show_importance(out: Output, document: Mapping[str, Any] | Importance) -> None:

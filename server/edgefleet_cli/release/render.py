@@ -65,11 +65,12 @@ class JudgedOn(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """What is read here of the `report.json` of a conversion. importance: as `edgefleet_terms.feature_importance` reads it."""
+    """What is read here of the `report.json` of a conversion. importance, comparison: as `edgefleet_terms` reads them."""
 
     profiles: tuple[ProfileReport, ...] = ()
     data: JudgedOn = JudgedOn()
     importance: dict[str, Any] = field(default_factory=dict)
+    comparison: dict[str, Any] = field(default_factory=dict)
 
 
 def _candidate_verdict(candidate: Candidate) -> str:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.composition.alarm_container import Alarm, Watched
 from edgefleet_server.composition.fleet_container import Fleet
+from edgefleet_server.conversion.reports import comparison_of
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.encryption.service import Sealer
@@ -87,7 +89,9 @@ def build_retraining(db: Database, sources: Sources, clock: Clock, shared: Clock
     leases = LeaseBook(db, maker, registry)
     captures = CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired)
     causes = AlertCauses(alarm.alerts, lambda: alarm.verdicts.known()[0], sources.watched.objectives.asked)
-    rollouts = RolloutMaker(maker, registry, sources.rollout, sources.watched.access.people.acting_for)
+    rollouts = RolloutMaker(
+        maker, registry, partial(comparison_of, registry), sources.rollout, sources.watched.access.people.acting_for
+    )
     around = Surroundings(causes, captures, running, rollouts, sources.launchers)
     engine = RetrainingEngine(db, maker, triggers, leases, around)
 

@@ -42,7 +42,7 @@ from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db.database import Database
 from edgefleet_server.encryption.model_sealer import sealed_bundle
 from edgefleet_server.registry.errors import BlobTooLargeError, BlobUnknownError
-from edgefleet_server.registry.model import BundleView, JobSpec
+from edgefleet_server.registry.model import PARENT_DATA, BundleView, JobSpec
 from edgefleet_server.registry.service import RegistryService
 
 SEALABLE: Final = frozenset({"ort", "litert", "tflite"})
@@ -66,6 +66,7 @@ _DATA_NAMES = {
     "privacy": "privacy.json",
     "recipe": "recipe.json",
     "schedule": SCHEDULE_MEMBER,
+    PARENT_DATA: "parent.onnx",
 }
 
 
@@ -246,7 +247,12 @@ class ConversionEngine:
         data: dict[str, str | None] = dict.fromkeys(_DATA_NAMES)
         for name, digest in spec.data.items():
             path = folder / "data" / _DATA_NAMES[name]
-            self._registry.save_blob(digest, path)
+            try:
+                self._registry.save_blob(digest, path)
+            except BlobUnknownError:
+                if name == PARENT_DATA:  # it was deleted meanwhile: nothing is compared
+                    continue
+                raise
             data[name] = str(path)
         return {
             "v": 1,

@@ -22,6 +22,7 @@ from edgefleet_server.conversion.confinement.privileges import child_id
 from edgefleet_server.conversion.errors import ReportBrokenError, ReportUnavailableError, ReportUnknownError
 from edgefleet_server.conversion.sandbox import launch_command
 from edgefleet_server.registry.service import RegistryService
+from edgefleet_terms.parent_comparison import NOT_COMPARED, ParentComparison, read_comparison
 
 _log = logging.getLogger(__name__)
 MAX_REPORT_BYTES: Final = 8 * 1024 * 1024
@@ -65,6 +66,15 @@ def load_report(registry: RegistryService, sha256: str) -> dict[str, Any] | None
         return None
     document: dict[str, Any] = json.loads(registry.read_blob(Sha256(sha256), _MAX_STORED_BYTES))
     return document
+
+
+def comparison_of(registry: RegistryService, ref: ReleaseRef) -> ParentComparison:
+    """Return how a release does next to its parent, `NOT_COMPARED` without a report. Raises ReleaseUnknownError, BlobStoreError."""
+    try:
+        report = report_of(registry, ref)
+    except ReportUnknownError:
+        return NOT_COMPARED
+    return read_comparison(report.get("comparison"))
 
 
 def report_of(registry: RegistryService, ref: ReleaseRef, attempt: int | None = None) -> dict[str, Any]:

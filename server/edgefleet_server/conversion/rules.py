@@ -226,8 +226,10 @@ def merged_report(ref: ReleaseRef, documents: Sequence[Mapping[str, Any]]) -> di
     profiles = [row for document in documents for row in document["profiles"]]
     data: Mapping[str, Any] = next((document["data"] for document in documents if document.get("data")), {})
     importance: Mapping[str, Any] = next((one["importance"] for one in documents if one.get("importance")), {})
+    comparison: Mapping[str, Any] = next((one["comparison"] for one in documents if one.get("comparison")), {})
     named = {"model": ref.model, "version": ref.version}
-    merged = {**documents[0], **named, "profiles": profiles, "data": dict(data), "key": "", "importance": importance}
+    once = {"importance": importance, "comparison": comparison}
+    merged = {**documents[0], **named, "profiles": profiles, "data": dict(data), "key": "", **once}
     if len({document.get("kept_from", "") for document in documents}) > 1:
         merged.pop("kept_from", None)
     return merged

@@ -15,6 +15,7 @@ from edgefleet_server.rollout.status.reader import RolloutView
 from edgefleet_server.telemetry.bundle_metrics import BundleLine
 from edgefleet_server.telemetry.ground_truth.views import AccuracyLine, ModelAccuracy
 from edgefleet_terms.feature_importance import Importance, interval_text, measured_text, worth_text
+from edgefleet_terms.parent_comparison import ParentComparison, comparison_text
 
 MODEL: Final = "Model"
 STATED: Final = "Use and responsibility"
@@ -40,6 +41,7 @@ class CardFacts:
     source: SourceView
     report: Mapping[str, Any]
     importance: Importance
+    comparison: ParentComparison
     bundles: Sequence[BundleLine]
     field: ModelAccuracy | None
     segments: Sequence[AccuracyLine]
@@ -133,7 +135,12 @@ def count_in(document: Mapping[str, Any], name: str) -> int:
 
 
 def _accuracy(facts: CardFacts) -> list[Fact]:
-    return [_measured(line.view.profile, _metric(line)) for line in facts.bundles] or [_measured("All profiles", "")]
+    lines = [_measured(line.view.profile, _metric(line)) for line in facts.bundles] or [_measured("All profiles", "")]
+    if "parent" not in facts.release.lineage:
+        return lines
+    if facts.comparison.is_measured:
+        return [*lines, _measured("Next to its parent", comparison_text(facts.comparison))]
+    return [*lines, Fact("Next to its parent", comparison_text(facts.comparison), FactOrigin.NOT_MEASURED)]
 
 
 def _metric(line: BundleLine) -> str:

@@ -23,6 +23,7 @@ from edgefleet_server.telemetry.bundle_metrics import BundleLine
 from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyBy
 from edgefleet_server.telemetry.ground_truth.views import ModelAccuracy
 from edgefleet_terms.feature_importance import read_importance
+from edgefleet_terms.parent_comparison import read_comparison
 
 _GENERATIONS: Final = 20
 _ROLLOUTS: Final = 100
@@ -161,6 +162,7 @@ class ModelCards:
             source=sources.registry.source_of(ref),
             report=report,
             importance=read_importance(report.get("importance")),
+            comparison=read_comparison(report.get("comparison")),
             bundles=sources.bundles.lines(release.bundles),
             field=field,
             segments=by_segment.lines,

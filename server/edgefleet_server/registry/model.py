@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
@@ -177,6 +177,10 @@ class ModelView:
     latest: str | None
     latest_state: str | None
     aliases: Mapping[str, str] = field(default_factory=dict)
+
+
+PARENT_DATA: Final = "parent"
+"""The parent's model among the data of a job, which asks both the same."""
 
 
 @dataclass(frozen=True, slots=True)

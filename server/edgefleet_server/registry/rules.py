@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
-from edgefleet_protocol.digest import Sha256, folder_sha256, sha256_hex
+from edgefleet_protocol.digest import Sha256, folder_sha256, parse_sha256, sha256_hex
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.manifest import RANDOM_DATA
@@ -30,7 +30,7 @@ from edgefleet_server.registry.errors import (
     BlobUnknownError,
     PickleNotAllowedError,
 )
-from edgefleet_server.registry.model import Publication, ReleaseState, SourceFile
+from edgefleet_server.registry.model import PARENT_DATA, Publication, ReleaseState, SourceFile
 
 PARENT: Final = "parent"
 """The fact of a release's lineage that is checked: the release that it was made from, `name@version`."""
@@ -132,6 +132,14 @@ def parent_of(publication: Publication) -> ReleaseRef | None:
     if parent == publication.ref:
         raise BadParentError(f"{parent} cannot be its own parent", next_step=next_step)
     return parent
+
+
+def compared_with(source: Mapping[str, Any]) -> dict[str, Sha256]:
+    """Return what the data of a job has of a parent: its ONNX file, by name; nothing of a source in another form or several files."""
+    files = source.get("files") or []
+    if source.get("kind") != "file" or len(files) != 1 or not str(files[0]["path"]).lower().endswith(".onnx"):
+        return {}
+    return {PARENT_DATA: parse_sha256(files[0]["sha256"])}
 
 
 def blobs_of(publication: Publication) -> list[Sha256]:

@@ -184,8 +184,7 @@ class RegistryService:
         with self._db.session() as session:
             now = self._clock.now()
             store.ensure_model(session, publication.ref.model, now, by)
-            if parent is not None:
-                known_release(session, parent)
+            against = {} if parent is None else rules.compared_with(known_release(session, parent).source)
             rules.check_blobs(publication, store.blob_lengths(session, rules.blobs_of(publication)))
             for profile in custom:
                 self._profiles.add(session, profile, by)
@@ -215,7 +214,7 @@ class RegistryService:
                 check_not_removed(session, publication.ref)
             else:
                 is_new = self._take_up(session, stored, row)
-            self._queue_missing(publication, chosen, is_new=is_new)
+            self._queue_missing(publication, chosen, against, is_new=is_new)
             self._refresh_state(session, stored)
             return self._view(session, [stored])[0], is_new
 
@@ -242,7 +241,14 @@ class RegistryService:
         session.add(stored)
         return True
 
-    def _queue_missing(self, publication: Publication, chosen: Sequence[HardwareProfile], *, is_new: bool) -> None:
+    def _queue_missing(
+        self,
+        publication: Publication,
+        chosen: Sequence[HardwareProfile],
+        against: Mapping[str, Sha256],
+        *,
+        is_new: bool,
+    ) -> None:
         ref = publication.ref
         asked = is_new or publication.profiles or publication.profile_files
         have = {job.profile for job in self._jobs.jobs_of([ref]).get(ref, [])}
@@ -251,7 +257,7 @@ class RegistryService:
         for profile in chosen if asked else ():
             if profile.name in have:
                 continue
-            # Which inputs matter is a fact of the source: the first job measures it for all.
+            # Which inputs matter, and how the parent does, are facts of the source: the first job measures them for all.
             explains = not have and profile is chosen[0]
             self._jobs.enqueue(
                 JobSpec(
@@ -260,7 +266,7 @@ class RegistryService:
                     profile_facts=profile_to_dict(profile),
                     kind=publication.kind,
                     files=publication.files,
-                    data=publication.data,
+                    data={**publication.data, **against} if explains else publication.data,
                     options={**publication.options, "explain": True} if explains else publication.options,
                 )
             )

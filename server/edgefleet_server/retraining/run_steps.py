@@ -5,7 +5,8 @@ Rules:
 2. A training that is lost (its runner died, or gave it back) is queued again; it ends after so many attempts.
 3. What has ended stays as it is; only `drift_after` is written to it.
 4. Once a rollout is made, that decides: it is stopped by the commands of rollouts.
-Source: ADR 0135.
+5. A release that is proven worse than its parent is stopped before any device has it.
+Source: ADRs 0135, 0142.
 """
 
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ class RunEvent(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     PUBLISHED = "published"
+    FOUND_WORSE = "found_worse"
     ROLLOUT_MADE = "rollout_made"
     ROLLED_OUT = "rolled_out"
     ROLLOUT_STOPPED = "rollout_stopped"
@@ -51,6 +53,7 @@ STEPS: Final[Mapping[tuple[RunState, RunEvent], RunState]] = {
     (_S.TRAINING, _E.EXPIRED): _S.EXPIRED,
     (_S.CONVERTING, _E.PUBLISHED): _S.PUBLISHED,
     (_S.CONVERTING, _E.ROLLOUT_MADE): _S.ROLLING_OUT,
+    (_S.CONVERTING, _E.FOUND_WORSE): _S.STOPPED,
     (_S.CONVERTING, _E.EXPIRED): _S.EXPIRED,
     (_S.ROLLING_OUT, _E.ROLLED_OUT): _S.PROMOTED,
     (_S.ROLLING_OUT, _E.ROLLOUT_STOPPED): _S.STOPPED,

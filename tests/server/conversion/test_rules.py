@@ -126,6 +126,12 @@ def test_the_importance_of_inputs_is_that_of_the_profile_that_measured_it() -> N
     assert merged_report(ref, [plain])["importance"] == {}
 
 
+def test_the_comparison_with_the_parent_is_that_of_the_profile_that_measured_it() -> None:
+    ref = ReleaseRef.parse("m@1")
+    merged = merged_report(ref, [{"profiles": []}, {"profiles": [], "comparison": {"n": 3}}])
+    assert (merged["comparison"], merged["importance"]) == ({"n": 3}, {})
+
+
 def test_a_release_is_kept_from_another_only_when_all_its_profiles_are() -> None:
     made = {"model": "m", "version": "2", "profiles": [{"profile": "q"}]}
     first, second = ReleaseRef.parse("m@1"), ReleaseRef.parse("m@2")

@@ -73,7 +73,7 @@ ROLLED: dict[str, Any] = {**RELEASED, "rollout": "r-1"}
         ("failed", {**ENDED, **ROLLED}, "d d d d d s n"), ("cancelled", ENDED, "d d d e n n n"), ("expired", ENDED, "d d d s n n n"),
         ("expired", {**ENDED, "answered_at": None, "answered_by": "", "attempts": 0, "began_at": None, "data_set": None}, "d s n n n n n"),
         ("failed", {**ENDED, "attempts": 0, "began_at": None, "data_set": None}, "d d s n n n n"),
-        ("published", {**ENDED, **RELEASED, "rollout_spec": None}, "d d d d d"),
+        ("published", {**ENDED, **RELEASED, "rollout_spec": None}, "d d d d d"), ("stopped", {**ENDED, **RELEASED}, "d d d d s n n"),
     ],
 )  # fmt: skip
 def test_each_state_has_its_place_in_the_loop(state: str, changes: dict[str, Any], expected: str) -> None:
@@ -98,6 +98,8 @@ def test_a_step_says_what_it_did_and_leads_there() -> None:
     assert loop_steps(still)[-1].kind == "stop"
     assert "Approval" not in [one.name for one in loop_steps(replace(RUN, approval=False))]
     assert len(cut("x " * 500)) <= MOST_CHARS
+    worse = replace(RUN, state=RunState.STOPPED, **RELEASED, **ENDED)
+    assert {one.name: one.more for one in loop_steps(worse)}["New release"] == "worse than its parent"
 
 
 def test_every_state_has_a_colour() -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlmodel import col, select
 
 import edgefleet_profiles
 from edgefleet_profiles.profile import profile_to_dict
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.model import Role
+from edgefleet_server.conversion.tables import JobRow
 from edgefleet_server.registry.errors import BadSourceError
 from edgefleet_server.registry.model import SourceFile
 from edgefleet_server.registry.rules import check_source, check_source_path, release_state, source_digest
@@ -311,6 +313,10 @@ def test_a_parent_is_another_release_of_the_model(any_house: ApiHouse) -> None:
     assert child("digits@1.0.0")[0] == 201
     shown = any_house.client(Role.VIEWER).get("/api/v1/releases/digits@1.1.0").json()
     assert shown["lineage"] == {"parent": "digits@1.0.0", "retraining": "rt-1"}
+    with any_house.parts.db.read() as session:
+        jobs = session.exec(select(JobRow).where(JobRow.version == "1.1.0").order_by(col(JobRow.id))).all()
+    asked = ["parent" in job.spec["data"] for job in jobs]
+    assert asked == [True] + [False] * (len(jobs) - 1), "the first job asks both the same"
 
 
 @pytest.mark.parametrize(

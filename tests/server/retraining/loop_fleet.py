@@ -6,12 +6,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sqlmodel import select
+
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.grants.grant_scope import Scope
 from edgefleet_server.access.model import Grant, PersonKind, Role
 from edgefleet_server.alerting.active_alerts.model import AlertState
 from edgefleet_server.alerting.active_alerts.tables import Alert, AlertDriftVerdict
+from edgefleet_server.conversion.reports import store_report
+from edgefleet_server.conversion.tables import JobRow
 from tests.server.dashboard.fleet import Fleet
 from tests.support.servers import PROFILE, ApiClient, ApiHouse, release_body
 
@@ -128,11 +132,22 @@ class LoopFleet:
         self.parts.conversion.cancel(ref, "test")  # its jobs are over
         self.parts.registry.refresh_state(ref)
 
-    def train(self, version: str = "2.0.0") -> dict[str, Any]:
-        """Lease, publish and complete what waits; return it."""
+    def measure(self, version: str, **comparison: Any) -> None:
+        """Let the conversion of a release have found this of it and its parent."""
+        report = {"profiles": [], "comparison": {"metric": "top1", "value": 0.7, "n": 100, "given": 100, **comparison}}
+        with self.parts.db.session() as session:
+            row = session.exec(select(JobRow).where(JobRow.version == version)).first()
+            assert row is not None
+            row.report = store_report(self.parts.registry, report)
+            session.add(row)
+
+    def train(self, version: str = "2.0.0", **comparison: Any) -> dict[str, Any]:
+        """Lease, publish and complete what waits; return it. comparison: what its conversion found next to its parent."""
         held = self.lease()
         run = held["retraining"]["id"]
         release = self.publish(version)
+        if comparison:
+            self.measure(version, **comparison)
         answer = self.runner.post(
             f"{API}/retrainings/{run}:complete", json={"lease": held["lease"], "release": release}
         )

@@ -234,6 +234,23 @@ def test_a_release_that_cannot_be_rolled_out_ends_it(loop: LoopFleet) -> None:
     assert (loop.runs()[-1]["state"], loop.runs()[-1]["drift_after"]) == ("published", None)
 
 
+def test_a_release_that_is_proven_worse_than_its_parent_reaches_no_device(cameras: LoopFleet) -> None:
+    loop = cameras
+    loop.make(rollout=ROLLOUT)
+    to_queue(loop)
+    loop.train(parent=0.9, gain=-0.2, low=-0.3, high=-0.1)
+    loop.tick(seconds=1)
+    run = loop.run()
+    assert (run["state"], run["rollout"]) == ("stopped", "")
+    assert "digits@2.0.0 is worse than its parent, so no device gets it: 70 % right, its parent 90 %" in run["says"]
+    assert "20.0 points worse (10.0 to 30.0 at 95 %), on 100 labelled evaluation samples" in run["says"]
+    loop.admin.post(f"{API}/triggers/digits-drift:start", json={})
+    loop.tick(seconds=1)
+    loop.train("2.1.0", parent=0.75, gain=-0.05, low=-0.11, high=0.01)
+    loop.tick(seconds=1)
+    assert loop.runs()[-1]["state"] == "rolling_out", "what may be chance is for shadow and canary to judge"
+
+
 def test_what_nobody_does_says_so_and_ends(loop: LoopFleet) -> None:
     loop.make(budget=10)
     to_queue(loop)

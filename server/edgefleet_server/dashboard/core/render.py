@@ -25,6 +25,7 @@ from edgefleet_server.dashboard.live.own_parts import END, OTHERWISE, own_parts,
 from edgefleet_server.dashboard.operations.form_state import FormState
 from edgefleet_server.web.security_headers import SECURITY_HEADERS
 from edgefleet_terms.feature_importance import interval_text, length_of, measured_text, worth_text
+from edgefleet_terms.parent_comparison import comparison_text
 from edgefleet_terms.rollout_states import shown_state
 
 HEADERS: Final = {
@@ -75,7 +76,9 @@ def environment() -> Environment:
         made.filters[filter_.__name__] = filter_
     made.globals["asset"] = asset_url
     made.globals["plot_keys"] = plot_keys
-    made.globals |= {one.__name__: one for one in (interval_text, length_of, measured_text, worth_text)}
+    made.globals |= {
+        one.__name__: one for one in (comparison_text, interval_text, length_of, measured_text, worth_text)
+    }
     made.globals["random_data"] = RANDOM_DATA
     made.globals["form_state"] = FormState
     made.globals["glossary"] = glossary

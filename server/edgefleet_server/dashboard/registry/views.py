@@ -28,6 +28,7 @@ from edgefleet_server.signing.trust import TargetView
 from edgefleet_server.telemetry.bundle_metrics import BundleLine, bundle_line, metric_in
 from edgefleet_server.telemetry.release_comparison import Comparisons, ProfilePair
 from edgefleet_terms.feature_importance import NOT_ASKED, Importance, read_importance
+from edgefleet_terms.parent_comparison import NOT_COMPARED, ParentComparison, read_comparison
 
 PAGE_ROWS: Final = 50
 SHOWN_ROLLOUTS: Final = 10
@@ -105,6 +106,7 @@ class ReportFacts:
     open_dimensions: Sequence[tuple[str, str]]
     searches: Sequence[SearchView]
     importance: Importance = NOT_ASKED
+    comparison: ParentComparison = NOT_COMPARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class ReleasePage:
     facts: ReportFacts | None
     searches: Sequence[SearchView]
     importance: Importance
+    comparison: ParentComparison
     manifest: Manifest | None
     bundles: Sequence[BundleLine]
     other: str
@@ -251,6 +254,7 @@ class RegistryViews:
             facts=told[0] if told else None,
             searches=sorted((search for facts in told for search in facts.searches), key=lambda one: one.profile),
             importance=next((one.importance for one in told if one.importance is not NOT_ASKED), NOT_ASKED),
+            comparison=next((one.comparison for one in told if one.comparison is not NOT_COMPARED), NOT_COMPARED),
             manifest=next(
                 (found for one in release.bundles if (found := registry.readable_manifest(one)[0]) is not None), None
             ),
@@ -373,6 +377,7 @@ def facts_of(report: Mapping[str, Any]) -> ReportFacts:
         open_dimensions=[(str(key), _text(value)) for key, value in _mapping(data.get("open_dimensions")).items()],
         searches=list(searches_of(report)),
         importance=read_importance(report.get("importance")),
+        comparison=read_comparison(report.get("comparison")),
     )
 
 

@@ -11,7 +11,7 @@ from edgefleet_server.retraining.model import DriftAfter, LauncherKind, Retraini
 _S = RunState
 _AT: Final = {
     _S.AWAITING_APPROVAL: "approval", _S.COLLECTING: "data", _S.QUEUED: "training", _S.TRAINING: "training", _S.CONVERTING: "release",
-    _S.ROLLING_OUT: "rollout", _S.STOPPED: "rollout", _S.REJECTED: "approval",
+    _S.ROLLING_OUT: "rollout", _S.REJECTED: "approval",
 }  # fmt: skip
 """The step that a state is about; other ends are where the run was when it ended."""
 _ORDER: Final = ("cause", "approval", "data", "training", "release", "rollout", "drift")
@@ -133,6 +133,8 @@ def _release(run: RetrainingView) -> tuple[str, str, str]:
         return "", "", ""
     model, _, version = run.release.partition("@")
     words = "converted and signed" if run.state is not _S.CONVERTING else "being converted"
+    if run.state is _S.STOPPED and not run.rollout:
+        words = "worse than its parent"
     return run.release, words, f"/models/{quote(model, safe='')}/{quote(version, safe='')}"
 
 

@@ -20,10 +20,13 @@ from edgefleet_server.retraining.run_steps import RunEvent
 from edgefleet_server.retraining.tables import RetrainingRun
 from edgefleet_server.retraining.trigger_book import touched_of, with_release
 from edgefleet_server.rollout.errors import ActiveExistsError
+from edgefleet_terms.parent_comparison import ParentComparison, comparison_text
 from edgefleet_terms.rollout_states import RolloutState, is_final, shown_state
 
 SIGNED: Final = (ReleaseState.READY, ReleaseState.PARTIAL)
 ENDED: Final = (ReleaseState.FAILED, ReleaseState.CANCELLED)
+Compared = Callable[[ReleaseRef], ParentComparison]
+"""How a release does next to its parent, as its conversion measured it."""
 Rights = Callable[[str], Principal | None]
 """A person's id -> what they may do now; None: they are disabled, or unknown."""
 
@@ -49,10 +52,13 @@ class Rollouts(Protocol):
 class RolloutMaker:
     """Takes a retraining from its release to the end of its rollout. Calls block; writes join the caller's transaction."""
 
-    def __init__(self, maker: RunMaker, releases: Releases, rollouts: Rollouts, rights: Rights) -> None:
+    def __init__(
+        self, maker: RunMaker, releases: Releases, compared: Compared, rollouts: Rollouts, rights: Rights
+    ) -> None:
         """Wire the parts."""
         self._maker = maker
         self._releases = releases
+        self._compared = compared
         self._rollouts = rollouts
         self._rights = rights
 
@@ -77,6 +83,11 @@ class RolloutMaker:
         if any(one.signed_at < began for one in found.bundles):
             why = f"{row.release} was signed before this training began"
             return self._fail_with(session, row, RunTrouble("retraining.release_bad", why))
+        compared = self._compared(found.ref)
+        if compared.is_worse:
+            says = f"{row.release} is worse than its parent, so no device gets it: {comparison_text(compared)}"
+            self._maker.move(session, row, RunEvent.FOUND_WORSE, says)
+            return None
         if row.plan["rollout"] is None:
             self._maker.move(session, row, RunEvent.PUBLISHED, f"{row.release} is published; no rollout was asked for")
             return None
