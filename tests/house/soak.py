@@ -59,7 +59,7 @@ SOAKS: dict[str, Soak] = {
     "worse-models": Soak(
         "tests.server.retraining.worse_models",
         20,
-        "a retrained model that is worse than its parent, before the gate of a shadow stage",
+        "a retrained model that is worse than its parent, on evaluation data and before the gate of a shadow stage",
         2,
     ),
     "docs-site": Soak("tests.house.docs_site:soak", 1, "a strict build of all pages of the documentation"),

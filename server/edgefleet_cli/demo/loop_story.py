@@ -25,8 +25,10 @@ from edgefleet_cli.demo.processes import ProcessGroup
 from edgefleet_cli.device.captures.capture_files import make_key
 from edgefleet_cli.release.deployment.deployer import DONE, Deployer
 from edgefleet_cli.release.publisher import Publisher
+from edgefleet_cli.release.render import Report
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.retraining.command_child import last_lines
+from edgefleet_terms.parent_comparison import comparison_text, read_comparison
 
 if TYPE_CHECKING:
     from edgefleet_cli.demo.run import ServerAddress
@@ -197,8 +199,10 @@ class LoopStory:
         if run.state != "promoted":
             raise LoopError(f"{run.release} was not promoted", why=f"{run.state}: {run.says}")
         rollout = self._api.get(f"/rollouts/{part(run.rollout)}", structs.rollout.Rollout).value
+        report = self._api.get(f"/releases/{part(run.release)}/report", Report).value
         cameras.tally()
         return [
+            f"next to its parent: {comparison_text(read_comparison(report.comparison))}",
             f"{run.release} promoted through {len(rollout.stages)} stages",
             *(f"{stage.name}: {stage.reason or stage.state}" for stage in rollout.stages),
             *self._agreement(run.rollout),
