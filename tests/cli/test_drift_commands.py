@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import typer
+from msgspec import structs
 
 from edgefleet_cli.core import api, completion
 from edgefleet_cli.release.drift.bar_pairs import bar, pair
@@ -62,6 +63,18 @@ def test_a_model_with_labels_says_how_its_answers_fared(capsys: pytest.CaptureFi
     said = api.model.ModelDrift(model="pump", release="pump@1.0.0", said="Inputs are as before.", concept=concept)
     show_model(Output(), said)
     assert "90.0% of labelled answers are right." in capsys.readouterr().out
+
+
+def test_what_moved_says_how_much_it_matters(capsys: pytest.CaptureFixture[str]) -> None:
+    said = api.model.ModelDrift(model="pump", release="pump@1.0.0", said="The inputs have drifted.")
+    heat = api.model.SignalDrift(name="heat", state="drift", psi=0.4, matters="little")
+    weighed = structs.replace(heat, weighed="Moved a lot, matters little (no effect beyond chance)")
+    show_model(Output(), structs.replace(said, signals=(weighed,), importance="Each input shuffled."))
+    shown = capsys.readouterr()
+    assert "heat: moved a lot, matters little (no effect beyond chance)" in shown.out
+    assert shown.err.startswith("Each input shuffled.")
+    show_model(Output(), structs.replace(said, signals=(heat,), importance="Not measured: there are no labels."))
+    assert "in the order of how far they moved. Not measured: there are no labels." in capsys.readouterr().err
 
 
 def test_signals_are_listed_and_one_is_explained(edgectl: Edgectl) -> None:

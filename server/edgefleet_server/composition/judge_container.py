@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.ids import ModelName
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import ModelName, ReleaseRef
 from edgefleet_server.composition.fleet_container import Fleet
+from edgefleet_server.conversion.reports import report_of
 from edgefleet_server.db.database import Database
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.telemetry.drift.service import KEPT_S, DriftService
 from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyService
 from edgefleet_server.telemetry.ground_truth.uploads import FeedbackUploads
 from edgefleet_server.telemetry.signals.references import BundleReferences
+from edgefleet_terms.feature_importance import NOT_ASKED, Importance, read_importance
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ def build_judges(
         fleet.feed,
         accuracy.concept,
         min(KEPT_S, judged_every_s),
+        lambda ref: importance_of(registry, ref),
     )
 
     def running(model: ModelName) -> list[str]:
@@ -51,3 +55,11 @@ def build_judges(
         db, clock, fleet.tasks, lambda ids: fleet.reader.profiles_of(list(ids)), running, registry.model
     )
     return GroundTruth(accuracy, uploads), drift
+
+
+def importance_of(registry: RegistryService, ref: ReleaseRef) -> Importance:
+    """Return which inputs of a release matter, as its conversion's report has it; `NOT_ASKED` without one."""
+    try:
+        return read_importance(report_of(registry, ref).get("importance"))
+    except EdgefleetError:  # no report, or its bytes are lost: drift is judged all the same
+        return NOT_ASKED

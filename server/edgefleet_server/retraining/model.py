@@ -120,7 +120,7 @@ class TriggerView:
 
 @dataclass(frozen=True)
 class MovedSignal:
-    """A signal that moved. said: how far and how surely, in words; moved: of how many devices, of: among how many."""
+    """A signal that moved. said: how far, where, and how much it matters, in words; moved: of how many devices, of: among how many."""
 
     name: str
     said: str
@@ -132,7 +132,7 @@ class MovedSignal:
 class RunCause:
     """Why a retraining began. words: in a sentence; alert: the id of the alert that it rests on, null without one.
 
-    since: since when that has fired; signals: what moved, the furthest first; devices: those concerned, at most 200; evidence: lines of the
+    since: since when that has fired; signals: what moved, what matters first; devices: those concerned, at most 200; evidence: lines of the
     alert.
     """
 

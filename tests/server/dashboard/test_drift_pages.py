@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgefleet_protocol.ids import ModelName
 from edgefleet_server.access.model import Role
+from edgefleet_server.alerting.alert_facts.drift_verdicts import verdict_of
 from edgefleet_server.dashboard.registry.histogram_chart import HEIGHT, histogram, trend
 from tests.server.dashboard.drifting_fleet import pumps, say
 from tests.server.dashboard.fleet import ORT, Fleet
@@ -69,6 +73,64 @@ def test_a_signal_is_shown_by_cohort_and_device(site: Fleet) -> None:
 def test_what_has_no_reference_or_no_figures_says_so(site: Fleet) -> None:
     assert "Its bundles carry no reference" in text_of(page(site, "/models/plain/drift"))
     assert "No device has reported signals yet" in text_of(page(site, "/models/pump/drift?over=5m"))
+
+
+def _worth(name: str, value: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "input": "x",
+        "kind": "column",
+        "value": value,
+        "low": value - 0.01,
+        "high": value + 0.01,
+        "repeats": 5,
+    }
+
+
+WEIGHED: dict[str, Any] = {
+    "profiles": [{"profile": ORT}],
+    "importance": {
+        "metric": "top1", "base": 0.94, "n": 200, "given": 200,
+        "features": [_worth("temperature", 0.002), _worth("pressure", 0.31), _worth("current", 0.1)],
+    },
+}  # fmt: skip
+
+
+def test_what_moved_and_matters_comes_first(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path / "server")
+    try:
+        warm = {"temperature": 1.5, "pressure": 0.7}
+        pumps(fleet, lambda k: warm if 4 <= k < 8 else {}, WEIGHED)
+        html = page(fleet, "/models/pump/drift")
+        told, signals = text_of(html), part_of(html, "signals")
+        assert "temperature. First to look at: pressure, 0." in told
+        assert "Moved a lot, matters most (31 % of accuracy (94 % → 63 %))." in told
+        assert signals.index("pressure") < signals.index("temperature") < signals.index("current")
+        assert "Moved a lot, matters little (no effect beyond chance)" in signals
+        assert "what drifts and matters first" in signals
+        assert "Each input shuffled on 200 labelled evaluation samples; undisturbed: accuracy 94 %." in signals
+        one = part_of(page(fleet, "/models/pump/drift/temperature"), "figures")
+        assert "Importance Moved a lot, matters little (no effect beyond chance)" in one
+        found = fleet.parts.drift.of_model(ModelName("pump"))
+        assert [one.name for one in found.signals[:2]] == ["pressure", "temperature"]
+        matters = {one.name: one.matters for one in found.signals}
+        assert matters == {
+            "pressure": "most", "temperature": "little", "current": "some", "score": "", "classes": "", "confidence": "",
+        }  # fmt: skip
+        assert found.signals[0].psi < found.signals[1].psi
+        alert = verdict_of(found, "pump", fleet.house.clock.now())
+        assert [one.name for one in alert.signals] == ["pressure", "temperature"]
+        assert alert.signals[1].said.endswith(
+            "(4 of 12 devices). Moved a lot, matters little (no effect beyond chance)."
+        )
+    finally:
+        fleet.close()
+
+
+def test_where_nothing_was_measured_it_says_so_and_the_furthest_comes_first(site: Fleet) -> None:
+    signals = part_of(page(site, "/models/pump/drift"), "signals")
+    assert "so they come by how far they moved. Not measured: " in signals
+    assert "Without it" not in signals
 
 
 def test_the_device_and_the_events_name_what_drifts(site: Fleet) -> None:

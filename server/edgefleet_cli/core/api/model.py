@@ -257,7 +257,9 @@ class SignalDrift(Struct, frozen=True):
     bins: tuple[str, ...] = ()
     devices: int = 0
     history: tuple[float | None, ...] = ()
+    importance: float | None = None
     kind: str = ""
+    matters: str = ""
     mean_after: float | None = None
     mean_before: float | None = None
     missing: float = 0.0
@@ -269,6 +271,7 @@ class SignalDrift(Struct, frozen=True):
     said: str = ""
     shift: float | None = None
     state: str = ""
+    weighed: str = ""
     where: str = ""
 
 
@@ -276,6 +279,7 @@ class ModelDrift(Struct, frozen=True):
     answers: int = 0
     concept: ConceptDrift | None = None
     devices: int = 0
+    importance: str = ""
     is_old: bool = False
     judged: int = 0
     kind: str = ""

@@ -30,7 +30,7 @@ MaybeModel = Annotated[
 ]
 MaybeSignal = Annotated[
     str | None,
-    typer.Argument(metavar="[SIGNAL]", help="Default: the one that moved most.", autocompletion=completion.signals),
+    typer.Argument(metavar="[SIGNAL]", help="Default: what moved and matters most.", autocompletion=completion.signals),
 ]
 Version = Annotated[
     str | None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgefleet_cli.core import api
 from edgefleet_cli.release.drift.bar_pairs import bar, pair
 from edgefleet_cli.render.format import counted, moment, named, ratio, text
-from edgefleet_cli.render.output import Column, Output, Sheet
+from edgefleet_cli.render.output import Column, Output, Sheet, visible
 
 _STATES = {
     "drift": "▲ drift",
@@ -67,6 +67,7 @@ SIGNALS: Sheet[api.model.SignalDrift] = Sheet(
         Column("psi", lambda s: ratio(s.psi), right=True),
         Column("before", lambda s: pair(s.before, s.after)[0], spare=2),
         Column("after", lambda s: pair(s.before, s.after)[1]),
+        Column("matters", lambda s: s.matters or "-", spare=1),
         Column("missing", lambda s: f"{s.missing:.1%}", wide=True, right=True),
         Column("beyond", lambda s: f"{s.beyond:.1%}", wide=True, right=True),
     ],
@@ -142,6 +143,7 @@ def show_model(out: Output, one: api.model.ModelDrift) -> None:
     drifting = [signal for signal in one.signals if signal.state == "drift"]
     if drifting:
         out.table(drifting, SIGNALS.columns)
+        _weigh(out, one)
     if one.words:
         out.heading("Devices that report drift themselves")
         out.table(one.words, _WORDS)
@@ -154,6 +156,7 @@ def show_signals(out: Output, one: api.model.ModelDrift) -> None:
     out.prose(_judged_by(one))
     if one.signals:
         out.table(one.signals, SIGNALS.columns)
+        _weigh(out, one)
     else:
         out.prose(one.said)
 
@@ -163,6 +166,8 @@ def show_signal(out: Output, one: api.model.SignalDriftDetail) -> None:
     signal = one.signal
     out.prose(f"{one.release}, {signal.name} ({signal.kind}): {signal.said}")
     out.prose(f"over {one.scale}, until {moment(one.until)}; before: {_source(one.reference)}")
+    if signal.weighed:
+        out.prose(f"{signal.weighed}.")
     if signal.mean_before is not None and signal.mean_after is not None:
         out.prose(f"mean {text(signal.mean_before)} before, {text(signal.mean_after)} after; PSI {ratio(signal.psi)}")
     highest = max((*signal.before, *signal.after), default=0.0)
@@ -178,6 +183,15 @@ def show_signal(out: Output, one: api.model.SignalDriftDetail) -> None:
     if one.devices:
         out.heading("Devices, the largest effect first")
         out.table(one.devices[:MOST_DEVICES], _DEVICES)
+
+
+def _weigh(out: Output, one: api.model.ModelDrift) -> None:
+    """Write how much what moved matters; where nobody measured it, that signals come by how far they moved."""
+    weighed = [signal for signal in one.signals if signal.weighed]
+    for signal in weighed:
+        out.line(visible(f"  {signal.name}: {signal.weighed[0].lower()}{signal.weighed[1:]}"))
+    if one.importance:
+        out.note(visible(one.importance if weighed else f"in the order of how far they moved. {one.importance}"))
 
 
 def _judged_by(one: api.model.ModelDrift) -> str:

@@ -84,6 +84,5 @@ def verdict_of(found: ModelDrift, name: str, now: datetime) -> DriftVerdict:
 
 
 def _signal(one: SignalDrift) -> DriftedSignal:
-    return DriftedSignal(
-        one.name, one.where, one.place, one.said, one.moved, one.devices, [d.device for d in one.named]
-    )
+    said = f"{one.said} {one.weighed}." if one.weighed else one.said
+    return DriftedSignal(one.name, one.where, one.place, said, one.moved, one.devices, [d.device for d in one.named])

@@ -174,7 +174,7 @@ class DriftedSignal:
 
 @dataclass(frozen=True, slots=True)
 class DriftVerdict:
-    """How the server judged the drift of a model last. version: the one that it judged; signals: those that drift, the strongest first."""
+    """How the server judged the drift of a model last. version: the one that it judged; signals: those that drift, what matters first."""
 
     model: str
     version: str

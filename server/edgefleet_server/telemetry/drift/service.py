@@ -28,7 +28,7 @@ from edgefleet_server.telemetry.drift.baselines import Baselines
 from edgefleet_server.telemetry.drift.device_words import DeviceWords, Feed
 from edgefleet_server.telemetry.drift.errors import SignalUnknownError
 from edgefleet_server.telemetry.drift.model import Heard, Member, SignalSpec
-from edgefleet_server.telemetry.drift.rules import DriftKind, SignalFinding
+from edgefleet_server.telemetry.drift.rules import DriftKind, SignalFinding, SignalState
 from edgefleet_server.telemetry.drift.specs import specs_of
 from edgefleet_server.telemetry.drift.views import (
     DriftReference,
@@ -43,6 +43,7 @@ from edgefleet_server.telemetry.signals import store
 from edgefleet_server.telemetry.signals.model import Scale
 from edgefleet_server.telemetry.signals.references import BundleReferences, KnownBundle
 from edgefleet_server.telemetry.signals.tables import DriftBaseline
+from edgefleet_terms.feature_importance import NOT_ASKED, Importance, measured_text
 
 MOST_BUNDLES: Final = 200
 MOST_COUNTED: Final = 100_000
@@ -98,10 +99,11 @@ class DriftService:
         feed: Feed,
         concept: Concept | None = None,
         kept_s: float = KEPT_S,
+        importance: Callable[[ReleaseRef], Importance] = lambda _ref: NOT_ASKED,
     ) -> None:
         """Wire the parts. crowds: returns what devices have in common, of those that count. concept: judges by labels.
 
-        kept_s: how long a judgement is kept.
+        kept_s: how long a judgement is kept. importance: of the inputs of a release, asked where something drifts.
         """
         self._db = db
         self._clock = clock
@@ -110,6 +112,7 @@ class DriftService:
         self._crowds = crowds
         self._concept = concept
         self._kept_s = kept_s
+        self._importance = importance
         self._words = DeviceWords(feed, clock)
         self.baselines = Baselines(db, clock, registry, references, self._members)
         self._lock = threading.Lock()
@@ -275,17 +278,21 @@ class DriftService:
             rules.judge_signal(spec, one, scale, len(specs), by_word | by_steps)
             for spec, one, by_word, by_steps in zip(specs, heard, sayers, alone, strict=True)
         ]
-        order = signal_views.ordered(findings)
-        kind = rules.drift_kind(findings)
+        kind, state = rules.drift_kind(findings), signal_views.state_of(findings)
+        importance = NOT_ASKED
+        if state == SignalState.DRIFT:
+            importance = self._importance(ReleaseRef.parse(view.release))
+        order = signal_views.ordered(findings, importance)
         found = replace(
             view,
-            state=signal_views.state_of(findings),
+            state=state,
             kind=kind.value,
-            said=words.of_model(kind, findings, len(wanted.members)),
+            said=words.of_model(kind, findings, len(wanted.members), importance),
             judged=len(wanted.members),
             answers=max((sum(one.n for one in signal) for signal in heard), default=0),
             reference=_reference_view(reference.source, reference.n, chosen),
-            signals=[signal_views.signal_view(findings[at], past[at], sayers[at]) for at in order],
+            signals=[signal_views.signal_view(findings[at], past[at], sayers[at], importance) for at in order],
+            importance=measured_text(importance) if state == SignalState.DRIFT else "",
         )
         ordered = [findings[at] for at in order]
         return _Judged(found, ordered, [heard[at] for at in order], [signal_views.site_views(one) for one in ordered])

@@ -7,16 +7,22 @@ from edgefleet_server.telemetry.drift import rules, words
 from edgefleet_server.telemetry.drift.rules import CrowdEffect, DeviceEffect, SignalFinding, SignalState
 from edgefleet_server.telemetry.drift.specs import bin_names
 from edgefleet_server.telemetry.drift.views import DriftCohort, DriftingDevice, SignalDrift, SiteDrift
+from edgefleet_terms.feature_importance import NOT_ASKED, Importance
+from edgefleet_terms.moved_inputs import matters_of, rank_of, weighed_text
 
 MOST_NAMED: Final = 20
 ORDER: Final = (SignalState.DRIFT, SignalState.SMALL, SignalState.SAME, SignalState.FEW)
 
 
-def signal_view(found: SignalFinding, history: Sequence[float | None], said: Collection[str]) -> SignalDrift:
-    """Return a finding as it is shown. said: the devices that report the drift themselves."""
+def signal_view(
+    found: SignalFinding, history: Sequence[float | None], said: Collection[str], importance: Importance = NOT_ASKED
+) -> SignalDrift:
+    """Return a finding as it is shown. said: the devices that report the drift themselves; importance: of the release's inputs."""
     spec = found.spec
     before = spec.mean + spec.mean_z * spec.std if spec.has_sums else None
     shift = found.shift_z
+    known = NOT_ASKED if found.is_output else importance
+    feature = known.by_name.get(spec.name)
     return SignalDrift(
         name=spec.name,
         kind=spec.kind,
@@ -41,6 +47,9 @@ def signal_view(found: SignalFinding, history: Sequence[float | None], said: Col
         after=[round(one, 5) for one in found.after],
         history=list(history),
         named=devices_view(found.moved[:MOST_NAMED], said, moved=True),
+        matters=matters_of(spec.name, known).value,
+        importance=None if feature is None else feature.value,
+        weighed=weighed_text(spec.name, found.psi, known) if found.state is SignalState.DRIFT else "",
     )
 
 
@@ -83,9 +92,15 @@ def site_views(found: SignalFinding) -> list[SiteDrift]:
     return [SiteDrift(site, n, moved, round(psi, 4)) for site, n, moved, psi in rules.site_effects(found)]
 
 
-def ordered(findings: Sequence[SignalFinding]) -> list[int]:
-    """Return the places of findings in the order in which they are shown: what drifts first, the strongest first."""
-    return sorted(range(len(findings)), key=lambda at: (ORDER.index(findings[at].state), -findings[at].psi, at))
+def ordered(findings: Sequence[SignalFinding], importance: Importance = NOT_ASKED) -> list[int]:
+    """Return the places of findings in the order in which they are shown: what drifts first, of that what matters, then the strongest."""
+
+    def place(at: int) -> tuple[int, tuple[int, float], float, int]:
+        one = findings[at]
+        rank = rank_of(one.spec.name, importance) if one.state is SignalState.DRIFT else (0, 0.0)
+        return ORDER.index(one.state), rank, -one.psi, at
+
+    return sorted(range(len(findings)), key=place)
 
 
 def state_of(findings: Sequence[SignalFinding]) -> str:

@@ -35,7 +35,9 @@ class SignalDrift:
     deviations; mean_before, mean_after: in the signal's unit, null without one; spread: standard deviation as a multiple of before.
     missing, beyond: shares of answers without a value, and outside of what the reference ever saw. bins: what each bin holds;
     before, after: shares of answers, a bin each. log10_p: how likely so much is by chance. history: psi of equal steps up to now,
-    null where nothing was reported.
+    null where nothing was reported. matters: how much the release's answers hang on it: most, much, some, little or unknown, "" of answers
+    and where the importance of the release is not known; importance: how much worse its metric is without it, null where not measured;
+    weighed: move and importance in a sentence.
     """
 
     name: str
@@ -61,6 +63,9 @@ class SignalDrift:
     after: Sequence[float]
     history: Sequence[float | None]
     named: Sequence[DriftingDevice]
+    matters: str = ""
+    importance: float | None = None
+    weighed: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,8 @@ class ModelDrift:
     state: drift, same, few (too few answers), no_reference (judged on each device alone) or no_data. kind: none, data (inputs),
     prediction (answers) or both. since, until: the period that was judged, null without data; is_old: nothing came since.
     devices: how many reported; judged: how many of them were looked at; learned: how many count by bins that they learned themselves.
-    words: what devices say themselves. concept: whether answers became worse by labels that came for them.
+    words: what devices say themselves. concept: whether answers became worse by labels that came for them. importance: how it was measured
+    which inputs matter, or why not, "" where nothing drifts; signals that drift come by it, where it was.
     """
 
     model: str
@@ -132,6 +138,7 @@ class ModelDrift:
     signals: Sequence[SignalDrift]
     words: Sequence[DriftWord]
     concept: ConceptDrift = NOT_KNOWN
+    importance: str = ""
 
 
 @dataclass(frozen=True)

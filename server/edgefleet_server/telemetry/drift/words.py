@@ -6,6 +6,8 @@ from typing import Final
 from edgefleet_protocol.drift.reference import SignalKind
 from edgefleet_server.telemetry.drift.location import Where
 from edgefleet_server.telemetry.drift.rules import DriftKind, SignalFinding, SignalState
+from edgefleet_terms.feature_importance import NOT_ASKED, Importance
+from edgefleet_terms.moved_inputs import rank_of, weighed_text
 
 LEAST_SHIFT: Final = 0.1
 """Of the mean, in standard deviations, to be worth a word."""
@@ -75,9 +77,12 @@ def _name(found: SignalFinding) -> str:
     return f"{member.name} ({member.device})" if member.name else member.device
 
 
-def of_model(kind: DriftKind, found: Sequence[SignalFinding], devices: int) -> str:
-    """Return what is said of a release: which side moved, which signals, and where the strongest did."""
-    drifting = sorted((one for one in found if one.state is SignalState.DRIFT), key=lambda one: -one.psi)
+def of_model(kind: DriftKind, found: Sequence[SignalFinding], devices: int, importance: Importance = NOT_ASKED) -> str:
+    """Return what is said of a release: which side moved, which signals, and where the one did that matters most, or moved most."""
+    drifting = sorted(
+        (one for one in found if one.state is SignalState.DRIFT),
+        key=lambda one: (rank_of(one.spec.name, importance), -one.psi),
+    )
     if not drifting:
         judged = [one for one in found if one.state is not SignalState.FEW]
         if not judged:
@@ -90,11 +95,13 @@ def of_model(kind: DriftKind, found: Sequence[SignalFinding], devices: int) -> s
     }[kind]
     names = [one.spec.name for one in drifting]
     first = drifting[0]
-    strongest = f"{first.spec.name}, {_what(first)} {place(first)}."
+    weighed = "" if first.is_output else weighed_text(first.spec.name, first.psi, importance)
+    strongest = f"{first.spec.name}, {_what(first)} {place(first)}.{f' {weighed}.' if weighed else ''}"
     if len(names) == 1:
         return f"{side}: {strongest}"
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return f"{side}: {', '.join(names[:MOST_NAMES])}{more}. Most of all {strongest}"
+    most = "First to look at:" if importance.features else "Most of all"
+    return f"{side}: {', '.join(names[:MOST_NAMES])}{more}. {most} {strongest}"
 
 
 def _count(devices: int) -> str:
