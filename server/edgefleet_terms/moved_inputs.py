@@ -56,7 +56,7 @@ def matters_of(name: str, found: Importance) -> Matters:
 
 
 def weighed_text(name: str, psi: float, found: Importance) -> str:
-    """Return move and importance in a sentence without a full stop: `Moved a lot, matters little (no effect beyond chance)`.
+    """Return move and importance in a sentence without a full stop: `Moved a lot, matters little: no effect beyond chance`.
 
     psi: how far it moved. "" where the release has no importance.
     """
@@ -65,7 +65,7 @@ def weighed_text(name: str, psi: float, found: Importance) -> str:
         return ""
     said = f"{_moved(psi)}, {_WORDS[matters]}"
     one = found.by_name.get(name)
-    return said if one is None else f"{said} ({worth_text(one, found)})"
+    return said if one is None else f"{said}: {worth_text(one, found)}"
 
 
 def rank_of(name: str, found: Importance) -> tuple[int, float]:

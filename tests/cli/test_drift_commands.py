@@ -68,10 +68,10 @@ def test_a_model_with_labels_says_how_its_answers_fared(capsys: pytest.CaptureFi
 def test_what_moved_says_how_much_it_matters(capsys: pytest.CaptureFixture[str]) -> None:
     said = api.model.ModelDrift(model="pump", release="pump@1.0.0", said="The inputs have drifted.")
     heat = api.model.SignalDrift(name="heat", state="drift", psi=0.4, matters="little")
-    weighed = structs.replace(heat, weighed="Moved a lot, matters little (no effect beyond chance)")
+    weighed = structs.replace(heat, weighed="Moved a lot, matters little: no effect beyond chance")
     show_model(Output(), structs.replace(said, signals=(weighed,), importance="Each input shuffled."))
     shown = capsys.readouterr()
-    assert "heat: moved a lot, matters little (no effect beyond chance)" in shown.out
+    assert "heat: moved a lot, matters little: no effect beyond chance" in shown.out
     assert shown.err.startswith("Each input shuffled.")
     show_model(Output(), structs.replace(said, signals=(heat,), importance="Not measured: there are no labels."))
     assert "in the order of how far they moved. Not measured: there are no labels." in capsys.readouterr().err

@@ -30,11 +30,11 @@ FOUND = _measured(
 @pytest.mark.parametrize(
     ("name", "matters", "said"),
     [
-        ("x.heat", Matters.MOST, "Moved a lot, matters most (31 % of accuracy (94 % → 63 %))"),
-        ("x.load", Matters.MUCH, "Moved a lot, matters much (20 % of accuracy (94 % → 74 %))"),
-        ("x.hum", Matters.SOME, "Moved a lot, matters (5.0 % of accuracy (94 % → 89 %))"),
-        ("x.dew", Matters.LITTLE, "Moved a lot, matters little (2.9 % of accuracy (94 % → 91 %))"),
-        ("x.age", Matters.LITTLE, "Moved a lot, matters little (no effect beyond chance)"),
+        ("x.heat", Matters.MOST, "Moved a lot, matters most: 31 % of accuracy (94 % → 63 %)"),
+        ("x.load", Matters.MUCH, "Moved a lot, matters much: 20 % of accuracy (94 % → 74 %)"),
+        ("x.hum", Matters.SOME, "Moved a lot, matters: 5.0 % of accuracy (94 % → 89 %)"),
+        ("x.dew", Matters.LITTLE, "Moved a lot, matters little: 2.9 % of accuracy (94 % → 91 %)"),
+        ("x.age", Matters.LITTLE, "Moved a lot, matters little: no effect beyond chance"),
         ("confidence", Matters.UNKNOWN, "Moved a lot, not measured how much it matters"),
     ],
 )

@@ -104,13 +104,13 @@ def test_what_moved_and_matters_comes_first(tmp_path: Path) -> None:
         html = page(fleet, "/models/pump/drift")
         told, signals = text_of(html), part_of(html, "signals")
         assert "temperature. First to look at: pressure, 0." in told
-        assert "Moved a lot, matters most (31 % of accuracy (94 % → 63 %))." in told
+        assert "Moved a lot, matters most: 31 % of accuracy (94 % → 63 %)." in told
         assert signals.index("pressure") < signals.index("temperature") < signals.index("current")
-        assert "Moved a lot, matters little (no effect beyond chance)" in signals
+        assert "Moved a lot, matters little: no effect beyond chance" in signals
         assert "what drifts and matters first" in signals
         assert "Each input shuffled on 200 labelled evaluation samples; undisturbed: accuracy 94 %." in signals
         one = part_of(page(fleet, "/models/pump/drift/temperature"), "figures")
-        assert "Importance Moved a lot, matters little (no effect beyond chance)" in one
+        assert "Importance Moved a lot, matters little: no effect beyond chance" in one
         found = fleet.parts.drift.of_model(ModelName("pump"))
         assert [one.name for one in found.signals[:2]] == ["pressure", "temperature"]
         matters = {one.name: one.matters for one in found.signals}
@@ -121,7 +121,7 @@ def test_what_moved_and_matters_comes_first(tmp_path: Path) -> None:
         alert = verdict_of(found, "pump", fleet.house.clock.now())
         assert [one.name for one in alert.signals] == ["pressure", "temperature"]
         assert alert.signals[1].said.endswith(
-            "(4 of 12 devices). Moved a lot, matters little (no effect beyond chance)."
+            "(4 of 12 devices). Moved a lot, matters little: no effect beyond chance."
         )
     finally:
         fleet.close()
@@ -130,7 +130,7 @@ def test_what_moved_and_matters_comes_first(tmp_path: Path) -> None:
 def test_where_nothing_was_measured_it_says_so_and_the_furthest_comes_first(site: Fleet) -> None:
     signals = part_of(page(site, "/models/pump/drift"), "signals")
     assert "so they come by how far they moved. Not measured: " in signals
-    assert "Without it" not in signals
+    assert "Matters" not in signals
 
 
 def test_the_device_and_the_events_name_what_drifts(site: Fleet) -> None:
