@@ -28,6 +28,8 @@ def main() -> None:
     from onnx import numpy_helper
 
     parent, data, out = (Path(os.environ[f"EDGEFLEET_{name}"]) for name in ("PARENT", "DATA_SET", "OUT"))
+    if not (data / "data.npz").exists():
+        sys.exit("no record was collected, so there is nothing to train on")
     with np.load(data / "data.npz", allow_pickle=False) as arrays:
         image, label = arrays["image"].reshape(-1, 1, 8, 8).astype("float32"), arrays["label"]
         age = np.argsort([int(str(one).rpartition("-")[2] or 0) for one in arrays["trace_id"]], kind="stable")

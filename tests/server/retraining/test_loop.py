@@ -59,7 +59,12 @@ def test_the_whole_loop_from_drift_to_promoted_and_the_drift_is_gone(cameras: Lo
         7
     }  # 30 by two devices and two reasons
     loop.tick(seconds=60)
-    assert (loop.run()["state"], loop.run()["collected"]["answered"]) == ("queued", 0)
+    assert (loop.run()["state"], "nothing to train on" in loop.run()["says"]) == ("collecting", True), loop.run()[
+        "says"
+    ]
+    captured(loop, 0)
+    loop.tick(seconds=1)
+    assert (loop.run()["state"], loop.run()["collected"]["records"]) == ("queued", 1)
     assert loop.train()["state"] == "converting"
     loop.tick(seconds=1)
     run = loop.run()
@@ -142,16 +147,8 @@ def test_records_are_collected_until_all_have_answered_and_given_out_as_they_cam
     run = loop.admin.post(f"{API}/triggers/digits-drift:start", json={"reason": "fog"}).json()
     assert (run["cause"]["on"], run["cause"]["alert"], len(run["cause"]["devices"])) == ("hand", alert, 3)
     loop.tick(seconds=1)
-    for number, device in enumerate(loop.devices):
-        (task,) = [one for one in device.desired().tasks if one.kind == "capture"]
-        samples = [
-            Sample(
-                device=device.id, boot_id="b", seq=seq, ts=0, task=task.id, left=1 - seq, record=f"r{seq}", model="digits",
-                reason="random", label=3, trace_id=f"t{seq}", taken=1_764_000_000_000, sealed=f"{number}/{seq}".encode(),
-            )
-            for seq in range(2)
-        ]  # fmt: skip
-        loop.parts.telemetry.ingest_samples(samples)
+    for number in range(len(loop.devices)):
+        captured(loop, number, records=2)
         loop.tick(seconds=1)
     found = loop.run()
     assert (found["state"], found["collected"]) == ("queued", {"asked": 3, "answered": 3, "records": 6}), found["says"]
@@ -166,6 +163,39 @@ def test_records_are_collected_until_all_have_answered_and_given_out_as_they_cam
         (str(device.id), f"r{seq}", f"{n}/{seq}") for n, device in enumerate(loop.devices) for seq in range(2)
     )
     assert (seen, page["total"]) == (order, 6)
+
+
+def captured(loop: LoopFleet, number: int, records: int = 1) -> None:
+    """Let a device send what it was asked for first."""
+    device = loop.devices[number]
+    task = next(one for one in device.desired().tasks if one.kind == "capture")
+    samples = [
+        Sample(
+            device=device.id, boot_id="b", seq=seq, ts=0, task=task.id, left=records - 1 - seq, record=f"r{seq}", model="digits",
+            reason="random", label=3, trace_id=f"t{seq}", taken=1_764_000_000_000, sealed=f"{number}/{seq}".encode(),
+        )
+        for seq in range(records)
+    ]  # fmt: skip
+    loop.parts.telemetry.ingest_samples(samples)
+
+
+def test_nothing_is_trained_while_no_device_has_answered_and_that_ends(cameras: LoopFleet) -> None:
+    loop = cameras
+    loop.admin.put(f"{API}/capture-key", json={"public_key": "09" + "0" * 62})
+    loop.drifts()
+    loop.make(data={"wait_s": 60})
+    loop.admin.post(f"{API}/triggers/digits-drift:start", json={})
+    loop.tick(seconds=1)
+    loop.tick(minutes=59)
+    assert (loop.run()["state"], "no record has come" in loop.run()["says"]) == ("collecting", True)
+    loop.tick(minutes=2)
+    found = loop.run()
+    assert (found["state"], found["error"]["code"]) == ("failed", "retraining.no_records")
+    loop.make(name="own-data", data={"wait_s": 0})
+    loop.admin.post(f"{API}/triggers/own-data:start", json={})
+    loop.tick(seconds=1)
+    loop.tick(seconds=1)
+    assert loop.runs()[-1]["state"] == "queued", "who waits for no records trains without them"
 
 
 def test_a_server_that_dies_in_a_step_leaves_the_retraining_as_it_was(

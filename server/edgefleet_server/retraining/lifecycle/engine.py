@@ -22,7 +22,7 @@ from edgefleet_server.retraining import store
 from edgefleet_server.retraining.errors import LaunchError, LaunchRefusedError
 from edgefleet_server.retraining.lifecycle import record_collection
 from edgefleet_server.retraining.lifecycle.alert_causes import DRIFT, AlertCauses
-from edgefleet_server.retraining.lifecycle.record_collection import Capturing, Devices
+from edgefleet_server.retraining.lifecycle.record_collection import Capturing, Devices, Look
 from edgefleet_server.retraining.lifecycle.rollout_maker import RolloutMaker
 from edgefleet_server.retraining.model import (
     DriftAfter,
@@ -183,9 +183,16 @@ class RetrainingEngine:
             waits = record_collection.begin(session, row, captures, self._around.devices)
             if waits:
                 return waits
-        found, is_over = record_collection.look(row, captures, now)
+        found, how = record_collection.look(row, captures, now)
         row.collected = asdict(found)
-        if not is_over:
+        if how is Look.WAITS_FOR_FIRST:
+            return f"no record has come from {found.asked} devices, so there is nothing to train on; it waits for the first"
+        if how is Look.NOTHING_CAME:
+            why = f"none of {found.asked} devices sent a captured record"
+            next_step = "see whether they are connected and capture (`edgectl device show ID`), then start it again"
+            self._maker.fail(session, row, RunTrouble("retraining.no_records", why, next_step))
+            return None
+        if how is Look.WAITS:
             return f"{found.answered} of {found.asked} devices have answered, {found.records} records came"
         says = f"{found.records} records came from {found.answered} of {found.asked} devices"
         self._maker.move(session, row, RunEvent.COLLECTED, f"{says}; {_taker(row)}", until=now + TAKEN_WITHIN)

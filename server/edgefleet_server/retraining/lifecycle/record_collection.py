@@ -1,11 +1,13 @@
 """Asks devices for captured records of a retraining, those that drift first, and says when enough of them have answered.
 
-What comes is sealed, and only data: it decides nothing here. A device that cannot be asked is left out.
+What comes is sealed, and only data: it decides nothing here. A device that cannot be asked is left out. While no record has come at all and
+a device may still answer, the wait goes on past its time: a server or a network that was away must not end in a training on nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from sqlmodel import Session
@@ -18,6 +20,9 @@ from edgefleet_server.telemetry.model import CaptureFetch
 
 ASKED: Final = "asked"
 ANY: Final = ("",)
+_PATIENCE: Final = 10
+"""How many times as long the first record is waited for."""
+_LEAST: Final = timedelta(hours=1)
 
 
 class Capturing(Protocol):
@@ -67,8 +72,17 @@ def begin(session: Session, row: RetrainingRun, captures: Capturing, devices: De
     return f"{row.collected['asked']} devices were asked for records" if asked else ""
 
 
-def look(row: RetrainingRun, captures: Capturing, now: datetime) -> tuple[Collected, bool]:
-    """Return what has come, and whether it is over: all have answered, or the time for it is up."""
+class Look(StrEnum):
+    """How a collection stands: it goes on, goes on for its first record alone, is over, or ended without one."""
+
+    WAITS = "waits"
+    WAITS_FOR_FIRST = "waits for the first"
+    OVER = "over"
+    NOTHING_CAME = "nothing came"
+
+
+def look(row: RetrainingRun, captures: Capturing, now: datetime) -> tuple[Collected, Look]:
+    """Return what has come, and how it stands. It is over when all have answered, or when the time for it is up."""
     left: set[str] = set()
     records = 0
     for one in row.fetches:
@@ -80,5 +94,10 @@ def look(row: RetrainingRun, captures: Capturing, now: datetime) -> tuple[Collec
         if found.state == ASKED:
             left.add(one["device"])
     devices = {one["device"] for one in row.fetches}
-    is_late = now >= row.state_since + timedelta(seconds=row.plan["data"]["wait_s"])
-    return Collected(len(devices), len(devices - left), records), not left or is_late
+    wait = timedelta(seconds=row.plan["data"]["wait_s"])
+    passed, found = now - row.state_since, Collected(len(devices), len(devices - left), records)
+    if not left or not wait or (records and passed >= wait):
+        return found, Look.OVER
+    if passed < wait:
+        return found, Look.WAITS
+    return found, Look.NOTHING_CAME if passed >= max(_PATIENCE * wait, _LEAST) else Look.WAITS_FOR_FIRST
