@@ -25,6 +25,7 @@ from edgefleet_agent.worker.control.protocol import KnownSchedule, Labels
 from edgefleet_protocol.run_schedule import plan_of, read_schedule
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes
+from tests.examples.retraining import retrained
 from tests.house.pages import shell_blocks
 
 DEMAND = Path(__file__).parents[2] / "examples" / "demand-forecast"
@@ -49,7 +50,11 @@ def known() -> Any:
 
 
 def error(version: str, part: Any) -> float:
-    session = ort.InferenceSession(str(DEMAND / f"demand-{version}.onnx"), providers=["CPUExecutionProvider"])
+    return error_of(DEMAND / f"demand-{version}.onnx", part)
+
+
+def error_of(model: Path, part: Any) -> float:
+    session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     (units,) = session.run(["units"], {"x": part.x})
     assert units.shape == part.units.shape
     return float(np.abs(units - part.units).mean())
@@ -99,6 +104,31 @@ def test_the_files_are_those_that_the_script_makes() -> None:
     assert tuple(columns) == module().COLUMNS
     plan = plan_of(read_schedule((DEMAND / "schedule.json").read_bytes()).every)
     assert plan.next_s(0) == 5 * 3600
+
+
+def test_what_is_retrained_on_captured_rows_knows_sundays_and_has_forgotten_no_winter(tmp_path: Path) -> None:
+    part = known().between(*days("2026-03-01", "2026-06-30")).sample(1000, 1)
+    traces = [
+        f"kiosk-{kiosk:02d}@{str(day).replace('-', '')}T030000Z"
+        for kiosk, day in zip(part.kiosk, part.day, strict=True)
+    ]
+    labels = {("", trace): f"{units:g}" for trace, units in zip(traces, part.units[:, 0], strict=True)}
+    labels.pop(("", traces[0]))  # of this one nobody knows yet
+    rows = ((trace, row[None]) for trace, row in zip(traces, part.x, strict=True))
+    made = retrained(DEMAND, "demand-1.0.0.onnx", rows, labels, tmp_path)
+    assert made.manifest.unlabelled == 1
+    assert "999 captured rows" in made.said
+    figures = {name: error_of(made.out / "model.onnx", known().between(*PARTS[name])) for name in PARTS}
+    assert figures == pytest.approx(METRICS["mae"]["retrained"], rel=0.1)
+    row = " | ".join(f"{METRICS['mae']['retrained'][name]:.1f}" for name in PARTS)
+    assert f"| retrained | {row} |" in (DEMAND / "README.md").read_text()
+    old = METRICS["mae"]["1.0.0"]
+    assert figures["july"] < 0.5 * old["july"]
+    assert figures["winter"] < 1.15 * old["winter"]
+    with np.load(made.out / "eval.npz") as held:
+        assert (held["x"].shape, held["y"].shape) == ((850, 13), (850, 1))
+    with np.load(made.out / "reference.npz") as reference:
+        assert reference["x"].shape == (999, 13)
 
 
 def moved(part: Any, column: int) -> float:

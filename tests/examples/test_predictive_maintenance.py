@@ -24,6 +24,7 @@ from edgefleet_agent.worker.control.protocol import Labels
 from edgefleet_protocol.run_schedule import plan_of, read_schedule
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes
+from tests.examples.retraining import retrained
 from tests.house.pages import shell_blocks
 
 PUMPS = Path(__file__).parents[2] / "examples" / "predictive-maintenance"
@@ -52,7 +53,11 @@ TRAINED = ("2025-01-08", "2025-08-31")
 
 
 def shares(version: str, part: Any) -> dict[str, float]:
-    session = ort.InferenceSession(str(PUMPS / f"pump-{version}.onnx"), providers=["CPUExecutionProvider"])
+    return shares_of(PUMPS / f"pump-{version}.onnx", part)
+
+
+def shares_of(model: Path, part: Any) -> dict[str, float]:
+    session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"x": part.x})
     said, is_due = logits.argmax(axis=1), part.due == 1
     figures = {"right": said == part.due, "found": said[is_due] == 1, "false_alarms": said[~is_due] == 1}
@@ -87,6 +92,33 @@ def test_the_files_are_those_that_the_script_makes() -> None:
     assert tuple(columns) == module().COLUMNS
     plan = plan_of(read_schedule((PUMPS / "schedule.json").read_bytes()).every)
     assert plan.next_s(0) == 6 * 3600
+
+
+def test_what_is_retrained_on_captured_windows_finds_the_new_bearings(tmp_path: Path) -> None:
+    part = known().between("2026-04-01", "2026-05-31")
+    part = part.chosen(np.random.default_rng(1).permutation(len(part.x))[:1000])
+    traces = [
+        f"pump-{pump:02d}@{np.datetime_as_string(at, unit='s').replace('-', '').replace(':', '')}Z"
+        for pump, at in zip(part.pump, part.at, strict=True)
+    ]
+    words = ("ok", "due")
+    labels = {("", trace): words[due] for trace, due in zip(traces, part.due, strict=True)}
+    labels.pop(("", traces[0]))  # of this one nobody knows yet
+    rows = ((trace, row[None]) for trace, row in zip(traces, part.x, strict=True))
+    made = retrained(PUMPS, "pump-1.0.0.onnx", rows, labels, tmp_path)
+    assert made.manifest.unlabelled == 1
+    assert "999 captured windows" in made.said
+    figures = {name: shares_of(made.out / "model.onnx", known().between(*when)) for name, when in PARTS.items()}
+    for name in PARTS:
+        assert figures[name] == pytest.approx(METRICS["retrained"][name], abs=0.03)
+    row = " | ".join(f"{100 * value:.1f}" for name in PARTS for value in METRICS["retrained"][name].values())
+    assert f"| retrained | {row} |" in (PUMPS / "README.md").read_text()
+    assert figures["june"]["found"] > METRICS["1.0.0"]["june"]["found"] + 0.7
+    assert figures["autumn"]["found"] > METRICS["1.1.0"]["autumn"]["found"]
+    with np.load(made.out / "eval.npz") as held:
+        assert (held["x"].shape, held["y"].shape) == ((850, 9), (850,))
+    with np.load(made.out / "reference.npz") as reference:
+        assert reference["x"].shape == (999, 9)
 
 
 def moved(part: Any, column: str) -> float:
