@@ -61,6 +61,7 @@ SUMMARIES: Final = {
     "webhook": "Send events to other programs as signed CloudEvents.",
     "alert-receiver": "Let Alertmanager pause or roll back rollouts.",
     "fleet": "Show the fleet as a whole.",
+    "policy": "Say what a release has to have before it may be deployed.",
     "report": "Collect the evidence of a model for an auditor, and check it without a server.",
     "audit": "Show who changed what, and prove that nothing of it was changed.",
     "config": "Show the settings of edgectl.",

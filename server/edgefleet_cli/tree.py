@@ -51,6 +51,7 @@ _GROUPS: Final = {
     "alert-receiver": "admin.alert_receiver_commands",
     "audit": "audit.commands",
     "report": "compliance.commands",
+    "policy": "compliance.policy_commands",
     "context": "admin.access.context_commands",
     "config": "admin.access.config_commands",
 }
@@ -119,6 +120,7 @@ _PANELS: Final = {
             "alert-receiver",
             "audit",
             "report",
+            "policy",
             "context",
             "config",
             "whoami",

@@ -259,3 +259,34 @@ def test_a_file_that_cannot_be_read_is_named(edgectl: Edgectl, tmp_path: Path, t
 )
 def test_selectors_are_compared_as_the_server_writes_them(text: str) -> None:
     assert plain_selector(text) == str(parse_selector(text))
+
+
+def test_a_release_policy_is_a_file(edgectl: Edgectl, fleet: Fleet, tmp_path: Path) -> None:
+    spec = {"models": ["digits"], "require": ["owner", "hold_out>=300"], "since": "2026-01-01T00:00:00Z"}
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {"apiVersion": "edgefleet/v1", "kind": "ReleasePolicy", "metadata": {"name": "medical"}, "spec": spec}
+        )
+    )
+    applied = edgectl("apply", "-f", file)
+    assert applied.code == 0, applied.err
+    assert "unchanged" in edgectl("apply", "-f", file).out
+    checked = edgectl("policy", "check", "digits@1.0.0")
+    assert checked.code == 1
+    assert "medical requires owner: its card names no owner" in checked.out
+    refused = edgectl("deploy", "digits@1.0.0", "--to", "")
+    assert (refused.code, refused.error_code) == (6, "governance.policy_not_met")
+    written = tmp_path / "got.yaml"
+    written.write_text(edgectl("get", "ReleasePolicy", "-o", "yaml").out)
+    assert "unchanged" in edgectl("apply", "-f", written).out
+    spec["require"] = ["owner"]
+    file.write_text(
+        yaml.safe_dump(
+            {"apiVersion": "edgefleet/v1", "kind": "ReleasePolicy", "metadata": {"name": "medical"}, "spec": spec}
+        )
+    )
+    assert edgectl("apply", "-f", file).code == 0
+    assert edgectl("policy", "list", "-o", "json").json["items"][0]["require"] == ["owner"]
+    assert edgectl("delete", "-f", file, "--yes").code == 0
+    assert edgectl("policy", "check", "digits@1.0.0").code == 0

@@ -72,6 +72,7 @@ FIELDS: Mapping[str, Any] = {
     "body.action": "pause",
     "body.model": "digits",
     "body.models": "late",
+    "body.require": "owner",
     "body.profile": "generic-x86_64-ort",
 }
 SPEC = "release: digits@1.0.0\nselector: site=berlin\nstages:\n  - {name: all, size: {percent: 100}}\n"

@@ -103,6 +103,7 @@ PLACES = {
     "/invitations": "access",
     "/webhooks": "webhook",
     "/slos": "alert",
+    "/release-policies": "release",
     "/triggers": "experiment",
     "/retrainings": "experiment",
     "/retrainings:lease": "experiment",

@@ -268,8 +268,12 @@ def _look_at_cards(verdict: Verdict, by_path: Mapping[str, Unpacked]) -> None:
 
 def said_by_people(card: Any) -> list[str]:
     """Return the names of a card's fields that a person filled in, sorted."""
-    known = card.get("said_by_people") if isinstance(card, dict) else None
-    return sorted(str(one) for one in known) if isinstance(known, list) else []
+    return sorted(
+        str(fact["name"])
+        for section in card.get("sections", ())
+        for fact in section["facts"]
+        if fact["origin"] == "stated"
+    )
 
 
 def _json(by_path: Mapping[str, Unpacked], path: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgefleet_cli.core import api as structs
@@ -225,6 +226,42 @@ class AlertReceivers(Kind):
 
 
 @dataclass(frozen=True)
+class ReleasePolicies(Kind):
+    """What a release has to have before it may be deployed. Without `since` one is about releases made from then on."""
+
+    name: str = "ReleasePolicy"
+    form: Form = field(default=Form(texts=("since",), lists=("models", "require"), required=("require",)))
+    can_prune: bool = False  # a file that is gone must not loosen what releases have to have
+
+    def objects(self, api: ApiClient) -> Iterator[Found]:
+        for one in api.pages("/release-policies", structs.release.ReleasePolicy):
+            spec: Spec = {"since": _utc(one.since), "models": list(one.models), "require": list(one.require)}
+            document = Document(self.name, one.name, {key: value for key, value in spec.items() if value})
+            yield Found(document, one.name, one.created_by)
+
+    def normal(self, api: ApiClient, document: Document) -> Spec:
+        """Return the spec with the time that it leaves open as it is now."""
+        found = self.find(api, document)
+        since = document.spec.get("since") or (found.document.spec["since"] if found else None)
+        spec = {**document.spec, "since": _utc(since) if since else ""}
+        return {key: spec[key] for key in ("since", "models", "require") if spec.get(key)}
+
+    def create(self, api: ApiClient, document: Document) -> Made:
+        self._put(api, document.name, document.spec)
+        return Made()
+
+    def change(self, api: ApiClient, found: Found, wanted: Spec) -> None:
+        self._put(api, found.id, wanted)
+
+    def delete(self, api: ApiClient, found: Found) -> None:
+        api.delete(f"/release-policies/{part(found.id)}")
+
+    def _put(self, api: ApiClient, name: str, spec: Spec) -> None:
+        body = convert(spec, structs.release.ReleasePolicyIn)
+        api.put(f"/release-policies/{part(name)}", body, structs.release.ReleasePolicy)
+
+
+@dataclass(frozen=True)
 class Aliases(Kind):
     """Names of releases that move, written `model@alias`. What was rolled out does not follow one that is set again."""
 
@@ -351,13 +388,26 @@ def _aliases_of(api: ApiClient, model: str) -> list[structs.model.Alias]:
 
 
 KINDS: Mapping[str, Kind] = {
-    kind.name: kind for kind in (Groups(), Devices(), Webhooks(), AlertReceivers(), Aliases(), Rollouts())
+    kind.name: kind
+    for kind in (Groups(), Devices(), Webhooks(), AlertReceivers(), ReleasePolicies(), Aliases(), Rollouts())
 }
 """In the order in which they are applied: what others name comes first."""
 
 FORMS: Mapping[str, Form] = {name: kind.form for name, kind in KINDS.items()}
 _TOKEN = re.compile(r"\s*(==|!=|[=!<>(),]|[^\s=!<>(),]+)")
 _WORDS = frozenset({"in", "notin"})
+
+
+def _utc(text: str) -> str:
+    """Return a time as the server writes it. Raises DocumentError."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat()
+    except ValueError as error:
+        raise DocumentError(
+            f"`since` of a release policy is no time: {text!r}",
+            why=str(error),
+            next_step="write it like 2026-12-01T00:00:00Z",
+        ) from error
 
 
 def plain_selector(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefleet_cli.core import api, completion
-from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.errors import ApiError, UsageError
 from edgefleet_cli.core.selection import no_match
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Reply, reply_of
@@ -30,6 +30,7 @@ from edgefleet_cli.rollout.start import rollouts_of, warn_of_older
 if TYPE_CHECKING:
     from edgefleet_cli.release.device_measurement import Measured
 
+NOT_FOUND = 404
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the conversion, or return once it is queued.")]
 To = Annotated[str | None, completion.selector_option("Devices to deploy to afterwards")]
 MeasureOn = Annotated[
@@ -243,7 +244,21 @@ def _publish(
         measured = _measured(session, release, measure_on)
         reply = Reply({**reply.raw, "measured": [reply_of(row).raw for row in measured]}, api.release.Release)
     session.out.one(reply, RELEASES, lambda entry: _show(session, entry, measured, deploys=deploys))
+    if release.bundles:
+        _note_policies(session, release.ref)
     return release
+
+
+def _note_policies(session: Session, ref: str) -> None:
+    """Say at once what a release lacks of what policies require; nothing about a server that has no policies yet."""
+    try:
+        found = session.api.get(f"/releases/{part(ref)}/policy-check", api.release.PolicyCheck).value
+    except ApiError as error:
+        if error.status != NOT_FOUND:
+            raise
+        return
+    for one in found.findings:
+        session.out.note(f"it may not be deployed yet: {one.policy} requires {one.rule}: {one.what}; {one.next_step}")
 
 
 def _measured(session: Session, release: api.release.Release, devices: list[str]) -> list[Measured]:

@@ -61,6 +61,7 @@ from edgefleet_server.fleet.readmission import routes as readmission_routes
 from edgefleet_server.fleet.reported import routes as recovery_routes
 from edgefleet_server.fleet.selectors.device_selector import crowd_of
 from edgefleet_server.governance import routes as governance_routes
+from edgefleet_server.governance.release_policies.routes import build_policy_router
 from edgefleet_server.model_cards import routes as model_card_routes
 from edgefleet_server.objectives import routes as objective_routes
 from edgefleet_server.observability.prometheus import Metrics
@@ -157,7 +158,8 @@ def api_routers(parts: Parts) -> list[APIRouter]:
         ),
         model_card_routes.build_router(cards_of(parts), parts.registry, parts.db),
         search_routes.build_router(parts.search),
-        governance_routes.build_evidence_router(parts.evidence, parts.registry, parts.access),
+        build_policy_router(parts.governance.policies, parts.registry, parts.db),
+        governance_routes.build_evidence_router(parts.governance.evidence, parts.registry, parts.access),
         prometheus_sd.build_router(parts.settings.tenant),
     ]
 

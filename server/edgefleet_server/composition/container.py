@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from importlib.metadata import version
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
@@ -15,7 +14,7 @@ from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.alarm_container import Alarm, Watched, build_alarm
 from edgefleet_server.composition.figures_loader import FiguresLoader, FigureSources
 from edgefleet_server.composition.fleet_container import Fleet, build_fleet
-from edgefleet_server.composition.judge_container import GroundTruth, build_judges
+from edgefleet_server.composition.judge_container import Governance, GroundTruth, build_governance, build_judges
 from edgefleet_server.composition.objective_container import Costing, build_costing, build_objectives
 from edgefleet_server.composition.timeline_container import Timelines, build_timelines
 from edgefleet_server.composition.trigger_container import (
@@ -35,7 +34,6 @@ from edgefleet_server.encryption.key_sources import source_of
 from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.fleet.inventory.fleet_counts import FleetCounter, VersionPlaces
 from edgefleet_server.fleet.presence.fleet_samples import FleetSampler
-from edgefleet_server.governance.evidence_maker import EvidenceMaker
 from edgefleet_server.objectives.service import ObjectiveBook
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
@@ -108,7 +106,7 @@ class Parts:
     alarm: Alarm
     retraining: Retraining
     search: SearchService
-    evidence: EvidenceMaker
+    governance: Governance
     today: TodayReader
     readings: Readings
     """What pages read a moment ago."""
@@ -171,7 +169,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         alarm=alarm,
         retraining=build_retraining(db, loop, clock, shared),
         search=SearchService(fleet.finder, registry, rollout),
-        evidence=EvidenceMaker(db, access.chain, signing, clock, version("edgefleet")),
+        governance=build_governance(db, clock, registry, signing, access.chain),
         today=TodayReader(fleet.feed, fleet.health, registry, shared),
         readings=Readings(clock),
         metrics=metrics,

@@ -48,6 +48,7 @@ from edgefleet_server.dashboard.settings import (
     move_pages,
     notification_pages,
     pipeline_pages,
+    policy_pages,
     protection_pages,
 )
 from edgefleet_server.dashboard.settings import pages as settings_pages
@@ -276,6 +277,7 @@ def _looking_up(
         partial(identity_pages.add_pages, identities=parts.identities),
         partial(pipeline_pages.add_pages, pipelines=parts.pipelines),
         partial(protection_pages.add_pages, protection=fleet.protection),
+        partial(policy_pages.add_pages, policies=parts.governance.policies),
         partial(move_pages.add_pages, moves=fleet.moves),
         partial(device_ca_pages.add_pages, rotations=fleet.ca_rotations),
         partial(notification_pages.add_pages, contacts=parts.alarm.contacts, alerts=parts.alerts, registry=registry),

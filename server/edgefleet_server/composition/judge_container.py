@@ -1,14 +1,21 @@
-"""What judges the answers of models: by their signals, and by labels that came for them."""
+"""What judges models: their answers by signals and by labels that came for them, their releases by policies, and all by evidence."""
 
 from dataclasses import dataclass
+from importlib.metadata import version as version_of
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ModelName, ReleaseRef
+from edgefleet_server.access.audit_chain.chain_book import AuditChain
 from edgefleet_server.composition.fleet_container import Fleet
 from edgefleet_server.conversion.reports import report_of
 from edgefleet_server.db.database import Database
+from edgefleet_server.governance.evidence_maker import EvidenceMaker
+from edgefleet_server.governance.release_policies.release_facts import ReleaseFactsReader
+from edgefleet_server.governance.release_policies.service import PolicyBook
+from edgefleet_server.model_cards.card_statements import Statements
 from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.drift.service import KEPT_S, DriftService
 from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyService
 from edgefleet_server.telemetry.ground_truth.uploads import FeedbackUploads
@@ -63,3 +70,25 @@ def importance_of(registry: RegistryService, ref: ReleaseRef) -> Importance:
         return read_importance(report_of(registry, ref).get("importance"))
     except EdgefleetError:  # no report, or its bytes are lost: drift is judged all the same
         return NOT_ASKED
+
+
+@dataclass(frozen=True, slots=True)
+class Governance:
+    """What an auditor is given, and what releases have to have."""
+
+    evidence: EvidenceMaker
+    policies: PolicyBook
+
+
+def build_governance(
+    db: Database,
+    clock: Clock,
+    registry: RegistryService,
+    signing: SigningService,
+    trail: AuditChain,
+) -> Governance:
+    """Wire the parts, and let nothing deploy a release that lacks what policies require, of its card too."""
+    evidence = EvidenceMaker(db, trail, signing, clock, version_of("edgefleet"))
+    policies = PolicyBook(db, clock, ReleaseFactsReader(registry, signing, Statements(db, registry).stated))
+    registry.withdrawals.add_guard(policies.keep_to)
+    return Governance(evidence, policies)

@@ -27,6 +27,7 @@ MODULES: Final = (
     "alerting.contact_points.tables",
     "retraining.tables",
     "model_cards.tables",
+    "governance.release_policies.tables",
 )
 """Modules below `edgefleet_server` that declare tables."""
 

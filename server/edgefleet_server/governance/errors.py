@@ -35,3 +35,23 @@ class EvidenceIncompleteError(GovernanceError):
 
     code = "governance.evidence_incomplete"
     default_next_step = "try again; the server's log names the cause under the request's id"
+
+
+class PolicyUnknownError(GovernanceError):
+    """No release policy has this name."""
+
+    code = "governance.policy_unknown"
+
+
+class BadPolicyError(GovernanceError):
+    """This cannot be a release policy."""
+
+    code = "governance.bad_policy"
+    default_next_step = "the rules are on the page of release policies: docs/operate/release-policies.md"
+
+
+class PolicyNotMetError(GovernanceError):
+    """The release lacks what a policy requires, so it goes to no device."""
+
+    code = "governance.policy_not_met"
+    default_next_step = "`edgectl policy check REF` says what it lacks and how to mend that"

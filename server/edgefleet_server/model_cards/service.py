@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -14,6 +14,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.model_cards import store
 from edgefleet_server.model_cards.card_sections import CardFacts, count_in, sections_of
+from edgefleet_server.model_cards.card_statements import Statements
 from edgefleet_server.model_cards.model import ModelCard, Statement
 from edgefleet_server.model_cards.tables import ModelCardRow
 from edgefleet_server.registry.model import BundleView, ReleaseView
@@ -25,7 +26,6 @@ from edgefleet_server.telemetry.ground_truth.views import ModelAccuracy
 from edgefleet_terms.feature_importance import read_importance
 from edgefleet_terms.parent_comparison import read_comparison
 
-_GENERATIONS: Final = 20
 _ROLLOUTS: Final = 100
 _SHOWN: Final = 20
 
@@ -84,6 +84,7 @@ class ModelCards:
         """Wire the parts."""
         self._db = db
         self._sources = sources
+        self._statements = Statements(db, sources.registry)
         self._clock = clock
 
     def card(self, ref: ReleaseRef) -> ModelCard:
@@ -103,19 +104,7 @@ class ModelCards:
 
     def stated(self, ref: ReleaseRef) -> Statement:
         """Return what people state of a release: its own statement, else that of the nearest parent. Raises ReleaseUnknownError."""
-        release = self._sources.registry.release(ref)
-        seen: set[str] = set()
-        for _ in range(_GENERATIONS):
-            found = self._own(release)
-            parent = release.lineage.get("parent", "")
-            if found is not None or not parent or parent in seen:
-                return found or Statement()
-            seen.add(parent)
-            try:
-                release = self._sources.registry.release(ReleaseRef.parse(parent))
-            except EdgefleetError:  # it was deleted
-                break
-        return Statement()
+        return self._statements.stated(ref)
 
     def state(self, ref: ReleaseRef, stated: Mapping[str, Any], by: str) -> ModelCard:
         """Keep what a person states of a release, in the place of what was; return the card. Joins the caller's transaction.
@@ -140,14 +129,6 @@ class ModelCards:
         with self._db.read() as session:
             row = store.find(session, ref)
             return None if row is None else row.changed_at
-
-    def _own(self, release: ReleaseView) -> Statement | None:
-        with self._db.read() as session:
-            row = store.find(session, release.ref)
-            if row is None or row.source_sha256 != release.source_sha256:
-                return None
-            known = {name: value for name, value in row.stated.items() if name in Statement.__dataclass_fields__}
-            return replace(Statement(**known), of=str(release.ref), by=row.changed_by, at=row.changed_at)
 
     def _facts(self, release: ReleaseView) -> CardFacts:
         sources, ref = self._sources, release.ref

@@ -10,7 +10,7 @@ it, `rollout.retirement` decides, which sees the whole server.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -76,16 +76,23 @@ class WithdrawalBook:
         self._blobs = blob_store
         self._clock = clock
         self._jobs = jobs
+        self._guards: list[Callable[[ReleaseRef], None]] = []
+
+    def add_guard(self, guard: Callable[[ReleaseRef], None]) -> None:
+        """Let something refuse releases before they are deployed, by raising."""
+        self._guards.append(guard)
 
     def keep_deployable(self, ref: ReleaseRef) -> None:
         """Let nobody withdraw or delete a release until the caller's transaction ends.
 
-        Raises ReleaseUnknownError, ReleaseWithdrawnError.
+        Raises ReleaseUnknownError, ReleaseWithdrawnError, and what a guard raises.
         """
         with self._db.session() as session:
             row = _known(store.lock_shared(session, ref), ref)
             if row.withdrawn_at is not None:
                 raise withdrawn_error(ref, row.withdrawn_reason)
+            for guard in self._guards:
+                guard(ref)
 
     def check_deployable(self, ref: ReleaseRef) -> None:
         """Raise ReleaseUnknownError or ReleaseWithdrawnError for a release that cannot be deployed; it may be withdrawn right after."""

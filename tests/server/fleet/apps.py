@@ -16,6 +16,7 @@ from edgefleet_server.composition.container import (
     build_prediction_logs,
     build_prover,
 )
+from edgefleet_server.composition.judge_container import build_governance
 from edgefleet_server.composition.objective_container import build_costing, build_objectives
 from edgefleet_server.composition.timeline_container import build_timelines
 from edgefleet_server.composition.trigger_container import Sources, build_retraining
@@ -23,7 +24,6 @@ from edgefleet_server.dashboard.core.readings import Readings
 from edgefleet_server.dashboard.story.today import TodayReader
 from edgefleet_server.fleet.inventory.fleet_counts import VersionPlaces
 from edgefleet_server.fleet.presence.fleet_samples import FleetSampler
-from edgefleet_server.governance.evidence_maker import EvidenceMaker
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.rollout.retirement import ReleaseRetirement
@@ -96,7 +96,7 @@ def parts_of(house: House) -> Parts:
             house.db, Sources(watched, alarm, rollout, house.webhooks.sealer, {}), house.clock, house.clock
         ),
         watching=LivePredictions(house.db, house.clock, house.fleet.reader, house.fleet.desired),
-        evidence=EvidenceMaker(house.db, access.chain, house.signing, house.clock, "0"),
+        governance=build_governance(house.db, house.clock, house.registry, house.signing, access.chain),
         search=SearchService(house.fleet.finder, house.registry, rollout),
         metrics=Metrics(),
         health=Health(),

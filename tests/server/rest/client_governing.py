@@ -98,6 +98,16 @@ def answering_for(call: Caller) -> None:
         assert (status, files.getnames()[-2:]) == (200, ["evidence.json", "evidence.sig.json"])
 
 
+def holding_to_policies(call: Caller) -> None:
+    """Set, read and remove a release policy, and ask whether a release has what it requires."""
+    wanted = call.models.ReleasePolicyIn(require=["owner"], models=["buds"])
+    assert call("governance", "set_release_policy", "owned", body=wanted)[0] == 201
+    assert call("governance", "list_release_policies")[1].total == 1
+    assert call("governance", "get_release_policy", "owned")[1].require == ["owner"]
+    assert call("governance", "check_release_policies", "digits@1.0.0")[1].is_deployable
+    assert call("governance", "delete_release_policy", "owned")[0] == 204
+
+
 def paying(call: Caller) -> None:
     """Set, read and remove prices; ask what the fleet cost, in units and in money."""
     models, tag = call.models, "cost"

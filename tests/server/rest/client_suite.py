@@ -480,6 +480,7 @@ def main(url: str, token: str, rollout: str) -> None:
     answers.looking_after(call, url)
     governing.retraining(call)
     governing.answering_for(call)
+    governing.holding_to_policies(call)
     governing.paying(call)
     print(json.dumps({"calls": call.calls, "operations": sorted(call.operations)}))
 

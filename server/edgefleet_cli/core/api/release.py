@@ -138,6 +138,20 @@ class OptionsIn(Body, frozen=True, kw_only=True):
     values: dict[str, float] | Unset = UNSET
 
 
+class PolicyFinding(Struct, frozen=True):
+    next_step: str = ""
+    policy: str = ""
+    rule: str = ""
+    what: str = ""
+
+
+class PolicyCheck(Struct, frozen=True):
+    findings: tuple[PolicyFinding, ...] = ()
+    is_deployable: bool = False
+    policies: tuple[str, ...] = ()
+    ref: str = ""
+
+
 class Refused(Struct, frozen=True):
     code: str = ""
     next: str = ""
@@ -219,6 +233,22 @@ class Release(Struct, frozen=True):
     state: str = ""
     version: str = ""
     withdrawn: Withdrawal | None = None
+
+
+class ReleasePolicy(Struct, frozen=True):
+    changed_by: str = ""
+    created_at: str = ""
+    created_by: str = ""
+    models: tuple[str, ...] = ()
+    name: str = ""
+    require: tuple[str, ...] = ()
+    since: str = ""
+
+
+class ReleasePolicyIn(Body, frozen=True, kw_only=True):
+    models: tuple[str, ...] | Unset = UNSET
+    require: tuple[str, ...]
+    since: str | Unset | None = UNSET
 
 
 class ReleaseSource(Struct, frozen=True):

@@ -140,6 +140,12 @@ class TeamService:
             row = store.open_team_request(session, model)
             return row is not None and row.act == TeamAct.TEAM
 
+    def threshold(self, model: str) -> int:
+        """Return how many of its team have to sign a model, 0 where the server signs it."""
+        with self._db.read() as session:
+            team = self._team(session, model)
+        return 0 if team is None else team.threshold
+
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def set_team(self, model: str, pems: Sequence[str], threshold: int, new_models: str = "") -> TeamRequestView:

@@ -1,0 +1,132 @@
+"""A release that lacks what a policy requires goes to no device, and it is said what is missing and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgefleet_server.access.model import Role
+from edgefleet_server.governance.release_policies import rules
+from edgefleet_server.governance.release_policies.model import ReleaseFacts, ReleasePolicy
+from tests.server.dashboard.fleet import ORT, Fleet
+from tests.support.servers import ApiClient
+
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+BARE = ReleaseFacts("digits@1.0.0", "digits", NOW, missing_parts=("data",))
+GOOD = ReleaseFacts("digits@1.0.0", "digits", NOW, "vision team", "MIT", (), 300, True, True, 2)
+ALL = ("owner", "licence", "card", "importance", "sealed", "hold_out>=300", "signers>=2")
+
+
+def policy(**changes: Any) -> ReleasePolicy:
+    plain = ReleasePolicy("medical", (), ALL, NOW, NOW, "ann", NOW, "ann")
+    return replace(plain, **changes)
+
+
+def test_each_rule_is_met_or_says_what_is_missing() -> None:
+    assert rules.lacking([policy()], GOOD) == []
+    found = rules.lacking([policy()], BARE)
+    assert [one.rule for one in found] == list(ALL)
+    assert all(one.what and one.next_step for one in found)
+    assert "measured on 0 samples" in next(one.what for one in found if one.rule == "hold_out>=300")
+    almost = replace(GOOD, hold_out=299, signers=1)
+    assert [one.rule for one in rules.lacking([policy()], almost)] == ["hold_out>=300", "signers>=2"]
+
+
+@pytest.mark.parametrize("rule", ["biometric", "owner>=1", "hold_out", "hold_out>=0", "hold_out>=-1", "signers>=2.0"])
+def test_a_rule_that_is_not_known_lets_nothing_through(rule: str) -> None:
+    assert rules.mistakes_in([], [rule])
+    assert [one.rule for one in rules.lacking([policy(require=(rule,))], GOOD)] == [rule]
+
+
+@pytest.mark.parametrize(
+    ("models", "since", "holds"),
+    [
+        ((), NOW, True),
+        (("digits",), NOW, True),
+        (("digit",), NOW, False),
+        (("dig*",), NOW, True),
+        (("gears", "d*"), NOW, True),
+        ((), NOW + timedelta(seconds=1), False),
+    ],
+)
+def test_a_policy_is_about_its_models_from_its_time_on(models: tuple[str, ...], since: datetime, holds: bool) -> None:
+    assert rules.holds_for(policy(models=models, since=since), BARE) is holds
+    assert bool(rules.lacking([policy(models=models, since=since)], BARE)) is holds
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Releases from before the policy, one from after it, and a device."""
+    fleet = Fleet(tmp_path_factory.mktemp("policies") / "server")
+    fleet.release("digits@1.0.0", ORT)
+    fleet.release("gears@1.0.0", ORT)
+    fleet.device("cam-a").connect()
+    fleet.house.clock.turn(hours=1)
+    made = fleet.house.client(Role.ADMIN).put(
+        "/api/v1/release-policies/medical", json={"require": ["owner", "hold_out>=300"]}
+    )
+    assert made.status_code == 201, made.text
+    fleet.house.clock.turn(hours=1)
+    fleet.release("digits@2.0.0", ORT)
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture
+def admin(fleet: Fleet) -> ApiClient:
+    return fleet.house.client(Role.ADMIN)
+
+
+def test_nothing_deploys_a_release_that_lacks_something(fleet: Fleet, admin: ApiClient) -> None:
+    checked = admin.get("/api/v1/releases/digits@2.0.0/policy-check").json()
+    assert (checked["is_deployable"], checked["policies"]) == (False, ["medical"])
+    assert [one["rule"] for one in checked["findings"]] == ["owner", "hold_out>=300"]
+    ways = [
+        admin.post("/api/v1/releases/digits@2.0.0:deploy", json={"selector": ""}),
+        admin.post(
+            "/api/v1/rollouts",
+            json={"release": "digits@2.0.0", "selector": "", "stages": [{"name": "all", "size": {"percent": 100}}]},
+        ),
+    ]
+    for refused in ways:
+        body = refused.json()
+        assert (refused.status_code, body["code"]) == (409, "governance.policy_not_met"), body
+        assert "medical requires owner" in body["detail"]
+        assert "card.yaml" in body["next"]
+    older = admin.post("/api/v1/releases/digits@1.0.0:deploy", json={"selector": ""})
+    assert older.status_code == 200, older.text
+
+
+def test_policies_are_an_admins_and_audited(fleet: Fleet, admin: ApiClient, tmp_path: Path) -> None:
+    operator = fleet.house.client(Role.OPERATOR)
+    assert operator.put("/api/v1/release-policies/mine", json={"require": ["owner"]}).status_code == 403
+    assert operator.delete("/api/v1/release-policies/medical").status_code == 403
+    bad = admin.put("/api/v1/release-policies/mine", json={"require": ["everything"]})
+    assert (bad.status_code, bad.json()["code"]) == (422, "governance.bad_policy")
+    made = admin.put("/api/v1/release-policies/gears", json={"models": ["gears"], "require": ["sealed"]})
+    assert made.status_code == 201, made.text
+    assert admin.put("/api/v1/release-policies/gears", json={"require": ["sealed"]}).status_code == 200
+    assert admin.delete("/api/v1/release-policies/gears").status_code == 204
+    assert admin.get("/api/v1/release-policies/gears").status_code == 404
+    entries = admin.get("/api/v1/audit?object=/api/v1/release-policies/gears").json()["items"]
+    assert [one["action"] for one in entries] == ["delete_release_policy", "set_release_policy", "set_release_policy"]
+
+
+def test_what_its_card_states_counts(fleet: Fleet, admin: ApiClient) -> None:
+    wanted = {"models": ["gears"], "require": ["owner", "licence", "card"], "since": "2020-01-01T00:00:00Z"}
+    assert admin.put("/api/v1/release-policies/carded", json=wanted).status_code == 201
+    refused = admin.post("/api/v1/releases/gears@1.0.0:deploy", json={"selector": ""}).json()
+    assert refused["code"] == "governance.policy_not_met"
+    assert "`edgectl model card set gears@1.0.0 -f card.yaml`" in refused["next"]
+    card = {"owner": "Vision", "licence": "MIT", "summary": "Gears", "intended_use": "Lines", "limits": ["dark halls"]}
+    assert admin.put("/api/v1/releases/gears@1.0.0/card", json=card).status_code == 200
+    checked = admin.get("/api/v1/releases/gears@1.0.0/policy-check").json()
+    assert [one["what"] for one in checked["findings"]] == ["its card says nothing of: data"]
+    assert admin.put("/api/v1/releases/gears@1.0.0/card", json={**card, "data": "Own photos"}).status_code == 200
+    deployed = admin.post("/api/v1/releases/gears@1.0.0:deploy", json={"selector": ""})
+    assert deployed.status_code == 200, deployed.text
