@@ -41,6 +41,7 @@ LISTS: dict[str, tuple[str, ...]] = {
     "device list": (),
     "group list": (),
     "protection list": (),
+    "policy list": (),
     "device readmissions": (),
     "server move status": (),
     "key device-ca status": (),
@@ -111,6 +112,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "experiment show": ("TRIAL",),
     "group show": ("yard",),
     "protection show": ("vault",),
+    "policy show": ("ecg-owned",),
     "identity show": ("i-dora",),
     "trusted-pipeline show": ("ci",),
     "group members": ("yard",),
@@ -170,6 +172,7 @@ ELSEWHERE = {
     "prices show": "tests/cli/test_cost_commands.py: prices that were set",
     "profile validate": "tests/cli/test_profile_commands.py: a file",
     "profile schema": "tests/cli/test_profile_commands.py: a schema, always JSON",
+    "policy check": "tests/cli/test_declaring.py: a file, or a release",
     "report verify": "tests/cli/test_report_commands.py: a file",
     "release report": "tests/cli/test_release_commands.py: a file",
     "rollout lint": "tests/cli/test_rollout_commands.py: a file",
@@ -207,6 +210,7 @@ ACTS = {
     "key ceremony", "key device-ca finish", "key device-ca start", "key device-ca undo",
     "key init", "key revoke", "key rotate", "key sign", "key team",
     "device readmit",
+    "policy delete", "policy set",
     "protection add", "protection break-glass", "protection keep", "protection remove",
     "login", "logout", "model alias remove", "options", "predictions keep", "predictions stop", "predictions export", "data erase",
     "model alias set", "model pull", "publish",
@@ -293,6 +297,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     scope = Scope(frozenset({"digits"}), frozenset({"yard"}), frozenset({"yard", "berlin-brandenburg"}))
     fleet.parts.access.people.grant("dora", Grant(Role.OPERATOR, scope))
     fleet.parts.fleet.protection.add("vault", "site=vault", "ann")
+    fleet.parts.governance.policies.set("ecg-owned", ["ecg"], ["owner"], None, "ann")
     plan_move(fleet)
     fleet.parts.pipelines.add(rule("ci"))
     add_identity(fleet.parts.db, "i-dora")

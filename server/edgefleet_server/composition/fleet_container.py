@@ -69,6 +69,10 @@ class Registry(Protocol):
         """Let nobody withdraw a release until the caller's transaction ends. Raises an error when it was."""
         ...
 
+    def check_deployable(self, ref: ReleaseRef) -> None:
+        """Raise what `keep_deployable` would raise, and keep nothing."""
+        ...
+
     def withdrawn(self) -> Mapping[str, str]:
         """Return why releases were withdrawn, by release."""
         ...

@@ -1,5 +1,7 @@
 """Refusals of governance."""
 
+from collections.abc import Mapping, Sequence
+
 from edgefleet_protocol.errors import EdgefleetError
 
 
@@ -51,7 +53,11 @@ class BadPolicyError(GovernanceError):
 
 
 class PolicyNotMetError(GovernanceError):
-    """The release lacks what a policy requires, so it goes to no device."""
+    """The release lacks what a policy requires, so it goes to no device. errors: each rule that it does not meet."""
 
     code = "governance.policy_not_met"
     default_next_step = "`edgectl policy check REF` says what it lacks and how to mend that"
+
+    def __init__(self, message: str, *, next_step: str, errors: Sequence[Mapping[str, str]]) -> None:
+        super().__init__(message, next_step=next_step)
+        self.errors = [dict(one) for one in errors]

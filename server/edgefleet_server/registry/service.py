@@ -345,11 +345,12 @@ class RegistryService:
             return {one.ref: one for one in self._view(session, store.find_releases(session, refs))}
 
     def keep_deployable(self, ref: ReleaseRef) -> None:
-        """Let nobody withdraw or delete a release until the caller's transaction ends.
-
-        Raises ReleaseUnknownError, ReleaseWithdrawnError.
-        """
+        """Let nobody withdraw or delete a release until the caller's transaction ends. Raises for one that may not be deployed."""
         self.withdrawals.keep_deployable(ref)
+
+    def check_deployable(self, ref: ReleaseRef) -> None:
+        """Raise what `keep_deployable` would raise, and keep nothing."""
+        self.withdrawals.check_deployable(ref)
 
     def downgrade(self, ref: ReleaseRef, running: Mapping[str, int], devices: int) -> str:
         """Return what to say before a release goes out to `devices` devices that run newer ones; "" when none does."""

@@ -95,11 +95,13 @@ class WithdrawalBook:
                 guard(ref)
 
     def check_deployable(self, ref: ReleaseRef) -> None:
-        """Raise ReleaseUnknownError or ReleaseWithdrawnError for a release that cannot be deployed; it may be withdrawn right after."""
+        """Raise what `keep_deployable` would raise for a release; it may be withdrawn right after."""
         with self._db.read() as session:
             row = known_release(session, ref)
             if row.withdrawn_at is not None:
                 raise withdrawn_error(ref, row.withdrawn_reason)
+        for guard in self._guards:
+            guard(ref)
 
     def withdrawn_digests(self, model: ModelName) -> frozenset[str]:
         """Return the digests of all bundles of a model's withdrawn releases."""

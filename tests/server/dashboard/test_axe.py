@@ -62,7 +62,7 @@ OTHERS = (
     "/models/pump/drift", "/models/pump/drift/temperature", "/models/pump/accuracy", "/devices/{warm}",
     "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/settings/receivers", "/alerts/{alert}", "/alerts/rules",
     "/alerts/silences", "/settings/contacts", "/settings/contacts/{contact}", "/slos", "/slos/{slo}", "/slos/new", "/drift", "/cost",
-    "/", "/find", "/settings/protection",
+    "/", "/find", "/settings/protection", "/settings/policies",
     "/retraining", "/retraining/new", "/retraining/new?on=schedule&launcher=github", "/retraining/start?model=digits",
     "/retraining/triggers/digits-drift", "/retraining/{awaits}", "/retraining/{promoted}", "/retraining/{failed}",
 )  # fmt: skip

@@ -14,6 +14,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.governance.release_policies import rules
 from edgefleet_server.governance.release_policies.model import ReleaseFacts, ReleasePolicy
 from tests.server.dashboard.fleet import ORT, Fleet
+from tests.server.retraining.loop_fleet import API, ROLLOUT, LoopFleet
 from tests.support.servers import ApiClient
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -86,18 +87,28 @@ def test_nothing_deploys_a_release_that_lacks_something(fleet: Fleet, admin: Api
     checked = admin.get("/api/v1/releases/digits@2.0.0/policy-check").json()
     assert (checked["is_deployable"], checked["policies"]) == (False, ["medical"])
     assert [one["rule"] for one in checked["findings"]] == ["owner", "hold_out>=300"]
+    spec = {"release": "digits@2.0.0", "selector": "", "stages": [{"name": "all", "size": {"percent": 100}}]}
+    candidate = {"selector": "", "mode": "shadow"}
     ways = [
-        admin.post("/api/v1/releases/digits@2.0.0:deploy", json={"selector": ""}),
-        admin.post(
-            "/api/v1/rollouts",
-            json={"release": "digits@2.0.0", "selector": "", "stages": [{"name": "all", "size": {"percent": 100}}]},
-        ),
+        admin.post(path, json=body)
+        for path, body in (
+            ("/api/v1/releases/digits@2.0.0:deploy", {"selector": ""}),
+            ("/api/v1/releases/digits@2.0.0:deploy", {"selector": "", "dry_run": True}),
+            ("/api/v1/releases/digits@2.0.0:deploy?dry_run=true", {"selector": ""}),
+            ("/api/v1/releases/digits@2.0.0:deploy", candidate),
+            ("/api/v1/releases/digits@2.0.0:deploy?dry_run=true", candidate),
+            ("/api/v1/rollouts", spec),
+            ("/api/v1/rollouts?dry_run=true", spec),
+            ("/api/v1/rollouts:plan", spec),
+        )
     ]
     for refused in ways:
         body = refused.json()
         assert (refused.status_code, body["code"]) == (409, "governance.policy_not_met"), body
-        assert "medical requires owner" in body["detail"]
+        assert "medical requires owner: its card names no owner; medical requires hold_out>=300: its" in body["detail"]
         assert "card.yaml" in body["next"]
+        assert "larger --eval" in body["next"]
+        assert [one["rule"] for one in body["errors"]] == ["owner", "hold_out>=300"]
     older = admin.post("/api/v1/releases/digits@1.0.0:deploy", json={"selector": ""})
     assert older.status_code == 200, older.text
 
@@ -130,3 +141,18 @@ def test_what_its_card_states_counts(fleet: Fleet, admin: ApiClient) -> None:
     assert admin.put("/api/v1/releases/gears@1.0.0/card", json={**card, "data": "Own photos"}).status_code == 200
     deployed = admin.post("/api/v1/releases/gears@1.0.0:deploy", json={"selector": ""})
     assert deployed.status_code == 200, deployed.text
+
+
+def test_a_retraining_ends_with_the_words_of_the_policy(tmp_path: Path) -> None:
+    loop = LoopFleet(tmp_path / "server", devices=1)
+    loop.make(rollout=ROLLOUT)
+    assert loop.admin.put(f"{API}/release-policies/medical", json={"require": ["owner", "hold_out>=300"]}).is_success
+    assert loop.admin.post(f"{API}/triggers/digits-drift:start", json={}).status_code == 201
+    loop.tick(seconds=1)
+    loop.train()
+    loop.tick(seconds=1)
+    run = loop.run()
+    assert (run["state"], run["error"]["code"], run["rollout"]) == ("failed", "governance.policy_not_met", "")
+    assert "medical requires owner: its card names no owner; medical requires hold_out>=300" in run["error"]["why"]
+    assert "`edgectl model card set digits@2.0.0 -f card.yaml`" in run["error"]["next_step"]
+    loop.close()

@@ -40,6 +40,10 @@ class Releases(Protocol):
         """Let nobody withdraw a release until the caller's transaction ends. Raises an error when it was."""
         ...
 
+    def check_deployable(self, ref: ReleaseRef) -> None:
+        """Raise what `keep_deployable` would raise, and keep nothing."""
+        ...
+
 
 class Deployer:
     """Makes releases the active ones. Thread-safe; calls block."""
@@ -96,6 +100,8 @@ class Deployer:
         able = {device: bundle for device, bundle in having.items() if device not in keyless}
         why_not: dict[DeviceId, str] = {}
         if dry_run:
+            if not is_ending:
+                self._registry.check_deployable(ref)
             self._desired.check(_requests(able, order), warrant)
             gens = dict.fromkeys(able, 0)
         elif order is None:

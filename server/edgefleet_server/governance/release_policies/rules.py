@@ -13,6 +13,8 @@ from edgefleet_server.governance.release_policies.model import PolicyFinding, Re
 _NUMBERED: Final = re.compile(r"([a-z_]+)>=([1-9][0-9]{0,8})")
 _MODELS: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,61}\*?|[a-z0-9][a-z0-9._-]{0,62}")
 
+_SAID: Final = 10
+
 
 @dataclass(frozen=True)
 class _Rule:
@@ -96,6 +98,15 @@ def lacking(policies: Iterable[ReleasePolicy], facts: ReleaseFacts) -> list[Poli
         for one in policy.require
         if (finding := _finding(policy.name, one, facts)) is not None
     ]
+
+
+def refusal(ref: str, findings: Sequence[PolicyFinding]) -> tuple[str, str]:
+    """Return in words why a release may not be deployed, and what to do: all rules that it does not meet, at most ten of them."""
+    shown_here = findings[:_SAID]
+    said = [f"{one.policy} requires {one.rule}: {one.what}" for one in shown_here]
+    if len(findings) > _SAID:
+        said.append(f"and {len(findings) - _SAID} more: `edgectl policy check {ref}`")
+    return f"{ref} may not be deployed: {'; '.join(said)}", "; ".join(dict.fromkeys(one.next_step for one in shown_here))
 
 
 def _finding(policy: str, text: str, facts: ReleaseFacts) -> PolicyFinding | None:

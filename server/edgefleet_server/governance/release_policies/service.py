@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
@@ -78,9 +79,5 @@ class PolicyBook:
             return
         found = self.check(ref).findings
         if found:
-            first = found[0]
-            more = f" (and {len(found) - 1} more: `edgectl policy check {ref}`)" if len(found) > 1 else ""
-            raise PolicyNotMetError(
-                f"{ref} may not be deployed: {first.what}, and the policy {first.policy} requires {first.rule}{more}",
-                next_step=first.next_step,
-            )
+            message, next_step = rules.refusal(str(ref), found)
+            raise PolicyNotMetError(message, next_step=next_step, errors=[asdict(one) for one in found])
