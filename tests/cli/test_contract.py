@@ -18,7 +18,7 @@ import yaml
 from edgefleet_cli.admin.installation.reference_page import leaves
 from edgefleet_cli.tree import build
 from edgefleet_server.access.grants.grant_scope import Scope
-from edgefleet_server.access.model import Grant, PersonKind, Role
+from edgefleet_server.access.model import Grant, PersonKind, Principal, Role
 from edgefleet_server.alerting.model import AlertAction
 from tests.cli.conftest import Edgectl
 from tests.server.access.known_identity import add_identity
@@ -210,7 +210,7 @@ ACTS = {
     "key ceremony", "key device-ca finish", "key device-ca start", "key device-ca undo",
     "key init", "key revoke", "key rotate", "key sign", "key team",
     "device readmit",
-    "policy delete", "policy set",
+    "policy approve", "policy delete", "policy keep", "policy set",
     "protection add", "protection break-glass", "protection keep", "protection remove",
     "login", "logout", "model alias remove", "options", "predictions keep", "predictions stop", "predictions export", "data erase",
     "model alias set", "model pull", "publish",
@@ -276,6 +276,12 @@ def retraining(fleet: Fleet) -> str:
     return str(started.json()["id"])
 
 
+def owned(fleet: Fleet) -> None:
+    """Set a policy about a model that there is not."""
+    maker = Principal("", "ann", frozenset())
+    fleet.parts.governance.policies.set("ecg-owned", ["ecg"], ["owner"], None, maker)
+
+
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server without anything."""
@@ -297,7 +303,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     scope = Scope(frozenset({"digits"}), frozenset({"yard"}), frozenset({"yard", "berlin-brandenburg"}))
     fleet.parts.access.people.grant("dora", Grant(Role.OPERATOR, scope))
     fleet.parts.fleet.protection.add("vault", "site=vault", "ann")
-    fleet.parts.governance.policies.set("ecg-owned", ["ecg"], ["owner"], None, "ann")
+    owned(fleet)
     plan_move(fleet)
     fleet.parts.pipelines.add(rule("ci"))
     add_identity(fleet.parts.db, "i-dora")
@@ -351,6 +357,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     fleet.parts.fleet.groups.create("yard", "site=yard", "ann")
     fleet.parts.access.people.create("dora", PersonKind.PERSON, by="ann")
     fleet.parts.fleet.protection.add("vault", "site=vault", "ann")
+    owned(fleet)
     plan_move(fleet)
     fleet.parts.pipelines.add(rule("ci"))
     add_identity(fleet.parts.db, "i-dora")

@@ -18,6 +18,7 @@ from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.selectors.grammar import parse_selector
 from tests.cli.conftest import Edgectl
+from tests.house.tree import ROOT
 from tests.server.dashboard.fleet import ORT, Fleet
 from tests.server.dashboard.serving import served
 
@@ -290,3 +291,23 @@ def test_a_release_policy_is_a_file(edgectl: Edgectl, fleet: Fleet, tmp_path: Pa
     assert edgectl("policy", "list", "-o", "json").json["items"][0]["require"] == ["owner"]
     assert edgectl("delete", "-f", file, "--yes").code == 0
     assert edgectl("policy", "check", "digits@1.0.0").code == 0
+
+
+def test_a_file_of_policies_is_checked_without_a_server(edgectl: Edgectl, tmp_path: Path) -> None:
+    example = ROOT / "examples" / "gitops" / "policies.yaml"
+    right = edgectl("policy", "check", example, "-o", "json")
+    assert (right.code, right.json["policies"]) == (0, ["answered-for", "medical"])
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        "apiVersion: edgefleet/v1\nkind: ReleasePolicy\nmetadata: {name: Medical}\nspec:\n  requires: [owner]\n"
+        "  since: tomorrow\n  require:\n    - owner\n    - hold_out>=0\n    - owner\n"
+    )
+    wrong = edgectl("policy", "check", file)
+    assert (wrong.code, wrong.error_code) == (2, "cli.policy_file")
+    for line, said in (
+        (3, "metadata.name: 'Medical' is no name"), (5, "spec.requires: is no field"), (6, "spec.since: 'tomorrow' is no time"),
+        (9, "spec.require[1]: 'hold_out>=0' is no rule; those are owner,"), (10, "spec.require[2]: the rule owner stands in it twice"),
+    ):  # fmt: skip
+        assert f"{file}:{line}: {said}" in wrong.err
+    file.write_text("kind: Group\n")
+    assert edgectl("policy", "check", file).code == 2

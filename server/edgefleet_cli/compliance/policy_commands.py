@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edgefleet_cli.compliance.policy_file import policies_in
 from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.options import time_of
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.core.transport.request import part
+from edgefleet_cli.core.transport.reply import Reply, reply_of
+from edgefleet_cli.core.transport.request import NOTHING, part
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
 app = typer.Typer(help="Say what a release has to have before it may be deployed.", no_args_is_help=True)
 NOT_MET = 1
+
+
+def state_of(policy: api.release.ReleasePolicy) -> str:
+    """Return how a policy stands, in a few words."""
+    asked = policy.change
+    if asked is None:
+        return "in force"
+    what = "ends" if asked.ends else f"requires only {text(', '.join(asked.require))}"
+    return f"{what} from {moment(asked.begins_at)}, asked by {text(asked.asked_by)}"
+
+
 POLICIES: Sheet[api.release.ReleasePolicy] = Sheet(
     "release policies",
     [
@@ -22,6 +36,7 @@ POLICIES: Sheet[api.release.ReleasePolicy] = Sheet(
         Column("models", lambda p: text(", ".join(p.models) or "all")),
         Column("requires", lambda p: text(", ".join(p.require))),
         Column("from", lambda p: moment(p.since)),
+        Column("state", state_of),
         Column("changed by", lambda p: text(p.changed_by), wide=True),
     ],
     lambda p: text(p.name),
@@ -64,30 +79,88 @@ def set_policy(
         typer.Option("--since", metavar="T", help="Of releases made since then: 90d, or RFC 3339. Else from now on."),
     ] = None,
 ) -> None:
-    """Set a policy: make it, or put this one in the place of the one before."""
+    """Set a policy, or change it. What weakens one waits 24 hours, or for a second admin: `edgectl policy approve NAME`."""
     session = Session.of(ctx)
     begin = None if since is None else time_of(since, session.clock.now()).isoformat()
     body = api.release.ReleasePolicyIn(models=tuple(model or ()), require=tuple(require), since=begin)
     made = session.api.put(f"/release-policies/{part(name)}", body, api.release.ReleasePolicy)
     session.out.one(made, POLICIES)
+    _note_wait(session, made.value)
 
 
 @app.command("delete")
 def delete(ctx: typer.Context, name: Name) -> None:
-    """Delete a policy; what it refused may be deployed from then on."""
+    """Ask for the end of a policy. It holds for 24 hours more, or until a second admin approves that."""
     session = Session.of(ctx)
     session.confirm(f"Delete the release policy {name}?")
-    session.api.delete(f"/release-policies/{part(name)}")
-    session.out.note(f"deleted {name}")
+    left = session.api.post(f"/release-policies/{part(name)}:end", NOTHING, api.release.EndingPolicy)
+    _show_rest(session, name, left)
+
+
+@app.command("keep")
+def keep(ctx: typer.Context, name: Name) -> None:
+    """Take back what was asked for and would weaken a policy, or end it."""
+    session = Session.of(ctx)
+    kept = session.api.post(f"/release-policies/{part(name)}:keep", NOTHING, api.release.ReleasePolicy)
+    session.out.one(kept, POLICIES)
+
+
+@app.command("approve")
+def approve(ctx: typer.Context, name: Name) -> None:
+    """Let what weakens or ends a policy begin now. For a second admin: a person who did not ask for it."""
+    session = Session.of(ctx)
+    session.confirm(f"Weaken the release policy {name} now?")
+    left = session.api.post(f"/release-policies/{part(name)}:approve", NOTHING, api.release.EndingPolicy)
+    _show_rest(session, name, left)
+
+
+def _show_rest(session: Session, name: str, reply: Reply[api.release.EndingPolicy]) -> None:
+    left = reply.value.policy
+    if left is None:
+        session.out.note(f"deleted {name}")
+        return
+    session.out.one(reply_of(left), POLICIES)
+    _note_wait(session, left)
+
+
+def _note_wait(session: Session, policy: api.release.ReleasePolicy) -> None:
+    if policy.change is not None:
+        session.out.note(
+            f"{policy.name} {state_of(policy)}; sooner when a second admin runs `edgectl policy approve {policy.name}`"
+        )
 
 
 @app.command("check")
 def check(
     ctx: typer.Context,
-    ref: Annotated[str, typer.Argument(metavar="REF", autocompletion=completion.releases)],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="REF|FILE",
+            help="A release, or a file of policies (`-`: standard input), which is checked without a server.",
+            autocompletion=completion.releases,
+        ),
+    ],
 ) -> None:
-    """Say whether a release may be deployed, and else what it lacks and how to mend that. Exits with 1 for one that may not."""
+    """Say whether a release may be deployed, and else what it lacks and how to mend that; or whether a file of policies is right.
+
+    Exits with 1 for a release that may not be deployed, and with 2 for a file with mistakes: each is told with its line.
+    """
     session = Session.of(ctx)
+    if "@" in what and not Path(what).exists():
+        _check_release(session, what)
+        return
+    names = policies_in(None if what == "-" else Path(what))
+
+    def lines() -> None:
+        session.out.line(
+            f"{len(names)} release polic{'y' if len(names) == 1 else 'ies'} can be set: {', '.join(names)}"
+        )
+
+    session.out.document({"file": what, "policies": names}, lines)
+
+
+def _check_release(session: Session, ref: str) -> None:
     found = session.api.get(f"/releases/{part(ref)}/policy-check", api.release.PolicyCheck)
 
     def lines() -> None:

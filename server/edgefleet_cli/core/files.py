@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from edgefleet_cli.core.errors import UnreadableFileError, UsageError
 
@@ -30,6 +30,20 @@ def read_text(path: Path | None, most: int) -> str:
         raise UsageError(
             f"{origin} is not text", why=str(error), next_step="write it as YAML or JSON in UTF-8"
         ) from error
+
+
+def lines_of(node: Any, path: str = "$") -> Iterator[tuple[str, int]]:
+    """Yield the places of a node of YAML, such as `$.spec.require[1]`, with their lines."""
+    import yaml
+
+    yield path, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            for place, line in lines_of(value, f"{path}.{key.value}"):
+                yield place, key.start_mark.line + 1 if place == f"{path}.{key.value}" else line
+    elif isinstance(node, yaml.SequenceNode):
+        for at, item in enumerate(node.value):
+            yield from lines_of(item, f"{path}[{at}]")
 
 
 def write_private(path: Path, content: str | bytes) -> None:

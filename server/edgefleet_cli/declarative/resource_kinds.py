@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from edgefleet_cli.core import api as structs
 from edgefleet_cli.core.errors import ApiError
 from edgefleet_cli.core.structs import UNSET, convert
-from edgefleet_cli.core.transport.request import part, written
+from edgefleet_cli.core.transport.request import NOTHING, part, written
 from edgefleet_cli.declarative.document import AmbiguousNameError, Document, DocumentError, Form, Spec
 from edgefleet_cli.release.downgrade import warning_in
 
@@ -235,7 +235,11 @@ class ReleasePolicies(Kind):
 
     def objects(self, api: ApiClient) -> Iterator[Found]:
         for one in api.pages("/release-policies", structs.release.ReleasePolicy):
-            spec: Spec = {"since": _utc(one.since), "models": list(one.models), "require": list(one.require)}
+            asked = one.change  # what waits for its time or for a second person is in the file already
+            if asked is not None and asked.ends:
+                continue
+            said = asked or one
+            spec: Spec = {"since": _utc(said.since), "models": list(said.models), "require": list(said.require)}
             document = Document(self.name, one.name, {key: value for key, value in spec.items() if value})
             yield Found(document, one.name, one.created_by)
 
@@ -254,7 +258,7 @@ class ReleasePolicies(Kind):
         self._put(api, found.id, wanted)
 
     def delete(self, api: ApiClient, found: Found) -> None:
-        api.delete(f"/release-policies/{part(found.id)}")
+        api.post(f"/release-policies/{part(found.id)}:end", NOTHING, structs.release.EndingPolicy)
 
     def _put(self, api: ApiClient, name: str, spec: Spec) -> None:
         body = convert(spec, structs.release.ReleasePolicyIn)

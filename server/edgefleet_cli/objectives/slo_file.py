@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgefleet_cli.core.errors import UsageError
-from edgefleet_cli.core.files import STANDARD_INPUT, read_text
+from edgefleet_cli.core.files import STANDARD_INPUT, lines_of, read_text
 
 MAX_BYTES = 100_000
 _PATH = re.compile(r"\$(?:\.[A-Za-z_][A-Za-z0-9_-]*|\[[0-9]+\])*")
@@ -50,9 +50,7 @@ def read_slo_file(file: str) -> list[SloFile]:
     try:
         nodes = yaml.compose_all(text, yaml.SafeLoader)
         values = (json.loads(json.dumps(one, default=str, allow_nan=False)) for one in yaml.safe_load_all(text))
-        found = [
-            (value, dict(_lines(node, "$"))) for node, value in zip(nodes, values, strict=True) if value is not None
-        ]
+        found = [(value, dict(lines_of(node))) for node, value in zip(nodes, values, strict=True) if value is not None]
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         raise UsageError(
             f"{origin} is neither YAML nor JSON", why=str(error), next_step="fix the named line"
@@ -71,17 +69,3 @@ def _one(origin: str, value: Any, lines: Mapping[str, int]) -> SloFile:
             f"{origin}:{line}: $.metadata.name is missing", why="an objective has a name", next_step=_START
         )
     return SloFile(origin, name, value, lines)
-
-
-def _lines(node: Any, path: str) -> Iterator[tuple[str, int]]:
-    """Yield the places of a node of YAML with their lines."""
-    import yaml
-
-    yield path, node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            for place, line in _lines(value, f"{path}.{key.value}"):
-                yield place, key.start_mark.line + 1 if place == f"{path}.{key.value}" else line
-    elif isinstance(node, yaml.SequenceNode):
-        for at, item in enumerate(node.value):
-            yield from _lines(item, f"{path}[{at}]")

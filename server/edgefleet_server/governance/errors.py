@@ -45,6 +45,13 @@ class PolicyUnknownError(GovernanceError):
     code = "governance.policy_unknown"
 
 
+class NoPolicyChangeError(GovernanceError):
+    """Nothing waits that would weaken the policy."""
+
+    code = "governance.no_policy_change"
+    default_next_step = "`edgectl policy list` shows what waits"
+
+
 class BadPolicyError(GovernanceError):
     """This cannot be a release policy."""
 

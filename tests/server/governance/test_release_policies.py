@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from edgefleet_server.access.model import Role
+from edgefleet_protocol.messages import Phase
+from edgefleet_server.access.model import PersonKind, Role
 from edgefleet_server.governance.release_policies import rules
 from edgefleet_server.governance.release_policies.model import ReleaseFacts, ReleasePolicy
+from edgefleet_terms.release_rules import mistakes_in
 from tests.server.dashboard.fleet import ORT, Fleet
-from tests.server.retraining.loop_fleet import API, ROLLOUT, LoopFleet
+from tests.server.retraining.loop_fleet import API, ROLLOUT, LoopFleet, person
 from tests.support.servers import ApiClient
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -40,7 +42,7 @@ def test_each_rule_is_met_or_says_what_is_missing() -> None:
 
 @pytest.mark.parametrize("rule", ["biometric", "owner>=1", "hold_out", "hold_out>=0", "hold_out>=-1", "signers>=2.0"])
 def test_a_rule_that_is_not_known_lets_nothing_through(rule: str) -> None:
-    assert rules.mistakes_in([], [rule])
+    assert mistakes_in("medical", [], [rule])
     assert [one.rule for one in rules.lacking([policy(require=(rule,))], GOOD)] == [rule]
 
 
@@ -60,12 +62,51 @@ def test_a_policy_is_about_its_models_from_its_time_on(models: tuple[str, ...], 
     assert bool(rules.lacking([policy(models=models, since=since)], BARE)) is holds
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_weaker"),
+    [
+        ({}, False),
+        ({"require": (*ALL[:-2], "hold_out>=301", "signers>=2")}, False),
+        ({"require": (*ALL[:-2], "hold_out>=299", "signers>=2")}, True),
+        ({"require": ALL[1:]}, True),
+        ({"require": (*ALL, "newer")}, False),
+        ({"models": ("digits",)}, True),
+        ({"since": NOW - timedelta(days=1)}, False),
+        ({"since": NOW + timedelta(seconds=1)}, True),
+    ],
+)
+def test_what_lets_more_through_is_weaker(changes: dict[str, Any], is_weaker: bool) -> None:
+    assert rules.weakens(policy(), policy(**changes)) is is_weaker
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_weaker"),
+    [
+        (("ecg",), ("ecg", "gears"), False),
+        (("ecg",), ("e*",), False),
+        (("e*",), ("ecg",), True),
+        (("ec*",), ("e*",), False),
+        (("ecg",), (), False),
+        ((), ("*",), True),
+    ],
+)
+def test_fewer_models_are_weaker(before: tuple[str, ...], after: tuple[str, ...], is_weaker: bool) -> None:
+    assert rules.weakens(policy(models=before), policy(models=after)) is is_weaker
+
+
+def test_a_rule_of_a_newer_server_that_goes_is_weaker() -> None:
+    assert rules.weakens(policy(require=("newer>=3", "owner")), policy(require=("owner",)))
+    assert not rules.weakens(policy(require=("newer>=3",)), policy(require=("newer>=3", "owner")))
+
+
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Releases from before the policy, one from after it, and a device."""
     fleet = Fleet(tmp_path_factory.mktemp("policies") / "server")
     fleet.release("digits@1.0.0", ORT)
     fleet.release("gears@1.0.0", ORT)
+    fleet.release("pump@1.0.0", ORT)
+    fleet.release("pump@2.0.0", ORT)
     fleet.device("cam-a").connect()
     fleet.house.clock.turn(hours=1)
     made = fleet.house.client(Role.ADMIN).put(
@@ -116,16 +157,17 @@ def test_nothing_deploys_a_release_that_lacks_something(fleet: Fleet, admin: Api
 def test_policies_are_an_admins_and_audited(fleet: Fleet, admin: ApiClient, tmp_path: Path) -> None:
     operator = fleet.house.client(Role.OPERATOR)
     assert operator.put("/api/v1/release-policies/mine", json={"require": ["owner"]}).status_code == 403
-    assert operator.delete("/api/v1/release-policies/medical").status_code == 403
+    for act in ("end", "keep", "approve"):
+        assert operator.post(f"/api/v1/release-policies/medical:{act}").status_code == 403
     bad = admin.put("/api/v1/release-policies/mine", json={"require": ["everything"]})
     assert (bad.status_code, bad.json()["code"]) == (422, "governance.bad_policy")
     made = admin.put("/api/v1/release-policies/gears", json={"models": ["gears"], "require": ["sealed"]})
     assert made.status_code == 201, made.text
     assert admin.put("/api/v1/release-policies/gears", json={"require": ["sealed"]}).status_code == 200
-    assert admin.delete("/api/v1/release-policies/gears").status_code == 204
+    assert admin.post("/api/v1/release-policies/gears:end").json() == {"policy": None}
     assert admin.get("/api/v1/release-policies/gears").status_code == 404
     entries = admin.get("/api/v1/audit?object=/api/v1/release-policies/gears").json()["items"]
-    assert [one["action"] for one in entries] == ["delete_release_policy", "set_release_policy", "set_release_policy"]
+    assert [one["action"] for one in entries] == ["end_release_policy", "set_release_policy", "set_release_policy"]
 
 
 def test_what_its_card_states_counts(fleet: Fleet, admin: ApiClient) -> None:
@@ -141,6 +183,50 @@ def test_what_its_card_states_counts(fleet: Fleet, admin: ApiClient) -> None:
     assert admin.put("/api/v1/releases/gears@1.0.0/card", json={**card, "data": "Own photos"}).status_code == 200
     deployed = admin.post("/api/v1/releases/gears@1.0.0:deploy", json={"selector": ""})
     assert deployed.status_code == 200, deployed.text
+
+
+def test_what_weakens_a_policy_waits_for_a_day_or_a_second_person(fleet: Fleet, admin: ApiClient) -> None:
+    path = "/api/v1/release-policies/medical"
+    weaker = {"require": ["owner"]}
+    waits = admin.put(path, json=weaker)
+    assert (waits.status_code, waits.json()["require"]) == (200, ["owner", "hold_out>=300"])
+    asked = waits.json()["change"]
+    assert (asked["require"], asked["asked_by"], asked["ends"]) == (["owner"], "test", False)
+    fleet.house.clock.turn(hours=1)
+    assert admin.put(path, json=weaker).json()["change"]["begins_at"] == asked["begins_at"]
+    own = admin.post(f"{path}:approve")
+    assert (own.status_code, own.json()["code"]) == (403, "access.forbidden")
+    assert person(fleet.house, "robot", Role.ADMIN, kind=PersonKind.SERVICE).post(f"{path}:approve").status_code == 403
+    assert admin.post(f"{path}:keep").json()["change"] is None
+    second = person(fleet.house, "ben", Role.ADMIN)
+    assert second.post(f"{path}:approve").json()["code"] == "governance.no_policy_change"
+    admin.put(path, json=weaker)
+    assert second.post(f"{path}:approve").json()["policy"]["require"] == ["owner"]
+    assert admin.put(path, json={"require": ["owner", "hold_out>=300"]}).json()["change"] is None
+    ends = admin.post(f"{path}:end").json()["policy"]["change"]
+    assert ends["ends"]
+    fleet.house.clock.turn(hours=23)
+    refused = admin.post("/api/v1/releases/digits@2.0.0:deploy?dry_run=true", json={"selector": ""})
+    assert refused.json()["code"] == "governance.policy_not_met"
+    fleet.house.clock.turn(hours=1)
+    assert admin.get(path).status_code == 404
+    assert admin.get("/api/v1/releases/digits@2.0.0/policy-check").json()["is_deployable"]
+    assert admin.put(path, json=weaker).status_code == 201
+
+
+def test_an_undo_asks_no_policy(fleet: Fleet, admin: ApiClient) -> None:
+    device = fleet.device("cam-b", labels={"site": "yard"})
+    device.connect()
+    for version in ("1.0.0", "2.0.0"):
+        assert admin.post(f"/api/v1/releases/pump@{version}:deploy", json={"selector": "site=yard"}).is_success
+        device.report(Phase.COMMITTED, model="pump")
+    wanted = {"models": ["pump"], "require": ["owner"], "since": "2020-01-01T00:00:00Z"}
+    assert admin.put("/api/v1/release-policies/pumps", json=wanted).status_code == 201
+    forward = admin.post("/api/v1/releases/pump@1.0.0:deploy", json={"selector": "site=yard"})
+    assert forward.json()["code"] == "governance.policy_not_met"
+    undone = admin.post("/api/v1/rollouts:undo", json={"name": "pump", "reason": "smoke"})
+    assert undone.status_code == 200, undone.text
+    assert undone.json()["devices"] == 1, undone.text
 
 
 def test_a_retraining_ends_with_the_words_of_the_policy(tmp_path: Path) -> None:

@@ -105,7 +105,11 @@ def holding_to_policies(call: Caller) -> None:
     assert call("governance", "list_release_policies")[1].total == 1
     assert call("governance", "get_release_policy", "owned")[1].require == ["owner"]
     assert call("governance", "check_release_policies", "digits@1.0.0")[1].is_deployable
-    assert call("governance", "delete_release_policy", "owned")[0] == 204
+    other = call.as_another("fourth", call.models.Role.ADMIN)
+    assert other("governance", "end_release_policy", "owned")[1].policy.change.ends
+    assert call("governance", "keep_release_policy", "owned")[1].change is None
+    assert call("governance", "approve_release_policy", "owned")[0] == 409
+    assert call("governance", "end_release_policy", "owned")[1].policy is None
 
 
 def paying(call: Caller) -> None:

@@ -214,6 +214,7 @@ def busy(fleet: Fleet) -> None:
     for rule in ("vault", "cellar"):
         call("POST", "/protection-rules", {"name": rule, "selector": f"site={rule}"})
     call("POST", "/protection-rules/cellar:end")
+    call("PUT", "/release-policies/ecg-owned", {"models": ["ecg"], "require": ["owner"]})
     pipeline = {
         "name": "ci",
         "provider": "github",

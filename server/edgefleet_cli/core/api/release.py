@@ -84,6 +84,30 @@ class DriftBaseline(Struct, frozen=True):
     until: str = ""
 
 
+class PolicyChange(Struct, frozen=True):
+    asked_by: str = ""
+    begins_at: str = ""
+    ends: bool = False
+    models: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()
+    since: str = ""
+
+
+class ReleasePolicy(Struct, frozen=True):
+    change: PolicyChange | None = None
+    changed_by: str = ""
+    created_at: str = ""
+    created_by: str = ""
+    models: tuple[str, ...] = ()
+    name: str = ""
+    require: tuple[str, ...] = ()
+    since: str = ""
+
+
+class EndingPolicy(Struct, frozen=True):
+    policy: ReleasePolicy | None = None
+
+
 class Job(Struct, frozen=True):
     id: str = ""
     message: str = ""
@@ -233,16 +257,6 @@ class Release(Struct, frozen=True):
     state: str = ""
     version: str = ""
     withdrawn: Withdrawal | None = None
-
-
-class ReleasePolicy(Struct, frozen=True):
-    changed_by: str = ""
-    created_at: str = ""
-    created_by: str = ""
-    models: tuple[str, ...] = ()
-    name: str = ""
-    require: tuple[str, ...] = ()
-    since: str = ""
 
 
 class ReleasePolicyIn(Body, frozen=True, kw_only=True):

@@ -6,10 +6,23 @@ from datetime import datetime
 
 
 @dataclass(frozen=True)
+class PolicyChange:
+    """A weaker policy that somebody asked for. ends: the policy goes altogether; begins_at: when it holds, approved or not."""
+
+    ends: bool
+    models: Sequence[str]
+    require: Sequence[str]
+    since: datetime
+    asked_at: datetime
+    asked_by: str
+    begins_at: datetime
+
+
+@dataclass(frozen=True)
 class ReleasePolicy:
     """A policy. models: names, `vision-*` for all that begin so, none = every model; since: releases made before are left alone.
 
-    require: `owner`, `licence`, `card`, `importance`, `sealed`, `hold_out>=N`, `signers>=N`.
+    require: `owner`, `licence`, `card`, `importance`, `sealed`, `hold_out>=N`, `signers>=N`. change: what weakens it soon.
     """
 
     name: str
@@ -20,6 +33,14 @@ class ReleasePolicy:
     created_by: str
     changed_at: datetime
     changed_by: str
+    change: PolicyChange | None = None
+
+
+@dataclass(frozen=True)
+class EndingPolicy:
+    """A policy after its end was asked for or approved. policy: null when it is gone."""
+
+    policy: ReleasePolicy | None
 
 
 @dataclass(frozen=True)

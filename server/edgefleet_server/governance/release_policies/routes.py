@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 
 from edgefleet_server.access.dependency import Admin, Viewer
 from edgefleet_server.db.database import Database
-from edgefleet_server.governance.release_policies.model import PolicyCheck, ReleasePolicy
+from edgefleet_server.governance.release_policies.model import EndingPolicy, PolicyCheck, ReleasePolicy
 from edgefleet_server.governance.release_policies.schemas import ReleasePolicyIn
 from edgefleet_server.governance.release_policies.service import PolicyBook
 from edgefleet_server.registry.service import RegistryService
@@ -37,23 +37,31 @@ def build_policy_router(policies: PolicyBook, registry: RegistryService, db: Dat
     def set_release_policy(
         name: str, wanted: ReleasePolicyIn, response: Response, expected: IfMatch, dry_run: DryRun, caller: Admin
     ) -> ReleasePolicy:
-        """Set a policy from its file: make it, or put this one in the place of the one before."""
+        """Set a policy from its file. What weakens one waits 24 hours, or for a second person: it is the policy's `change` then."""
         with acting(db, dry_run=dry_run), db.session():
             expected.check(lambda: _tag(policies.policy(name)))
-            made, is_new = policies.set(name, wanted.models, wanted.require, wanted.since, caller.name)
+            made, is_new = policies.set(name, wanted.models, wanted.require, wanted.since, caller)
         response.status_code = 201 if is_new else 200
         put_tag(response, _tag(made))
         return made
 
-    @router.delete(
-        "/release-policies/{name}", operation_id="delete_release_policy", status_code=204, response_class=Response
-    )
-    def delete_release_policy(name: str, expected: IfMatch, dry_run: DryRun, _caller: Admin) -> Response:
-        """Remove a policy. What was refused by it may be deployed from then on."""
-        with acting(db, dry_run=dry_run), db.session():
-            expected.check(lambda: _tag(policies.policy(name)))
-            policies.delete(name)
-        return Response(status_code=204)
+    @router.post("/release-policies/{name}:end", operation_id="end_release_policy")
+    def end_release_policy(name: str, dry_run: DryRun, caller: Admin) -> EndingPolicy:
+        """Ask for the end of a policy: it holds for 24 hours more, or until a second person approves that."""
+        with acting(db, dry_run=dry_run):
+            return EndingPolicy(policies.end(name, caller))
+
+    @router.post("/release-policies/{name}:keep", operation_id="keep_release_policy")
+    def keep_release_policy(name: str, dry_run: DryRun, _caller: Admin) -> ReleasePolicy:
+        """Take back what would weaken a policy, or end it."""
+        with acting(db, dry_run=dry_run):
+            return policies.keep(name)
+
+    @router.post("/release-policies/{name}:approve", operation_id="approve_release_policy")
+    def approve_release_policy(name: str, dry_run: DryRun, caller: Admin) -> EndingPolicy:
+        """Let what weakens a policy begin now; by a person who did not ask for it."""
+        with acting(db, dry_run=dry_run):
+            return EndingPolicy(policies.approve(name, caller))
 
     @router.get("/releases/{ref}/policy-check", operation_id="check_release_policies")
     def check_release_policies(ref: str, _caller: Viewer) -> PolicyCheck:
@@ -64,4 +72,4 @@ def build_policy_router(policies: PolicyBook, registry: RegistryService, db: Dat
 
 
 def _tag(one: ReleasePolicy) -> str:
-    return tag_of(one.name, one.changed_at.isoformat())
+    return tag_of(one.name, one.changed_at.isoformat(), one.change.asked_at.isoformat() if one.change else "")

@@ -3,15 +3,18 @@
 A rule that is not known, as one of a newer server, is never met: what nobody can check is not let through.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
-from edgefleet_server.governance.release_policies.model import PolicyFinding, ReleaseFacts, ReleasePolicy
-
-_NUMBERED: Final = re.compile(r"([a-z_]+)>=([1-9][0-9]{0,8})")
-_MODELS: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,61}\*?|[a-z0-9][a-z0-9._-]{0,62}")
+from edgefleet_server.governance.release_policies.model import (
+    PolicyChange,
+    PolicyFinding,
+    ReleaseFacts,
+    ReleasePolicy,
+)
+from edgefleet_terms.release_rules import is_about, parsed
 
 _SAID: Final = 10
 
@@ -23,7 +26,6 @@ class _Rule:
     is_met: Callable[[ReleaseFacts, int], bool]
     what: Callable[[ReleaseFacts, int], str]
     next_step: str
-    is_numbered: bool = False
 
 
 _CARD: Final = "write it into card.yaml: `edgectl model card set REF -f card.yaml`"
@@ -45,7 +47,6 @@ _RULES: Final[Mapping[str, _Rule]] = {
         lambda f, n: f.hold_out >= n,
         lambda f, n: f"its accuracy was measured on {f.hold_out} samples that no choice has seen, not on {n}",
         "publish it with a larger --eval",
-        is_numbered=True,
     ),
     "signers": _Rule(
         lambda f, n: f.signers >= n,
@@ -55,38 +56,54 @@ _RULES: Final[Mapping[str, _Rule]] = {
             else f"{n} people of a team have to sign it, and the server alone signs it"
         ),
         "give the model a team with that threshold: `edgectl key team --help`",
-        is_numbered=True,
     ),
 }
 
 
-def mistakes_in(models: Sequence[str], require: Sequence[str]) -> list[str]:
-    """Return what is wrong with a policy, nothing when all of it is known."""
-    found = [f"{one[:80]!r} is no rule; those are {', '.join(shown())}" for one in require if _parsed(one) is None]
-    found += [
-        f"{one[:80]!r} is no name of a model, nor the beginning of one with *"
-        for one in models
-        if not _MODELS.fullmatch(one)
-    ]
-    names = [parsed[0] for one in require if (parsed := _parsed(one)) is not None]
-    if len(set(names)) != len(names):
-        found.append("a rule stands in it twice")
-    if not require:
-        found.append("it requires nothing")
-    return found
-
-
-def shown() -> list[str]:
-    """Return the rules as a file writes them."""
-    return [f"{name}>=N" if rule.is_numbered else name for name, rule in _RULES.items()]
-
-
 def holds_for(policy: ReleasePolicy, facts: ReleaseFacts) -> bool:
     """Tell whether a policy is about a release: about its model, and made for releases of its time."""
-    is_named = not policy.models or any(
-        facts.model.startswith(one[:-1]) if one.endswith("*") else facts.model == one for one in policy.models
+    return is_about(policy.models, facts.model) and facts.created_at >= policy.since
+
+
+def in_force(policy: ReleasePolicy, now: datetime) -> ReleasePolicy | None:
+    """Return a policy as it holds now: a change that has begun is made; None for a policy that has ended."""
+    change = policy.change
+    if change is None or now < change.begins_at:
+        return policy
+    return None if change.ends else changed(policy, change)
+
+
+def changed(policy: ReleasePolicy, change: PolicyChange) -> ReleasePolicy:
+    """Return a policy with the change that was asked for made."""
+    return replace(
+        policy,
+        models=change.models,
+        require=change.require,
+        since=change.since,
+        changed_at=change.begins_at,
+        changed_by=change.asked_by,
+        change=None,
     )
-    return is_named and facts.created_at >= policy.since
+
+
+def weakens(before: ReleasePolicy, after: ReleasePolicy) -> bool:
+    """Tell whether a policy lets some release through that it refuses now: other models, later releases only, less of a rule."""
+    is_narrower = bool(after.models) and (not before.models or not all(_covered(one, after) for one in before.models))
+    return is_narrower or after.since > before.since or not all(_kept(rule, after) for rule in before.require)
+
+
+def _covered(models: str, after: ReleasePolicy) -> bool:
+    if not models.endswith("*"):
+        return is_about(after.models, models)
+    return any(one.endswith("*") and models.startswith(one[:-1]) for one in after.models)
+
+
+def _kept(rule: str, after: ReleasePolicy) -> bool:
+    known = parsed(rule)
+    return rule in after.require or any(
+        known is not None and other is not None and other[0] == known[0] and other[1] >= known[1]
+        for other in map(parsed, after.require)
+    )
 
 
 def lacking(policies: Iterable[ReleasePolicy], facts: ReleaseFacts) -> list[PolicyFinding]:
@@ -106,25 +123,19 @@ def refusal(ref: str, findings: Sequence[PolicyFinding]) -> tuple[str, str]:
     said = [f"{one.policy} requires {one.rule}: {one.what}" for one in shown_here]
     if len(findings) > _SAID:
         said.append(f"and {len(findings) - _SAID} more: `edgectl policy check {ref}`")
-    return f"{ref} may not be deployed: {'; '.join(said)}", "; ".join(dict.fromkeys(one.next_step for one in shown_here))
+    return f"{ref} may not be deployed: {'; '.join(said)}", "; ".join(
+        dict.fromkeys(one.next_step for one in shown_here)
+    )
 
 
 def _finding(policy: str, text: str, facts: ReleaseFacts) -> PolicyFinding | None:
-    parsed = _parsed(text)
-    if parsed is None:
+    known = parsed(text)
+    if known is None:
         return PolicyFinding(
             policy, text, f"this server does not know the rule {text!r}", "update the server, or the policy"
         )
-    name, number = parsed
+    name, number = known
     rule = _RULES[name]
     if rule.is_met(facts, number):
         return None
     return PolicyFinding(policy, text, rule.what(facts, number), rule.next_step.replace("REF", facts.ref))
-
-
-def _parsed(text: str) -> tuple[str, int] | None:
-    """Return a rule's name and number, None for none."""
-    found = _NUMBERED.fullmatch(text)
-    name, number = (found.group(1), int(found.group(2))) if found else (text, 0)
-    rule = _RULES.get(name)
-    return (name, number) if rule is not None and rule.is_numbered == bool(number) else None

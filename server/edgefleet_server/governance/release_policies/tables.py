@@ -10,7 +10,7 @@ from edgefleet_server.db.database import UtcDateTime
 
 
 class ReleasePolicyRow(SQLModel, table=True):
-    """A policy. models, require: lists of texts; since: releases made before are left alone."""
+    """A policy. models, require: lists of texts; since: releases made before are left alone; change: what weakens it soon."""
 
     __tablename__ = "release_policy"
 
@@ -22,3 +22,4 @@ class ReleasePolicyRow(SQLModel, table=True):
     created_by: str = Field(max_length=80)
     changed_at: datetime = Field(sa_type=UtcDateTime)
     changed_by: str = Field(max_length=80)
+    change: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))

@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("created_by", sa.String(length=80), nullable=False),
         sa.Column("changed_at", _TIME, nullable=False),
         sa.Column("changed_by", sa.String(length=80), nullable=False),
+        sa.Column("change", sa.JSON(), nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_release_policy")),
     )
 
