@@ -117,7 +117,9 @@ def list_data_sets(
         str | None,
         typer.Option("--model", metavar="MODEL", help="Only of this model.", autocompletion=completion.models),
     ] = None,
+    oldest: Annotated[bool, typer.Option("--oldest", help="Oldest first.")] = False,
 ) -> None:
-    """List the data sets that were written from captured records."""
+    """List the data sets that were written from captured records, newest first."""
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/data-sets", api.capture.WrittenDataSet, model=model), DATA_SETS)
+    sort = "made_at" if oldest else None
+    session.out.items(session.api.pages("/data-sets", api.capture.WrittenDataSet, model=model, sort=sort), DATA_SETS)

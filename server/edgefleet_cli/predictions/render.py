@@ -83,6 +83,7 @@ ERASURES: Sheet[api.capture.Erasure] = Sheet(
         Column("data sets", _open_data_sets, right=True),
         Column("backups until", lambda one: moment(one.backups_until) if one.backups_until else "not said", wide=True),
         Column("overwritten", lambda one: "yes" if one.overwritten else "no", wide=True),
+        Column("late", lambda one: text(one.late), right=True, wide=True),
         Column("files", lambda one: text(one.files), right=True, wide=True),
         Column("devices", lambda one: text(one.devices), right=True, wide=True),
         Column("models", lambda one: text(", ".join(one.models)), spare=1),
@@ -99,6 +100,8 @@ def note_rest(out: Output, one: api.capture.Erasure) -> None:
                 f"{counted(held.records, 'record')} of the subject in the data set {text(held.place)} of {text(held.made_by)}: "
                 f"remove them there with `edgectl data purge DIR --receipt {text(one.id)}`"
             )
+    if one.late:
+        out.note(f"{counted(one.late, 'late record')} of the subject dropped as they came")
     out.note("devices drop what they still have when they get their next document")
     until = f"until {moment(one.backups_until)}" if one.backups_until else "as long as you keep them"
     out.note(f"backups from before hold it {until}")

@@ -19,6 +19,7 @@ from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.drift.service import KEPT_S, DriftService
 from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyService
 from edgefleet_server.telemetry.ground_truth.uploads import FeedbackUploads
+from edgefleet_server.telemetry.predictions.tombstones import Tombstones
 from edgefleet_server.telemetry.signals.references import BundleReferences
 from edgefleet_terms.feature_importance import NOT_ASKED, Importance, read_importance
 
@@ -59,8 +60,9 @@ def build_judges(
         return [str(one.id) for one in fleet.devices.population(f"model.{model}")]
 
     uploads = FeedbackUploads(
-        db, clock, fleet.tasks, lambda ids: fleet.reader.profiles_of(list(ids)), running, registry.model
-    )
+        db, clock, fleet.tasks, lambda ids: fleet.reader.profiles_of(list(ids)), running, registry.model,
+        Tombstones(fleet.logging),
+    )  # fmt: skip
     return GroundTruth(accuracy, uploads), drift
 
 

@@ -426,6 +426,7 @@ def build_engine(parts: Parts) -> EngineThread:
         hourly=(
             ("prune telemetry", parts.telemetry.prune),
             ("let prediction logs go", parts.predictions.prune),
+            ("prune tombstones of erased answers", parts.erasures.prune),
             ("prune uploads of labels", parts.truth.uploads.prune),
             ("prune events", lambda now: (fleet.feed.prune(now), fleet.tasks.prune(now), fleet.approvals.prune(now))),
             ("prune readmissions", fleet.readmissions.prune),

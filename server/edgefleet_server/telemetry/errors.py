@@ -59,6 +59,16 @@ class PurgeBehindError(EdgefleetError):
     default_next_step = "purge it once more: `edgectl data purge DIR --receipt ID`"
 
 
+class TooManyDataSetsError(EdgefleetError):
+    """So many data sets of a model were noted within a day that no more are. `retry_after_s`: when one is again."""
+
+    code = "data_set.too_many"
+
+    def __init__(self, message: str, *, next_step: str, retry_after_s: int) -> None:
+        super().__init__(message, next_step=next_step)
+        self.retry_after_s = retry_after_s
+
+
 class DataSetUnknownError(EdgefleetError):
     """There is no such data set."""
 

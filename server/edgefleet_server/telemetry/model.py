@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from edgefleet_protocol.comparison import ShadowFigures, delta_quantile, mean_overlap, merge_shadows
 from edgefleet_protocol.sketch import LatencySketch
@@ -12,6 +12,14 @@ from edgefleet_server.telemetry_views import AgreementView
 
 RETENTION: Final = timedelta(days=30)
 """How long windows are kept."""
+
+
+class AnswerKey(NamedTuple):
+    """Which answer a captured record or a label is about. device: "" where it names none."""
+
+    model: str
+    device: str
+    trace_id: str
 
 
 def rounded_ms(latency_ms: float) -> float:

@@ -30,6 +30,7 @@ from edgefleet_server.telemetry.intake.columns import MAX_INT, moment_of, text_o
 from edgefleet_server.telemetry.intake.telemetry_intake import TelemetryIntake
 from edgefleet_server.telemetry.model import (
     RETENTION,
+    AnswerKey,
     Figures,
     PeriodWindow,
     agreement_of,
@@ -60,6 +61,23 @@ class PartSink(Protocol):
 
     def take(self, session: Session, samples: Sequence[Sample], now: datetime) -> int:
         """Keep the parts that these messages carry; return how many were new."""
+        ...
+
+    @property
+    def tombstones(self) -> "ErasedAnswers":
+        """What knows which answers were erased."""
+        ...
+
+
+class ErasedAnswers(Protocol):
+    """What is needed of the tombstones of erased answers."""
+
+    def erased(self, session: Session, answers: Iterable[AnswerKey]) -> Mapping[AnswerKey, str]:
+        """Return those of these answers that were erased, each with its erasure."""
+        ...
+
+    def count(self, session: Session, dropped: Iterable[tuple[str, str]]) -> None:
+        """Count late records, each as (model, erasure)."""
         ...
 
 
@@ -108,6 +126,7 @@ class TelemetryService:
         now = self._clock.now()
         new = 0
         with self._db.session() as session:
+            erased, late = self._erased(session, samples), list[tuple[str, str]]()
             parts = [sample for sample in samples if sample.reason == PART_OF_LOG]
             if parts and self._logs is not None:
                 new += self._logs.take(session, parts, now)
@@ -119,12 +138,22 @@ class TelemetryService:
                     fetch.done_at = now
                 row = _capture_row(sample, now)
                 is_known = row is None or store.capture(session, row.device_id, row.record) is not None
-                if row is not None and not is_known and fetch.received < fetch.most:
+                if row is not None and (erasure := erased.get(_answer_of(sample))):
+                    late.append((row.model, erasure))
+                elif row is not None and not is_known and fetch.received < fetch.most:
                     session.add(row)
                     session.flush()
                     fetch.received += 1
                     new += 1
+            if late and self._logs is not None:
+                self._logs.tombstones.count(session, late)
         return new
+
+    def _erased(self, session: Session, samples: Sequence[Sample]) -> Mapping[AnswerKey, str]:
+        if self._logs is None:
+            return {}
+        answers = [_answer_of(sample) for sample in samples if sample.reason != PART_OF_LOG]
+        return self._logs.tombstones.erased(session, answers)
 
     def ingest_watched(self, messages: Sequence[Watched]) -> int:
         """Keep what watched devices show, the newest KEPT_WATCHED messages of each; return how many were taken."""
@@ -289,6 +318,10 @@ def _summed(rows: Iterable[TelemetryWindow]) -> Figures:
         failed_share=mean_failed_share(every),
         crashed_devices=sum(one.crashes > 0 for one in every),
     )
+
+
+def _answer_of(sample: Sample) -> AnswerKey:
+    return AnswerKey(text_of(sample.model, 63), sample.device, text_of(sample.trace_id, 64))
 
 
 def _capture_row(sample: Sample, now: datetime) -> TelemetryCapture | None:

@@ -60,6 +60,7 @@ STATUS: Final[Mapping[str, int]] = {
     "blob.too_large": 413,
     "blob.unknown": 404,
     "data_set.unknown": 404,
+    "data_set.too_many": 429,
     "blob.length_mismatch": 422,
     "blob.bad_range": 416,
     "blob.store_failed": 503,

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import pytest
+
 from edgefleet_server.access.model import Role
+from edgefleet_server.db.keyset import decode_cursor, encode_cursor
 from edgefleet_server.telemetry.ground_truth import store as truth_store
 from edgefleet_server.telemetry.ground_truth.uploads import LABELS_KEPT
-from edgefleet_server.telemetry.predictions import store
+from edgefleet_server.telemetry.predictions import data_set_book, store
 from edgefleet_server.telemetry.tables import TelemetryCapture
 from tests.server.fleet.apps import Operators
 from tests.server.fleet.house import House
@@ -51,6 +54,50 @@ def test_a_purge_counts_for_no_record_that_its_holder_was_not_told_of(any_house:
     assert len(client.get(f"{one}/records").json()["items"]) == 2
     assert client.post(f"{one}:purge", json=word | {"records": 2}).json()["records"] == 0
     assert client.post(f"{one}:purge", json=word | {"records": 2}).status_code == 200
+
+
+def test_so_many_data_sets_of_a_model_are_noted_in_a_day(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_set_book, "MOST_A_DAY", 3)
+    monkeypatch.setattr(data_set_book, "MOST_RECORDS_A_DAY", 4)
+    client = Operators(house).as_role(Role.PUBLISHER)
+    records = [{"device": "d-1", "record": f"ab{n}", "trace_id": f"t{n}"} for n in (1, 2)]
+
+    def note(place: str, **more: Any) -> Any:
+        return client.post("/data-sets", json={**WRITTEN, "place": place, **more})
+
+    assert note("a:/1", records=records).status_code == 201
+    house.clock.turn(hours=1)
+    assert note("a:/2").status_code == 201
+    refused = note("a:/3", records=records)
+    assert (refused.status_code, refused.json()["code"]) == (429, "data_set.too_many")
+    assert refused.headers["retry-after"] == str(23 * 3600)
+    assert "data sets of digits noted in the last 24 hours: 2, with 3 records" in refused.json()["detail"]
+    assert "in 23 h" in refused.text
+    assert note("a:/3").status_code == 201
+    assert note("a:/4").status_code == 429
+    assert note("a:/3").status_code == 201, "it is noted already"
+    assert note("a:/4", model="hall").status_code == 201
+    house.clock.turn(hours=23)
+    assert note("a:/4").status_code == 201
+    places = [f"a:/{n}" for n in (1, 2, 3, 4)]
+    for sort, expected in (("made_at", places), ("-made_at", places[::-1])):
+        found: list[str] = []
+        query: dict[str, Any] = {"model": "digits", "limit": 2, "sort": sort}
+        while len(found) < 4:
+            answer = client.get("/data-sets", params=query).json()
+            assert answer["total"] == 4
+            found += [one["place"] for one in answer["items"]]
+            query["cursor"] = answer["next_cursor"]
+        assert query["cursor"] is None
+        assert sorted(found) == places
+        assert [found[0], found[-1]] == [expected[0], expected[-1]]
+    marked = answer_key(client.get("/data-sets", params={"limit": 1}).json()["next_cursor"])
+    assert client.get("/data-sets", params={"limit": 1, "cursor": encode_cursor(marked + "x")}).status_code == 422
+
+
+def answer_key(cursor: str) -> str:
+    """Return the mark of a query, which its cursors begin with."""
+    return decode_cursor(cursor).partition(":")[0] + ":"
 
 
 def test_a_captured_record_has_the_label_that_was_sent_for_its_answer(any_house: House) -> None:

@@ -15,6 +15,7 @@ from edgefleet_agent.worker.control.protocol import Entry
 from edgefleet_protocol.desired import decode_desired
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.envelope import parse_envelope
+from edgefleet_protocol.feedback_csv import Row
 from edgefleet_protocol.ids import DeviceId, ModelName
 from edgefleet_protocol.messages import Sample
 from edgefleet_protocol.prediction_parts import (
@@ -47,7 +48,11 @@ from edgefleet_server.telemetry.errors import (
     ErasureUnfinishedError,
     PredictionLogUnknownError,
 )
+from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.ground_truth import store as truth_store
+from edgefleet_server.telemetry.ground_truth.errors import NoLabelsError
+from edgefleet_server.telemetry.ground_truth.tables import FeedbackPart, TruthLabel
+from edgefleet_server.telemetry.ground_truth.uploads import FeedbackUploads
 from edgefleet_server.telemetry.predictions import service, store
 from edgefleet_server.telemetry.predictions.data_set_book import DataSetBook, NewDataSet
 from edgefleet_server.telemetry.predictions.erasure import Erasures
@@ -55,7 +60,8 @@ from edgefleet_server.telemetry.predictions.model import MissingNumbers
 from edgefleet_server.telemetry.predictions.part_intake import PartIntake
 from edgefleet_server.telemetry.predictions.rules import HeldPart, check_log
 from edgefleet_server.telemetry.predictions.service import FleetSide, PredictionLogs
-from edgefleet_server.telemetry.predictions.tables import PredictionFile, PredictionPart
+from edgefleet_server.telemetry.predictions.tables import ErasedAnswer, PredictionFile, PredictionPart
+from edgefleet_server.telemetry.predictions.tombstones import Tombstones
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.tables import TelemetryCapture
 from tests.server.fleet.house import House
@@ -516,6 +522,67 @@ def test_what_was_captured_of_rows_that_come_late_goes_with_them(site: Site) -> 
     assert site.send() == 2
     with site.house.db.read() as session:
         assert [one.trace_id for one in session.exec(select(TelemetryCapture))] == ["bob-0"]
+
+
+def test_what_comes_late_of_erased_answers_is_dropped_and_counted(any_site: Site) -> None:
+    """A label, a captured record of a device that was away, a data set that was begun before: none of them names the subject."""
+    site = any_site
+    house = site.house
+    tombstones = Tombstones(house.fleet.logging)
+    uploads = FeedbackUploads(
+        house.db, house.clock, house.fleet.tasks, lambda ids: ids, lambda _: [site.device], str, tombstones
+    )
+    fetch = CaptureService(house.db, house.clock, house.fleet.reader, house.fleet.sampling, house.fleet.desired)
+    house.fleet.sampling.set("01" * 32, "ann")
+    asked = fetch.ask(site.device, model=MODEL, reason="", limit=9, by="ann")
+
+    def label(*traces: str, device: str = site.device) -> int:
+        rows = [Row(n + 2, {"device": device, "trace_id": trace, "label": "7"}, "") for n, trace in enumerate(traces)]
+        return uploads.take(ModelName(MODEL), rows, "ann").bad
+
+    def records(*traces: str) -> int:
+        some = [
+            Sample(
+                device=site.device, boot_id="b", seq=n, ts=0, task=asked.id, record=f"{n}a", model=MODEL, reason="flag",
+                sealed=b"x", trace_id=trace, left=1,
+            )
+            for n, trace in enumerate(traces)
+        ]  # fmt: skip
+        return site.telemetry.ingest_samples(some)
+
+    site.answer(2, "ann")
+    site.answer(1, "bob")
+    site.answer(1, "ann2")  # still on the device
+    assert label("ann2-0") == 0
+    site.send(1, 2)
+    receipt = site.erasures.erase("ann", [], "ann")
+    assert receipt.late == 0
+    assert label("ann-0", "bob-0", "ann-0") == 2
+    assert label("ann-1", "other", device="") == 1
+    assert records("ann-1", "bob-0", "ann-0", "ann-1") == 1
+    with pytest.raises(NoLabelsError, match="erased"):
+        label("ann-1")
+    records_of = [(site.device, "r1", "ann-0"), (site.device, "r2", "bob-0")]
+    written = NewDataSet(ModelName(MODEL), "a" * 64, "npz", "/data/fog", "", records_of)
+    held = site.erasures.data_sets.add(written, "bob")
+    receipt = site.erasures.receipt(receipt.id)
+    assert (receipt.late, [(one.id, one.records) for one in receipt.data_sets]) == (7, [(held.id, 1)])
+    with house.db.read() as session:
+        assert {one.trace_id for one in session.exec(select(TelemetryCapture))} == {"bob-0"}
+        kept = session.exec(select(TruthLabel)).all()
+        waiting = [one["trace_id"] for part in session.exec(select(FeedbackPart)) for one in part.items]
+        rest = repr(session.exec(select(ErasedAnswer)).all())
+    assert {one.trace_id for one in kept} == {"ann2-0", "bob-0", "other"}
+    assert "ann-" not in rest, "a tombstone is no trace id"
+    second = site.erasures.erase("ann2", [], "ann")
+    assert "ann2-0" in {one.trace_id for one in kept}, "nothing says of whom it is"
+    assert site.send(3) == 1
+    assert site.erasures.receipt(second.id).late == 1
+    assert not [one for one in waiting if one.startswith("ann-")]
+    with house.db.read() as session:
+        assert {one.trace_id for one in session.exec(select(TruthLabel))} == {"bob-0", "other"}
+    site.erasures.prune(house.clock.now() + timedelta(days=367))
+    assert records("ann-0") == 1, "tombstones go after a year"
 
 
 def test_a_file_that_cannot_be_read_keeps_no_other_from_being_erased(site: Site) -> None:

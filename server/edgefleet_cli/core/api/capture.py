@@ -107,6 +107,7 @@ class Erasure(Struct, frozen=True):
     files: int = 0
     finished_at: str | None = None
     id: str = ""
+    late: int = 0
     models: tuple[str, ...] = ()
     overwritten: bool = False
     rows: int = 0

@@ -88,6 +88,19 @@ def next_to_send(session: Session, after: str, limit: int) -> list[FeedbackPart]
     return list(session.execute(statement).scalars())
 
 
+def drop_items(session: Session, device: str, trace_ids: Collection[str]) -> None:
+    """Take labels of these answers of a device out of what waits to be sent."""
+    row = FeedbackPart
+    waits = select(row).where(col(row.state) == "waiting", (col(row.device_id) == device) | col(row.broadcast))
+    for part in session.execute(waits.with_for_update()).scalars():
+        left = [one for one in part.items if (one.get("trace_id") or one.get("key")) not in trace_ids]
+        if len(left) < len(part.items):
+            part.items = left
+            if not left:
+                part.state, part.reason = "failed", "the answers were erased"
+    session.flush()
+
+
 def has_open_parts(session: Session) -> bool:
     """Return whether a part waits or is on its way."""
     row = FeedbackPart

@@ -5,7 +5,7 @@
 2. A device has one part on its way, PART_ROWS rows and PART_BYTES at most, as a task of its signed document; the next one follows when it
    is over. A device that is away gets them when it comes back, for PART_LIFE.
 3. What came of an upload is kept for KEPT, single labels until they are sent, and LABELS_KEPT to join them with captured records.
-4. A row that cannot be read stops no other: it is named by its line, the first SHOWN of them.
+4. A row that cannot be read stops no other: it is named by its line, the first SHOWN of them. So is one of an answer that was erased.
 """
 
 import json
@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 import msgspec
+from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
@@ -28,6 +29,7 @@ from edgefleet_server.telemetry.ground_truth import store, upload_store
 from edgefleet_server.telemetry.ground_truth.errors import NoLabelsError, TooManyLabelsError, UploadUnknownError
 from edgefleet_server.telemetry.ground_truth.tables import FeedbackPart, FeedbackUpload
 from edgefleet_server.telemetry.ground_truth.upload_views import BadRow, FeedbackUploadView, PartFailure
+from edgefleet_server.telemetry.model import AnswerKey
 
 FEEDBACK: Final = "feedback"
 MOST_ROWS: Final = 50_000
@@ -39,6 +41,7 @@ KEPT: Final = timedelta(days=90)
 LABELS_KEPT: Final = timedelta(days=30)
 """As long as captured records."""
 SHOWN: Final = 50
+ERASED: Final = "its answer was erased"
 CHUNK: Final = 500
 MOST_TEXT: Final = 128
 AT_ONCE: Final = 50
@@ -48,6 +51,8 @@ LOOKED_AT: Final = 500
 _WORDS: Final = re.compile(r"(\w+)=(\d{1,9})")
 _Sized = tuple[dict[str, Any], int]
 """An item with its size in bytes."""
+_Good = dict[tuple[str, bool], list[_Sized]]
+"""Items by device, and whether they go to many."""
 _ENDED: Final = (TaskState.DONE, TaskState.FAILED, TaskState.EXPIRED, TaskState.CANCELLED)
 
 
@@ -63,6 +68,18 @@ class Tasks(Protocol):
         ...
 
 
+class ErasedAnswers(Protocol):
+    """What is needed of the tombstones of erased answers."""
+
+    def erased(self, session: Session, answers: Iterable[AnswerKey]) -> Mapping[AnswerKey, str]:
+        """Return those of these answers that were erased, each with its erasure."""
+        ...
+
+    def count(self, session: Session, dropped: Iterable[tuple[str, str]]) -> None:
+        """Count late records, each as (model, erasure)."""
+        ...
+
+
 class FeedbackUploads:
     """Takes labels and sends them on. Thread-safe; calls block."""
 
@@ -74,14 +91,19 @@ class FeedbackUploads:
         live: Callable[[Collection[str]], Collection[str]],
         running: Callable[[ModelName], Sequence[str]],
         check_model: Callable[[ModelName], object],
+        tombstones: ErasedAnswers | None = None,
     ) -> None:
-        """Wire the parts. live: of these devices those that are; running: devices that run a model; check_model: raises without one."""
+        """Wire the parts. live: of these devices those that are; running: devices that run a model; check_model: raises without one.
+
+        tombstones: know which answers were erased: no label of them is taken.
+        """
         self._db = db
         self._clock = clock
         self._tasks = tasks
         self._live = live
         self._running = running
         self._check_model = check_model
+        self._tombstones = tombstones
         self._after = self._after_device = ""
         """What the tick has come to: the last part that was looked at, and the last device that got one."""
 
@@ -94,36 +116,57 @@ class FeedbackUploads:
                 f"{len(found)} labels at once, at most {MOST_ROWS} are taken", next_step="send them in parts"
             )
         good, bad = self._sorted_out(model, found)
-        if not good:
+        with self._db.session() as session:  # nobody is erased from the log meanwhile
+            good, bad = self._without_erased(session, model, found, good, bad)
+            upload = self._keep(session, model, len(found), good, bad, by) if good else ""
+        if not upload:
             first = f": line {bad[0].line}: {bad[0].error}" if bad else ""
             raise NoLabelsError(f"no row can be used{first}")
+        self.advance(self._clock.now())
+        return self.upload(upload, model)
+
+    def _keep(self, session: Session, model: str, rows: int, good: _Good, bad: Sequence[BadRow], by: str) -> str:
         now = self._clock.now()
         upload = FeedbackUpload(
             id=f"u-{secrets.token_hex(8)}",
             model=model,
-            rows=len(found),
+            rows=rows,
             refused=len(bad),
             bad=[[one.line, one.error] for one in bad[:SHOWN]],
             created_at=now,
             created_by=by[:120],
         )
         upload_id = upload.id
-        with self._db.session() as session:
-            number = upload_store.last_number(session)
-            upload_store.add(session, upload, _parts(upload_id, good, number))
-            store.set_labels(session, _labels(model, good, now))
-        self.advance(now)
-        return self.upload(upload_id, model)
+        number = upload_store.last_number(session)
+        upload_store.add(session, upload, _parts(upload_id, good, number))
+        store.set_labels(session, _labels(model, good, now))
+        return upload_id
 
-    def _sorted_out(
-        self, model: ModelName, rows: Sequence[Row]
-    ) -> tuple[dict[tuple[str, bool], list[_Sized]], list[BadRow]]:
+    def _without_erased(
+        self, session: Session, model: str, rows: Sequence[Row], good: _Good, bad: list[BadRow]
+    ) -> tuple[_Good, list[BadRow]]:
+        """Leave out labels of answers that were erased, and count them on the receipts; their lines join the bad ones."""
+        answers = {(row.line, _answer_of(model, str(row.item.get("device") or ""), row.item)) for row in rows}
+        known = {} if self._tombstones is None else self._tombstones.erased(session, {one for _, one in answers})
+        if self._tombstones is None or not known:
+            return good, bad
+        refused = {one.line for one in bad}
+        late = sorted((line, known[one]) for line, one in answers if one in known and line not in refused)
+        self._tombstones.count(session, [(model, erasure) for _, erasure in late])
+        left = {
+            (device, is_wide): some
+            for (device, is_wide), items in good.items()
+            if (some := [one for one in items if _answer_of(model, "" if is_wide else device, one[0]) not in known])
+        }
+        return left, sorted([*bad, *(BadRow(line, ERASED) for line, _ in late)], key=lambda one: one.line)
+
+    def _sorted_out(self, model: ModelName, rows: Sequence[Row]) -> tuple[_Good, list[BadRow]]:
         """Return the items by device, each with its size, and the rows that cannot be used."""
         bad = [BadRow(row.line, row.error) for row in rows if row.error]
         named = sorted({one for row in rows if (one := str(row.item.get("device") or "")).isprintable() and one})
         live = {one for at in range(0, len(named), CHUNK) for one in self._live(named[at : at + CHUNK])}
         running: Sequence[str] | None = None
-        good: dict[tuple[str, bool], list[_Sized]] = {}
+        good: _Good = {}
         for row in rows:
             if row.error:
                 continue
@@ -236,6 +279,10 @@ def _labels(model: str, good: Mapping[tuple[str, bool], list[_Sized]], now: date
         {"model": model, "trace_id": trace, "device_id": device, "label": label, "received_at": now}
         for (device, trace), label in sorted(found.items())
     ]
+
+
+def _answer_of(model: str, device: str, item: Mapping[str, Any]) -> AnswerKey:
+    return AnswerKey(model, device, str(item.get("trace_id") or item.get("key") or ""))
 
 
 def _cut(items: Sequence[_Sized]) -> Iterable[list[Any]]:

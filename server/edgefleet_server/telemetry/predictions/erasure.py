@@ -5,7 +5,8 @@
    a row stays in its place, so that the log can still be checked.
 3. Devices learn it from their next document. The receipt says what was found; the subject itself is in no table, no log and no receipt.
 4. Captured records, labels and the records in noted data sets are found by the traces of the rows; data sets are outside of the server, so
-   the receipt names those that still have to lose something (`edgectl data purge`).
+   the receipt names those that still have to lose something (`edgectl data purge`). Each erased row leaves a tombstone (`tombstones`),
+   by which a label, a captured record or a data set that comes later is known; the receipt counts what was dropped so.
 5. At the end the database overwrites what it freed (`Database.overwrite_freed`), and the receipt says whether it could.
 """
 
@@ -30,6 +31,7 @@ from edgefleet_server.telemetry.predictions.data_set_book import DataSetBook
 from edgefleet_server.telemetry.predictions.model import ErasedDataSet, Erasure
 from edgefleet_server.telemetry.predictions.service import PredictionLogs
 from edgefleet_server.telemetry.predictions.tables import DataSet, DataSetPurge, PredictionErasure, PredictionFile
+from edgefleet_server.telemetry.predictions.tombstones import KEPT, Tombstones
 
 ALWAYS: Final = 2**53
 OVERWRITTEN: Final = ("prediction_part", "telemetry_capture", "truth_label")
@@ -40,13 +42,14 @@ TRIES: Final = 5
 class _Found:
     """What is gone so far."""
 
-    def __init__(self, erasure: str) -> None:
-        self.erasure = erasure
+    def __init__(self, erasure: str, model: str, tombstones: Tombstones, now: datetime) -> None:
+        self._erasure, self._model, self._tombstones, self._now = erasure, model, tombstones, now
         self.rows = self.files = self.captures = 0
 
     def drop_captures(self, session: Session, device: str, gone: Sequence[Row]) -> None:
         """Remove what was captured of answers whose rows go: before them, as nothing else says which they are."""
-        self.captures += store.forget_answers(session, self.erasure, device, {row.trace_id for row in gone})
+        traces = {row.trace_id for row in gone}
+        self.captures += self._tombstones.forget(session, self._erasure, self._model, device, traces, self._now)
 
 
 def _gone(before: Part, after: Part) -> list[Row]:
@@ -67,7 +70,8 @@ class Erasures:
         backup_keep_days: int = 0,
     ) -> None:
         """Wire the parts. backup_keep_days: how long backups are kept, 0 = nobody said it."""
-        self.data_sets = DataSetBook(db, clock)
+        self._tombstones = Tombstones(book)
+        self.data_sets = DataSetBook(db, clock, self._tombstones)
         self._backup_keep = timedelta(days=backup_keep_days)
         self._db = db
         self._clock = clock
@@ -115,7 +119,7 @@ class Erasures:
         with self._db.session() as session:
             self._book.erase(rule.model, subject.hex(), until_ms)
             session.add(row)
-        found = _Found(erasure)
+        found = _Found(erasure, rule.model, self._tombstones, now)
         finished_at: datetime | None = None
         try:
             self._from_waiting(rule.model, subject, found)
@@ -188,6 +192,11 @@ class Erasures:
             self._logs.drop_file(file.sha256)
         return True
 
+    def prune(self, now: datetime) -> None:
+        """Delete tombstones that are older than KEPT. For the engine, hourly."""
+        with self._db.session() as session:
+            store.delete_tombstones_before(session, now - KEPT)
+
     # ---- receipts
 
     def receipts(self) -> list[Erasure]:
@@ -224,6 +233,7 @@ class Erasures:
             devices=sum(row.devices for row in rows),
             finished_at=max(finished) if len(finished) == len(rows) else None,
             overwritten=all(row.overwritten for row in rows),
+            late=sum(row.late for row in rows),
             data_sets=[
                 ErasedDataSet(one.id, one.model, one.place, one.made_by, purge.records, purge.done_at)
                 for purge, one in asked

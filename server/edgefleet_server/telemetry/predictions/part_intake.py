@@ -33,6 +33,7 @@ from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet.desired.prediction_logs import PredictionLogBook
 from edgefleet_server.telemetry.predictions import store
 from edgefleet_server.telemetry.predictions.tables import PredictionPart
+from edgefleet_server.telemetry.predictions.tombstones import Tombstones
 
 MAX_INT = 2**53
 MAX_SPAN = 10_000_000
@@ -48,6 +49,7 @@ class PartIntake:
         """Wire the parts."""
         self._book = book
         self._feed = feed
+        self.tombstones = Tombstones(book)
 
     def take(self, session: Session, samples: Sequence[Sample], now: datetime) -> int:
         """Keep the parts that these messages carry; return how many were new."""
@@ -83,7 +85,9 @@ class PartIntake:
             kept = {row.seq for row in left.rows}
             gone = [row for row in part.rows if row.seq not in kept]
             erasure = store.erasure_of(session, head.model, {row.subject for row in gone})
-            store.forget_answers(session, erasure, head.device, {row.trace_id for row in gone})
+            traces = {row.trace_id for row in gone}
+            captures = self.tombstones.forget(session, erasure, head.model, head.device, traces, now)
+            self.tombstones.count(session, [(head.model, erasure)] * (len(gone) + captures))
         lost: dict[str, int] = {}
         for gap in head.gaps:
             lost[gap.reason] = lost.get(gap.reason, 0) + gap.last - gap.first + 1

@@ -11,7 +11,8 @@ from edgefleet_server.access.grants.scoped_caller import out_of_scope
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.db.database import Database
-from edgefleet_server.telemetry.predictions.data_set_book import DataSetBook, NewDataSet
+from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.telemetry.predictions.data_set_book import DataSetBook, NewDataSet, page_key
 from edgefleet_server.telemetry.predictions.erasure import Erasures
 from edgefleet_server.telemetry.predictions.model import (
     Erasure,
@@ -24,10 +25,11 @@ from edgefleet_server.telemetry.predictions.model import (
 from edgefleet_server.telemetry.predictions.schemas import DataSetPurgeIn, ErasureIn, PredictionLogIn, WrittenDataSetIn
 from edgefleet_server.telemetry.predictions.service import PredictionLogs
 from edgefleet_server.web import problems
-from edgefleet_server.web.pagination import ListOf
+from edgefleet_server.web.pagination import ListOf, paged
 from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_location, put_tag, tag_of
 from edgefleet_server.web.sparse_fields import ListRoute
 
+DataSetPage = Annotated[PageRequest, paged("-made_at", "made_at")]
 PARQUET = "application/octet-stream"
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {"description": "the file", "content": {PARQUET: {"schema": {"type": "string", "format": "binary"}}}}
@@ -146,12 +148,14 @@ def build_data_set_router(book: DataSetBook, db: Database) -> APIRouter:
 
     @router.get("/data-sets", operation_id="list_data_sets")
     def list_data_sets(
+        page: DataSetPage,
         _caller: Viewer,
         model: Annotated[str, Query(max_length=63)] = "",
         digest: Annotated[str, Query(pattern="^([0-9a-f]{64})?$")] = "",
     ) -> ListOf[WrittenDataSetView]:
         """List the data sets that were written from captured records, newest first: of a model, or with this digest of the manifest."""
-        return ListOf.whole(book.data_sets(model, digest))
+        found, total = book.data_sets(model, digest, page)
+        return ListOf.cut(found, page, total, page_key)
 
     @router.post("/data-sets", operation_id="create_data_set", status_code=201)
     def create_data_set(

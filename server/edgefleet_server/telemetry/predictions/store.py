@@ -3,16 +3,19 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlmodel import Session, col
 
+from edgefleet_server.db.bulk import insert_into
 from edgefleet_server.telemetry.ground_truth import store as truth_store
+from edgefleet_server.telemetry.ground_truth import upload_store
 from edgefleet_server.telemetry.predictions.tables import (
     DataSet,
     DataSetPurge,
     DataSetRecord,
+    ErasedAnswer,
     PredictionErasure,
     PredictionFile,
     PredictionPart,
@@ -226,6 +229,7 @@ def forget_answers(session: Session, erasure_id: str, device: str, trace_ids: Co
     Return how many captured records that were.
     """
     truth_store.delete_labels(session, device, trace_ids)
+    upload_store.drop_items(session, device, trace_ids)
     if erasure_id:
         mark_records(session, erasure_id, device, trace_ids)
     return delete_captures(session, device, trace_ids)
@@ -257,6 +261,36 @@ def erasure_of(session: Session, model: str, subjects: Collection[bytes]) -> str
     return str(found or "")
 
 
+def add_tombstones(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert tombstones of erased answers; one that is there stays."""
+    for start in range(0, len(rows), 500):
+        statement = insert_into(session, ErasedAnswer).values([dict(one) for one in rows[start : start + 500]])
+        session.execute(statement.on_conflict_do_nothing())
+
+
+def tombstones(session: Session, model: str, marks: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the erasures of these tombstones of a model, by tombstone and device."""
+    row, found = ErasedAnswer, dict[str, dict[str, str]]()
+    for start in range(0, len(marks), 500):
+        statement = select(col(row.mark), col(row.device_id), col(row.erasure)).where(col(row.model) == model)
+        some = statement.where(col(row.mark).in_(marks[start : start + 500])).order_by(col(row.device_id))
+        for mark, device, erasure_id in session.execute(some):
+            found.setdefault(mark, {})[device] = erasure_id
+    return found
+
+
+def delete_tombstones_before(session: Session, moment: datetime) -> None:
+    """Delete tombstones of rows that were erased before a moment."""
+    session.execute(delete(ErasedAnswer).where(col(ErasedAnswer.erased_at) < moment))
+
+
+def add_late(session: Session, erasure_id: str, model: str, n: int) -> None:
+    """Count what came after an erasure and was dropped."""
+    row = PredictionErasure
+    mine = update(row).where(col(row.id) == erasure_id, col(row.model) == model)
+    session.execute(mine.values(late=col(row.late) + n))
+
+
 def set_overwritten(session: Session, erasure_id: str) -> None:
     """Note that what an erasure freed in the database is overwritten."""
     session.execute(update(PredictionErasure).where(col(PredictionErasure.id) == erasure_id).values(overwritten=True))
@@ -270,15 +304,38 @@ def add_data_set(session: Session, data_set: DataSet, records: Sequence[Mapping[
         session.execute(insert(DataSetRecord), [dict(one) for one in records[start : start + 500]])
 
 
-def data_sets(session: Session, model: str, digest: str, limit: int) -> Sequence[DataSet]:
-    """Return the newest data sets, of a model and with a digest where these are named."""
+def data_sets_page(
+    session: Session, model: str, digest: str, after: tuple[datetime, str] | None, limit: int, *, is_up: bool = False
+) -> tuple[Sequence[DataSet], int]:
+    """Return data sets, of a model and with a digest where these are named, newest first, and how many there are.
+
+    after: when the last one of the page before was made, and its id; is_up: oldest first.
+    """
     row = DataSet
-    statement = select(row).order_by(col(row.made_at).desc(), col(row.id)).limit(limit)
-    if model:
-        statement = statement.where(col(row.model) == model)
-    if digest:
-        statement = statement.where(col(row.digest) == digest)
-    return session.execute(statement).scalars().all()
+    mine = [column == wanted for column, wanted in ((col(row.model), model), (col(row.digest), digest)) if wanted]
+    total = int(session.execute(select(func.count()).select_from(row).where(*mine)).scalar_one())
+    key = (col(row.made_at), col(row.id))
+    if after is not None:
+        later = (key[0] > after[0]) | ((key[0] == after[0]) & (key[1] > after[1]))
+        earlier = (key[0] < after[0]) | ((key[0] == after[0]) & (key[1] < after[1]))
+        mine.append(later if is_up else earlier)
+    order = key if is_up else tuple(one.desc() for one in key)
+    return session.execute(select(row).where(*mine).order_by(*order).limit(limit)).scalars().all(), total
+
+
+def same_data_set(session: Session, model: str, digest: str, place: str) -> DataSet | None:
+    """Return the data set with this manifest at this place."""
+    row = DataSet
+    mine = select(row).where(col(row.model) == model, col(row.digest) == digest, col(row.place) == place)
+    return session.execute(mine.order_by(col(row.made_at).desc()).limit(1)).scalars().first()
+
+
+def noted_since(session: Session, model: str, moment: datetime) -> tuple[int, int, datetime | None]:
+    """Return how many data sets of a model were noted since a moment, how many records these have, and when the first was."""
+    row = DataSet
+    sums = (func.count(), func.coalesce(func.sum(col(row.records)), 0), func.min(col(row.made_at)))
+    found = session.execute(select(*sums).where(col(row.model) == model, col(row.made_at) > moment)).one()
+    return int(found[0]), int(found[1]), found[2]
 
 
 def data_set(session: Session, data_set_id: str) -> DataSet | None:

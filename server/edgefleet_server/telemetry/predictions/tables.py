@@ -70,6 +70,19 @@ class PredictionErasure(SQLModel, table=True):
     devices: int
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     overwritten: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    late: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": text("0")})
+
+
+class ErasedAnswer(SQLModel, table=True):
+    """The tombstone of an erased row: a keyed hash of its trace id. What comes later of the same answer is dropped (ADR 0139)."""
+
+    __tablename__ = "erased_answer"
+
+    model: str = Field(primary_key=True, max_length=63)
+    mark: str = Field(primary_key=True, max_length=32)
+    device_id: str = Field(primary_key=True, max_length=63)
+    erasure: str = Field(max_length=32)
+    erased_at: datetime = Field(sa_type=UtcDateTime, index=True)
 
 
 class DataSet(SQLModel, table=True):
