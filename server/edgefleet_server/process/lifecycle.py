@@ -426,8 +426,10 @@ def build_engine(parts: Parts) -> EngineThread:
         hourly=(
             ("prune telemetry", parts.telemetry.prune),
             ("let prediction logs go", parts.predictions.prune),
-            ("prune tombstones of erased answers", parts.erasures.prune),
-            ("prune uploads of labels", parts.truth.uploads.prune),
+            (
+                "prune labels, and go on with erasures",
+                lambda now: (parts.truth.uploads.prune(now), parts.erasures.tick(now)),
+            ),
             ("prune events", lambda now: (fleet.feed.prune(now), fleet.tasks.prune(now), fleet.approvals.prune(now))),
             ("prune readmissions", fleet.readmissions.prune),
             ("prune words about metadata", fleet.recovery.prune),

@@ -581,7 +581,7 @@ def test_what_comes_late_of_erased_answers_is_dropped_and_counted(any_site: Site
     assert not [one for one in waiting if one.startswith("ann-")]
     with house.db.read() as session:
         assert {one.trace_id for one in session.exec(select(TruthLabel))} == {"bob-0", "other"}
-    site.erasures.prune(house.clock.now() + timedelta(days=367))
+    site.erasures.tick(house.clock.now() + timedelta(days=367))
     assert records("ann-0") == 1, "tombstones go after a year"
 
 

@@ -192,7 +192,7 @@ class Erasures:
             self._logs.drop_file(file.sha256)
         return True
 
-    def prune(self, now: datetime) -> None:
+    def tick(self, now: datetime) -> None:
         """Delete tombstones that are older than KEPT. For the engine, hourly."""
         with self._db.session() as session:
             store.delete_tombstones_before(session, now - KEPT)
