@@ -42,13 +42,13 @@ from edgefleet_server.access.service import AccessService
 from edgefleet_server.fleet.desired.model import ModelChange
 from edgefleet_server.registry.blobs import open_blob_store
 from edgefleet_server.registry.errors import BlobStoreError
+from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.errors import (
     BadPredictionLogError,
     DataSetUnknownError,
     ErasureUnfinishedError,
     PredictionLogUnknownError,
 )
-from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.ground_truth import store as truth_store
 from edgefleet_server.telemetry.ground_truth.errors import NoLabelsError
 from edgefleet_server.telemetry.ground_truth.tables import FeedbackPart, TruthLabel
