@@ -71,6 +71,13 @@ def _open_data_sets(one: api.capture.Erasure) -> str:
     return f"{len(one.data_sets)}, {left} to purge" if left else text(len(one.data_sets))
 
 
+def _done(one: api.capture.Erasure) -> str:
+    """Return whether an erasure is done: only once the database has overwritten what it freed, too."""
+    if not one.finished_at:
+        return "no"
+    return "yes" if one.overwritten or not one.models else "not overwritten"
+
+
 ERASURES: Sheet[api.capture.Erasure] = Sheet(
     "erasures",
     [
@@ -79,10 +86,10 @@ ERASURES: Sheet[api.capture.Erasure] = Sheet(
         Column("by", lambda one: text(one.asked_by)),
         Column("rows", lambda one: text(one.rows), right=True),
         Column("captures", lambda one: text(one.captures), right=True),
-        Column("done", lambda one: "yes" if one.finished_at else "no"),
+        Column("done", _done),
         Column("data sets", _open_data_sets, right=True),
         Column("backups until", lambda one: moment(one.backups_until) if one.backups_until else "not said", wide=True),
-        Column("overwritten", lambda one: "yes" if one.overwritten else "no", wide=True),
+        Column("overwritten", lambda one: "yes" if one.overwritten else "not yet", wide=True),
         Column("late", lambda one: text(one.late), right=True, wide=True),
         Column("files", lambda one: text(one.files), right=True, wide=True),
         Column("devices", lambda one: text(one.devices), right=True, wide=True),
@@ -105,8 +112,8 @@ def note_rest(out: Output, one: api.capture.Erasure) -> None:
     out.note("devices drop what they still have when they get their next document")
     until = f"until {moment(one.backups_until)}" if one.backups_until else "as long as you keep them"
     out.note(f"backups from before hold it {until}")
-    if not one.overwritten and one.models:
-        out.note("the database has not overwritten what it freed, as others used it: erase the subject again")
+    for words in one.remains:
+        out.note(text(words))
 
 
 def show_check(out: Output, found: api.capture.PredictionLogVerification) -> None:

@@ -323,19 +323,29 @@ class Database:
         finally:
             connection.close()
 
-    def overwrite_freed(self, tables: Sequence[str]) -> bool:
-        """Leave nothing of deleted rows in the files; return whether that could be done just now.
+    def table_files(self, tables: Sequence[str]) -> dict[str, str]:
+        """Return a name for the file that each table lies in now; another one once it was written again. SQLite has one file: ""."""
+        if self.is_sqlite:
+            return dict.fromkeys(tables, "")
+        statement = text("SELECT pg_relation_filenode(to_regclass(:name))")
+        with self.read() as session:
+            return {name: str(session.execute(statement, {"name": f'"{name}"'}).scalar()) for name in tables}
+
+    def overwrite_freed(self, tables: Sequence[str]) -> list[str]:
+        """Leave nothing of deleted rows in the files of these tables; return those for which that could not be done just now.
 
         SQLite overwrites what it frees (`secure_delete`), and the write-ahead log, which has pages as they were, is emptied. PostgreSQL
         writes these tables again; its own write-ahead log keeps them until it is recycled or its archive goes. Both hold up those who
         write, so it is given up where it would take long: OVERWRITE_WAIT_MS for each try, OVERWRITE_MS for each table.
         """
+        left: list[str] = []
         if not self.is_sqlite:
-            try:
-                self.scrub(tables, OVERWRITE_WAIT_MS, OVERWRITE_MS)
-            except DatabaseUnavailableError:
-                return False
-            return True
+            for name in tables:
+                try:
+                    self.scrub([name], OVERWRITE_WAIT_MS, OVERWRITE_MS)
+                except DatabaseUnavailableError:
+                    left.append(name)
+            return left
         for _ in range(CHECKPOINT_TRIES):
             connection = self._engine.raw_connection()
             try:
@@ -352,8 +362,8 @@ class Database:
                     connection.cursor().execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_TIMEOUT_MS}")
                 connection.close()
             if not answer[0]:
-                return True
-        return False
+                return []
+        return list(tables)
 
     def dispose(self) -> None:
         """Close all connections."""

@@ -1,6 +1,7 @@
 """Prediction logs on the server: taken in once, packed, proved whole, erased, let go. The parts are made by the device's own code."""
 
 import io
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import msgspec
 import pyarrow.parquet as pq
 import pytest
+from sqlalchemy import text
 from sqlmodel import select
 
 from edgefleet_agent.captures.log_parts import LogParts
@@ -39,6 +41,7 @@ from edgefleet_protocol.prediction_parts import (
     unpack_part,
 )
 from edgefleet_server.access.service import AccessService
+from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.desired.model import ModelChange
 from edgefleet_server.registry.blobs import open_blob_store
 from edgefleet_server.registry.errors import BlobStoreError
@@ -55,7 +58,7 @@ from edgefleet_server.telemetry.ground_truth.tables import FeedbackPart, TruthLa
 from edgefleet_server.telemetry.ground_truth.uploads import FeedbackUploads
 from edgefleet_server.telemetry.predictions import service, store
 from edgefleet_server.telemetry.predictions.data_set_book import DataSetBook, NewDataSet
-from edgefleet_server.telemetry.predictions.erasure import Erasures
+from edgefleet_server.telemetry.predictions.erasure import WAL, Erasures
 from edgefleet_server.telemetry.predictions.model import MissingNumbers
 from edgefleet_server.telemetry.predictions.part_intake import PartIntake
 from edgefleet_server.telemetry.predictions.rules import HeldPart, check_log
@@ -745,8 +748,9 @@ def test_a_receipt_says_how_long_backups_hold_it(house: House, tmp_path: Path) -
     assert kept.erase("ann", [], "ann").backups_until == house.clock.now() + timedelta(days=35)
 
 
-def test_no_byte_of_an_erased_subject_is_left_in_the_files_of_the_server(site: Site) -> None:
-    """All files of the data folder are searched: the database with its write-ahead log, the blobs."""
+def test_no_byte_of_an_erased_subject_is_left_in_the_files_of_the_server(any_site: Site) -> None:
+    """All files are searched: the blobs, SQLite's database with its write-ahead log, PostgreSQL's tables, whose log holds it for a time."""
+    site = any_site
     site.capture("bob-0")
     for _ in range(3):
         site.answer(40, "PLANTED-ann")
@@ -770,15 +774,64 @@ def test_no_byte_of_an_erased_subject_is_left_in_the_files_of_the_server(site: S
     assert any(mark in data for mark in marks for data in files_of(site).values()), "it was there"
     receipt = site.erasures.erase("PLANTED-ann", [], "ann")
     assert (receipt.rows, receipt.captures, receipt.overwritten) == (125, 40, True)
+    assert receipt.remains == ([] if site.house.db.is_sqlite else [WAL])
     left = {name: [mark for mark in marks if mark in data] for name, data in files_of(site).items()}
     assert {name: found for name, found in left.items() if found} == {}
     assert any(b"bob-0" in data for data in files_of(site).values()), "the others are still there"
 
 
+def test_what_could_not_be_overwritten_is_later_and_the_receipt_says_so_until_then(
+    any_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = any_site
+    db = site.house.db
+    overwrite = Database.overwrite_freed
+
+    def is_in_use(self: Database, tables: Sequence[str]) -> list[str]:
+        return [name for name in tables if name == "truth_label"]
+
+    site.answer(1, "ann")
+    site.answer(1, "bob")
+    site.send(1)
+    monkeypatch.setattr(Database, "overwrite_freed", is_in_use)
+    receipt = site.erasures.erase("ann", [], "ann")
+    assert (receipt.finished_at is None, receipt.overwritten) == (False, False)
+    assert receipt.remains[0].startswith("not yet overwritten: ")
+    assert db.is_sqlite or 'VACUUM (FULL) "truth_label"' in receipt.remains[0]
+    site.erasures.tick(site.house.clock.now())
+    assert not site.erasures.receipt(receipt.id).overwritten
+    if not db.is_sqlite:
+        db.scrub(["truth_label"])  # by hand: the tick sees it
+    else:
+        monkeypatch.setattr(Database, "overwrite_freed", overwrite)
+    site.erasures.tick(site.house.clock.now())
+    assert site.erasures.receipt(receipt.id).overwritten
+    monkeypatch.setattr(Database, "overwrite_freed", overwrite)
+    second = site.erasures.erase("bob", [], "ann")
+    assert second.overwritten
+    site.send(2)  # labels and captured records of it may have gone
+    assert not site.erasures.receipt(second.id).overwritten
+    site.erasures.tick(site.house.clock.now())
+    assert site.erasures.receipt(second.id).overwritten
+
+
+def folder_of(db: Database) -> Path:
+    """Return the folder with the files of a database, as they are on the disk."""
+    if db.is_sqlite:
+        return Path(str(db._engine.url.database)).parent
+    with db._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CHECKPOINT"))
+        query = text(
+            "SELECT current_setting('data_directory'), oid FROM pg_database WHERE datname = current_database()"
+        )
+        folder, oid = connection.execute(query).one()
+    return Path(folder) / "base" / str(oid)
+
+
 def files_of(site: Site) -> dict[str, bytes]:
     """Return all files of a server by name, Parquet as it is read."""
     found: dict[str, bytes] = {}
-    folders = {site.house.settings.blobs_dir, Path(str(site.house.db._engine.url.database)).parent}
+    folders = {site.house.settings.blobs_dir, folder_of(site.house.db)}
     for path in (path for folder in folders for path in folder.rglob("*") if path.is_file()):
         data = path.read_bytes()
         found[str(path)] = data + (repr(pq.read_table(path).to_pylist()).encode() if data.startswith(b"PAR1") else b"")

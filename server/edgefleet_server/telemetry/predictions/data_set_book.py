@@ -124,6 +124,8 @@ class DataSetBook:
                 raise PurgeBehindError(
                     f"the erasure asks for {dropped} records of this data set by now, not for {listed}"
                 )
+            if dropped:
+                store.free_again(session, erasure_id)
             row.records -= dropped
             if asked.done_at is None:
                 row.digest, asked.done_at, asked.done_by = digest, self._clock.now(), by[:120]

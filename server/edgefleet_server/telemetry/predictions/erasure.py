@@ -7,11 +7,12 @@
 4. Captured records, labels and the records in noted data sets are found by the traces of the rows; data sets are outside of the server, so
    the receipt names those that still have to lose something (`edgectl data purge`). Each erased row leaves a tombstone (`tombstones`),
    by which a label, a captured record or a data set that comes later is known; the receipt counts what was dropped so.
-5. At the end the database overwrites what it freed (`Database.overwrite_freed`), and the receipt says whether it could.
+5. At the end the database overwrites what it freed (`Database.overwrite_freed`). What it cannot do then is done by the tick; until then the
+   receipt says that it is not.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -34,8 +35,9 @@ from edgefleet_server.telemetry.predictions.tables import DataSet, DataSetPurge,
 from edgefleet_server.telemetry.predictions.tombstones import KEPT, Tombstones
 
 ALWAYS: Final = 2**53
-OVERWRITTEN: Final = ("prediction_part", "telemetry_capture", "truth_label")
+OVERWRITTEN: Final = ("prediction_part", "telemetry_capture", "truth_label", "feedback_part", "data_set_record")
 """Tables of which rows go, as PostgreSQL writes them again."""
+WAL: Final = "PostgreSQL's write-ahead log holds it until its segments are used again, its archive and standbys as long as you keep these"
 TRIES: Final = 5
 
 
@@ -100,10 +102,9 @@ class Erasures:
                 unfinished = error
         if unfinished is not None:
             raise unfinished
-        is_overwritten = bool(rules) and self._db.overwrite_freed(OVERWRITTEN)
-        with self._db.session() as session:
-            if is_overwritten:
-                store.set_overwritten(session, erasure)
+        if rules:
+            self._overwrite(erasure, dict.fromkeys(OVERWRITTEN, ""))
+        with self._db.session():
             detail = {"erasure": erasure, "models": [rule.model for rule in rules]}
             self._feed.add([NewEvent("subject_erased", detail=detail)])
         return self.receipt(erasure) if rules else _nothing(erasure, self._clock.now(), by)
@@ -193,9 +194,27 @@ class Erasures:
         return True
 
     def tick(self, now: datetime) -> None:
-        """Delete tombstones that are older than KEPT. For the engine, hourly."""
+        """Delete tombstones that are older than KEPT, and overwrite what could not be before. For the engine, hourly."""
         with self._db.session() as session:
             store.delete_tombstones_before(session, now - KEPT)
+        with self._db.read() as session:
+            waiting = store.unwritten(session)
+        for erasure, tables in waiting.items():
+            self._overwrite(erasure, tables or dict.fromkeys(OVERWRITTEN, ""))
+
+    def _overwrite(self, erasure: str, tables: Mapping[str, str]) -> None:
+        """Overwrite what an erasure freed in these tables, and note what is left. One that was written again since is done, by anybody.
+
+        tables: with the file that held the freed rows, "" where it is not known: any that there is now.
+        """
+        now = self._db.table_files(sorted(tables))
+        wanted = {name: now[name] for name, file in tables.items() if file in {"", now[name]}}
+        with self._db.session() as session:
+            store.set_unwritten(session, erasure, wanted)
+        if wanted:
+            left = self._db.overwrite_freed(sorted(wanted))
+            with self._db.session() as session:
+                store.set_unwritten(session, erasure, {name: wanted[name] for name in left}, before=wanted)
 
     # ---- receipts
 
@@ -234,12 +253,30 @@ class Erasures:
             finished_at=max(finished) if len(finished) == len(rows) else None,
             overwritten=all(row.overwritten for row in rows),
             late=sum(row.late for row in rows),
+            remains=self._remains(rows),
             data_sets=[
                 ErasedDataSet(one.id, one.model, one.place, one.made_by, purge.records, purge.done_at)
                 for purge, one in asked
             ],
             backups_until=first.asked_at + self._backup_keep if self._backup_keep else None,
         )
+
+    def _remains(self, rows: Sequence[PredictionErasure]) -> list[str]:
+        """Return what the database may still hold of the subject, and what ends that."""
+        found: list[str] = []
+        open_ = [row for row in rows if not row.overwritten]
+        if open_ and self._db.is_sqlite:
+            found.append(
+                "not yet overwritten: the write-ahead log of SQLite, as others used it; the server tries again every hour"
+            )
+        elif open_:
+            tables = sorted({name for row in open_ for name in row.unwritten or OVERWRITTEN})
+            named = ", ".join(f'"{name}"' for name in tables)
+            found.append(
+                f"not yet overwritten: {', '.join(tables)}, as they are large or in use; the server tries again every hour. "
+                f"At a quiet hour: VACUUM (FULL) {named}"
+            )
+        return found if self._db.is_sqlite else [*found, WAL]
 
 
 def _nothing(erasure: str, now: datetime, by: str) -> Erasure:

@@ -125,9 +125,9 @@ class Erasure:
     """The receipt of an erasure: what is gone. rows: of the log; captures: records of these answers; devices: that sent parts of the logs.
 
     finished_at: None while it goes on, and where it failed half-way: then it is asked again. overwritten: whether the database has
-    overwritten what it freed. late: what came later of the subject and was dropped. data_sets: those that hold records of the subject
-    outside of the server. backups_until: until when backups from before hold it, by the setting `backup_keep_days`; None where that
-    does not say it.
+    overwritten what it freed. late: what came later of the subject and was dropped. remains: what the database may still hold, in words.
+    data_sets: those that hold records of the subject outside of the server. backups_until: until when backups from before hold it, by
+    the setting `backup_keep_days`; None where that does not say it.
     """
 
     id: str
@@ -143,3 +143,4 @@ class Erasure:
     data_sets: list[ErasedDataSet] = field(default_factory=list)
     backups_until: datetime | None = None
     late: int = 0
+    remains: list[str] = field(default_factory=list)

@@ -88,6 +88,7 @@ class PartIntake:
             traces = {row.trace_id for row in gone}
             captures = self.tombstones.forget(session, erasure, head.model, head.device, traces, now)
             self.tombstones.count(session, [(head.model, erasure)] * (len(gone) + captures))
+            store.free_again(session, erasure)  # labels and captured records that were here went
         lost: dict[str, int] = {}
         for gap in head.gaps:
             lost[gap.reason] = lost.get(gap.reason, 0) + gap.last - gap.first + 1

@@ -291,9 +291,31 @@ def add_late(session: Session, erasure_id: str, model: str, n: int) -> None:
     session.execute(mine.values(late=col(row.late) + n))
 
 
-def set_overwritten(session: Session, erasure_id: str) -> None:
-    """Note that what an erasure freed in the database is overwritten."""
-    session.execute(update(PredictionErasure).where(col(PredictionErasure.id) == erasure_id).values(overwritten=True))
+def unwritten(session: Session) -> dict[str, dict[str, str]]:
+    """Return by erasure the tables in whose files freed rows are not overwritten; none of them is named where that is not known."""
+    row = PredictionErasure
+    found = session.execute(select(col(row.id), col(row.unwritten)).where(col(row.overwritten).is_(False)))
+    return {str(erasure_id): dict(tables) for erasure_id, tables in found}
+
+
+def set_unwritten(
+    session: Session, erasure_id: str, tables: Mapping[str, str], before: Mapping[str, str] | None = None
+) -> None:
+    """Note in which tables' files freed rows of an erasure are not overwritten yet; none: it is done.
+
+    before: as it was read; when it is another by now, more was freed meanwhile, and nothing is changed.
+    """
+    row = PredictionErasure
+    for one in session.execute(select(row).where(col(row.id) == erasure_id).with_for_update()).scalars():
+        if before is None or (dict(one.unwritten) == dict(before) and not one.overwritten):
+            one.unwritten, one.overwritten = dict(tables), not tables
+    session.flush()
+
+
+def free_again(session: Session, erasure_id: str) -> None:
+    """Note that more rows of an erasure were freed since."""
+    mine = update(PredictionErasure).where(col(PredictionErasure.id) == erasure_id)
+    session.execute(mine.values(overwritten=False, unwritten={}))
 
 
 def add_data_set(session: Session, data_set: DataSet, records: Sequence[Mapping[str, str]]) -> None:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary, false, text
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, false, text
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db.database import UtcDateTime
@@ -70,6 +70,10 @@ class PredictionErasure(SQLModel, table=True):
     devices: int
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     overwritten: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    unwritten: dict[str, str] = Field(
+        default_factory=dict, sa_column=Column(JSON, nullable=False, server_default=text("'{}'"))
+    )
+    """Tables that hold freed rows of the subject, each with the file in which (`Database.table_files`); "" where that is not known."""
     late: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": text("0")})
 
 
