@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "1042"
-down_revision = "1041"
+revision = "1043"
+down_revision = "1042"
 branch_labels = None
 depends_on = None
 
