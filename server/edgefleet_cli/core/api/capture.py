@@ -110,6 +110,7 @@ class Erasure(Struct, frozen=True):
     late: int = 0
     models: tuple[str, ...] = ()
     overwritten: bool = False
+    remains: tuple[str, ...] = ()
     rows: int = 0
 
 
