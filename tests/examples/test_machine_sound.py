@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
+import shlex
 import sys
 import wave
+import zlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+
+from edgefleet_agent.cli.infer import run_infer
+from edgefleet_agent.cli.infer_args import add_infer_parser
+from edgefleet_agent.worker.observe.capture import MAX_RECORD_BYTES
+from edgefleet_runtime import privacy
+from tests.agent.worker.conftest import Rig
+from tests.agent.worker.models import bundle_bytes
+from tests.house.pages import shell_blocks
 
 FANS = Path(__file__).parents[2] / "examples" / "machine-sound"
 METRICS: dict[str, Any] = json.loads((FANS / "metrics.json").read_text())
@@ -97,6 +109,42 @@ def test_the_result_has_the_data_of_both_halls_in_the_units_of_a_microphone(out:
     labelled = part("moved").x[np.arange(200) % 5 != 4]
     assert np.array_equal(made["reference.npz"]["raw"], labelled)
     assert np.array_equal(made["eval.npz"]["raw"][200:], labelled[3::4])
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    rig = Rig(tmp_path_factory.mktemp("fan-device"))
+    names = ("preprocess.json", "postprocess.json", "privacy.json", "labels.txt")
+    extra = {name: (FANS / name).read_bytes() for name in names}
+    rig.start(bundle_bytes((FANS / "fan-1.0.0.onnx").read_bytes(), name="fan", extra=extra), model="fan").serve()
+    yield rig
+    rig.close()
+
+
+def test_the_stream_of_the_readme_goes_from_good_to_worn(
+    device: Rig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (line,) = [
+        one.text
+        for one in shell_blocks(Path("examples/machine-sound/README.md"))
+        if one.kind == "elsewhere" and one.text.startswith("edge-agent infer")
+    ]
+    parser = argparse.ArgumentParser()
+    add_infer_parser(parser.add_subparsers())
+    monkeypatch.chdir(FANS.parents[1])
+    words = [*shlex.split(line)[1:], "--socket", str(device.socket_path), "-o", "json"]
+    assert run_infer(parser.parse_args(words)) == 0
+    told = [json.loads(one) for one in capsys.readouterr().out.splitlines()]
+    assert [(one["window"], one["dropped"]) for one in told] == [(1, 0), (2, 0), (3, 0)]
+    said = [one["predictions"][0]["logits"][0]["label"] for one in told]
+    assert (said[0], said[2]) == ("good", "bearing")
+    assert run_infer(parser.parse_args([*words, "--rate", "8000"])) == 1
+    assert "16000 Hz" in capsys.readouterr().err
+
+
+def test_a_captured_window_fits_into_a_record() -> None:
+    sizes = [len(zlib.compress(privacy.tensor(one[None]).data)) for one in part("moved").values[:40]]
+    assert max(sizes) < 0.7 * MAX_RECORD_BYTES
 
 
 def test_too_few_labels_train_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

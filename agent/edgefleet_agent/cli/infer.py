@@ -2,7 +2,7 @@
 
 1. A folder stands for all files in it that predict reads, in the order of their names; others are skipped and counted.
 2. One bad file does not stop the rest; exit 1 then, 0 when all were answered, 3 when nothing answers at that address.
-3. `--lines`, `--camera`, `--move` and `--watch` ask for what comes in and print one line an answer; with `-o json` a line is
+3. `--lines`, `--camera`, `--audio`, `--move` and `--watch` ask for what comes in and print one line an answer; with `-o json` a line is
    a JSON object.
 4. `--every` runs again and again at planned times (`inputs.scheduled_run`).
 5. `-o json` prints one object: `{"model", "results": [{"input", "version", "predictions" | "error"}], "failed"}`.
@@ -39,7 +39,7 @@ def run_infer(args: argparse.Namespace) -> int:
             "`edge-agent status` says what this device runs, `edgectl device explain ID` why it does not run this",
         )
         return EXIT_UNREACHABLE
-    if args.lines or args.camera or args.move or args.watch:
+    if args.lines or args.camera or args.audio or args.move or args.watch:
         from edgefleet_agent.inputs.streams import run_stream
 
         return run_stream(args)

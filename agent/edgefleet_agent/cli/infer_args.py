@@ -43,6 +43,7 @@ def add_infer_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     how.add_argument("--watch", action="store_true", help="like --move, and keep processing new files")
     how.add_argument("--camera", metavar="SOURCE", help="/dev/video0, a video, rtsp://…, a .mjpeg file, or -")
+    how.add_argument("--audio", metavar="SOURCE", help="ALSA device (default, hw:1), a .wav file, or - for raw S16_LE")
     parser.add_argument(
         "--every",
         default="0",
@@ -54,7 +55,13 @@ def add_infer_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     parser.add_argument("--runs", type=int, default=0, metavar="N", help="with --every: stop after this many runs")
     parser.add_argument(
-        "--frames", type=int, default=0, metavar="N", help="camera: stop after this many frames (default: never)"
+        "--frames", type=int, default=0, metavar="N", help="camera, audio: stop after this many (default: never)"
+    )
+    parser.add_argument(
+        "--hop", type=float, default=0.0, metavar="SECONDS", help="audio: between windows (default: one window)"
+    )
+    parser.add_argument(
+        "--rate", type=int, default=16000, metavar="HZ", help="audio: samples a second (default: %(default)s)"
     )
     parser.add_argument(
         "--size", default="640x480", metavar="WxH", help="camera: requested frame size (default: %(default)s)"

@@ -20,7 +20,8 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 Frame = tuple[str, bytes]
 """Content type and body, as `/predict` takes them."""
 
-_JPEG, _PIXELS = "image/jpeg", "application/octet-stream"
+PIXELS = "application/octet-stream"
+_JPEG = "image/jpeg"
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _READ_BYTES = 64 * 1024
 
@@ -138,15 +139,15 @@ def _decoded(source: str, width: int, height: int) -> Iterator[Frame]:
                 if is_jpeg and packet.size:
                     yield _JPEG, bytes(packet)
                 elif not is_jpeg:
-                    yield from ((_PIXELS, _saved(frame.to_ndarray(format="rgb24"))) for frame in packet.decode())
+                    yield from ((PIXELS, saved(frame.to_ndarray(format="rgb24"))) for frame in packet.decode())
     except (OSError, av.FFmpegError) as error:
         raise CameraError(
             f"{source} cannot be used: {error}", next_step="check that it is a camera or a video, and may be read"
         ) from error
 
 
-def _saved(pixels: Any) -> bytes:
-    """Return pixels [h, w, 3] as numpy saves them."""
+def saved(pixels: Any) -> bytes:
+    """Return an array, such as pixels [h, w, 3], as numpy saves it."""
     import numpy as np
 
     buffer = io.BytesIO()
