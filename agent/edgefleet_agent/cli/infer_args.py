@@ -58,13 +58,17 @@ def add_infer_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--frames", type=int, default=0, metavar="N", help="camera, audio: stop after this many (default: never)"
     )
     parser.add_argument(
+        "--size", default="640x480", metavar="WxH", help="camera: requested frame size (default: %(default)s)"
+    )
+    _add_sound(parser)
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print the answers")
+    return parser
+
+
+def _add_sound(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--hop", type=float, default=0.0, metavar="SECONDS", help="audio: between windows (default: one window)"
     )
     parser.add_argument(
         "--rate", type=int, default=16000, metavar="HZ", help="audio: samples a second (default: %(default)s)"
     )
-    parser.add_argument(
-        "--size", default="640x480", metavar="WxH", help="camera: requested frame size (default: %(default)s)"
-    )
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print the answers")
-    return parser
