@@ -95,9 +95,9 @@ def look(row: RetrainingRun, captures: Capturing, now: datetime) -> tuple[Collec
             left.add(one["device"])
     devices = {one["device"] for one in row.fetches}
     wait = timedelta(seconds=row.plan["data"]["wait_s"])
-    passed, found = now - row.state_since, Collected(len(devices), len(devices - left), records)
+    passed, came = now - row.state_since, Collected(len(devices), len(devices - left), records)
     if not left or not wait or (records and passed >= wait):
-        return found, Look.OVER
+        return came, Look.OVER
     if passed < wait:
-        return found, Look.WAITS
-    return found, Look.NOTHING_CAME if passed >= max(_PATIENCE * wait, _LEAST) else Look.WAITS_FOR_FIRST
+        return came, Look.WAITS
+    return came, Look.NOTHING_CAME if passed >= max(_PATIENCE * wait, _LEAST) else Look.WAITS_FOR_FIRST
