@@ -195,7 +195,7 @@ ACTS = {
     "alert ack", "alert contact create", "alert contact delete", "alert contact set", "alert contact test", "alert rules set",
     "slo delete", "slo set", "prices remove", "prices set",
     "data export", "data purge", "model card set", "report compliance",
-    "retrain approve", "retrain cancel", "retrain reject", "retrain start", "retrain worker",
+    "retrain approve", "retrain cancel", "retrain fail", "retrain reject", "retrain start", "retrain worker",
     "trigger change", "trigger create", "trigger disable", "trigger enable", "trigger remove", "trigger start",
     "alert silence create",
     "alert silence end", "alert window create", "alert window delete",

@@ -65,6 +65,22 @@ def cancel(ctx: typer.Context, retraining_id: Id, reason: Reason = "") -> None:
     _answer(ctx, retraining_id, "cancel", reason)
 
 
+@app.command("fail")
+def fail(
+    ctx: typer.Context,
+    retraining_id: Id,
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="What went wrong; its last lines.")],
+    code: Annotated[
+        str, typer.Option("--code", metavar="CODE", help="A dotted word, such as training.no_memory.")
+    ] = "training.failed",
+    next_step: Annotated[str, typer.Option("--next-step", metavar="TEXT", help="What a person can do.")] = "",
+) -> None:
+    """Say that a training of another system failed: a job of CI does so, a runner does it by itself."""
+    session = Session.of(ctx)
+    body = api.experiment.FailIn(code=code, why=why, next_step=next_step)
+    show_retraining(session, session.api.post(f"{_path(retraining_id)}:fail", body, api.experiment.Retraining))
+
+
 app.command("start")(start)
 
 

@@ -189,3 +189,13 @@ def test_a_change_keeps_what_is_not_given(runs: Stub, edgectl: Edgectl) -> None:
     ]
     assert edgectl("trigger", "disable", "fog").code == 0
     assert runs.bodies("PATCH /triggers/fog")[-1] == {"enabled": False}
+
+
+def test_a_job_elsewhere_says_that_it_failed(runs: Stub, edgectl: Edgectl) -> None:
+    told = ("--code", "training.no_memory", "--why", "MemoryError: 4.1 GB", "--next-step", "take a larger machine")
+    ran = edgectl("retrain", "fail", "rt-7", *told)
+    assert (ran.code, "failed" in ran.out) == (0, True), ran.err
+    assert runs.bodies("POST /retrainings/rt-7:fail") == [
+        {"code": "training.no_memory", "why": "MemoryError: 4.1 GB", "next_step": "take a larger machine"}
+    ]
+    assert edgectl("retrain", "fail", "rt-7").code == 2, "why is needed"

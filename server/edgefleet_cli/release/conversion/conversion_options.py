@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from edgefleet_cli.core import completion
 from edgefleet_cli.core.errors import UnreadableFileError, UsageError
 from edgefleet_cli.core.options import parse_duration_s
+from edgefleet_cli.core.shared_flags import with_flags_of
 from edgefleet_cli.release.conversion.model_files import locate
 from edgefleet_cli.release.conversion.pickled_model import refuse_pickle
 from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_version
@@ -366,21 +366,5 @@ class Conversion:
         )
 
 
-def converting(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the fields of `Conversion` as flags, in the place of its keyword `asked`."""
-    hints = get_type_hints(Conversion, include_extras=True)
-    shared = [
-        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=hints[one.name])
-        for one in fields(Conversion)
-    ]
-
-    def run(**given: Any) -> None:
-        asked = Conversion(**{one.name: given.pop(one.name) for one in shared})
-        command(**given, asked=asked)
-
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    parameters = [two for one in own for two in (shared if one.name == "asked" else [one])]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in parameters}
-    run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
-    return run
+converting = with_flags_of(Conversion)
+"""Gives a command the fields of `Conversion` as flags, in the place of its keyword `asked`."""
