@@ -121,7 +121,7 @@ class Runner:
             self._failed(run, held, error)
 
     def _release(self, run: Run, raw: dict[str, Any], folder: Path, held: HeldLease) -> str:
-        if run.attempts > 1 and (known := self._ask(lambda: self._published(run))):
+        if run.attempts + run.given_back > 1 and (known := self._ask(lambda: self._published(run))):
             self._note(f"{run.id}: {known} was published by an earlier runner")
             return known
         held.say("reading the parent")

@@ -2,7 +2,8 @@
 
 Rules:
 1. Nothing is collected or trained before an approval where the trigger asks for one.
-2. A training that is lost (its runner died, or gave it back) is queued again; it ends after so many attempts.
+2. A training whose runner died is queued again, and ends when that happened LOST_MOST times. One that is given back may be taken at
+   once the first time (a runner is restarted), then after pauses that double, and ends when that happened GIVEN_BACK_MOST times.
 3. What has ended stays as it is; only `drift_after` is written to it.
 4. Once a rollout is made, that decides: it is stopped by the commands of rollouts.
 5. A release that is proven worse than its parent is stopped before any device has it.
@@ -10,10 +11,16 @@ Source: ADRs 0135, 0142.
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
 from edgefleet_server.retraining.model import OPEN, RunState
+
+LOST_MOST: Final = 5
+GIVEN_BACK_MOST: Final = 20
+FIRST_PAUSE: Final = timedelta(minutes=1)
+LONGEST_PAUSE: Final = timedelta(hours=1)
 
 
 class RunEvent(StrEnum):
@@ -69,6 +76,18 @@ def step(state: RunState, event: RunEvent) -> RunState:
     if after is None:
         raise IllegalStepError(f"{event} cannot happen to one that is {state}")
     return after
+
+
+def pause_after(lost: int, given_back: int) -> timedelta | None:
+    """Return how long a training that lost its runner waits before another may take it; None: it ends.
+
+    lost: how many runners were not heard of any more; given_back: how often it was given back; both with the last one.
+    """
+    if lost >= LOST_MOST or given_back >= GIVEN_BACK_MOST:
+        return None
+    if given_back < 2:
+        return timedelta(0)
+    return min(FIRST_PAUSE * 2 ** (given_back - 2), LONGEST_PAUSE)
 
 
 def is_open(state: RunState) -> bool:

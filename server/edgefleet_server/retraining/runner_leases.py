@@ -26,12 +26,11 @@ from edgefleet_server.retraining.model import (
     RunTrouble,
 )
 from edgefleet_server.retraining.run_maker import CONVERTED_WITHIN, TAKEN_WITHIN, RunMaker
-from edgefleet_server.retraining.run_steps import RunEvent
+from edgefleet_server.retraining.run_steps import RunEvent, pause_after
 from edgefleet_server.retraining.service import stored_data_set, view_of
 from edgefleet_server.retraining.tables import RetrainingRun
 
 LEASE_S: Final = 120
-MAX_ATTEMPTS: Final = 5
 PARENT: Final = "parent"
 RETRAINING: Final = "retraining"
 """Keys of a release's lineage: what it was trained from, and by which retraining."""
@@ -91,7 +90,7 @@ class LeaseBook:
                 row.data_set = stored_data_set(data_set)
             row.lease_until = self._clock.now() + timedelta(seconds=LEASE_S)
             if gives_back:
-                self.lose(session, row, f"{row.holder} gave it back", counts=False)
+                self.lose(session, row, f"{row.holder} gave it back", is_given_back=True)
             session.add(row)
             session.flush()
             return view_of(row)
@@ -116,17 +115,27 @@ class LeaseBook:
             self._maker.fail(session, row, error)
             return view_of(row)
 
-    def lose(self, session: Session, row: RetrainingRun, why: str, *, counts: bool = True) -> None:
-        """Queue a training whose runner is gone again, or end it after MAX_ATTEMPTS. counts: not when the runner gave it back."""
-        if counts and row.attempts >= MAX_ATTEMPTS:
+    def lose(self, session: Session, row: RetrainingRun, why: str, *, is_given_back: bool = False) -> None:
+        """Queue a training whose runner is gone again, or end it where that happened too often (`run_steps`, rule 2)."""
+        if is_given_back:
+            row.attempts, row.given_back = row.attempts - 1, row.given_back + 1
+        times = row.given_back if is_given_back else row.attempts
+        said = why if times == 1 else f"{why}, {times} times"
+        pause = pause_after(row.attempts, row.given_back)
+        if pause is None:
+            code = "runner.gave_back" if is_given_back else "runner.lost"
             next_step = "see the runner's log; start it again by hand: `edgectl retrain start TRIGGER`"
-            self._maker.fail(session, row, RunTrouble("runner.lost", f"{why}, {row.attempts} times", next_step))
+            self._maker.fail(session, row, RunTrouble(code, said, next_step))
             return
-        if not counts:
-            row.attempts -= 1
+        now = self._clock.now()
+        waits = is_given_back and bool(pause)
+        from_ = now + pause
+        says = (
+            f"{said}: a runner may take it from {_moment(from_)}" if waits else f"{said}: it waits for a runner again"
+        )
         row.holder = ""
-        says = f"{why}: it waits for a runner again"
-        self._maker.move(session, row, RunEvent.LOST, says, until=self._clock.now() + TAKEN_WITHIN)
+        self._maker.move(session, row, RunEvent.LOST, says, until=now + TAKEN_WITHIN)
+        row.next_at = from_ if waits else None
 
     def _check(self, row: RetrainingRun, ref: ReleaseRef) -> None:
         """Raise WrongReleaseError unless a release can be the result of this retraining."""

@@ -155,7 +155,8 @@ def runs_page(
 def to_lease(session: Session, model: str, now: datetime) -> RetrainingRun | None:
     """Return the retraining of a model that has waited longest for a runner, locked; None when there is none, or others take it now."""
     is_lost = and_(col(_R.state) == RunState.TRAINING.value, col(_R.lease_until) <= now)
-    is_waiting = or_(col(_R.state) == RunState.QUEUED.value, is_lost)
+    is_queued = and_(col(_R.state) == RunState.QUEUED.value, or_(col(_R.next_at).is_(None), col(_R.next_at) <= now))
+    is_waiting = or_(is_queued, is_lost)
     mine = (col(_R.model) == model, col(_R.launcher) == LauncherKind.RUNNER.value)
     statement = select(_R).where(*mine, is_waiting).order_by(col(_R.id)).limit(1).with_for_update(skip_locked=True)
     return session.execute(statement.execution_options(populate_existing=True)).scalars().first()

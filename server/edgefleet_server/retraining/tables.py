@@ -71,6 +71,8 @@ class RetrainingRun(SQLModel, table=True):
     lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     holder: str = Field(default="", max_length=120)
     attempts: int = Field(default=0)
+    given_back: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    """How often a runner gave it back: those are none of its attempts."""
     progress: str = Field(default="", sa_column=Column(Text, nullable=False))
     release: str = Field(default="", max_length=127)
     rollout: str = Field(default="", max_length=32)
@@ -88,6 +90,6 @@ class RetrainingRun(SQLModel, table=True):
     state_since: datetime = Field(sa_type=UtcDateTime)
     until: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     next_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
-    """When a launch that failed is tried again."""
+    """When a launch that failed is tried again, or from when a runner may take one that was given back."""
     began_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)

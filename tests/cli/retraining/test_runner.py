@@ -112,8 +112,11 @@ def test_the_command_ends_once_the_retraining_is_anothers(runs: Stub, edgectl: E
     assert not runs.bodies("POST /retrainings/rt-7:fail"), "it is not ours to end"
 
 
-def test_what_an_earlier_runner_published_is_named_and_not_trained_again(runs: Stub, edgectl: Edgectl) -> None:
-    runs.says("POST /retrainings:lease", {"retraining": RUN | {"attempts": 2}, "lease": "x", "lease_s": 9}, (204, None))
+@pytest.mark.parametrize("earlier", [{"attempts": 2}, {"attempts": 1, "given_back": 1}], ids=["killed", "given back"])
+def test_what_an_earlier_runner_published_is_named_and_not_trained_again(
+    runs: Stub, edgectl: Edgectl, earlier: Json
+) -> None:
+    runs.says("POST /retrainings:lease", {"retraining": RUN | earlier, "lease": "x", "lease_s": 9}, (204, None))
     child = PARENT | {"ref": "net@1.1.1", "version": "1.1.1", "lineage": {"retraining": "rt-7"}, "state": "converting"}
     runs.says("GET /releases", page([PARENT, child]))
     assert edgectl(*WORK, "raise SystemExit('trained again')").code == 0

@@ -46,7 +46,7 @@ TRIGGER = TriggerView(
 RUN = RetrainingView(
     id="rt-1", trigger="fog", model="digits", state=RunState.TRAINING, says="box trains", cause=RunCause(TriggerOn.DRIFT, "fog", alert=7),
     parent="digits@1.0.0", launcher=LauncherKind.RUNNER, approval=True, data=DataWanted(), collected=Collected(12, 11, 873),
-    data_set=DataSetView("ab" * 32, 873, 640), rollout_spec=TRIGGER.rollout, holder="box", lease_until=NOW, attempts=1,
+    data_set=DataSetView("ab" * 32, 873, 640), rollout_spec=TRIGGER.rollout, holder="box", lease_until=NOW, attempts=1, given_back=0,
     progress="epoch 3", release="", rollout="", error=None, drift_after=None, created_at=NOW, created_by="fog", maker="ann",
     answered_by="bob", answered_at=NOW, state_since=NOW, until=None, began_at=NOW, ended_at=None,
 )  # fmt: skip

@@ -230,6 +230,27 @@ def test_a_runner_that_dies_loses_its_lease_and_one_that_gives_it_back_costs_not
     assert (ended["state"], ended["error"]["code"]) == ("failed", "runner.lost")
 
 
+def test_a_runner_that_takes_and_gives_back_for_ever_ends_the_retraining(house: ApiHouse, admin: ApiClient) -> None:
+    runner = person(house, "runner", Role.PUBLISHER, model="digits", kind=PersonKind.SERVICE)
+    held = leased(house, runner, admin)
+    path = f"{API}/retrainings/{held['retraining']['id']}"
+    ask = {"model": "digits", "holder": "box"}
+    for times in range(1, 21):
+        back = runner.post(f"{path}:renew", json={"lease": held["lease"], "gives_back": True}).json()
+        assert (back["given_back"], back["attempts"]) == (times, 0)
+        minutes = 0 if times == 1 else min(2 ** (times - 2), 60)
+        if minutes and times < 20:
+            assert f"box gave it back, {times} times: a runner may take it from 20" in back["says"]
+            house.clock.turn(seconds=60 * minutes - 1)
+            assert runner.post(f"{API}/retrainings:lease", json=ask).status_code == 204
+            house.clock.turn(seconds=2)
+        if times < 20:
+            held = runner.post(f"{API}/retrainings:lease", json=ask).json()
+    assert (back["state"], back["error"]["code"]) == ("failed", "runner.gave_back")
+    assert "box gave it back, 20 times" in back["says"]
+    assert runner.post(f"{API}/retrainings:lease", json=ask).status_code == 204
+
+
 def test_a_token_of_one_model_does_nothing_to_another(house: ApiHouse, admin: ApiClient) -> None:
     runner = person(house, "runner", Role.PUBLISHER, model="digits", kind=PersonKind.SERVICE)
     thief = person(house, "thief", Role.PUBLISHER, model="buds", kind=PersonKind.SERVICE)

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_server.retraining.model import OPEN, RunState, TriggerOn
-from edgefleet_server.retraining.run_steps import STEPS, IllegalStepError, RunEvent, is_open, step
+from edgefleet_server.retraining.run_steps import (
+    GIVEN_BACK_MOST,
+    LOST_MOST,
+    STEPS,
+    IllegalStepError,
+    RunEvent,
+    is_open,
+    pause_after,
+    step,
+)
 from edgefleet_server.retraining.trigger_rules import CauseSeen, TriggerHistory, TriggerTerms, decide, may_start, used
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
@@ -115,3 +124,23 @@ def test_nothing_is_trained_before_an_approval_and_every_open_state_has_an_end()
     }  # fmt: skip
     for state in OPEN:
         assert any(before is state and not is_open(after) for (before, _), after in STEPS.items())
+
+
+@pytest.mark.parametrize(
+    ("lost", "given_back", "minutes"),
+    [(1, 0, 0), (4, 0, 0), (5, 0, None), (0, 1, 0), (0, 2, 1), (0, 3, 2), (0, 7, 32), (0, 8, 60), (0, 19, 60), (0, 20, None), (4, 19, 60)],
+)  # fmt: skip
+def test_what_is_given_back_waits_longer_each_time_and_ends(lost: int, given_back: int, minutes: int | None) -> None:
+    assert pause_after(lost, given_back) == (None if minutes is None else timedelta(minutes=minutes))
+
+
+@given(st.lists(st.booleans(), min_size=LOST_MOST + GIVEN_BACK_MOST, max_size=60))
+def test_no_runners_take_and_leave_a_retraining_for_ever(are_given_back: list[bool]) -> None:
+    lost = given_back = 0
+    for is_given_back in are_given_back:
+        lost, given_back = (lost, given_back + 1) if is_given_back else (lost + 1, given_back)
+        if pause_after(lost, given_back) is None:
+            break
+    assert pause_after(lost, given_back) is None
+    assert lost <= LOST_MOST
+    assert given_back <= GIVEN_BACK_MOST

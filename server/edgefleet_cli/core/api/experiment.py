@@ -182,6 +182,7 @@ class Retraining(Struct, frozen=True):
     data_set: DataSet | None = None
     drift_after: DriftAfter | None = None
     error: RunTrouble | None = None
+    given_back: int = 0
     holder: str = ""
     id: str = ""
     launcher: str = ""

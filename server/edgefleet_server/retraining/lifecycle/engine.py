@@ -199,10 +199,13 @@ class RetrainingEngine:
         return None
 
     def _await_taker(self, _session: Session, row: RetrainingRun, now: datetime) -> str | None:
-        if row.launcher != LauncherKind.RUNNER or now - row.state_since < UNTAKEN:
+        waits_since = max(
+            row.state_since, row.next_at or row.state_since
+        )  # one that was given back may have to wait first
+        if row.launcher != LauncherKind.RUNNER or now - waits_since < UNTAKEN:
             return None
         return (
-            f"no runner has asked for it for {int((now - row.state_since).total_seconds() // 60)} minutes: "
+            f"no runner has asked for it for {int((now - waits_since).total_seconds() // 60)} minutes: "
             f"start one with `edgectl retrain worker {row.model} --key FILE -- COMMAND`"
         )
 
