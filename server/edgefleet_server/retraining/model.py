@@ -190,9 +190,9 @@ class RetrainingView:
     """A retraining as it is shown. says: what it waits for, or how it ended, in a sentence. parent: the release that is trained further.
 
     until: when it ends by itself in this state, null: never. holder, lease_until: the runner that trains, and until when that counts;
-    attempts: how often a runner took it and did not give it back; given_back: how often one did. release: the new one, rollout: its id, "" before. plan: rollout, launcher and data as they were
-    when it began: a later change of the trigger does not reach it. makers: of the trigger, and who started it by hand: none of them
-    may approve it.
+    attempts: how often a runner took it and did not give it back; given_back: how often one did. release: the new one, rollout: its id, ""
+    before. plan: rollout, launcher and data as they were when it began: a later change of the trigger does not reach it. makers: of the
+    trigger, and who started it by hand: none of them may approve it.
     """
 
     id: str
