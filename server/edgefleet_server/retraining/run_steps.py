@@ -87,7 +87,7 @@ def pause_after(lost: int, given_back: int) -> timedelta | None:
         return None
     if given_back < 2:
         return timedelta(0)
-    return min(FIRST_PAUSE * 2 ** (given_back - 2), LONGEST_PAUSE)
+    return min(FIRST_PAUSE * (1 << (given_back - 2)), LONGEST_PAUSE)
 
 
 def is_open(state: RunState) -> bool:
