@@ -19,6 +19,7 @@ import pytest
 from bench import (
     _busy_fleet,
     cli,
+    cost_report,
     fleet_drift,
     fleet_map,
     fleet_page,
@@ -37,7 +38,7 @@ from tests.server.dashboard.fleet import Fleet
 from tests.support.browsers import binary
 
 Bench = Callable[..., Any]
-FAILING = (rest_lists,)
+FAILING = (rest_lists, cost_report)
 """Benchmarks that end with 1 when a goal is missed. Whether one is says this machine at this moment, not a test."""
 NEEDS_BROWSER = pytest.mark.skipif(binary() is None, reason="no Chromium")
 
@@ -98,6 +99,13 @@ def test_lists_of_the_api(printed: Bench) -> None:
     assert all(is_figure(value) for name, value in connections.items() if name != "cpu_ratio")
     assert told["within"] == rest_lists.within(connections)
     assert told["ok"] == all(told["within"].values())
+
+
+def test_a_report_of_costs_by_group(printed: Bench) -> None:
+    told = printed(cost_report, "--sets", "4", "--models", "2", "--days", "2", "--rounds", "1")
+    assert told["rows"] == {"rollups": 3 * 2 * 5, "bytes": 3 * 2 * 4 * 3, "series": 10}
+    assert told["cpu_ms"].keys() == {"by_model", "by_group", "full_reading"}
+    assert all(is_figure(one) for one in told["cpu_ms"].values())
 
 
 def test_a_scrape_of_all_figures(printed: Bench) -> None:

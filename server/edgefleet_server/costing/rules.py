@@ -77,17 +77,16 @@ def by_model(facts: CostFacts, prices: Prices | None, group: str = "") -> list[C
 
 def by_group(facts: CostFacts, prices: Prices | None, group: str = "") -> list[CostLine]:
     """Return a line a group, by name, devices in none last, under "". group: this one alone."""
-    names = {name for one in facts.traffic for name in one.groups or ("",)}
-    names |= {one.group or "" for one in facts.running_in}
-    chosen = [one for one in names if not group or one == group]
+    traffic: dict[str, list[Traffic]] = {}
+    running: dict[str, list[Running]] = {}
+    for sent in facts.traffic:
+        for name in sent.groups or ("",):
+            traffic.setdefault(name, []).append(sent)
+    for served in facts.running_in:
+        running.setdefault(served.group or "", []).append(served)
+    chosen = [one for one in {*traffic, *running} if not group or one == group]
     return [
-        _line(
-            name,
-            [one for one in facts.traffic if name in (one.groups or ("",))],
-            [one for one in facts.running_in if one.group == name],
-            facts,
-            prices,
-        )
+        _line(name, traffic.get(name, []), running.get(name, []), facts, prices)
         for name in sorted(chosen, key=lambda one: (one == "", one))
     ]
 

@@ -27,7 +27,7 @@ from edgefleet_server.costing.model import (
 from edgefleet_server.costing.traffic_ledger import DAY_S, OTHER, oldest_kept
 from edgefleet_server.db.database import Database
 from edgefleet_server.registry.model import BundleView
-from edgefleet_server.telemetry.rollups.model import Dimension, Step, Sums
+from edgefleet_server.telemetry.rollups.model import Dimension, Sums
 
 USUAL: Final = timedelta(days=30)
 FINE: Final = timedelta(days=3)
@@ -37,14 +37,12 @@ MOST_CHOICES: Final = 200
 """Bundles whose conversion is looked at, those with the most bytes."""
 ACTIVE: Final = ("active",)
 MEASURED: Final = ("measure",)
-WHOLE: Final = 100_000
-"""Days that are added up as one step."""
 
 
 class Rollups(Protocol):
     """What is needed of roll-ups."""
 
-    def models(
+    def served(
         self,
         scale_s: int,
         since: datetime,
@@ -52,9 +50,8 @@ class Rollups(Protocol):
         *,
         by: Sequence[Dimension] = (),
         where: Mapping[Dimension, Any] = ...,
-        step_s: int | None = None,
-    ) -> list[Step[Sums]]:
-        """Return sums of windows."""
+    ) -> Mapping[tuple[str, ...], Any]:
+        """Return windows, seconds and answers of a span, by the values of `by`."""
         ...
 
     def totals(
@@ -233,14 +230,10 @@ class CostBook:
         where: dict[Dimension, Sequence[str]] = {Dimension.LANE: ACTIVE}
         if model:
             where[Dimension.MODEL] = (model,)
-        steps = self._rollups.models(scale_s, since, until, by=by, where=where, step_s=DAY_S * WHOLE)
-        found: dict[tuple[str, ...], tuple[int, int, int]] = {}
-        for one in steps:
-            seconds, answers, windows = found.get(one.key, (0, 0, 0))
-            found[one.key] = seconds + one.sums.seconds, answers + one.sums.n, windows + one.sums.windows
+        found = self._rollups.served(scale_s, since, until, by=by, where=where)
         return tuple(
-            Running(key[0] or OTHER, key[1], key[2] if in_groups else None, *counted)
-            for key, counted in sorted(found.items())
+            Running(key[0] or OTHER, key[1], key[2] if in_groups else None, one.seconds, one.n, one.windows)
+            for key, one in sorted(found.items())
         )
 
     def _joules(self) -> dict[str, float]:

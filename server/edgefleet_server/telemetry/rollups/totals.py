@@ -170,6 +170,28 @@ class SystemTotal:
         return SystemSums(self.messages, {name: FigureSums(n, total, most) for name, n, total, most in named if n})
 
 
+class Served(msgspec.Struct, array_like=True, frozen=True):
+    """The counts that say how long and how much was served: the first three of COUNTS."""
+
+    windows: int
+    seconds: int
+    n: int
+
+
+class _Head(msgspec.Struct, array_like=True, frozen=True):
+    """The beginning of a stored `WindowTotal`; what follows is skipped."""
+
+    counts: Served
+
+
+_head: Final = msgspec.msgpack.Decoder(_Head).decode
+
+
+def served(data: bytes) -> Served:
+    """Return those counts of a stored total of windows, without making objects of the rest: a tenth of the time of `loaded`."""
+    return _head(data).counts
+
+
 def stored(total: Total) -> bytes:
     """Return a total as bytes."""
     return _bytes(total.packed())

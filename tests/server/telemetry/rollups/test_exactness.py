@@ -136,6 +136,11 @@ def test_every_scale_is_the_sum_of_the_distinct_windows(any_house: House, data: 
             assert ((group,) in by_group) == bool(inside)
             if inside:
                 assert_same(by_group[group,], sum_of(inside))
+        if scale != SCALES[0]:
+            span = now - dt.timedelta(days=8), now + dt.timedelta(days=1)
+            served = telemetry.rollups.served(scale, *span, by=(Dimension.GROUP,))
+            expected = {key: (one.windows, one.seconds, one.n) for key, one in by_group.items()}
+            assert {key: (one.windows, one.seconds, one.n) for key, one in served.items()} == expected
         at_site = read(telemetry, scale, now, where={Dimension.SITE: ["north"]})
         inside = [w for d, w in mine if d == "d-1"]
         assert bool(at_site) == bool(inside)
