@@ -87,11 +87,11 @@ def look(row: RetrainingRun, captures: Capturing, now: datetime) -> tuple[Collec
     records = 0
     for one in row.fetches:
         try:
-            found = captures.fetch(one["device"], one["fetch"])
+            fetch = captures.fetch(one["device"], one["fetch"])
         except EdgefleetError:  # it was pruned, or its device is gone
             continue
-        records += found.received
-        if found.state == ASKED:
+        records += fetch.received
+        if fetch.state == ASKED:
             left.add(one["device"])
     devices = {one["device"] for one in row.fetches}
     wait = timedelta(seconds=row.plan["data"]["wait_s"])
