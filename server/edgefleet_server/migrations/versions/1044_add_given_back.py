@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "1041"
-down_revision = "1040"
+revision = "1044"
+down_revision = "1043"
 branch_labels = None
 depends_on = None
 
