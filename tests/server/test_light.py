@@ -22,6 +22,7 @@ FLEET = (
         ("edgefleet_server.process.conversion_worker", (*WEB, *FLEET, "alembic")),
         ("edgefleet_server.process.init", (*WEB, *FLEET, "alembic")),
         ("edgefleet_server.process.lifecycle", ("alembic",)),
+        ("edgefleet_server.process.secret_sealer", ("uvicorn", "jinja2", "edgefleet_server.process.lifecycle")),
     ],
 )
 def test_a_process_starts_without(module: str, heavy: tuple[str, ...]) -> None:

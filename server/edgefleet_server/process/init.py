@@ -50,6 +50,12 @@ class AlreadyInitialisedError(EdgefleetError):
     code = "server.already_initialised"
 
 
+class AlreadyRunningError(EdgefleetError):
+    """Another process runs this server."""
+
+    code = "server.already_running"
+
+
 @dataclass(frozen=True, slots=True)
 class Initialised:
     """What was made. `token` is the first admin token: shown once, and in `token_file` (0600)."""

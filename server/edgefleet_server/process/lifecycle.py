@@ -22,7 +22,6 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import SQLAlchemyError
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import migrations
 from edgefleet_server.alerting.contact_points import service as contact_points
 from edgefleet_server.clock import SystemClock
@@ -36,6 +35,7 @@ from edgefleet_server.observability.health import Recent, disk_line
 from edgefleet_server.process.engine_thread import EngineThread, EngineWork
 from edgefleet_server.process.file_limit import raise_file_limit, share_of
 from edgefleet_server.process.gc_tuning import settle
+from edgefleet_server.process.init import AlreadyRunningError
 from edgefleet_server.process.listener import (
     ConnectionGuard,
     Listener,
@@ -64,12 +64,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _CERT_MARGIN = timedelta(days=30)
 _WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  # compared with, never bound
-
-
-class AlreadyRunningError(EdgefleetError):
-    """Another process runs this server."""
-
-    code = "server.already_running"
 
 
 def is_loopback(host: str) -> bool:

@@ -28,8 +28,7 @@ from edgefleet_server.encryption.key_sources import source_of
 from edgefleet_server.encryption.model import Resealed
 from edgefleet_server.encryption.rules import key_id_of
 from edgefleet_server.encryption.service import Sealer
-from edgefleet_server.process.init import report_error
-from edgefleet_server.process.lifecycle import AlreadyRunningError
+from edgefleet_server.process.init import AlreadyRunningError, report_error
 from edgefleet_server.registry.store import sealed_bundles
 from edgefleet_server.settings import ServerSettings, SettingsError, load_settings
 
