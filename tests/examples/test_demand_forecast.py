@@ -25,7 +25,7 @@ from edgefleet_agent.worker.control.protocol import KnownSchedule, Labels
 from edgefleet_protocol.run_schedule import plan_of, read_schedule
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes
-from tests.examples.retraining import retrained
+from tests.examples.retraining import records_of, retrained
 from tests.house.pages import shell_blocks
 
 DEMAND = Path(__file__).parents[2] / "examples" / "demand-forecast"
@@ -115,7 +115,8 @@ def test_what_is_retrained_on_captured_rows_knows_sundays_and_has_forgotten_no_w
     labels = {("", trace): f"{units:g}" for trace, units in zip(traces, part.units[:, 0], strict=True)}
     labels.pop(("", traces[0]))  # of this one nobody knows yet
     rows = ((trace, row[None]) for trace, row in zip(traces, part.x, strict=True))
-    made = retrained(DEMAND, "demand-1.0.0.onnx", rows, labels, tmp_path)
+    model = "demand-1.0.0.onnx"
+    made = retrained(DEMAND, model, records_of(DEMAND, model, rows), labels, tmp_path)
     assert made.manifest.unlabelled == 1
     assert "999 captured rows" in made.said
     figures = {name: error_of(made.out / "model.onnx", known().between(*PARTS[name])) for name in PARTS}

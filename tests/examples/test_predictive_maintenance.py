@@ -24,7 +24,7 @@ from edgefleet_agent.worker.control.protocol import Labels
 from edgefleet_protocol.run_schedule import plan_of, read_schedule
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes
-from tests.examples.retraining import retrained
+from tests.examples.retraining import records_of, retrained
 from tests.house.pages import shell_blocks
 
 PUMPS = Path(__file__).parents[2] / "examples" / "predictive-maintenance"
@@ -105,7 +105,8 @@ def test_what_is_retrained_on_captured_windows_finds_the_new_bearings(tmp_path: 
     labels = {("", trace): words[due] for trace, due in zip(traces, part.due, strict=True)}
     labels.pop(("", traces[0]))  # of this one nobody knows yet
     rows = ((trace, row[None]) for trace, row in zip(traces, part.x, strict=True))
-    made = retrained(PUMPS, "pump-1.0.0.onnx", rows, labels, tmp_path)
+    model = "pump-1.0.0.onnx"
+    made = retrained(PUMPS, model, records_of(PUMPS, model, rows), labels, tmp_path)
     assert made.manifest.unlabelled == 1
     assert "999 captured windows" in made.said
     figures = {name: shares_of(made.out / "model.onnx", known().between(*when)) for name, when in PARTS.items()}
