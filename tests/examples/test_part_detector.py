@@ -22,6 +22,11 @@ from edgefleet_agent.cli.infer_args import add_infer_parser
 from edgefleet_cli.datasets.dataset_writer import write_data_set
 from edgefleet_cli.datasets.model import DataFormat, Record
 from edgefleet_cli.datasets.places import FolderPlace
+from edgefleet_converters.drift_reference import Answered, build_reference
+from edgefleet_converters.sample_data import SampleSet
+from edgefleet_protocol.drift.detector import BLOCK_S, step, watches_of
+from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime.signals import counted, signal_plan, signal_values
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes
 from tests.examples.retraining import records_of, retrained
@@ -32,6 +37,10 @@ METRICS: dict[str, Any] = json.loads((PARTS / "metrics.json").read_text())
 README = Path("examples/part-detector/README.md")
 MODEL = PARTS / "parts-1.0.0.onnx"
 CAPTURED = 160
+NO_ANSWERS = Answered({}, [], {})
+SETTLED = 3 * 288
+"""Blocks of five minutes: three days of usual pictures, from which a device learns how they vary."""
+START_S = 1_700_006_400
 
 
 @cache
@@ -171,3 +180,22 @@ def test_what_is_retrained_on_corrected_boxes_sees_parts_on_the_new_belt(tmp_pat
     for name, n in {"eval": 60 + 39, "calibration": 100 + 120, "reference": 159}.items():
         with np.load(made.out / f"{name}.npz") as arrays:
             assert arrays["image"].shape == (n, 1, 96, 96)
+
+
+def test_a_device_sees_the_new_belt_within_an_hour_and_none_before() -> None:
+    drawn = module("scenes")
+    spec = TensorSpec(name="image", dtype="float32", shape=["N", 1, 96, 96], layout="NCHW")
+    reference = build_reference(SampleSet({"image": stored("calibration")}), [spec], NO_ANSWERS, None, "calibration")
+    plan, watches = signal_plan(reference, [spec], []), watches_of(reference)
+    usual, other = (
+        signal_values({"image": part}, {}, plan) for part in (stored("eval"), drawn.scenes(60, drawn.NEW, 22).image)
+    )
+    rng, began = np.random.default_rng(0), []
+    for block in range(SETTLED + 12):
+        is_new = block >= SETTLED
+        of_block = counted((other if is_new else usual)[rng.integers(0, 60, 10)], plan)
+        for at, sums in enumerate(of_block):
+            watches[at], changes = step(watches[at], sums, START_S + BLOCK_S * (block + 1))
+            began += [(one.name, is_new) for one in changes]
+    assert ("image.brightness", True) in began
+    assert all(is_new for _, is_new in began)
