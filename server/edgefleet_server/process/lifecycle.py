@@ -420,10 +420,8 @@ def build_engine(parts: Parts) -> EngineThread:
         hourly=(
             ("prune telemetry", parts.telemetry.prune),
             ("let prediction logs go", parts.predictions.prune),
-            (
-                "prune labels, and go on with erasures",
-                lambda now: (parts.truth.uploads.prune(now), parts.erasures.tick(now)),
-            ),
+            ("prune labels", parts.truth.uploads.prune),
+            ("go on with erasures", parts.erasures.tick),
             ("prune events", lambda now: (fleet.feed.prune(now), fleet.tasks.prune(now), fleet.approvals.prune(now))),
             ("prune readmissions", fleet.readmissions.prune),
             ("prune words about metadata", fleet.recovery.prune),

@@ -66,6 +66,7 @@ def _written(change: PolicyChange) -> dict[str, Any]:
 
 
 def _read(written: dict[str, Any]) -> PolicyChange:
-    return PolicyChange(
-        **{name: datetime.fromisoformat(value) if name in _TIMES else value for name, value in written.items()}
-    )
+    read: dict[str, Any] = {
+        name: datetime.fromisoformat(value) if name in _TIMES else value for name, value in written.items()
+    }
+    return PolicyChange(**read)
