@@ -10,6 +10,7 @@ import sys
 import wave
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,13 @@ import pytest
 from edgefleet_agent.cli.infer import run_infer
 from edgefleet_agent.cli.infer_args import add_infer_parser
 from edgefleet_agent.worker.observe.capture import MAX_RECORD_BYTES
+from edgefleet_cli.datasets.formats import npz_format
+from edgefleet_cli.datasets.samples import samples_of
+from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime import privacy
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes
+from tests.cli.datasets.planted import captured, facts, record
 from tests.house.pages import shell_blocks
 
 FANS = Path(__file__).parents[2] / "examples" / "machine-sound"
@@ -63,8 +68,13 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "parent" / "calibration.npz", raw=part("calibration").x)
     np.savez(folder / "parent" / "eval.npz", raw=part("eval").x, y=part("eval").y)
     moved = part("moved")
-    label = np.where(np.arange(len(moved.y)) % 5 == 4, -1, moved.y)
-    np.savez(folder / "data" / "data.npz", x=moved.values, label=label)
+    policy, recipes = (json.loads((FANS / f"{name}.json").read_text()) for name in ("privacy", "preprocess"))
+    spec = TensorSpec(name="x", dtype="float32", shape=["N", 16_000])
+    names = module("sounds").LABELS
+    said = replace(facts(policy, inputs=(spec,), recipes=recipes["inputs"]), labels=names)
+    records = [record(said, captured(said, policy, {"x": one[None]}), at) for at, one in enumerate(moved.values)]
+    labels = {("", f"t{at}"): names[one] for at, one in enumerate(moved.y) if at % 5 != 4}
+    npz_format.write(samples_of(records, labels).items, folder / "data")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("parent", "data", "out"):
             patch.setenv("EDGEFLEET_DATA_SET" if name == "data" else f"EDGEFLEET_{name.upper()}", str(folder / name))
@@ -140,6 +150,20 @@ def test_the_stream_of_the_readme_goes_from_good_to_worn(
     assert (said[0], said[2]) == ("good", "bearing")
     assert run_infer(parser.parse_args([*words, "--rate", "8000"])) == 1
     assert "16000 Hz" in capsys.readouterr().err
+
+
+def psi(old: Any, new: Any) -> float:
+    """Return the PSI of numbers by the deciles of the old ones."""
+    edges = np.quantile(old, np.linspace(0, 1, 11)[1:-1])
+    a, b = (np.bincount(np.searchsorted(edges, one), minlength=10) + 0.5 for one in (old, new))
+    a, b = a / a.sum(), b / b.sum()
+    return float((b - a) @ np.log(b / a))
+
+
+def test_the_level_moves_in_the_new_hall_as_the_readme_says() -> None:
+    usual, same, other = (part(name).values for name in ("calibration", "eval", "moved"))
+    assert psi(usual.std(axis=1), other.std(axis=1)) == pytest.approx(1.15, abs=0.05)
+    assert psi(usual.std(axis=1), same.std(axis=1)) < 0.2
 
 
 def test_a_captured_window_fits_into_a_record() -> None:
