@@ -17,6 +17,7 @@ from edgefleet_cli.predictions.erasure_commands import app
 from edgefleet_cli.render.format import counted, moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
+STATES = {"there": "there", "purged": "purged", "holds_erased": "holds an erased subject"}
 DATA_SETS: Sheet[api.capture.WrittenDataSet] = Sheet(
     "data sets",
     [
@@ -24,6 +25,7 @@ DATA_SETS: Sheet[api.capture.WrittenDataSet] = Sheet(
         Column("model", lambda one: text(one.model)),
         Column("format", lambda one: text(one.format)),
         Column("records", lambda one: text(one.records), right=True),
+        Column("state", lambda one: STATES.get(one.state, text(one.state))),
         Column("made", lambda one: moment(one.made_at)),
         Column("by", lambda one: text(one.made_by)),
         Column("place", lambda one: text(one.place), spare=1),

@@ -32,7 +32,7 @@ from edgefleet_server.dashboard.objectives import pages as objectives_pages
 from edgefleet_server.dashboard.overview import pages as overview_pages
 from edgefleet_server.dashboard.overview.first_look import FirstLook
 from edgefleet_server.dashboard.overview.views import Devices, MapQuery, OverviewPages, Watch
-from edgefleet_server.dashboard.registry import accuracy_pages, card_pages, publish_page
+from edgefleet_server.dashboard.registry import accuracy_pages, card_pages, data_set_pages, publish_page
 from edgefleet_server.dashboard.registry import pages as registry_pages
 from edgefleet_server.dashboard.registry.views import RegistryViews
 from edgefleet_server.dashboard.retraining import pages as retraining_pages
@@ -243,6 +243,7 @@ def _looking_up(
     return [
         partial(publish_page.add_pages, registry=registry),
         partial(card_pages.add_pages, cards=cards_of(parts)),
+        partial(data_set_pages.add_pages, data_sets=parts.erasures.data_sets),
         partial(timelines_pages.add_pages, views=charts, explanations=explanations, clock=clock),
         partial(
             accuracy_pages.add_pages,

@@ -47,7 +47,7 @@ PAGES = (
     "/rollouts/{good}", "/rollouts/{bad}", "/experiments", "/alerts", "/events", "/bundles", "/profiles",
     "/profiles/generic-x86_64-ort", "/audit", "/settings", "/settings/preferences", "/settings/tokens", "/settings/webhooks",
     "/settings/people", "/settings/account", "/settings/identities", "/settings/pipelines", "/settings/place", "/settings/device-ca",
-    "/settings/protection",
+    "/settings/protection", "/data-sets",
     "/events?view=all", "/find?q=nothing%20at%20all", "/glossary", "/shortcuts", "/styleguide", "/views",
     "/devices/nobody", "/find?q=cam", "/login", "/invitation?code={invitation}",
 )  # fmt: skip

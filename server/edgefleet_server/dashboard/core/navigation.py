@@ -108,6 +108,7 @@ PARTS: Final = (
     ),
     Place("/settings/pipelines", "Trusted pipelines", Role.ADMIN, "ci github gitlab keyless oidc publisher secret"),
     Place("/settings/webhooks", "Webhooks", Role.OPERATOR, "make new create events deliveries redeliver"),
+    Place("/data-sets", "Data sets", words="captured records export purge erased person training"),
     Place("/alerts/rules", "Alert rules", words="thresholds severity"),
     Place("/alerts/silences", "Silences", words="maintenance windows mute"),
     Place("/settings/contacts", "Contact points", Role.OPERATOR, "mail slack teams pagerduty ntfy messages"),

@@ -55,7 +55,7 @@ class DataSetBook:
         with self._db.session() as session:
             known = store.same_data_set(session, written.model, written.digest, written.place)
             if known is not None:
-                return _view(known)
+                return _views(session, [known])[0]
             self._check_bound(session, written.model, len(records))
             row = DataSet(
                 id=f"ds-{secrets.token_hex(8)}", model=written.model, digest=written.digest, format=written.format, place=written.place,
@@ -67,7 +67,7 @@ class DataSetBook:
             ]
             store.add_data_set(session, row, rows)
             self._mark_erased(session, row.model, records)
-            return _view(row)
+            return _views(session, [row])[0]
 
     def _mark_erased(self, session: Session, model: str, records: Mapping[tuple[str, str], str]) -> None:
         """Ask for the removal of records whose answers were erased while the data set was written."""
@@ -98,7 +98,7 @@ class DataSetBook:
         after = None if page.after is None else _moment_and_id(page.after)
         with self._db.read() as session:
             rows, total = store.data_sets_page(session, model, digest, after, page.limit + 1, is_up=page.is_turned)
-            return [_view(row) for row in rows], total
+            return _views(session, rows), total
 
     def records(self, data_set_id: str, erasure_id: str) -> list[WrittenRecordView]:
         """Return the records that a data set has to lose for an erasure. Raises DataSetUnknownError."""
@@ -130,7 +130,7 @@ class DataSetBook:
             if asked.done_at is None:
                 row.digest, asked.done_at, asked.done_by = digest, self._clock.now(), by[:120]
             session.flush()
-            return _view(row)
+            return _views(session, [row])[0]
 
 
 def page_key(view: WrittenDataSetView) -> str:
@@ -156,8 +156,14 @@ def _unknown(data_set_id: str) -> DataSetUnknownError:
     )
 
 
-def _view(row: DataSet) -> WrittenDataSetView:
+def _views(session: Session, rows: Sequence[DataSet]) -> list[WrittenDataSetView]:
+    asked = store.purged(session, [row.id for row in rows])
+    return [_view(row, *asked.get(row.id, (0, None))) for row in rows]
+
+
+def _view(row: DataSet, to_remove: int, purged_at: datetime | None) -> WrittenDataSetView:
     return WrittenDataSetView(
         id=row.id, model=row.model, digest=row.digest, format=row.format, place=row.place, retraining=row.retraining,
         records=row.records, made_at=row.made_at, made_by=row.made_by,
+        state="holds_erased" if to_remove else "there" if purged_at is None else "purged", to_remove=to_remove, purged_at=purged_at,
     )  # fmt: skip

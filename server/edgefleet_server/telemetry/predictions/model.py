@@ -87,7 +87,10 @@ class PredictionLogVerification:
 
 @dataclass(frozen=True)
 class WrittenDataSetView:
-    """A data set that somebody wrote elsewhere from captured records. digest: sha256 of its `dataset.json`, as it is now."""
+    """A data set that somebody wrote elsewhere from captured records. digest: sha256 of its `dataset.json`, as it is now.
+
+    to_remove: records of erased subjects in it; purged_at: when its holder said last that such are gone. state: says both.
+    """
 
     id: str
     model: str
@@ -98,6 +101,9 @@ class WrittenDataSetView:
     records: int
     made_at: datetime
     made_by: str
+    state: Literal["there", "purged", "holds_erased"] = "there"
+    to_remove: int = 0
+    purged_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -393,6 +393,18 @@ def purges(session: Session, erasure_ids: Collection[str]) -> list[tuple[DataSet
     return [(purge, one) for purge, one in session.execute(statement)]
 
 
+def purged(session: Session, data_sets: Collection[str]) -> dict[str, tuple[int, datetime | None]]:
+    """Return by data set how many records it still has to lose, and when its holder said last that some are gone."""
+    row = DataSetPurge
+    statement = select(col(row.data_set), col(row.records), col(row.done_at)).where(col(row.data_set).in_(data_sets))
+    found: dict[str, tuple[int, datetime | None]] = {}
+    for one, records, done_at in session.execute(statement):
+        left, newest = found.get(one, (0, None))
+        times = [at for at in (newest, done_at) if at is not None]
+        found[one] = (left + (records if done_at is None else 0), max(times) if times else None)
+    return found
+
+
 def purge(session: Session, erasure_id: str, data_set_id: str) -> DataSetPurge | None:
     """Return what an erasure asks of a data set."""
     return session.get(DataSetPurge, (erasure_id, data_set_id))
