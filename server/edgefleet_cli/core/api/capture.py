@@ -205,8 +205,10 @@ class WrittenDataSet(Struct, frozen=True):
     made_by: str = ""
     model: str = ""
     place: str = ""
+    purged_at: str | None = None
     records: int = 0
     retraining: str = ""
+    state: str = "there"
 
 
 class WrittenRecord(Struct, frozen=True):
