@@ -65,7 +65,9 @@ FLOODS: Final[Mapping[str, int]] = {
 }
 """Number of parts, by test, or by file where each test of it says the same of another model or benchmark."""
 SAME_SQL: Final = (
+    "tests/server/access/test_accounts.py",
     "tests/server/access/test_logins.py",
+    "tests/server/access/test_second_factor.py",
     "tests/server/access/test_tokens.py",
     "tests/server/conversion/test_known.py",
     "tests/server/fleet/test_approval.py",
@@ -74,6 +76,7 @@ SAME_SQL: Final = (
     "tests/server/fleet/test_offering.py",
     "tests/server/registry/test_publish.py",
     "tests/server/rollout/test_form_and_the_rest.py",
+    "tests/server/rollout/test_glancing.py",
     "tests/server/rollout/test_overlaps.py",
     "tests/server/rollout/test_pace.py",
     "tests/server/rollout/test_portions.py",
