@@ -14,6 +14,7 @@ SUMMARIES: Final = {
     "logout": "Remove the token of the current context; it stays valid at the server until it is revoked.",
     "publish": "Convert a model for every profile, validate and sign it, with --key for the team of the model.",
     "convert": "Convert a model on this machine into unsigned bundles.",
+    "explain": "Show which inputs made one captured answer, on this machine.",
     "deploy": "Deploy a release.",
     "sim": "Simulate a rollout in virtual time, with faults, without a server.",
     "undo": "Roll back every device of a model to its previous release.",

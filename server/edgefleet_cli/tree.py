@@ -64,6 +64,7 @@ _COMMANDS: Final = {
     "doctor": "admin.installation.system_commands:doctor",
     "publish": "release.publish_commands:publish",
     "convert": "release.conversion.commands:convert",
+    "explain": "explanation.commands:explain",
     "deploy": "release.deployment.commands:deploy",
     "undo": "rollout.undo_commands:undo",
     "sim": "rollout.simulation.sim_commands:sim",
@@ -86,7 +87,19 @@ _COMMANDS: Final = {
 
 _PANELS: Final = {
     "Start": ("demo", "login", "server", "dashboard", "doctor"),
-    "Models": ("publish", "convert", "model", "release", "bundle", "profile", "tool", "import", "trigger", "retrain"),
+    "Models": (
+        "publish",
+        "convert",
+        "explain",
+        "model",
+        "release",
+        "bundle",
+        "profile",
+        "tool",
+        "import",
+        "trigger",
+        "retrain",
+    ),
     "Rollouts": ("deploy", "rollout", "undo", "experiment", "sim"),
     "Fleet": (
         *(

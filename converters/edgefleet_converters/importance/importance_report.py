@@ -74,12 +74,13 @@ class ImportanceRow(msgspec.Struct, frozen=True, kw_only=True):
 def document_of(row: msgspec.Struct) -> dict[str, Any]:
     """Return the row as the report holds it; figures with six digits, which is more than they are worth."""
     document: dict[str, Any] = msgspec.to_builtins(row)
-    return {key: _short(value) for key, value in document.items()}
+    return {key: shortened(value) for key, value in document.items()}
 
 
-def _short(value: Any) -> Any:
+def shortened(value: Any) -> Any:
+    """Return a JSON document whose numbers have six digits."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, list):
-        return [_short(one) for one in value]
-    return {key: _short(one) for key, one in value.items()} if isinstance(value, dict) else value
+        return [shortened(one) for one in value]
+    return {key: shortened(one) for key, one in value.items()} if isinstance(value, dict) else value

@@ -118,6 +118,13 @@ def occlusion_row(
     return OcclusionRow(input=grid.input, size=[grid.height, grid.width], maps=maps)
 
 
+def picture_map(picture: Array, grid: Grid, drop: list[list[float]]) -> dict[str, Any]:
+    """Return the map of one picture [1, …], as a `HeatMap` without a group. drop: by part, [rows][columns]."""
+    grey = mean_picture(picture, grid)
+    height, width = grey.shape
+    return {"n": 1, "drop": drop, "mean": base64.b64encode(grey.tobytes()).decode(), "height": height, "width": width}
+
+
 def mean_picture(pictures: Array, grid: Grid) -> npt.NDArray[np.uint8]:
     """Return the mean of pictures [n, …] in grey, 0 … 255, at most 32 pixels a side."""
     channel = ({1, 2, 3} - set(grid.axes)).pop()

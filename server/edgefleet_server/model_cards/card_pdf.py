@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from edgefleet_server.model_cards.card_text import ORIGINS
 from edgefleet_server.model_cards.errors import PdfUnavailableError
-from edgefleet_server.model_cards.heat_picture import PICTURES, png_of
 from edgefleet_server.model_cards.model import FactOrigin, ModelCard
 from edgefleet_terms.feature_importance import read_importance
+from edgefleet_terms.heat_picture import PICTURES, png_of
 
 _WIDE: Final = (52.0, 108.0, 30.0)
 _GREY: Final = 110

@@ -14,8 +14,8 @@ import pytest
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.model import Role
 from edgefleet_server.model_cards import card_pdf
-from edgefleet_server.model_cards.heat_picture import png_of
 from edgefleet_terms.feature_importance import PartMap
+from edgefleet_terms.heat_picture import png_of
 from tests.server.dashboard.fleet import ORT, Fleet
 from tests.server.dashboard.forms_of import form, send
 from tests.server.dashboard.shelf import measured, shelve

@@ -10,9 +10,9 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import to_login
 from edgefleet_server.model_cards.card_text import ORIGINS
-from edgefleet_server.model_cards.heat_picture import PICTURES, png_of
 from edgefleet_server.model_cards.service import ModelCards
 from edgefleet_terms.feature_importance import read_importance
+from edgefleet_terms.heat_picture import PICTURES, png_of
 
 Number = Annotated[int, Path(ge=0, lt=PICTURES)]
 _KEPT: Final = {"cache-control": "private, max-age=3600"}

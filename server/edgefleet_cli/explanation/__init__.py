@@ -1,0 +1,1 @@
+"""`edgectl explain`: which inputs made the answer to one captured sample."""
