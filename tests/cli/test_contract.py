@@ -155,6 +155,7 @@ ELSEWHERE = {
     "device watch": "tests/cli/test_watching.py: a stream",
     "device claims": "tests/cli/test_device_approval.py",
     "device pending": "tests/cli/test_device_approval.py",
+    "explain": "tests/cli/explanation: a capture key and a child",
     "import show": "tests/cli/importing: reads another registry",
     "import watch": "tests/cli/importing/test_mlflow.py: a stream",
     "server openapi": "tests/server/rest: a document",

@@ -5,7 +5,8 @@ input, columns: names by input, missing: columns by input ([] = the whole input)
 shap: bool, tools: folder}. Samples and comparison data are the model's inputs, first axis = samples. The comparison data stands for
 what is usual; at most MOST_ROWS of it are drawn, of pictures MOST_PICTURES.
 
-Answered: {runtime, output, kind, index, score, n, given, features, map, device, not_measured, cut}, or {"error": {code, message, why, next}}.
+Answered: {runtime, output, kind, index, here, score, n, given, features, map, device, not_kept, not_measured, cut}, or
+{"error": {code, message, why, next}}.
 """
 
 import json
@@ -162,7 +163,7 @@ def _features(
                     "high": effect.high,
                     "changed": effect.changed,
                     **_values(unit, whole, others),
-                }  # fmt: skip
+                }
             )
     except TimeOverError:
         cut = True
@@ -216,7 +217,7 @@ def _device(runtime: ModelRuntime, own: Mapping[str, Array], given: str) -> dict
                 "size": int(there.size),
                 "away": away,
                 "is_same": away <= _ALIKE * scale,
-            }  # fmt: skip
+            }
         )
     return {"outputs": outputs, "is_same": all(one["is_same"] for one in outputs)} if outputs else None
 

@@ -21,8 +21,7 @@ from edgefleet_cli.datasets.bundle_facts import facts_of
 from edgefleet_cli.device.captures.capture_files import make_key, read_key
 from edgefleet_protocol.bundle import open_bundle, write_bundle
 from edgefleet_protocol.hpke import about_record, key_id, public_of, seal
-from edgefleet_protocol.manifest import Manifest, Recipe, Sealed, TensorSpec
-from edgefleet_protocol.sealed_model import TAG_BYTES
+from edgefleet_protocol.manifest import TAG_BYTES, Manifest, Recipe, Sealed, TensorSpec
 from tests.cli.conftest import Edgectl, Ran
 from tests.cli.datasets.planted import captured
 from tests.cli.fleet_stub import Stub, page, problem
@@ -80,8 +79,9 @@ def bundle_of(model: bytes, policy: Mapping[str, Any], *, picture: bool = False,
         inputs=[TensorSpec(name="x", dtype="float32", shape=shape, layout="NCHW" if picture else "")],
         outputs=[TensorSpec(name="y", dtype="float32", shape=["n", 2])], runtimes=[], tolerances={}, source_sha256="0" * 64,
         recipe=Recipe(sha256="0" * 64, steps={}), operators={},
-        **({"v": 2, "sealed": Sealed(length=len(model), key="k" * 16)} if sealed else {}),
     )  # fmt: skip
+    if sealed:
+        manifest = msgspec.structs.replace(manifest, v=2, sealed=Sealed(length=len(model), key="k" * 16))
     return write_bundle(members, manifest)
 
 
