@@ -53,7 +53,7 @@ def fetch_model(client: ApiClient, sha256: str, folder: Path, own_data: Path | N
         raise NotExplainableError(
             f"the bundle {sha256[:16]} cannot be read",
             why="the server has it no more, or this account may not read it",
-            next_step="`edgectl release show` lists the bundles of a release; a deleted one cannot be explained",
+            next_step="a release that was deleted cannot be explained; else ask for the role viewer",
         ) from error
     with place.open("rb") as file:
         bundle = open_bundle(file)

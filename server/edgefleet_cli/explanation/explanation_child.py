@@ -127,7 +127,7 @@ def _ask(asked: Mapping[str, Any], read: list[Path], scratch: Path, limit_s: flo
         raise ExplanationError(
             "the model could not be asked",
             why=str(error) if isinstance(error, subprocess.TimeoutExpired) else _last(done.stderr),
-            next_step="`edgectl convert` with the same model says what is wrong with it here",
+            next_step="run it again with --debug, and report what it prints",
         ) from error
     trouble = answer.get("error")
     if trouble:

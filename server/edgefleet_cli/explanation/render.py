@@ -1,4 +1,4 @@
-"""How an explained answer is shown: what was answered, which inputs made it, and a coarse picture of a map. Pure but for the writing."""
+"""How an explained answer is shown: what was answered, which inputs made it, and a coarse picture of a map."""
 
 from __future__ import annotations
 
