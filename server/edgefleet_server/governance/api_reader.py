@@ -6,6 +6,7 @@ The caller is given under a key of the ASGI scope that no request can set, as pa
 import json
 import time
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -56,8 +57,15 @@ class ApiReader:
         self, app: ASGIApp, scope: Scope, caller: Principal, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self._app, self._caller, self._sleep = app, caller, sleep
+        self._note: Callable[[], None] = lambda: None
         self._kept = {key: scope[key] for key in ("asgi", "http_version", "scheme", "server", "client") if key in scope}
         self._host = dict(scope["headers"]).get(b"host", b"localhost")
+
+    def noting(self, note: Callable[[], None]) -> "ApiReader":
+        """Return a reader that calls this before each wait: who waits is not gone."""
+        made = copy(self)
+        made._note = note
+        return made
 
     def get(self, path: str, **query: str | int) -> Answer:
         """Return what is at a path below the API's prefix; waits where the caller's requests are used up. Raises EvidenceTooLargeError."""
@@ -65,6 +73,7 @@ class ApiReader:
             found = anyio.from_thread.run(self._ask, path, urlencode(query))
             if found.status != _TOO_MANY:
                 return found
+            self._note()
             self._sleep(min(60.0, max(1.0, found.wait_s)))
         return found
 

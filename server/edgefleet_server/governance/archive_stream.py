@@ -3,11 +3,14 @@
 One file is in memory at a time, those of the audit trail in pieces through a temporary file.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from tempfile import SpooledTemporaryFile
 from typing import Final
+
+import anyio
+import anyio.to_thread
 
 from edgefleet_server.governance.errors import EvidenceTooLargeError
 from edgefleet_terms.evidence.evidence_manifest import EvidenceFile
@@ -59,3 +62,13 @@ def closed(members: Iterable[Member]) -> Iterator[bytes]:
         data = b"".join(member.pieces)
         yield header(member.path, len(data)) + data + padding(len(data))
     yield END
+
+
+async def in_own_thread(pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
+    """Yield pieces that are made in a thread outside the pool of requests: their maker may wait for minutes, and nobody waits with it."""
+    own = anyio.CapacityLimiter(1)
+    try:
+        while piece := await anyio.to_thread.run_sync(next, pieces, b"", limiter=own):
+            yield piece
+    finally:
+        pieces.close()

@@ -1,7 +1,7 @@
 """Makes an archive of evidence: what the API answers, the audit trail's part with its proofs, TUF's metadata, and a signed manifest."""
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from datetime import datetime
 from itertools import chain
 from threading import Lock
@@ -48,7 +48,7 @@ class EvidenceMaker:
 
     def archive(
         self, api: ApiReader, model: str, *, by: str, release: str = "", since: datetime | None = None
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """Return the archive in pieces, made while they are read. by: who asked.
 
         A failure under way is the last file of the archive, which then has no manifest. Raises EvidenceBusyError, NoTrailError.
@@ -64,20 +64,23 @@ class EvidenceMaker:
         )
         return self._made(_Wanted(api, model, by, release, since), head, broken, trust)
 
-    def _made(self, wanted: "_Wanted", head: AuditHead, broken: str, trust: list[Member]) -> Iterator[bytes]:
-        sources = EvidenceSources(wanted.api, wanted.model, wanted.release, wanted.since)
+    def _made(self, wanted: "_Wanted", head: AuditHead, broken: str, trust: list[Member]) -> Generator[bytes, None, None]:
+        sources = EvidenceSources(wanted.api.noting(self._stay), wanted.model, wanted.release, wanted.since)
         if broken:
             sources.collected.left_out.append(LeftOut(what="newer entries of the audit trail", why=broken))
         members = chain(self._members(sources, wanted, head), trust)
         try:
             for piece in archived(members, lambda files: self._signed(wanted, head, sources, files)):
-                self._busy_until_s = self._clock.monotonic_s() + IDLE_S
+                self._stay()
                 yield piece
         except EdgefleetError as error:
             said = {"code": error.code, "detail": error.message, "next": error.next_step}
             yield from closed([Member(FAILURE, "", [json.dumps(said).encode()])])
         finally:
             self._busy_until_s = float("-inf")
+
+    def _stay(self) -> None:
+        self._busy_until_s = self._clock.monotonic_s() + IDLE_S
 
     def _head(self) -> tuple[AuditHead, str]:
         """Return a head over what was written until now, published, and why it is an older one ("" = it is not). Raises NoTrailError."""

@@ -9,6 +9,7 @@ from edgefleet_protocol.ids import parse_model_name
 from edgefleet_server.access.dependency import Auditor
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.governance.api_reader import ApiReader
+from edgefleet_server.governance.archive_stream import in_own_thread
 from edgefleet_server.governance.evidence_maker import EvidenceMaker
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.web import problems
@@ -46,6 +47,6 @@ def build_evidence_router(maker: EvidenceMaker, registry: RegistryService, acces
         access.record(who, "get_model_evidence", request.url.path, 200, problems.request_id_of(request))
         api = ApiReader(request.app, request.scope, caller)
         pieces = maker.archive(api, model, by=who, release=release, since=since)
-        return StreamingResponse(pieces, media_type=BYTES)
+        return StreamingResponse(in_own_thread(pieces), media_type=BYTES)
 
     return router
