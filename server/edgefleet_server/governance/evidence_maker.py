@@ -64,7 +64,9 @@ class EvidenceMaker:
         )
         return self._made(_Wanted(api, model, by, release, since), head, broken, trust)
 
-    def _made(self, wanted: "_Wanted", head: AuditHead, broken: str, trust: list[Member]) -> Generator[bytes, None, None]:
+    def _made(
+        self, wanted: "_Wanted", head: AuditHead, broken: str, trust: list[Member]
+    ) -> Generator[bytes, None, None]:
         sources = EvidenceSources(wanted.api.noting(self._stay), wanted.model, wanted.release, wanted.since)
         if broken:
             sources.collected.left_out.append(LeftOut(what="newer entries of the audit trail", why=broken))

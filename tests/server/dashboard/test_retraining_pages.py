@@ -250,7 +250,7 @@ def test_a_trigger_is_switched_off_and_on_again_by_undo(fleet: Fleet) -> None:
     begun(fleet, "digits")
     admin = fleet.browser(Role.ADMIN)
     own = "/retraining/triggers/digits-drift"
-    assert send(admin, form(admin.get(own).text, "/do/update_trigger")).status_code == 303
+    assert send(admin, form(admin.get(own).text, "/do/update_trigger", body__enabled="false")).status_code == 303
     page = admin.get(own)
     assert "It is switched off" in text_of(page.text)
     undo = next(
@@ -258,6 +258,27 @@ def test_a_trigger_is_switched_off_and_on_again_by_undo(fleet: Fleet) -> None:
     )
     assert send(admin, undo).status_code == 303
     assert fleet.house.client(Role.VIEWER).get(f"{API}/triggers/digits-drift").json()["enabled"] is True
+
+
+def test_which_records_are_collected_is_said_and_changed_on_pages(fleet: Fleet) -> None:
+    fleet.release("digits@1.0.0", "generic-x86_64-ort")
+    admin, api = fleet.browser(Role.ADMIN), fleet.house.client(Role.VIEWER)
+    page = admin.get("/retraining/new?model=digits&on=hand&strategy=none").text
+    picked_fields = {"body.data.most": "50", "body.data.wait_s": "3600", "body.data.reasons": "low_confidence"}
+    assert send(admin, form(page, "/do/create_trigger"), picked_fields).status_code == 303
+    data = api.get(f"{API}/triggers/digits-hand").json()["data"]
+    assert data == {"most": 50, "devices": 20, "reasons": ["low_confidence"], "wait_s": 3600}
+    own = admin.get("/retraining/triggers/digits-hand").text
+    change = form(own, "/do/update_trigger", body__data__most="50")
+    checked = re.findall(r'name="body.data.reasons" value="([a-z_]+)" checked', own)
+    assert checked == ["low_confidence"]
+    assert ("body.data.wait_s", "3600") in change.fields
+    assert (
+        "edgectl trigger change digits-hand --most 50 --devices 20 --reason low_confidence --collect-for 3600s" in own
+    )
+    assert send(admin, change, {"body.data.devices": "5", "body.data.reasons": "drift"}).status_code == 303
+    changed = api.get(f"{API}/triggers/digits-hand").json()["data"]
+    assert (changed["devices"], changed["most"], changed["reasons"]) == (5, 50, ["drift"])
 
 
 def test_a_secret_of_a_launcher_is_on_no_page(tmp_path: Path) -> None:

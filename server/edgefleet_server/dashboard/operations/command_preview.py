@@ -176,8 +176,9 @@ LINES: Final[Mapping[str, str]] = {
         "[ --setting host={body.launcher.settings.host}][ --setting job={body.launcher.settings.job}]"
         "[ --setting url={body.launcher.settings.url}][ --setting shape={body.launcher.settings.shape}]"
         "[ --setting dag={body.launcher.settings.dag}][ --setting user={body.launcher.settings.user}]"
-        "[ --secret-file {body.launcher.secret|secret}][ --most {body.data.most}][ --devices {body.data.devices}]"
-        "[ --rollout {body.rollout.strategy|spec}]"
+        "[ --secret-file {body.launcher.secret|secret}][ --deadline {body.launcher.deadline_s|seconds}]"
+        "[ --most {body.data.most}][ --devices {body.data.devices}][ --reason {body.data.reasons*}]"
+        "[ --collect-for {body.data.wait_s|seconds}][ --rollout {body.rollout.strategy|spec}]"
     ),
     "update_trigger": "edgectl trigger {body.enabled|enable} {path.name}",
     "delete_trigger": "edgectl trigger remove {path.name} --yes",
@@ -192,6 +193,10 @@ LINES: Final[Mapping[str, str]] = {
 }
 OF_FIELD: Final[Mapping[tuple[str, str], str]] = {
     ("update_device", "body.display_name"): "edgectl device rename {path.device_id} {body.display_name}",
+    ("update_trigger", "body.data.most"): (
+        "edgectl trigger change {path.name} --most {body.data.most}[ --devices {body.data.devices}]"
+        "[ --reason {body.data.reasons*}][ --collect-for {body.data.wait_s|seconds}]"
+    ),
     ("update_device", "body.profile"): "edgectl device set-profile {path.device_id} {body.profile}",
 }
 """Operations whose forms are several commands: by the field that a form asks for."""

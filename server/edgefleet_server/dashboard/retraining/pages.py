@@ -10,11 +10,13 @@ from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.retraining.loop_steps import KINDS, loop_steps
 from edgefleet_server.dashboard.retraining.trigger_words import (
     COOL_DOWN,
+    DEADLINES,
     LASTING,
     LAUNCHERS,
     NOTHING,
     ON,
     PERIODS,
+    REASONS,
     SETTINGS,
     STRATEGIES,
     budget_left,
@@ -22,6 +24,7 @@ from edgefleet_server.dashboard.retraining.trigger_words import (
     picked,
     rollout_text,
     terms_text,
+    waits,
 )
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.retraining.model import OPEN, RetrainingView, TriggerView
@@ -32,7 +35,7 @@ SHOWN: Final = 50
 Pick = Annotated[str, Query(max_length=127)]
 _COMMON: Final = {
     "kinds": KINDS, "on_words": ON, "launchers": LAUNCHERS, "terms_text": terms_text, "budget_left": budget_left,
-    "rollout_text": rollout_text, "open_states": OPEN,
+    "rollout_text": rollout_text, "open_states": OPEN, "waits": waits, "capture_reasons": REASONS,
 }  # fmt: skip
 
 
@@ -135,6 +138,7 @@ def _add_new(router: APIRouter, shell: Shell, models: Callable[[], Sequence[str]
                 "lasting": LASTING,
                 "cool_downs": COOL_DOWN,
                 "periods": PERIODS,
+                "deadlines": DEADLINES,
                 **_COMMON,
             }
 

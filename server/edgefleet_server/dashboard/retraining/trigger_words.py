@@ -4,8 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from edgefleet_protocol.messages import CaptureReason
 from edgefleet_server.dashboard.core.filters import duration
-from edgefleet_server.retraining.model import OPEN, LauncherKind, RetrainingView, RunState, TriggerOn, TriggerView
+from edgefleet_server.retraining.model import (
+    OPEN,
+    DataWanted,
+    LauncherKind,
+    RetrainingView,
+    RunState,
+    TriggerOn,
+    TriggerView,
+)
 
 ON: Final[Mapping[str, str]] = {
     TriggerOn.DRIFT.value: "drift on several devices",
@@ -44,6 +53,19 @@ SETTINGS: Final[Mapping[str, Sequence[tuple[str, str, bool]]]] = {
 LASTING: Final = (("0", "at once"), ("3600", "1 hour"), ("21600", "6 hours"), ("86400", "1 day"), ("259200", "3 days"))
 COOL_DOWN: Final = (("3600", "1 hour"), ("86400", "1 day"), ("604800", "7 days"), ("2592000", "30 days"))
 PERIODS: Final = (("604800", "7 days"), ("2592000", "30 days"), ("7776000", "90 days"))
+WAITS: Final = (
+    *(("0", "not at all"), ("60", "1 minute"), ("600", "10 minutes"), ("3600", "1 hour"), ("21600", "6 hours")),
+    *(("86400", "1 day"), ("604800", "7 days")),
+)
+DEADLINES: Final = (("3600", "1 hour"), ("21600", "6 hours"), ("86400", "1 day"), ("604800", "7 days"))
+REASONS: Final[Mapping[str, str]] = {
+    CaptureReason.DRIFT.value: "drift",
+    CaptureReason.LOW_CONFIDENCE.value: "low confidence",
+    CaptureReason.DISAGREEMENT.value: "disagreement of a candidate",
+    CaptureReason.FLAG.value: "flagged by the application",
+    CaptureReason.RANDOM.value: "chance, without a reason",
+}
+"""Why devices capture a record."""
 STRATEGIES: Final = ("shadow", "canary", "blue-green", "all")
 NOTHING: Final = "none"
 _MOST_NAMED: Final = 63
@@ -72,6 +94,14 @@ def picked(models: Sequence[str], model: str, on: str, launcher: str, strategy: 
         launcher if launcher in LAUNCHERS else LauncherKind.RUNNER.value,
         strategy if strategy in (*STRATEGIES, NOTHING) else "canary",
     )
+
+
+def waits(data: DataWanted | None) -> Sequence[tuple[str, str]]:
+    """Return for how long records may be waited for; what a trigger has now is among them."""
+    known = dict(WAITS)
+    if data is None or str(data.wait_s) in known:
+        return WAITS
+    return (*WAITS, (str(data.wait_s), duration(data.wait_s)))
 
 
 def headline(triggers: Sequence[TriggerView], runs: Sequence[RetrainingView]) -> tuple[str, str, str]:
