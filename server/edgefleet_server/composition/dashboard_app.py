@@ -211,7 +211,12 @@ def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
 def cards_of(parts: Parts) -> ModelCards:
     """Return what makes model cards of these parts."""
     sources = CardSources(
-        parts.registry, parts.comparisons, parts.truth.accuracy, parts.fleet.reader, parts.rollout.reader
+        parts.registry,
+        parts.comparisons,
+        parts.truth.accuracy,
+        parts.fleet.reader,
+        parts.rollout.reader,
+        parts.governance.policies.check,
     )
     return ModelCards(parts.db, sources, parts.clock)
 
@@ -260,6 +265,7 @@ def _looking_up(
             drift=parts.drift,
             devices=fleet.reader,
             models=models,
+            policies=parts.governance.policies,
         ),
         partial(
             audit_pages.add_pages,

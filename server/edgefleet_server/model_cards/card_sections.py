@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from edgefleet_profiles.metric_words import figure_text
 from edgefleet_profiles.number_format import milliseconds, size
+from edgefleet_server.governance.release_policies.model import PolicyCheck
 from edgefleet_server.model_cards.model import CardSection, Fact, FactOrigin, Statement
 from edgefleet_server.registry.model import ReleaseView, SourceView
 from edgefleet_server.rollout.status.reader import RolloutView
@@ -24,6 +25,7 @@ ACCURACY: Final = "Accuracy"
 FIELD: Final = "Accuracy in the field"
 BUNDLES: Final = "Bundles"
 INPUTS: Final = "Inputs that matter"
+POLICIES: Final = "Release policies"
 FLEET: Final = "Where it runs and who approved"
 _MOST: Final = 20
 _LINEAGE: Final[Mapping[str, str]] = {
@@ -47,6 +49,7 @@ class CardFacts:
     segments: Sequence[AccuracyLine]
     running: int
     rollouts: Sequence[RolloutView]
+    policies: PolicyCheck
 
 
 def sections_of(facts: CardFacts, stated: Statement) -> list[CardSection]:
@@ -59,6 +62,7 @@ def sections_of(facts: CardFacts, stated: Statement) -> list[CardSection]:
         CardSection(FIELD, _field(facts)),
         CardSection(BUNDLES, _bundles(facts)),
         CardSection(INPUTS, _inputs(facts.importance)),
+        CardSection(POLICIES, _policies(facts.policies)),
         CardSection(FLEET, _fleet(facts)),
     ]
 
@@ -208,6 +212,15 @@ def _inputs(found: Importance) -> list[Fact]:
         lines.append(_measured(found.maps[0].input, f"map of its parts, {found.maps[0].n} pictures"))
     missing = [Fact(name, "not measured", FactOrigin.NOT_MEASURED) for name in found.not_measured[:_MOST]]
     return [*lines, *missing, _measured("How", measured_text(found))]
+
+
+def _policies(found: PolicyCheck) -> list[Fact]:
+    """Say of each policy that is about the release whether it is met, and which of its rules are not."""
+    lines = []
+    for name in found.policies:
+        lacks = [f"{one.rule}: {one.what}" for one in found.findings if one.policy == name]
+        lines.append(_recorded(name, f"not met, {'; '.join(lacks)}" if lacks else "met"))
+    return lines or [_recorded("Policies", "none is about this release")]
 
 
 def _fleet(facts: CardFacts) -> list[Fact]:

@@ -1,6 +1,6 @@
 """Model cards: what people state of a release is kept, all else is read from where it is known when a card is asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +12,7 @@ from edgefleet_protocol.ids import ModelName, ReleaseRef
 from edgefleet_server.conversion.reports import report_of
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.governance.release_policies.model import PolicyCheck
 from edgefleet_server.model_cards import store
 from edgefleet_server.model_cards.card_sections import CardFacts, count_in, sections_of
 from edgefleet_server.model_cards.card_statements import Statements
@@ -75,6 +76,7 @@ class CardSources:
     accuracy: FieldAccuracy
     fleet: Running
     rollouts: Rollouts
+    policies: Callable[[ReleaseRef], PolicyCheck]
 
 
 class ModelCards:
@@ -149,6 +151,7 @@ class ModelCards:
             segments=by_segment.lines,
             running=sources.fleet.running().get(ref.model, {}).get(ref.version, 0),
             rollouts=[sources.rollouts.rollout(one.id) for one in rollouts if one.version == ref.version][:_SHOWN],
+            policies=sources.policies(ref),
         )
 
 

@@ -180,6 +180,13 @@ def test_what_its_card_states_counts(fleet: Fleet, admin: ApiClient) -> None:
     assert admin.put("/api/v1/releases/gears@1.0.0/card", json=card).status_code == 200
     checked = admin.get("/api/v1/releases/gears@1.0.0/policy-check").json()
     assert [one["what"] for one in checked["findings"]] == ["its card says nothing of: data"]
+    assert (
+        "carded: not met, card: its card says nothing of: data"
+        in admin.get("/api/v1/releases/gears@1.0.0/card.md").text
+    )
+    page = fleet.browser(Role.VIEWER).get("/models/gears/1.0.0").text
+    assert "may not be deployed" in page
+    assert "its card says nothing of: data" in page
     assert admin.put("/api/v1/releases/gears@1.0.0/card", json={**card, "data": "Own photos"}).status_code == 200
     deployed = admin.post("/api/v1/releases/gears@1.0.0:deploy", json={"selector": ""})
     assert deployed.status_code == 200, deployed.text

@@ -25,6 +25,7 @@ from edgefleet_server.db.keyset import PageRequest, decode_cursor
 from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook
 from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.fleet.reported.metadata_recovery import MetadataRecovery
+from edgefleet_server.governance.release_policies.service import PolicyBook
 from edgefleet_server.registry.model import ReleaseView
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.signing.service import SigningService
@@ -69,11 +70,12 @@ def add_pages(  # noqa: PLR0913, PLR0917  # the services of an area
     drift: DriftService,
     devices: FleetReader,
     models: ModelViews,
+    policies: PolicyBook,
 ) -> None:
     """Add the pages."""
     add_drift_pages(router, shell, drift, keys.clock)
     _add_model_pages(router, shell, views, keys.predictions, models)
-    _add_release_pages(router, shell, views)
+    _add_release_pages(router, shell, views, policies)
     _add_report(router, shell, keys.registry)
     _add_bundle_pages(router, shell, keys, views)
     _add_profile_pages(router, shell, keys.registry, costs, devices)
@@ -127,7 +129,7 @@ def _add_model_pages(
         return shell.shown(request, "registry/model.html", build, tab="models")
 
 
-def _add_release_pages(router: APIRouter, shell: Shell, views: RegistryViews) -> None:
+def _add_release_pages(router: APIRouter, shell: Shell, views: RegistryViews, policies: PolicyBook) -> None:
     @router.get("/models/{name}/compare", operation_id="show_model_comparison")
     def show_comparison(request: Request, name: str, a: Version = "", b: Version = "") -> Response:
         """Show two versions side by side, profile by profile; what runs and the newest unless others are chosen."""
@@ -145,7 +147,11 @@ def _add_release_pages(router: APIRouter, shell: Shell, views: RegistryViews) ->
         def build() -> dict[str, Any]:
             page = views.release(name, version)
             release = page.line.release
-            return {"page": page, "newest_ref": str(release.ref) if _goes_out(release) else ""}
+            return {
+                "page": page,
+                "judged": policies.check(release.ref),
+                "newest_ref": str(release.ref) if _goes_out(release) else "",
+            }
 
         return shell.shown(request, "registry/release.html", build, tab="models")
 
