@@ -199,6 +199,9 @@ def test_what_weakens_a_policy_waits_for_a_day_or_a_second_person(fleet: Fleet, 
     assert (waits.status_code, waits.json()["require"]) == (200, ["owner", "hold_out>=300"])
     asked = waits.json()["change"]
     assert (asked["require"], asked["asked_by"], asked["ends"]) == (["owner"], "test", False)
+    for role in (Role.VIEWER, Role.ADMIN):
+        told = fleet.browser(role).get("/settings/policies").text
+        assert ("gets weaker" in told, "Approve" in told) == (True, role is Role.ADMIN)
     fleet.house.clock.turn(hours=1)
     assert admin.put(path, json=weaker).json()["change"]["begins_at"] == asked["begins_at"]
     own = admin.post(f"{path}:approve")

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from edgefleet_server.dashboard.core.layout import Shell
-from edgefleet_server.governance.release_policies import rules
 from edgefleet_server.governance.release_policies.service import PolicyBook
+from edgefleet_terms.release_rules import shown
 
 
 def add_pages(router: APIRouter, shell: Shell, policies: PolicyBook) -> None:
@@ -18,6 +18,6 @@ def add_pages(router: APIRouter, shell: Shell, policies: PolicyBook) -> None:
         """Show what releases have to have before they may be deployed, with the forms that change it."""
 
         def build() -> dict[str, Any]:
-            return {"policies": policies.policies(), "rules": rules.shown()}
+            return {"policies": policies.policies(), "rules": shown()}
 
         return shell.shown(request, "settings/policies.html", build, tab="settings")
