@@ -319,7 +319,10 @@ class _Conversion:
             known = self._any_prepared(found, model, given)
         except errors.ConversionError as error:
             return ImportanceRow(why=f"it was not measured: {error.message}")
-        return importance_of(self._workshop, model, known.reference, known.evaluation, known.side_files)
+        return importance_of(
+            self._workshop, model, known.reference, known.evaluation, known.side_files,
+            shap=self._request.options.shap, tools=self._request.tools_dir,
+        )  # fmt: skip
 
     def _comparison(self, found: FoundSource, model: ModelFile, given: Recipe | None, path: Path) -> ComparisonRow:
         """Return how the source does next to its parent."""

@@ -43,7 +43,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     name. values: inputs that always have one value; they leave the model's inputs. allow_pickle: whether a pickle may be read.
     accept_data: the data is right, whatever looks wrong about it.
     explore: prove and measure the candidates behind the chosen one too; what is chosen stays the same. budget_s: seconds that the
-    search of a profile may take; None = by the size of the source (`search_budget`). explain: measure which inputs matter.
+    search of a profile may take; None = by the size of the source (`search_budget`). explain: measure which inputs matter; shap: by SHAP
+    values too, in a tool environment.
     """
 
     precision: WantedPrecision = "auto"
@@ -58,6 +59,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     explore: bool = False
     budget_s: float | None = None
     explain: bool = False
+    shap: bool = False
 
 
 class SourcePath(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,10 +54,22 @@ class PartMap:
 
 
 @dataclass(frozen=True, slots=True)
+class ShapImportance:
+    """Mean of the absolute SHAP value of columns over n samples against others. why: why nothing was measured; exact: by all sets."""
+
+    why: str = ""
+    n: int = 0
+    others: int = 0
+    exact: bool = False
+    features: Sequence[Feature] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Importance:
     """What was measured. why: why nothing was, "" where something was; n of given labelled samples were used.
 
     base: the metric undisturbed. not_measured: inputs for which the time did not suffice; cut: how it ended early, in words.
+    shap: None where nobody asked.
     """
 
     why: str = ""
@@ -72,6 +84,7 @@ class Importance:
     not_measured: Sequence[str] = ()
     cut: str = ""
     by_name: Mapping[str, Feature] = field(default_factory=dict)
+    shap: ShapImportance | None = None
 
     @property
     def is_measured(self) -> bool:
@@ -107,6 +120,7 @@ def read_importance(document: object) -> Importance:
         not_measured=[_text(one) for one in _items(document.get("not_measured"), MOST_FEATURES)],
         cut=_text(document.get("cut")),
         by_name={one.name: one for one in features},
+        shap=_shap(document.get("shap")),
     )
     return found if found.is_measured or found.why else NOT_ASKED
 
@@ -122,6 +136,14 @@ def measured_text(found: Importance) -> str:
         rest = f"; not measured: {', '.join(found.not_measured[:8])}" if found.not_measured else ""
         said = f"{said[:-1]}; {found.cut}{rest}."
     return said
+
+
+def shap_text(found: ShapImportance) -> str:
+    """Return on what and how SHAP values were measured, one sentence."""
+    if not found.features:
+        return f"Not measured: {found.why}."
+    how = "all sets of inputs" if found.exact else "permutations of the inputs that were drawn"
+    return f"Mean of the absolute SHAP value over {found.n} samples, against {found.others} others, by {how}."
 
 
 def base_text(found: Importance) -> str:
@@ -156,6 +178,14 @@ def length_of(one: Feature, found: Importance) -> float:
     """Return how long its bar is, 0 … 100 % of that of the most important input."""
     most = max((other.value for other in found.features), default=0.0)
     return round(max(0.0, 100 * one.value / most), 1) if most > 0 else 0.0
+
+
+def _shap(document: object) -> ShapImportance | None:
+    if not isinstance(document, Mapping) or not document:
+        return None
+    features = [made for one in _items(document.get("features"), MOST_FEATURES) if (made := _feature(one)) is not None]
+    counts = _count(document.get("n")), _count(document.get("others"))
+    return ShapImportance(_text(document.get("why")), *counts, document.get("exact") is True, features)
 
 
 def _feature(one: object) -> Feature | None:

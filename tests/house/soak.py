@@ -188,6 +188,11 @@ SOAKS: dict[str, Soak] = {
         200,
         "a random fault that changes a random model's answers, after all planted ones: none may be offered",
     ),
+    "tree-shap": Soak(
+        "tests.converters.importance.tree_shap_soak",
+        20,
+        "a sample of gradient boosting, explained by our SHAP environment and by the package's TreeExplainer (EDGECTL_TOOLS)",
+    ),
     "rollout-limits": Soak(
         "tests.server.rollout.limits_soak",
         1_000,

@@ -53,7 +53,8 @@ class ImportanceRow(msgspec.Struct, frozen=True, kw_only=True):
 
     metric, base: what was measured, and how well the source does it undisturbed. n of given: labelled samples that were used, of those
     that there are. features: the most important first. not_measured: what the time did not suffice for. cut: said in words when it
-    ended the measurement.
+    ended the measurement. shap: {why, n, others, exact, versions, features: [{name, value, low, high}]}, mean |SHAP| of each column over n
+    samples against others; empty where nobody asked.
     """
 
     why: str = ""
@@ -69,6 +70,7 @@ class ImportanceRow(msgspec.Struct, frozen=True, kw_only=True):
     not_measured: list[str] = []
     cut: str = ""
     seconds: float = 0.0
+    shap: dict[str, Any] = {}
 
 
 def document_of(row: msgspec.Struct) -> dict[str, Any]:

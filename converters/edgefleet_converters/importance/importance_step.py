@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -27,10 +27,14 @@ from edgefleet_converters.importance.permutation import (
     order_of,
     shuffled,
 )
+from edgefleet_converters.importance.table_shap import shap_document
 from edgefleet_converters.sample_data import read_arrays
+from edgefleet_protocol.errors import EdgefleetError
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
+
+SHAP_S: Final = 120.0
 
 
 @dataclass
@@ -43,7 +47,7 @@ class _Found:
 
 def importance_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {runtime, model, threads, samples: npz, truth: npz with `y`, output: position, metric, units, grids,
-    is_shown, repeats, seed, seconds}.
+    is_shown, repeats, seed, seconds, shap: bool, tools: folder of tool environments or ""}.
 
     Returns `{base, features, occlusion, not_measured, cut, seconds}` as in `ImportanceRow`. Raises LoadFailedError, RunError.
     """
@@ -81,8 +85,21 @@ def importance_step(args: dict[str, Any]) -> dict[str, Any]:
         "not_measured": missing,
         "cut": cut,
         "in_batches": model.in_batches,
+        "shap": _shap(model, arrays, units, args) if args["shap"] else {},
         "seconds": time.monotonic() - started_s,
     }
+
+
+def _shap(model: AskedModel, arrays: dict[str, Array], units: list[Unit], args: dict[str, Any]) -> dict[str, Any]:
+    """Return the SHAP part of the report; where it cannot be measured, why."""
+    model.ends_s = time.monotonic() + SHAP_S
+    tools = Path(args["tools"]) if args["tools"] else None
+    try:
+        return shap_document(model, arrays, units, tools, is_class=args["metric"] == TOP1)
+    except TimeOverError:
+        return {"why": f"the model answers too slowly: it was not done after {SHAP_S:g} s"}
+    except EdgefleetError as error:
+        return {"why": f"{error.message}; {error.next_step}" if error.next_step else error.message}
 
 
 def _scores(metric: str, answers: Array, truth: Array) -> Floats:

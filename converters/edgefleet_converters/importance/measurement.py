@@ -5,6 +5,7 @@ Measured is the source model in its reference runtime, on all labelled evaluatio
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -35,7 +36,7 @@ MOST_PICTURES: Final = 200
 _SEED: Final = 0
 
 
-def importance_of(
+def importance_of(  # noqa: PLR0913 - what it is measured on, and how
     workshop: JobSteps,
     model: ModelFile,
     source: Answers,
@@ -44,8 +45,13 @@ def importance_of(
     *,
     budget_s: float = BUDGET_S,
     repeats: int = REPEATS,
+    shap: bool = False,
+    tools: Path | None = None,
 ) -> ImportanceRow:
-    """Return the importance of the model's inputs. Never raises: a release is not refused because it cannot be explained."""
+    """Return the importance of the model's inputs. Never raises: a release is not refused because it cannot be explained.
+
+    shap: measure SHAP values too, in the environment below `tools`.
+    """
     samples = labelled(evaluation)
     if samples is None:
         return ImportanceRow(why="there is no labelled evaluation data: give --eval with labels `y`")
@@ -75,6 +81,7 @@ def importance_of(
                 "output": position, "metric": metric, "units": msgspec.to_builtins(units_of(tables, names)),
                 "grids": msgspec.to_builtins([grid_of(n, shapes[n], both) for n, both in axes.items() if both]),
                 "is_shown": policy == NOTHING, "repeats": repeats, "seed": _SEED, "seconds": budget_s,
+                "shap": shap, "tools": str(tools or ""),
             },
         )  # fmt: skip
     except ConversionError as error:
@@ -94,6 +101,7 @@ def importance_of(
         not_measured=answer["not_measured"],
         cut=cut,
         seconds=answer["seconds"],
+        shap=answer["shap"],
     )
 
 

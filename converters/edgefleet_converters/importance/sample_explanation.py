@@ -5,7 +5,7 @@ input, columns: names by input, missing: columns by input ([] = the whole input)
 shap: bool, tools: folder}. Samples and comparison data are the model's inputs, first axis = samples. The comparison data stands for
 what is usual; at most MOST_ROWS of it are drawn, of pictures MOST_PICTURES.
 
-Answered: {runtime, output, kind, index, here, score, n, given, features, map, device, not_kept, not_measured, cut}, or
+Answered: {runtime, output, kind, index, here, score, n, given, features, map, device, not_kept, not_measured, cut, shap where asked}, or
 {"error": {code, message, why, next}}.
 """
 
@@ -24,6 +24,7 @@ from edgefleet_converters.check.run_model import loaded
 from edgefleet_converters.errors import BadRequestError
 from edgefleet_converters.importance.importance_report import shortened
 from edgefleet_converters.importance.local_effects import (
+    CLASS,
     Reading,
     effect_of,
     hidden_parts,
@@ -35,6 +36,7 @@ from edgefleet_converters.importance.local_effects import (
 from edgefleet_converters.importance.model_runs import AskedModel, TimeOverError
 from edgefleet_converters.importance.occlusion import grid_of, picture_map
 from edgefleet_converters.importance.permutation import Unit, units_of
+from edgefleet_converters.importance.table_shap import MOST_SAMPLES, check_tables, explained_rows
 from edgefleet_converters.sample_data import load_samples, read_arrays
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
@@ -52,6 +54,7 @@ _SEED: Final = 0
 _ALIKE: Final = 0.01
 """How far a device's answer may be from the one here, as a share of its largest number, to be called the same."""
 _SHOWN: Final = 16
+_SHAP_S: Final = 300.0
 
 
 def main() -> int:
@@ -100,6 +103,8 @@ def explain(asked: Mapping[str, Any]) -> dict[str, Any]:
     features, cut = _features(model, reading, (whole, mine, others), wanted)
     maps = [] if cut or missing else _maps(model, reading, (sample, mine, others), grids)
     found = {row["name"] for row in features}
+    if asked["shap"]:
+        result["shap"] = _shap(model, reading, (sample, others), units, asked)
     return result | {
         "features": features,
         "map": maps[0] if maps else None,
@@ -178,6 +183,32 @@ def _values(unit: Unit, whole: Mapping[str, Array], others: Mapping[str, Array])
     column = others[unit.input].reshape(len(others[unit.input]), -1)[:, unit.first].astype(np.float64)
     low, middle, high = (float(one) for one in np.nanquantile(column, [0.25, 0.5, 0.75]))
     return {"is": own, "usual": middle, "usual_low": low, "usual_high": high}
+
+
+def _shap(
+    model: AskedModel,
+    reading: Reading,
+    data: tuple[Mapping[str, Array], Mapping[str, Array]],
+    units: list[Unit],
+    asked: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the SHAP values of the sample. Raises ToolMissingError, ToolFailedError, BadRequestError."""
+    sample, others = data
+    check_tables(units, list(sample))
+    if asked["missing"]:
+        raise BadRequestError(
+            "SHAP needs every column, and the policy does not keep all", next_step="run it without --shap"
+        )
+    some = {name: one[:MOST_SAMPLES] for name, one in others.items()}
+    model.ends_s = time.monotonic() + _SHAP_S
+    found, _ = explained_rows(model, sample, some, Path(asked["tools"]), is_class=asked["is_class"])
+    index = reading.index if reading.kind == CLASS else 0
+    values = found.values[0, :, index]
+    rows = [{"name": unit.name, "value": float(value)} for unit, value in zip(units, values, strict=True)]
+    return {
+        "exact": found.exact, "versions": found.versions, "others": len(next(iter(some.values()))),
+        "usual": float(reading.scores(model.answers(some)).mean()), "features": sorted(rows, key=lambda row: -abs(float(row["value"]))),
+    }  # fmt: skip
 
 
 def _maps(

@@ -66,7 +66,7 @@ def run_tool(
     ]
     done = subprocess.run(
         command,
-        env=_environment(scratch),
+        env=tool_environment(scratch),
         cwd=scratch,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -107,7 +107,7 @@ def _report(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _environment(scratch: Path) -> dict[str, str]:
+def tool_environment(scratch: Path) -> dict[str, str]:
     """Return the tool's environment: nothing of ours but what limits its threads and tells it where it may write."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return {

@@ -67,6 +67,14 @@ TOOLS: Final[dict[str, Tool]] = {
             "ai-edge-quantizer 0.10.0 on Python 3.11",
         ),
         Tool(
+            "shap",
+            "SHAP values of tables, for `--explain shap` and `edgectl explain --shap`",
+            ("shap==0.51.0",),
+            ((3, 11), (3, 15)),
+            "shap",
+            "shap 0.51.0 on Python 3.11",
+        ),
+        Tool(
             "rknn",
             "ONNX to .rknn for Rockchip NPUs",
             ("rknn-toolkit2>=2.3,<3", "setuptools<81"),

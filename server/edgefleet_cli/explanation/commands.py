@@ -27,6 +27,9 @@ def explain(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="PNG", help="Write the map of a picture into this file.")
     ] = None,
+    shap: Annotated[
+        bool, typer.Option("--shap", help="SHAP values too, in the tool environment `shap`, of a table.")
+    ] = False,
 ) -> None:
     """Show which inputs made one captured answer, on this machine."""
     from edgefleet_cli.explanation.explained_sample import explain_sample
@@ -34,7 +37,7 @@ def explain(
     from edgefleet_terms.heat_picture import png_of
 
     session = Session.of(ctx)
-    found = explain_sample(session.api, device, trace, key, compare)
+    found = explain_sample(session.api, device, trace, key, compare, shap=shap)
     if out is not None:
         if found.result.map is None:
             raise UsageError(

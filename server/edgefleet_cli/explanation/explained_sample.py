@@ -107,8 +107,12 @@ class ExplainedSample:
         return visible(f"{said}, {same}" if same else said)
 
 
-def explain_sample(client: ApiClient, device: str, trace: str, key: Path, own_data: Path | None) -> ExplainedSample:
-    """Return what made an answer. The opened sample lies in a folder that only this account reads, and is removed at the end.
+def explain_sample(
+    client: ApiClient, device: str, trace: str, key: Path, own_data: Path | None, *, shap: bool = False
+) -> ExplainedSample:
+    """Return what made an answer. shap: by SHAP values too.
+
+    The opened sample lies in a folder that only this account reads, and is removed at the end.
 
     Raises UsageError, NotCapturedError, OtherKeyError, NotExplainableError, ExplanationError, SealedError, ApiError.
     """
@@ -122,7 +126,7 @@ def explain_sample(client: ApiClient, device: str, trace: str, key: Path, own_da
             raise SealedError("the record is of another trace than the server says", next_step="check the server")
         sample, inputs = inputs_of(record)
         is_class = sample.answer != NO_CLASS or bool(model.facts.labels)
-        found, result = explained(folder, model, inputs, answer=sample.answer, is_class=is_class)
+        found, result = explained(folder, model, inputs, answer=sample.answer, is_class=is_class, shap=shap)
     return ExplainedSample(record, model, sample.answer, found, result)
 
 

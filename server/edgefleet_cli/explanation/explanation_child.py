@@ -16,11 +16,13 @@ from edgefleet_cli.datasets.formats.npy_file import npz
 from edgefleet_cli.explanation.captured_sample import Inputs
 from edgefleet_cli.explanation.explained_model import ExplainedModel
 from edgefleet_cli.release.conversion.local_conversion import environment
+from edgefleet_cli.release.conversion.tool_environments import tools_folder
 
 _MODULE: Final = "edgefleet_converters.importance.sample_explanation"
 _MEMORY_BYTES: Final = 8 * 1024**3
 SECONDS: Final = 20.0
 _SPARE_S: Final = 120.0
+_SHAP_S: Final = 600.0
 
 
 class InputEffect(Struct, frozen=True):
@@ -59,6 +61,22 @@ class Compared(Struct, frozen=True):
     is_same: bool = True
 
 
+class ShapValue(Struct, frozen=True):
+    """What a column adds to the score, in that."""
+
+    name: str = ""
+    value: float = 0.0
+
+
+class ShapOfSample(Struct, frozen=True):
+    """SHAP values: together with `usual`, the mean score of the others, they add up to the score. exact: all sets were asked for."""
+
+    features: tuple[ShapValue, ...] = ()
+    usual: float = 0.0
+    others: int = 0
+    exact: bool = False
+
+
 class SampleExplanation(Struct, frozen=True):
     """What was found. kind: class, value or distance; index: the class that is explained; here: the one that the model gives here."""
 
@@ -73,6 +91,7 @@ class SampleExplanation(Struct, frozen=True):
     features: tuple[InputEffect, ...] = ()
     map: dict[str, Any] | None = None
     device: Compared | None = None
+    shap: ShapOfSample | None = None
     not_kept: tuple[str, ...] = ()
     not_measured: tuple[str, ...] = ()
     cut: str = ""
@@ -85,7 +104,14 @@ class ExplanationError(CliError):
 
 
 def explained(
-    folder: Path, model: ExplainedModel, inputs: Inputs, *, answer: int, is_class: bool, seconds: float = SECONDS
+    folder: Path,
+    model: ExplainedModel,
+    inputs: Inputs,
+    *,
+    answer: int,
+    is_class: bool,
+    seconds: float = SECONDS,
+    shap: bool = False,
 ) -> tuple[dict[str, Any], SampleExplanation]:
     """Return what the child found, as it said it and read. folder: an empty one of ours. answer: class of the device, -1 without.
 
@@ -103,24 +129,25 @@ def explained(
         "layouts": {name: spec.layout for name, spec in facts.inputs.items() if spec.layout},
         "columns": {name: list(one["columns"]) for name, one in facts.recipes.items() if one.get("columns")},
         "missing": {name: list(columns) for name, columns in inputs.missing.items()},
-        "answer": answer, "is_class": is_class, "seconds": seconds,
+        "answer": answer, "is_class": is_class, "seconds": seconds, "shap": shap, "tools": str(tools_folder()),
     }  # fmt: skip
     scratch = folder / "scratch"
     scratch.mkdir()
-    raw = _ask(asked, [folder, model.comparison], scratch, seconds + _SPARE_S)
+    raw = _ask(asked, [folder, model.comparison], scratch, seconds + _SPARE_S + (_SHAP_S if shap else 0.0))
     return raw, struct_of(raw, SampleExplanation)
 
 
 def _ask(asked: Mapping[str, Any], read: list[Path], scratch: Path, limit_s: float) -> dict[str, Any]:
     plan = {
-        "limits": {"memory_bytes": _MEMORY_BYTES}, "read": [str(one) for one in read], "write": [str(scratch)], "run": [],
+        "limits": {"memory_bytes": _MEMORY_BYTES}, "read": [str(one) for one in read], "write": [str(scratch)],
+        "run": [str(asked["tools"])],
     }  # fmt: skip
     python, *child = python_module(_MODULE)
     _, *launch = python_module("edgefleet_server.conversion.sandbox_entry", json.dumps(plan))
     try:
         done = subprocess.run(
             [python, "-P", *launch, python, "-P", *child],
-            input=json.dumps(asked), capture_output=True, text=True, check=False, timeout=limit_s, env=environment(scratch),
+            input=json.dumps(asked), capture_output=True, text=True, check=False, timeout=limit_s, env=environment(scratch), cwd=scratch,
         )  # fmt: skip
         answer = json.loads(done.stdout.strip().splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError) as error:

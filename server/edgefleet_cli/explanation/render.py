@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from edgefleet_cli.explanation.explanation_child import InputEffect, SampleExplanation
+from edgefleet_cli.explanation.explanation_child import InputEffect, SampleExplanation, ShapOfSample, ShapValue
 from edgefleet_cli.render.output import Column, Output, visible
 from edgefleet_terms.feature_importance import PartMap, percent
 
@@ -35,6 +35,8 @@ def show(out: Output, found: SampleExplanation, answer: Sequence[tuple[str, str]
         out.table(found.features[:MOST], columns)
     if len(found.features) > MOST:
         out.note(f"{len(found.features) - MOST} more with -o json")
+    if found.shap is not None:
+        _show_shap(out, found, found.shap)
     if found.map is not None:
         out.line(
             visible(f"parts of {found.map.get('input', 'the picture')} that made it: dark ones cost most when hidden")
@@ -47,6 +49,19 @@ def show(out: Output, found: SampleExplanation, answer: Sequence[tuple[str, str]
         )
     if found.cut:
         out.note(visible(f"{found.cut}; not measured: {', '.join(found.not_measured)}"))
+
+
+def _show_shap(out: Output, found: SampleExplanation, shap: ShapOfSample) -> None:
+    most = max((abs(one.value) for one in shap.features), default=0.0)
+    out.heading("SHAP values: they add up from the usual score to this one")
+    columns: list[Column[ShapValue]] = [
+        Column("input", lambda one: one.name, keep=True),
+        Column("adds", lambda one: _part(one.value, found), right=True),
+        Column("", lambda one: bar(one.value, most)),
+    ]
+    out.table(shap.features[:MOST], columns)
+    how = "all sets of inputs" if shap.exact else "permutations of the inputs that were drawn"
+    out.note(f"from {_part(shap.usual, found)} of {shap.others} samples to {_part(found.score, found)}, by {how}")
 
 
 def said(found: SampleExplanation, names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from edgefleet_terms.feature_importance import (
     interval_text,
     measured_text,
     read_importance,
+    shap_text,
     worth_text,
 )
 from edgefleet_terms.parent_comparison import comparison_text, read_comparison
@@ -65,3 +66,7 @@ def show_importance(out: Output, document: Mapping[str, Any] | Importance) -> No
     if found.maps:
         out.note(f"a map of the parts of {found.maps[0].input} that matter is on the model card")
     out.note(measured_text(found))
+    if found.shap is not None:
+        for one in found.shap.features[:MOST]:
+            out.line(visible(f"  SHAP of {one.name}: {one.value:.3g} ({one.low:.3g} to {one.high:.3g} at 95 %)"))
+        out.note(visible(f"SHAP: {shap_text(found.shap)}"))

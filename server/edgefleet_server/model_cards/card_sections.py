@@ -15,7 +15,7 @@ from edgefleet_server.registry.model import ReleaseView, SourceView
 from edgefleet_server.rollout.status.reader import RolloutView
 from edgefleet_server.telemetry.bundle_metrics import BundleLine
 from edgefleet_server.telemetry.ground_truth.views import AccuracyLine, ModelAccuracy
-from edgefleet_terms.feature_importance import Importance, interval_text, measured_text, worth_text
+from edgefleet_terms.feature_importance import Importance, interval_text, measured_text, shap_text, worth_text
 from edgefleet_terms.parent_comparison import ParentComparison, comparison_text
 
 MODEL: Final = "Model"
@@ -211,7 +211,20 @@ def _inputs(found: Importance) -> list[Fact]:
     if found.maps:
         lines.append(_measured(found.maps[0].input, f"map of its parts, {found.maps[0].n} pictures"))
     missing = [Fact(name, "not measured", FactOrigin.NOT_MEASURED) for name in found.not_measured[:_MOST]]
-    return [*lines, *missing, _measured("How", measured_text(found))]
+    return [*lines, *missing, _measured("How", measured_text(found)), *_shap(found)]
+
+
+def _shap(found: Importance) -> list[Fact]:
+    """Return mean |SHAP| of each column, where it was asked for."""
+    if found.shap is None:
+        return []
+    if not found.shap.features:
+        return [Fact("SHAP", f"not measured: {found.shap.why}", FactOrigin.NOT_MEASURED)]
+    lines = [
+        _measured(f"SHAP of {one.name}", f"{one.value:.3g}, {one.low:.3g} to {one.high:.3g} at 95 %")
+        for one in found.shap.features[:_MOST]
+    ]
+    return [*lines, _measured("How SHAP", shap_text(found.shap))]
 
 
 def _policies(found: PolicyCheck) -> list[Fact]:

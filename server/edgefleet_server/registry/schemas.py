@@ -87,7 +87,7 @@ class OptionsIn(_In):
     explore: prove and measure every candidate; the bundles stay the same. metric: of the whole model; metrics: of single
     outputs. accept_data: the data is right, whatever looks wrong about it.
     budget_s: seconds for the search of a profile, null = by the size of the source. seal: encrypt the model, so that only devices
-    that the release is for can read it.
+    that the release is for can read it. shap: measure which inputs matter by SHAP values too.
     """
 
     precision: Literal[
@@ -105,12 +105,13 @@ class OptionsIn(_In):
     allow_pickle: Flag = False
     accept_data: Flag = False
     explore: Flag = False
+    shap: Flag = False
     seal: Flag = False
     budget_s: Annotated[Real, Field(ge=1, le=86400)] | None = None
 
     def as_given(self) -> dict[str, Any]:
         """Return the options; those that came later only when set, so that older releases keep their identity."""
-        later = {"accept_data", "metrics", "shapes", "values", "allow_pickle", "explore", "budget_s", "seal"}
+        later = {"accept_data", "metrics", "shapes", "values", "allow_pickle", "explore", "shap", "budget_s", "seal"}
         return {name: value for name, value in self.model_dump().items() if value or name not in later}
 
 

@@ -101,6 +101,10 @@ Explore = Annotated[
     bool,
     typer.Option("--explore", help="Validate and measure every candidate; the choice stays the same."),
 ]
+ExplainedBy = Annotated[
+    str | None,
+    typer.Option("--explain", metavar="shap", help="Measure which inputs matter by SHAP values too."),
+]
 Budget = Annotated[
     str | None,
     typer.Option(
@@ -252,6 +256,8 @@ class ModelRequest:
     accept_data: bool = False
     budget_s: float | None = None
     seal: bool = False
+    shap: bool = False
+    """Measure which inputs matter by SHAP values too."""
     lineage: dict[str, str] = field(default_factory=dict)
     """Where the source came from, for the release: `uri`, `version`, `git_commit` …"""
 
@@ -265,6 +271,7 @@ class ModelRequest:
             "explore": self.explore,
             "budget_s": self.budget_s,
             "seal": self.seal,
+            "shap": self.shap,
         }
         return given | {name: value for name, value in chosen.items() if value} | self.reading.options()
 
@@ -284,6 +291,7 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     budget_s: float | None = None,
     reading: ImportFlags = ImportFlags(),
     lineage: dict[str, str] | None = None,
+    shap: bool = False,
 ) -> ModelRequest:
     """Return the checked request. Raises BadIdError, ProfileError, UsageError or UnreadableFileError before anything is sent."""
     source = locate(model)
@@ -312,7 +320,7 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     whole, metrics = metric_flags(metric)
     return ModelRequest(
         model, name, version, chosen, tuple(from_files), data, precision.value, whole, max_drop, explore, reading,
-        metrics, accept_data, budget_s, lineage=lineage or {},
+        metrics, accept_data, budget_s, shap=shap, lineage=lineage or {},
     )  # fmt: skip
 
 
@@ -334,6 +342,7 @@ class Conversion:
     precision: PrecisionOption = Precision.AUTO
     max_drop: MaxDrop = 0.01
     explore: Explore = False
+    explain: ExplainedBy = None
     budget: Budget = None
     recipe: Recipe = None
     shape: Shapes = None
@@ -346,6 +355,12 @@ class Conversion:
         import_flags(self.shape, self.value, self.allow_pickle)
         metric_flags(self.metric)
         _check_budget(self.budget)
+        if self.explain not in {None, "shap"}:
+            raise UsageError(
+                f"{self.explain!r} is no way to explain a model",
+                why="permutation and occlusion are always measured; SHAP values where it is asked for",
+                next_step="give --explain shap, or leave it out",
+            )
 
     def request(self, *, model: str, name: str, version: str, lineage: dict[str, str] | None = None) -> ModelRequest:
         """Return the request for a model, as `make_request` does."""
@@ -363,6 +378,7 @@ class Conversion:
             budget_s=None if self.budget is None else parse_duration_s(self.budget),
             reading=import_flags(self.shape, self.value, self.allow_pickle),
             lineage=lineage,
+            shap=self.explain == "shap",
         )
 
 
