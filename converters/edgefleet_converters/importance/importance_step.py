@@ -85,7 +85,7 @@ def importance_step(args: dict[str, Any]) -> dict[str, Any]:
         "not_measured": missing,
         "cut": cut,
         "in_batches": model.in_batches,
-        "shap": _shap(model, arrays, units, args) if args["shap"] else {},
+        "shap": _shap(model, arrays, units, args) if args.get("shap") else {},
         "seconds": time.monotonic() - started_s,
     }
 
@@ -93,7 +93,7 @@ def importance_step(args: dict[str, Any]) -> dict[str, Any]:
 def _shap(model: AskedModel, arrays: dict[str, Array], units: list[Unit], args: dict[str, Any]) -> dict[str, Any]:
     """Return the SHAP part of the report; where it cannot be measured, why."""
     model.ends_s = time.monotonic() + SHAP_S
-    tools = Path(args["tools"]) if args["tools"] else None
+    tools = Path(args["tools"]) if args.get("tools") else None
     try:
         return shap_document(model, arrays, units, tools, is_class=args["metric"] == TOP1)
     except TimeOverError:

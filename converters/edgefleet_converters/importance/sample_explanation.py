@@ -103,7 +103,7 @@ def explain(asked: Mapping[str, Any]) -> dict[str, Any]:
     features, cut = _features(model, reading, (whole, mine, others), wanted)
     maps = [] if cut or missing else _maps(model, reading, (sample, mine, others), grids)
     found = {row["name"] for row in features}
-    if asked["shap"]:
+    if asked.get("shap"):
         result["shap"] = _shap(model, reading, (sample, others), units, asked)
     return result | {
         "features": features,

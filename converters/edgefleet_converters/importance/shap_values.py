@@ -7,6 +7,7 @@ Rules:
    numbers that it answers. Its interval at 95 % is that of the mean over the samples.
 """
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Callable, Sequence
@@ -81,6 +82,8 @@ def shap_values(
             ) from error
         finally:
             child.kill()
+            with contextlib.suppress(BrokenPipeError):  # what it did not read any more
+                child.stdin.close()
 
 
 def _answered(stdin: IO[bytes], stdout: IO[bytes], shape: tuple[int, int], model: Asked) -> ShapValues:

@@ -7,6 +7,7 @@ N × width numbers. At the end a line of JSON {versions, exact, width} and rows 
 
 import json
 import os
+from typing import IO, Any
 
 EXACT_COLUMNS = 10
 """Up to so many, all 2 ** n sets are asked for; beyond, permutations are drawn."""
@@ -24,25 +25,27 @@ def main() -> None:
     answer.flush()
 
 
-def work(source, answer):  # type: ignore[no-untyped-def]
+def work(source: IO[bytes], answer: IO[bytes]) -> tuple[dict[str, Any], bytes]:
     """Return what is told at the end, and the numbers behind it."""
+    asked = json.loads(source.readline())
+    columns = int(asked["columns"])
+    # All is read before the imports, which may fail: who waits must be able to write it.
+    first, second = (source.read(8 * int(asked[name]) * columns) for name in ("rows", "others"))
+
     import numpy as np
     import shap
 
-    asked = json.loads(source.readline())
-    columns = int(asked["columns"])
+    def numbers(data: bytes, width: int) -> Any:
+        return np.frombuffer(data, dtype="<f8").reshape(-1, width).copy()
 
-    def read(rows, width):  # type: ignore[no-untyped-def]
-        data = source.read(8 * rows * width)
-        return np.frombuffer(data, dtype="<f8").reshape(rows, width).copy()
+    rows, others = numbers(first, columns), numbers(second, columns)
 
-    rows, others = read(int(asked["rows"]), columns), read(int(asked["others"]), columns)
-
-    def model(samples):  # type: ignore[no-untyped-def]
+    def model(samples: Any) -> Any:
         data = np.ascontiguousarray(samples, dtype="<f8")
         answer.write(b"ask %d\n" % len(data) + data.tobytes())
         answer.flush()
-        return read(len(data), int(source.readline()))
+        width = int(source.readline())
+        return numbers(source.read(8 * len(data) * width), width)
 
     masker = shap.maskers.Independent(others, max_samples=len(others))
     exact = columns <= EXACT_COLUMNS

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,7 +136,10 @@ def test_importance_is_the_mean_of_absolute_values() -> None:
 
 
 def test_inputs_become_one_table_and_inputs_again() -> None:
-    arrays = {"x": np.arange(6, dtype=np.float32).reshape(3, 2), "z": np.arange(3, dtype=np.int64).reshape(3, 1)}
+    arrays: dict[str, Any] = {
+        "x": np.arange(6, dtype=np.float32).reshape(3, 2),
+        "z": np.arange(3, dtype=np.int64).reshape(3, 1),
+    }
     found = inputs_from(table_of(arrays), arrays)
     assert all(found[name].dtype == one.dtype and (found[name] == one).all() for name, one in arrays.items())
     check_tables(units_of({"x": (3, 2)}, {}), ["x"])
