@@ -110,6 +110,8 @@ def purge(
         json.loads(encoded(manifest)),
         lambda: session.out.line(f"{text(place)}: {counted(count, 'record')} removed, {len(manifest.records)} left"),
     )
+    if not count:
+        session.out.note(f"{text(receipt)} asks nothing of it, or that is done; see `edgectl data sets`")
 
 
 @app.command("sets")

@@ -108,7 +108,7 @@ def note_rest(out: Output, one: api.capture.Erasure) -> None:
                 f"remove them there with `edgectl data purge DIR --receipt {text(one.id)}`"
             )
     if one.late:
-        out.note(f"{counted(one.late, 'late record')} of the subject dropped as they came")
+        out.note(f"{counted(one.late, 'late record')} dropped")
     out.note("devices drop what they still have when they get their next document")
     until = f"until {moment(one.backups_until)}" if one.backups_until else "as long as you keep them"
     out.note(f"backups from before hold it {until}")

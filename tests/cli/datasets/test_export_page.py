@@ -51,3 +51,7 @@ def test_the_blocks_of_the_page_run(
     assert printed.getvalue() == "(1, 1, 8, 8) [2]\n"
     ran = edgectl(*shlex.split(purge.text)[1:])
     assert (ran.code, ran.out) == (0, "digits-fog: 1 record removed, 1 left\n")
+    fleet.says("GET /data-sets/ds-1/records", page([]))
+    ran = edgectl(*shlex.split(purge.text)[1:])
+    assert (ran.code, ran.out) == (0, "digits-fog: 0 records removed, 1 left\n")
+    assert "asks nothing of it, or that is done" in ran.err

@@ -266,14 +266,12 @@ class Erasures:
         found: list[str] = []
         open_ = [row for row in rows if not row.overwritten]
         if open_ and self._db.is_sqlite:
-            found.append(
-                "not yet overwritten: the write-ahead log of SQLite, as others used it; the server tries again every hour"
-            )
+            found.append("not yet overwritten: the write-ahead log of SQLite; the server tries every hour")
         elif open_:
             tables = sorted({name for row in open_ for name in row.unwritten or OVERWRITTEN})
             named = ", ".join(f'"{name}"' for name in tables)
             found.append(
-                f"not yet overwritten: {', '.join(tables)}, as they are large or in use; the server tries again every hour. "
+                f"not yet overwritten: {', '.join(tables)}: large, in use, or changed since; the server tries every hour. "
                 f"At a quiet hour: VACUUM (FULL) {named}"
             )
         return found if self._db.is_sqlite else [*found, WAL]
