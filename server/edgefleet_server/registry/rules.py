@@ -17,9 +17,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
+from edgefleet_profiles.profile import HardwareProfile, profile_to_dict
 from edgefleet_protocol.digest import Sha256, folder_sha256, parse_sha256, sha256_hex
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_protocol.manifest import RANDOM_DATA
 from edgefleet_server.registry.errors import (
     BadMetricError,
@@ -30,7 +31,7 @@ from edgefleet_server.registry.errors import (
     BlobUnknownError,
     PickleNotAllowedError,
 )
-from edgefleet_server.registry.model import PARENT_DATA, Publication, ReleaseState, SourceFile
+from edgefleet_server.registry.model import PARENT_DATA, JobSpec, Publication, ReleaseState, SourceFile
 
 PARENT: Final = "parent"
 """The fact of a release's lineage that is checked: the release that it was made from, `name@version`."""
@@ -140,6 +141,30 @@ def compared_with(source: Mapping[str, Any]) -> dict[str, Sha256]:
     if source.get("kind") != "file" or len(files) != 1 or not str(files[0]["path"]).lower().endswith(".onnx"):
         return {}
     return {PARENT_DATA: parse_sha256(files[0]["sha256"])}
+
+
+def jobs_of(
+    publication: Publication, chosen: Sequence[HardwareProfile], have: Collection[str], against: Mapping[str, Sha256]
+) -> list[JobSpec]:
+    """Return the conversions that a publication needs. have: profiles that have one; against: the data of the first one besides its own."""
+    made: list[JobSpec] = []
+    for profile in chosen:
+        if profile.name in have:
+            continue
+        # Which inputs matter, and how the parent does, are facts of the source: the first job measures them for all.
+        explains = not have and profile is chosen[0]
+        made.append(
+            JobSpec(
+                ref=publication.ref,
+                profile=ProfileName(profile.name),
+                profile_facts=profile_to_dict(profile),
+                kind=publication.kind,
+                files=publication.files,
+                data={**publication.data, **against} if explains else publication.data,
+                options={**publication.options, "explain": True} if explains else publication.options,
+            )
+        )
+    return made
 
 
 def blobs_of(publication: Publication) -> list[Sha256]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
-from edgefleet_profiles.profile import HardwareProfile, profile_from_dict, profile_to_dict
+from edgefleet_profiles.profile import HardwareProfile, profile_from_dict
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.errors import EdgefleetError
@@ -41,7 +41,6 @@ from edgefleet_server.registry.manifests import Manifests
 from edgefleet_server.registry.model import (
     AllowedCode,
     BundleView,
-    JobSpec,
     ModelView,
     Publication,
     ReleaseState,
@@ -254,22 +253,8 @@ class RegistryService:
         have = {job.profile for job in self._jobs.jobs_of([ref]).get(ref, [])}
         if not is_new:
             self._jobs.retry_failed(ref)
-        for profile in chosen if asked else ():
-            if profile.name in have:
-                continue
-            # Which inputs matter, and how the parent does, are facts of the source: the first job measures them for all.
-            explains = not have and profile is chosen[0]
-            self._jobs.enqueue(
-                JobSpec(
-                    ref=ref,
-                    profile=ProfileName(profile.name),
-                    profile_facts=profile_to_dict(profile),
-                    kind=publication.kind,
-                    files=publication.files,
-                    data={**publication.data, **against} if explains else publication.data,
-                    options={**publication.options, "explain": True} if explains else publication.options,
-                )
-            )
+        for job in rules.jobs_of(publication, chosen if asked else (), have, against):
+            self._jobs.enqueue(job)
 
     # ---- what the conversion worker reports
 

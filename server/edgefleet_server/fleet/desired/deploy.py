@@ -100,10 +100,7 @@ class Deployer:
         able = {device: bundle for device, bundle in having.items() if device not in keyless}
         why_not: dict[DeviceId, str] = {}
         if dry_run:
-            if not is_ending:
-                self._registry.check_deployable(ref)
-            self._desired.check(_requests(able, order), warrant)
-            gens = dict.fromkeys(able, 0)
+            gens = self._tried(ref, able, order, warrant)
         elif order is None:
             gens = self._assign(ref, able, by, warrant)
         else:
@@ -127,6 +124,15 @@ class Deployer:
             [replace(one, display_name=names.get(one.device, "")) for one in skipped],
             warning,
         )
+
+    def _tried(
+        self, ref: ReleaseRef, able: Mapping[DeviceId, BundleView], order: CandidateOrder | None, warrant: Warrant
+    ) -> dict[DeviceId, int]:
+        """Refuse what a real deployment would refuse, and change nothing."""
+        if order is None or order.mode != "end":
+            self._registry.check_deployable(ref)
+        self._desired.check(_requests(able, order), warrant)
+        return dict.fromkeys(able, 0)
 
     def _keyless(self, bundles: Mapping[DeviceId, BundleView]) -> frozenset[DeviceId]:
         """Return the devices that could not open the sealed bundle that they would get."""
