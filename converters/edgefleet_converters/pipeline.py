@@ -327,10 +327,9 @@ class _Conversion:
     def _comparison(self, found: FoundSource, model: ModelFile, given: Recipe | None, path: Path) -> ComparisonRow:
         """Return how the source does next to its parent."""
         self._say(self._request.profiles[0].name, "explain", "asking the parent the same")
-        options = self._request.options
         try:
-            known = self._any_prepared(found, model, given)
-            parent = self._workshop.import_model(self._workshop.find(path), options, self._request.tools_dir)
+            known, source = self._any_prepared(found, model, given), self._workshop.find(path)
+            parent = self._workshop.import_model(source, self._request.options, self._request.tools_dir)
         except errors.ConversionError as error:
             return ComparisonRow(why=f"the parent cannot be asked: {error.message}")
         return compared(self._workshop, model, parent, known.reference, known.evaluation)
@@ -338,9 +337,8 @@ class _Conversion:
     def _any_prepared(self, found: FoundSource, model: ModelFile, given: Recipe | None) -> _Prepared:
         """Return the data with the source's own answers, of whatever runtime. Raises a ConversionError."""
         prepared = next((one for one in self._prepared.values() if isinstance(one, _Prepared)), None)
-        profile = self._request.profiles[0]
-        recipe = given or default_recipe(profile, seed=self._request.options.seed)
-        return prepared or self._prepare(profile, found, model, recipe)
+        profile, seed = self._request.profiles[0], self._request.options.seed
+        return prepared or self._prepare(profile, found, model, given or default_recipe(profile, seed=seed))
 
     def _tflite_reference(self, profile: HardwareProfile) -> str:
         """Return the runtime whose answers a TFLite file is held against: LiteRT where it is here, else the profile's own.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgefleet_converters.accuracy.parent_comparison import interval_of, row_of
-from edgefleet_terms.release_comparison import comparison_text, read_comparison
+from edgefleet_terms.parent_verdict import comparison_text, read_comparison
 from tests.converters.graphs import classifier, data_for, run, samples, save
 
 

@@ -61,16 +61,9 @@ def importance_of(  # noqa: PLR0913 - what it is measured on, and how
     if judged is None:
         return ImportanceRow(why="the labels are no class numbers, and no values of an output")
     position, truth, metric = judged
-    private = side_files.get(PRIVACY_MEMBER)
-    policy = parse_privacy(private) if private is not None else NOTHING
-    declared = side_files.get(PREPROCESS_MEMBER)
-    preprocess = parse_preprocess(declared) if declared is not None else None
-    shapes = {name: array.shape for name, array in samples.arrays.items()}
-    axes = {spec.name: picture_axes(spec, shapes[spec.name]) for spec in source.inputs}
-    used = min(samples.n, MOST_PICTURES if any(axes.values()) else MOST_ROWS)
+    inputs = _inputs(source, samples, side_files)
+    used = min(samples.n, MOST_PICTURES if inputs["grids"] else MOST_ROWS)
     rows = np.sort(np.random.default_rng(_SEED).permutation(samples.n)[:used])
-    tables = {name: shape for name, shape in shapes.items() if axes[name] is None}
-    names = {spec.name: column_names(spec, int(np.prod(shapes[spec.name][1:])), preprocess) for spec in source.inputs}
     try:
         answer = _measured(
             workshop,
@@ -78,10 +71,8 @@ def importance_of(  # noqa: PLR0913 - what it is measured on, and how
             truth[rows],
             {
                 "runtime": source.runtime, "model": str(model.path), "threads": 1,
-                "output": position, "metric": metric, "units": msgspec.to_builtins(units_of(tables, names)),
-                "grids": msgspec.to_builtins([grid_of(n, shapes[n], both) for n, both in axes.items() if both]),
-                "is_shown": policy == NOTHING, "repeats": repeats, "seed": _SEED, "seconds": budget_s,
-                "shap": shap, "tools": str(tools or ""),
+                "output": position, "metric": metric, "repeats": repeats, "seed": _SEED, "seconds": budget_s,
+                "shap": shap, "tools": str(tools or ""), **inputs,
             },
         )  # fmt: skip
     except ConversionError as error:
@@ -103,6 +94,23 @@ def importance_of(  # noqa: PLR0913 - what it is measured on, and how
         seconds=answer["seconds"],
         shap=answer["shap"],
     )
+
+
+def _inputs(source: Answers, samples: SampleSet, side_files: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return what of the inputs is changed, and whether a picture may be shown: `units`, `grids` and `is_shown` of the step."""
+    private = side_files.get(PRIVACY_MEMBER)
+    policy = parse_privacy(private) if private is not None else NOTHING
+    declared = side_files.get(PREPROCESS_MEMBER)
+    preprocess = parse_preprocess(declared) if declared is not None else None
+    shapes = {name: array.shape for name, array in samples.arrays.items()}
+    axes = {spec.name: picture_axes(spec, shapes[spec.name]) for spec in source.inputs}
+    tables = {name: shape for name, shape in shapes.items() if axes[name] is None}
+    names = {spec.name: column_names(spec, int(np.prod(shapes[spec.name][1:])), preprocess) for spec in source.inputs}
+    return {
+        "units": msgspec.to_builtins(units_of(tables, names)),
+        "grids": msgspec.to_builtins([grid_of(n, shapes[n], both) for n, both in axes.items() if both]),
+        "is_shown": policy == NOTHING,
+    }
 
 
 def _measured(workshop: JobSteps, samples: SampleSet, truth: Array, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from edgefleet_cli.release.publisher import Publisher
 from edgefleet_cli.release.render import Report
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.retraining.command_child import last_lines
-from edgefleet_terms.release_comparison import comparison_text, read_comparison
+from edgefleet_terms.parent_verdict import comparison_text, read_comparison
 
 if TYPE_CHECKING:
     from edgefleet_cli.demo.run import ServerAddress

@@ -20,7 +20,7 @@ from edgefleet_terms.feature_importance import (
     shap_text,
     worth_text,
 )
-from edgefleet_terms.release_comparison import comparison_text, read_comparison
+from edgefleet_terms.parent_verdict import comparison_text, read_comparison
 
 MOST: int = 10
 """Inputs that are shown; the report has all."""

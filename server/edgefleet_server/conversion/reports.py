@@ -22,7 +22,7 @@ from edgefleet_server.conversion.confinement.privileges import child_id
 from edgefleet_server.conversion.errors import ReportBrokenError, ReportUnavailableError, ReportUnknownError
 from edgefleet_server.conversion.sandbox import launch_command
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_terms.release_comparison import NOT_COMPARED, ParentComparison, read_comparison
+from edgefleet_terms.parent_verdict import NOT_COMPARED, ParentComparison, read_comparison
 
 _log = logging.getLogger(__name__)
 MAX_REPORT_BYTES: Final = 8 * 1024 * 1024

@@ -16,7 +16,7 @@ from edgefleet_server.rollout.status.reader import RolloutView
 from edgefleet_server.telemetry.bundle_metrics import BundleLine
 from edgefleet_server.telemetry.ground_truth.views import AccuracyLine, ModelAccuracy
 from edgefleet_terms.feature_importance import Importance, interval_text, measured_text, shap_text, worth_text
-from edgefleet_terms.release_comparison import ParentComparison, comparison_text
+from edgefleet_terms.parent_verdict import ParentComparison, comparison_text
 
 MODEL: Final = "Model"
 STATED: Final = "Use and responsibility"

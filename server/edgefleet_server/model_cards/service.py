@@ -25,7 +25,7 @@ from edgefleet_server.telemetry.bundle_metrics import BundleLine
 from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyBy
 from edgefleet_server.telemetry.ground_truth.views import ModelAccuracy
 from edgefleet_terms.feature_importance import read_importance
-from edgefleet_terms.release_comparison import read_comparison
+from edgefleet_terms.parent_verdict import read_comparison
 
 _ROLLOUTS: Final = 100
 _SHOWN: Final = 20

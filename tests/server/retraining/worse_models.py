@@ -26,7 +26,7 @@ from edgefleet_server.rollout.analysis.metrics import quality_facts
 from edgefleet_server.rollout.analysis.model import Advance, Counts, Decision, Facts, RollBack, Rule
 from edgefleet_server.rollout.model import DeviceQuality, Span
 from edgefleet_server.rollout.spec.model import Bound, Control, Metric, OnBreach, QualityGate, QualityMetric
-from edgefleet_terms.release_comparison import ParentComparison, comparison_text, read_comparison
+from edgefleet_terms.parent_verdict import ParentComparison, comparison_text, read_comparison
 from tests.house.tree import ROOT
 
 DIGITS = ROOT / "examples" / "digits"

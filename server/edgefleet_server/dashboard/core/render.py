@@ -25,7 +25,7 @@ from edgefleet_server.dashboard.live.own_parts import END, OTHERWISE, own_parts,
 from edgefleet_server.dashboard.operations.form_state import FormState
 from edgefleet_server.web.security_headers import SECURITY_HEADERS
 from edgefleet_terms.feature_importance import interval_text, length_of, measured_text, worth_text
-from edgefleet_terms.release_comparison import comparison_text
+from edgefleet_terms.parent_verdict import comparison_text
 from edgefleet_terms.rollout_states import shown_state
 
 HEADERS: Final = {

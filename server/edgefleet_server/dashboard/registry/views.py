@@ -28,7 +28,7 @@ from edgefleet_server.signing.trust import TargetView
 from edgefleet_server.telemetry.bundle_metrics import BundleLine, bundle_line, metric_in
 from edgefleet_server.telemetry.release_comparison import Comparisons, ProfilePair
 from edgefleet_terms.feature_importance import NOT_ASKED, Importance, read_importance
-from edgefleet_terms.release_comparison import NOT_COMPARED, ParentComparison, read_comparison
+from edgefleet_terms.parent_verdict import NOT_COMPARED, ParentComparison, read_comparison
 
 PAGE_ROWS: Final = 50
 SHOWN_ROLLOUTS: Final = 10

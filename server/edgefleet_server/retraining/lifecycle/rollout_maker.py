@@ -20,7 +20,7 @@ from edgefleet_server.retraining.run_steps import RunEvent
 from edgefleet_server.retraining.tables import RetrainingRun
 from edgefleet_server.retraining.trigger_book import touched_of, with_release
 from edgefleet_server.rollout.errors import ActiveExistsError
-from edgefleet_terms.release_comparison import ParentComparison, comparison_text
+from edgefleet_terms.parent_verdict import ParentComparison, comparison_text
 from edgefleet_terms.rollout_states import RolloutState, is_final, shown_state
 
 SIGNED: Final = (ReleaseState.READY, ReleaseState.PARTIAL)
