@@ -158,6 +158,7 @@ class OptionsIn(Body, frozen=True, kw_only=True):
     metrics: dict[str, str] | Unset = UNSET
     precision: str | Unset = UNSET
     seal: bool | Unset = UNSET
+    shap: bool | Unset = UNSET
     shapes: dict[str, tuple[int, ...]] | Unset = UNSET
     values: dict[str, float] | Unset = UNSET
 
