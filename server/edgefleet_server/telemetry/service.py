@@ -126,10 +126,11 @@ class TelemetryService:
         now = self._clock.now()
         new = 0
         with self._db.session() as session:
-            erased, late = self._erased(session, samples), list[tuple[str, str]]()
             parts = [sample for sample in samples if sample.reason == PART_OF_LOG]
             if parts and self._logs is not None:
                 new += self._logs.take(session, parts, now)
+            # after the parts: one of them may say that a record which comes with it is of an erased subject
+            erased, late = self._erased(session, samples), list[tuple[str, str]]()
             for sample in (one for one in samples if one.reason != PART_OF_LOG):
                 fetch = store.capture_fetch(session, text_of(sample.task, 32), lock=True)
                 if fetch is None or fetch.device_id != sample.device:

@@ -527,6 +527,27 @@ def test_what_was_captured_of_rows_that_come_late_goes_with_them(site: Site) -> 
         assert [one.trace_id for one in session.exec(select(TelemetryCapture))] == ["bob-0"]
 
 
+def test_a_record_that_comes_with_the_part_that_says_whose_it_is_is_dropped_too(site: Site) -> None:
+    fleet = site.house.fleet
+    fetch = CaptureService(site.house.db, site.house.clock, fleet.reader, fleet.sampling, fleet.desired)
+    fleet.sampling.set("01" * 32, "ann")
+    asked = fetch.ask(site.device, model=MODEL, reason="", limit=9, by="ann")
+    site.answer(1, "ann")
+    receipt = site.erasures.erase("ann", [], "ann")
+    record = Sample(
+        device=site.device, boot_id="b", seq=9, ts=0, task=asked.id, record="0a", model=MODEL, reason="flag", sealed=b"x",
+        trace_id="ann-0", left=1,
+    )  # fmt: skip
+    part = Sample(
+        device=site.device, boot_id="b", seq=1, ts=0, task="", record=f"{MODEL}/1", model=MODEL, reason=REASON,
+        sealed=site.parts.read(1),
+    )  # fmt: skip
+    assert site.telemetry.ingest_samples([record, part]) == 1
+    with site.house.db.read() as session:
+        assert not session.exec(select(TelemetryCapture)).all()
+    assert site.erasures.receipt(receipt.id).late == 2
+
+
 def test_what_comes_late_of_erased_answers_is_dropped_and_counted(any_site: Site) -> None:
     """A label, a captured record of a device that was away, a data set that was begun before: none of them names the subject."""
     site = any_site
@@ -813,6 +834,21 @@ def test_what_could_not_be_overwritten_is_later_and_the_receipt_says_so_until_th
     assert not site.erasures.receipt(second.id).overwritten
     site.erasures.tick(site.house.clock.now())
     assert site.erasures.receipt(second.id).overwritten
+
+
+def test_what_is_freed_while_the_tick_looks_is_not_said_to_be_overwritten(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.answer(1, "ann")
+    site.answer(1, "ann")
+    site.send(1)
+    monkeypatch.setattr(Database, "overwrite_freed", lambda _self, _tables: ["truth_label"])
+    receipt = site.erasures.erase("ann", [], "ann")
+    monkeypatch.setattr(Database, "table_files", lambda *_: {"truth_label": site.send(2) and "written again"})
+    with site.house.db.session() as session:
+        store.set_unwritten(session, receipt.id, {"truth_label": "the file of then"})
+    site.erasures.tick(site.house.clock.now())
+    assert not site.erasures.receipt(receipt.id).overwritten
 
 
 def folder_of(db: Database) -> Path:

@@ -92,7 +92,8 @@ def drop_items(session: Session, device: str, trace_ids: Collection[str]) -> Non
     """Take labels of these answers of a device out of what waits to be sent."""
     row = FeedbackPart
     waits = select(row).where(col(row.state) == "waiting", (col(row.device_id) == device) | col(row.broadcast))
-    for part in session.execute(waits.with_for_update()).scalars():
+    order = (col(row.device_id), col(row.number))  # as `next_to_send` locks them
+    for part in session.execute(waits.order_by(*order).with_for_update()).scalars():
         left = [one for one in part.items if (one.get("trace_id") or one.get("key")) not in trace_ids]
         if len(left) < len(part.items):
             part.items = left

@@ -86,7 +86,8 @@ class DataSetBook:
         raise TooManyDataSetsError(
             f"data sets of {model} noted in the last 24 hours: {noted}, with {held} records; no more than {MOST_A_DAY} with "
             f"{MOST_RECORDS_A_DAY} records are, as each is kept for erasures",
-            next_step=f"write fewer and larger data sets; the next one can be noted in {math.ceil(wait / timedelta(hours=1))} h",
+            next_step=f"write fewer and larger data sets; the next one can be noted in {math.ceil(wait / timedelta(hours=1))} h "
+            "at the earliest",
             retry_after_s=max(1, math.ceil(wait.total_seconds())),
         )
 

@@ -200,17 +200,17 @@ class Erasures:
         with self._db.read() as session:
             waiting = store.unwritten(session)
         for erasure, tables in waiting.items():
-            self._overwrite(erasure, tables or dict.fromkeys(OVERWRITTEN, ""))
+            self._overwrite(erasure, tables or dict.fromkeys(OVERWRITTEN, ""), before=tables)
 
-    def _overwrite(self, erasure: str, tables: Mapping[str, str]) -> None:
+    def _overwrite(self, erasure: str, tables: Mapping[str, str], before: Mapping[str, str] | None = None) -> None:
         """Overwrite what an erasure freed in these tables, and note what is left. One that was written again since is done, by anybody.
 
-        tables: with the file that held the freed rows, "" where it is not known: any that there is now.
+        tables: with the file that held the freed rows, "" where it is not known: any that there is now. before: as `set_unwritten` has it.
         """
         now = self._db.table_files(sorted(tables))
         wanted = {name: now[name] for name, file in tables.items() if file in {"", now[name]}}
         with self._db.session() as session:
-            store.set_unwritten(session, erasure, wanted)
+            store.set_unwritten(session, erasure, wanted, before)
         if wanted:
             left = self._db.overwrite_freed(sorted(wanted))
             with self._db.session() as session:
