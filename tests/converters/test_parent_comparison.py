@@ -38,6 +38,13 @@ def test_two_that_answer_alike_differ_by_nothing() -> None:
     assert row.low < 0 < row.high
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_answers_that_are_no_numbers_are_not_compared(odd: float) -> None:
+    row = row_of("mae", "y", np.ones(40), np.append(np.ones(39), odd), given=40)
+    assert "no finite number" in row.why
+    assert row.n == 0
+
+
 def test_a_conversion_says_by_how_much_it_is_worse_than_its_parent(tmp_path: Path) -> None:
     parent = classifier()
     x, y = data_for(parent, 300)

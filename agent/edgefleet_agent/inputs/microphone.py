@@ -3,16 +3,21 @@
 Samples are signed 16 bits, little endian, one channel, at the asked rate. Anything else is refused: nothing is resampled here.
 """
 
+import contextlib
 import os
+import select
 import subprocess
 import sys
 import wave
 from collections.abc import Iterator
+from typing import IO
 
 from edgefleet_agent.inputs.camera import PIXELS, Frame, saved
 from edgefleet_protocol.errors import EdgefleetError
 
 _READ_BYTES = 4096
+SILENT_S = 30.0
+"""A device that gives no sample for so long is taken for stuck; a working one gives some several times a second, silence too."""
 
 
 class AudioError(EdgefleetError):
@@ -23,8 +28,10 @@ class AudioError(EdgefleetError):
 
 def windows(source: str, length: int, hop: int, rate: int) -> Iterator[Frame]:
     """Yield windows of `length` samples, one each `hop` samples; a shorter rest is left out. rate: in Hz. Blocks. Raises AudioError."""
-    import numpy as np  # `--lines` works without it
-
+    try:
+        import numpy as np  # `--lines` works without it
+    except ImportError as error:
+        raise AudioError("sound needs numpy, which is missing", next_step="install edgefleet-agent[infer]") from error
     kept, start = bytearray(), 0
     for chunk in _samples(source, rate):
         kept += chunk
@@ -59,6 +66,11 @@ def _file(source: str, rate: int) -> Iterator[bytes]:
         raise AudioError(f"{source} cannot be read: {error}", next_step="give a .wav file of PCM samples") from error
 
 
+def _within(stream: IO[bytes], seconds: float) -> bytes | None:
+    """Return what comes next, b"" at the end; None when nothing comes in that time."""
+    return stream.read(_READ_BYTES) if select.select([stream], [], [], seconds)[0] else None
+
+
 def _device(source: str, rate: int) -> Iterator[bytes]:
     command = ["arecord", "-D", source, "-t", "raw", "-f", "S16_LE", "-c", "1", "-r", str(rate)]
     try:
@@ -75,15 +87,18 @@ def _device(source: str, rate: int) -> Iterator[bytes]:
     os.set_blocking(child.stderr.fileno(), False)
     told = b""
     try:
-        while data := child.stdout.read(_READ_BYTES):
+        while data := _within(child.stdout, SILENT_S):
             told = child.stderr.read() or told
             # arecord only warns, and goes on at another rate
             if b"not accurate" in told:
                 break
             yield data
         else:
-            child.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(1.0)
             told = child.stderr.read() or told
+            if data is None:
+                told = b"no sample came for %d s" % SILENT_S
     finally:
         child.kill()
         child.wait()

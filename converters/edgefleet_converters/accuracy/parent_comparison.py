@@ -87,6 +87,8 @@ def compared(
 def row_of(metric: str, output: str, mine: Floats, parent: Floats, *, given: int) -> ComparisonRow:
     """Return the comparison of the losses of the same samples, [n] each, n at least 2."""
     gains = parent - mine
+    if not np.isfinite(gains).all():
+        return ComparisonRow(why="an answer of the release or of its parent is no finite number")
     gain, low, high = interval_of(gains, is_class=metric == TOP1)
     return ComparisonRow(
         metric=metric, output=output, value=metric_of(metric, mine), parent=metric_of(metric, parent), gain=gain, low=low,

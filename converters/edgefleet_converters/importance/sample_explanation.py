@@ -36,7 +36,7 @@ from edgefleet_converters.importance.local_effects import (
 from edgefleet_converters.importance.model_runs import AskedModel, TimeOverError
 from edgefleet_converters.importance.occlusion import grid_of, picture_map
 from edgefleet_converters.importance.permutation import Unit, units_of
-from edgefleet_converters.importance.table_shap import MOST_SAMPLES, check_tables, explained_rows
+from edgefleet_converters.importance.table_shap import MOST_SAMPLES, check_tables, drawn, explained_rows
 from edgefleet_converters.sample_data import load_samples, read_arrays
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
@@ -71,6 +71,16 @@ def main() -> int:
 
 def explain(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return the answer. Raises LoadFailedError, a DataError, RunError, BadRequestError."""
+    try:
+        return _explained(asked)
+    except TimeOverError as error:
+        raise BadRequestError(
+            f"the model answers too slowly: {asked['seconds']:g} s did not suffice, or {_SHAP_S:g} s for SHAP values",
+            next_step="run it on a faster machine, without --shap, or with fewer samples to compare with: --compare",
+        ) from error
+
+
+def _explained(asked: Mapping[str, Any]) -> dict[str, Any]:
     runtime = loaded(asked["runtime"], Path(asked["model"]).read_bytes(), threads=1)
     specs = _inputs(runtime, asked["layouts"])
     sample = read_arrays(Path(asked["sample"]))
@@ -199,7 +209,7 @@ def _shap(
         raise BadRequestError(
             "SHAP needs every column, and the policy does not keep all", next_step="run it without --shap"
         )
-    some = {name: one[:MOST_SAMPLES] for name, one in others.items()}
+    some = drawn(others, MOST_SAMPLES)[0]
     model.ends_s = time.monotonic() + _SHAP_S
     found, _ = explained_rows(model, sample, some, Path(asked["tools"]), is_class=asked["is_class"])
     index = reading.index if reading.kind == CLASS else 0

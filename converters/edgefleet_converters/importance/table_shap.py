@@ -18,6 +18,7 @@ Array = npt.NDArray[Any]
 
 MOST_SAMPLES: Final = 50
 """That are explained, and as many that they are compared with."""
+_SEED: Final = 0
 
 
 def check_tables(units: Sequence[Unit], inputs: Sequence[str]) -> None:
@@ -51,6 +52,16 @@ def inputs_from(table: Floats, like: Mapping[str, Array]) -> dict[str, Array]:
     return found
 
 
+def drawn(arrays: Mapping[str, Array], *sizes: int) -> list[dict[str, Array]]:
+    """Return samples [n, …] drawn at random, the same on every run, in groups that share none: data is often sorted by class or time."""
+    order = np.random.default_rng(_SEED).permutation(len(next(iter(arrays.values()))))
+    ends = np.cumsum(sizes)
+    return [
+        {name: one[order[end - size : end]] for name, one in arrays.items()}
+        for size, end in zip(sizes, ends, strict=True)
+    ]
+
+
 def explained_rows(
     model: AskedModel, rows: Mapping[str, Array], others: Mapping[str, Array], tools: Path | None, *, is_class: bool
 ) -> tuple[ShapValues, Floats]:
@@ -82,8 +93,7 @@ def shap_document(
     """Return mean |SHAP| of each column over some samples against others, as the report holds it. Raises as `explained_rows` does."""
     check_tables(units, list(arrays))
     n = min(MOST_SAMPLES, len(next(iter(arrays.values()))) // 2)
-    rows = {name: one[:n] for name, one in arrays.items()}
-    others = {name: one[-n:] for name, one in arrays.items()}
+    rows, others = drawn(arrays, n, n)
     found, values = explained_rows(model, rows, others, tools, is_class=is_class)
     features = shap_rows(values, [unit.name for unit in units])
     return {

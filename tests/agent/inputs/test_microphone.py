@@ -4,6 +4,7 @@ import argparse
 import io
 import itertools
 import os
+import sys
 import time
 import wave
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from edgefleet_agent.cli.infer_args import add_infer_parser
-from edgefleet_agent.inputs import streams
+from edgefleet_agent.inputs import microphone, streams
 from edgefleet_agent.inputs.microphone import AudioError, windows
 
 RATE = 8_000
@@ -137,6 +138,27 @@ def test_a_device_that_cannot_be_heard_gives_no_window_and_says_why(arecord: Any
     assert count == 0
     assert said in error.message
     assert "arecord -L" in error.next_step
+
+
+@pytest.mark.parametrize(
+    ("script", "said"), [("sound 250; exec sleep 60", "no sample came"), ("exec 1>&-; exec sleep 60", "it ended")]
+)
+def test_a_device_that_is_stuck_is_given_up(
+    arecord: Any, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+) -> None:
+    monkeypatch.setattr(microphone, "SILENT_S", 1.0)
+    arecord(script)
+    began = time.monotonic()
+    count, error = heard()
+    assert time.monotonic() - began < 30
+    assert count == (2 if "250" in script else 0)
+    assert said in error.message
+
+
+def test_without_numpy_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    _, error = heard("-")
+    assert "numpy" in error.message
 
 
 def test_without_arecord_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

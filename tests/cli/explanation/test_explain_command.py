@@ -9,6 +9,7 @@ import json
 import shlex
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgefleet_cli.datasets.bundle_facts import facts_of
 from edgefleet_cli.device.captures.capture_files import make_key, read_key
+from edgefleet_cli.explanation import explained_sample
+from edgefleet_cli.explanation.explanation_child import explained
 from edgefleet_protocol.bundle import open_bundle, write_bundle
 from edgefleet_protocol.hpke import about_record, key_id, public_of, seal
 from edgefleet_protocol.manifest import TAG_BYTES, Manifest, Recipe, Sealed, TensorSpec
@@ -197,6 +200,18 @@ def test_only_what_the_policy_keeps_is_used(edgectl: Edgectl, fleet: Stub, key: 
     nothing = {"fields": {"heat": [{"do": "drop"}]}}
     holds(fleet, key, bundle_of(table_model(), nothing), nothing, x)
     assert edgectl("explain", "line-1", "t1", "--key", key).error_code == "cli.not_explainable"
+
+
+def test_a_model_that_is_too_slow_says_so(
+    edgectl: Edgectl, fleet: Stub, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds(fleet, key, bundle_of(table_model(), KEEP), KEEP, np.array([[1.5, 0.5, 0.0]], np.float32))
+    usual(fleet, USUAL)
+    monkeypatch.setattr(explained_sample, "explained", partial(explained, seconds=-1.0))
+    ran = edgectl("explain", "line-1", "t1", "--key", key)
+    assert ran.code == 1
+    assert "the model answers too slowly" in ran.err
+    assert "report what it prints" not in ran.err
 
 
 def test_a_picture_gets_a_map(edgectl: Edgectl, fleet: Stub, key: Path, tmp_path: Path) -> None:

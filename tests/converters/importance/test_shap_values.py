@@ -19,7 +19,7 @@ from edgefleet_converters.importance.importance_step import importance_step
 from edgefleet_converters.importance.model_runs import AskedModel
 from edgefleet_converters.importance.permutation import units_of
 from edgefleet_converters.importance.shap_values import shap_rows, shap_values
-from edgefleet_converters.importance.table_shap import check_tables, inputs_from, shap_document, table_of
+from edgefleet_converters.importance.table_shap import check_tables, drawn, inputs_from, shap_document, table_of
 from edgefleet_converters.sample_data import save_arrays
 from edgefleet_converters.tools.environment import STAMP
 from edgefleet_converters.tools.table import TOOLS
@@ -147,6 +147,14 @@ def test_inputs_become_one_table_and_inputs_again() -> None:
         check_tables(units_of({"x": (3, 2)}, {}), ["x", "image"])
     with pytest.raises(BadRequestError):
         check_tables(units_of({"x": (3, 200)}, {}), ["x"])
+
+
+def test_samples_of_sorted_data_are_drawn_from_all_of_it() -> None:
+    first, second = drawn({"x": np.arange(200.0)[:, None]}, 50, 50)
+    for one in (first["x"], second["x"]):
+        assert 80 < one.mean() < 120
+    assert not set(first["x"].ravel()) & set(second["x"].ravel())
+    assert len(drawn({"x": np.zeros((20, 1))}, 50)[0]["x"]) == 20
 
 
 def test_a_tool_that_is_missing_or_fails_says_so(tools: Path, tmp_path: Path) -> None:
