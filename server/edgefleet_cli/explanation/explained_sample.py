@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from edgefleet_cli.core.subprocesses import ended_by_sigterm
 from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.datasets.model import NO_CLASS, Record
 from edgefleet_cli.datasets.record_source import open_one
@@ -118,7 +119,7 @@ def explain_sample(
     """
     private_key = read_key(key)
     raw = find_record(client, device, trace, private_key)
-    with TemporaryDirectory(prefix="ef-explain-") as name:
+    with ended_by_sigterm(), TemporaryDirectory(prefix="ef-explain-") as name:
         folder = Path(name)
         model = fetch_model(client, str(raw.get("sha256")), folder, own_data)
         record = open_one(raw, private_key, model.facts)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +12,7 @@ from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.options import parse_duration_s
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.subprocesses import ended_by_sigterm
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.datasets.model import DataFormat
 from edgefleet_cli.retraining.render import SHEET, show_retraining
@@ -114,25 +112,11 @@ def worker(  # noqa: PLR0913, PLR0917 - the flags of the command
         model, key, command, (holder or socket.gethostname())[:120], format_, keep, every_s, once, labels_file
     )
     runner = Runner(session, order)
-    with _ended_by_sigterm():
+    with ended_by_sigterm():
         try:
             runner.work()
         except KeyboardInterrupt:
             session.out.note("the runner has ended")
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the runner as Ctrl-C does."""
-
-    def stop(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _answer(ctx: typer.Context, retraining_id: str, verb: str, reason: str) -> None:

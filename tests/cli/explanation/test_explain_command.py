@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import shlex
+import signal
 import zlib
 from collections.abc import Mapping
 from functools import partial
@@ -212,6 +213,24 @@ def test_a_model_that_is_too_slow_says_so(
     assert ran.code == 1
     assert "the model answers too slowly" in ran.err
     assert "report what it prints" not in ran.err
+
+
+def test_a_kill_leaves_no_opened_sample_behind(
+    edgectl: Edgectl, fleet: Stub, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds(fleet, key, bundle_of(table_model(), KEEP), KEEP, np.array([[1.5, 0.5, 0.0]], np.float32))
+    usual(fleet, USUAL)
+    places: list[Path] = []
+
+    def killed(folder: Path, *_given: Any, **_more: Any) -> None:
+        (folder / "sample.npz").write_bytes(b"plain")
+        places.append(folder)
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL, "it would end here, and leave the folder"
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(explained_sample, "explained", killed)
+    assert edgectl("explain", "line-1", "t1", "--key", key).code == 130
+    assert [one.exists() for one in places] == [False]
 
 
 def test_a_picture_gets_a_map(edgectl: Edgectl, fleet: Stub, key: Path, tmp_path: Path) -> None:
