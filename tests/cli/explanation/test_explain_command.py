@@ -240,6 +240,10 @@ def test_a_picture_gets_a_map(edgectl: Edgectl, fleet: Stub, key: Path, tmp_path
     ran = edgectl("explain", "line-1", "t1", "--key", key, "--out", tmp_path / "map.png")
     assert ran.code == 0, ran.err
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "folder").mkdir()
+    before = set(tmp_path.iterdir())
+    assert "cannot write" in edgectl("explain", "line-1", "t1", "--key", key, "--out", tmp_path / "folder").err
+    assert set(tmp_path.iterdir()) == before, "no map with the captured picture is left"
     lines = [line for line in ran.out.splitlines() if line.startswith("  ")]
     assert [line[2:] for line in lines[-8:]] == ["████████        "] * 4 + [" " * 16] * 4
     asked = json.loads(edgectl("explain", "line-1", "t1", "--key", key, "-o", "json").out)
