@@ -141,17 +141,18 @@ def test_a_device_that_cannot_be_heard_gives_no_window_and_says_why(arecord: Any
 
 
 @pytest.mark.parametrize(
-    ("script", "said"), [("sound 250; exec sleep 60", "no sample came"), ("exec 1>&-; exec sleep 60", "it ended")]
+    ("script", "silent_s", "said"),
+    [("exec sleep 60", 0.2, "no sample came"), ("exec 1>&-; exec sleep 60", 50.0, "it ended")],
 )
 def test_a_device_that_is_stuck_is_given_up(
-    arecord: Any, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+    arecord: Any, monkeypatch: pytest.MonkeyPatch, script: str, silent_s: float, said: str
 ) -> None:
-    monkeypatch.setattr(microphone, "SILENT_S", 1.0)
+    monkeypatch.setattr(microphone, "SILENT_S", silent_s)
     arecord(script)
     began = time.monotonic()
     count, error = heard()
-    assert time.monotonic() - began < 30
-    assert count == (2 if "250" in script else 0)
+    assert time.monotonic() - began < 45
+    assert count == 0
     assert said in error.message
 
 
