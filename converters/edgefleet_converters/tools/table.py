@@ -68,7 +68,7 @@ TOOLS: Final[dict[str, Tool]] = {
         ),
         Tool(
             "shap",
-            "SHAP values of tables, for `--explain shap` and `edgectl explain --shap`",
+            "SHAP values of tables, for `publish --explain shap` and `explain --shap`",
             ("shap==0.51.0",),
             ((3, 11), (3, 15)),
             "shap",

@@ -202,8 +202,8 @@ class LoopStory:
         report = self._api.get(f"/releases/{part(run.release)}/report", Report).value
         cameras.tally()
         return [
-            f"next to its parent: {comparison_text(read_comparison(report.comparison))}",
             f"{run.release} promoted through {len(rollout.stages)} stages",
+            f"next to its parent: {comparison_text(read_comparison(report.comparison))}",
             *(f"{stage.name}: {stage.reason or stage.state}" for stage in rollout.stages),
             *self._agreement(run.rollout),
             "four devices are too few for statistics: its stages are judged by failures, crashes and answers that are no numbers",

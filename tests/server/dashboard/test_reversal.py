@@ -303,6 +303,8 @@ NEVER = {
         undo_server_move""",
     "who gets past protection is alarmed, and its page has what ends it": """break_glass create_protection_rule end_protection_rule
         keep_protection_rule""",
+    "what weakens a policy waits, and its page takes that back": """approve_release_policy end_release_policy keep_release_policy
+        set_release_policy""",
     "the same page takes it back while the device waits": "refuse_readmissions",
     "what was there is not known in full": "clear_drift_baseline label_devices set_capture_key set_drift_baseline clear_device_suspicion",
 }

@@ -236,6 +236,8 @@ def busy(fleet: Fleet) -> None:
     call("PUT", "/slos/digits-fast", latency())
     call("PUT", "/prices", {"currency": "EUR", "down_gb": 0.09})
     somebody = ApiClient(fleet.house.app, fleet.parts.access.create_token("maker", [Role.ADMIN], by="test").token)
+    call("PUT", "/release-policies/ecg-held-out", {"models": ["ecg"], "require": ["hold_out>=300"]})
+    assert somebody.post("/api/v1/release-policies/ecg-held-out:end").status_code == 200  # and waits for a second admin
     for name, trained in (("fog", "digits"), ("dust", "pump")):
         trigger = {"name": name, "model": trained, "on": "drift"}
         assert somebody.post("/api/v1/triggers", json=trigger).status_code == 201

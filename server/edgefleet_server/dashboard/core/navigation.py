@@ -115,6 +115,7 @@ PARTS: Final = (
     Place("/settings/place", "Server's place", words="move address host port machine"),
     Place("/settings/device-ca", "Device CA", words="rotate certificate authority stolen"),
     Place("/settings/protection", "Protection rules", words="approval break glass rule selector"),
+    Place("/settings/policies", "Release policies", words="owner licence card hold-out rule governance"),
     Place("/settings/receivers", "Alert receivers", Role.OPERATOR, "alertmanager prometheus"),
     Place("/bundles#roles", "Signing keys", words="who may sign tuf threshold rotate expiry"),
     Place("/bundles#authority", "Device certificates", words="ca authority"),
