@@ -9,6 +9,7 @@ import typer
 
 from edgefleet_cli.compliance.policy_file import policies_in
 from edgefleet_cli.core import api, completion
+from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.options import time_of
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Reply, reply_of
@@ -106,11 +107,28 @@ def keep(ctx: typer.Context, name: Name) -> None:
 
 
 @app.command("approve")
-def approve(ctx: typer.Context, name: Name) -> None:
+def approve(
+    ctx: typer.Context,
+    name: Name,
+    asked_at: Annotated[
+        str | None,
+        typer.Option(
+            "--asked-at", metavar="T", help="When the change was asked for, RFC 3339; else it is shown first."
+        ),
+    ] = None,
+) -> None:
     """Let what weakens or ends a policy begin now. For a second admin: a person who did not ask for it."""
     session = Session.of(ctx)
-    session.confirm(f"Weaken the release policy {name} now?")
-    left = session.api.post(f"/release-policies/{part(name)}:approve", NOTHING, api.release.EndingPolicy)
+    if asked_at is None:
+        policy = session.api.get(f"/release-policies/{part(name)}", api.release.ReleasePolicy).value
+        if policy.change is None:
+            raise UsageError(f"nothing weakens the policy {name}", next_step="`edgectl policy list` shows what waits")
+        asked_at = policy.change.asked_at
+        session.confirm(f"The release policy {name} {state_of(policy)}. Let it begin now?")
+    else:
+        session.confirm(f"Weaken the release policy {name} now?")
+    body = api.release.ApprovePolicyIn(asked_at=asked_at)
+    left = session.api.post(f"/release-policies/{part(name)}:approve", body, api.release.EndingPolicy)
     _show_rest(session, name, left)
 
 

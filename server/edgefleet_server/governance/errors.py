@@ -45,6 +45,13 @@ class PolicyUnknownError(GovernanceError):
     code = "governance.policy_unknown"
 
 
+class OtherPolicyChangeError(GovernanceError):
+    """What was asked of a policy is not what the approval names."""
+
+    code = "governance.other_policy_change"
+    default_next_step = "read it again with `edgectl policy show NAME`, and approve what you saw"
+
+
 class NoPolicyChangeError(GovernanceError):
     """Nothing waits that would weaken the policy."""
 

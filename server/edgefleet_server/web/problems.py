@@ -82,6 +82,7 @@ STATUS: Final[Mapping[str, int]] = {
     "governance.policy_unknown": 404,
     "governance.bad_policy": 422,
     "governance.no_policy_change": 409,
+    "governance.other_policy_change": 409,
     "governance.policy_not_met": 409,
     "governance.evidence_too_large": 413,
     "governance.evidence_incomplete": 503,

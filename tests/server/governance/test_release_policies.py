@@ -202,14 +202,21 @@ def test_what_weakens_a_policy_waits_for_a_day_or_a_second_person(fleet: Fleet, 
         assert ("gets weaker" in told, "Approve" in told) == (True, role is Role.ADMIN)
     fleet.house.clock.turn(hours=1)
     assert admin.put(path, json=weaker).json()["change"]["begins_at"] == asked["begins_at"]
-    own = admin.post(f"{path}:approve")
+    seen = {"asked_at": asked["asked_at"]}
+    own = admin.post(f"{path}:approve", json=seen)
     assert (own.status_code, own.json()["code"]) == (403, "access.forbidden")
-    assert person(fleet.house, "robot", Role.ADMIN, kind=PersonKind.SERVICE).post(f"{path}:approve").status_code == 403
+    robot = person(fleet.house, "robot", Role.ADMIN, kind=PersonKind.SERVICE)
+    assert robot.post(f"{path}:approve", json=seen).status_code == 403
     assert admin.post(f"{path}:keep").json()["change"] is None
     second = person(fleet.house, "ben", Role.ADMIN)
-    assert second.post(f"{path}:approve").json()["code"] == "governance.no_policy_change"
-    admin.put(path, json=weaker)
-    assert second.post(f"{path}:approve").json()["policy"]["require"] == ["owner"]
+    assert second.post(f"{path}:approve", json=seen).json()["code"] == "governance.no_policy_change"
+    seen = {"asked_at": admin.put(path, json=weaker).json()["change"]["asked_at"]}
+    fleet.house.clock.turn(seconds=1)
+    admin.post(f"{path}:end")  # what the second person did not see
+    other = second.post(f"{path}:approve", json=seen)
+    assert (other.status_code, other.json()["code"]) == (409, "governance.other_policy_change")
+    seen = {"asked_at": admin.put(path, json=weaker).json()["change"]["asked_at"]}
+    assert second.post(f"{path}:approve", json=seen).json()["policy"]["require"] == ["owner"]
     assert admin.put(path, json={"require": ["owner", "hold_out>=300"]}).json()["change"] is None
     ends = admin.post(f"{path}:end").json()["policy"]["change"]
     assert ends["ends"]

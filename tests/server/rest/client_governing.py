@@ -1,6 +1,7 @@
 """Calls for alerts and objectives, what is trained again, who answers for it and what it costs. Imports nothing of this house."""
 
 import tarfile
+from datetime import UTC, datetime
 
 from tests.server.rest.client_caller import Caller
 
@@ -108,7 +109,8 @@ def holding_to_policies(call: Caller) -> None:
     other = call.as_another("fourth", call.models.Role.ADMIN)
     assert other("governance", "end_release_policy", "owned")[1].policy.change.ends
     assert call("governance", "keep_release_policy", "owned")[1].change is None
-    assert call("governance", "approve_release_policy", "owned")[0] == 409
+    seen = call.models.ApprovePolicyIn(asked_at=datetime(2026, 11, 25, tzinfo=UTC))
+    assert call("governance", "approve_release_policy", "owned", body=seen)[0] == 409
     assert call("governance", "end_release_policy", "owned")[1].policy is None
 
 

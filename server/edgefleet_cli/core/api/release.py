@@ -6,6 +6,10 @@ from edgefleet_cli.core.api.bundle import Bundle
 from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset, field
 
 
+class ApprovePolicyIn(Body, frozen=True, kw_only=True):
+    asked_at: str
+
+
 class Assigned(Struct, frozen=True):
     device: str = ""
     display_name: str = ""
@@ -85,6 +89,7 @@ class DriftBaseline(Struct, frozen=True):
 
 
 class PolicyChange(Struct, frozen=True):
+    asked_at: str = ""
     asked_by: str = ""
     begins_at: str = ""
     ends: bool = False

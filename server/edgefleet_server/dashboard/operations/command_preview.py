@@ -96,7 +96,7 @@ LINES: Final[Mapping[str, str]] = {
     "set_release_policy": "edgectl policy set {path.name}( --require {body.require*})[ --model {body.models*}][ --since {body.since}]",
     "end_release_policy": "edgectl policy delete {path.name} --yes",
     "keep_release_policy": "edgectl policy keep {path.name}",
-    "approve_release_policy": "edgectl policy approve {path.name} --yes",
+    "approve_release_policy": "edgectl policy approve {path.name} --asked-at {body.asked_at} --yes",
     "break_glass": "edgectl protection break-glass {path.name} --reason {body.reason}[ --minutes {body.minutes}] --yes",
     "plan_server_move": (
         "edgectl server move plan[ --host {body.host}][ --device-port {body.device_port}][ --broker-host {body.broker_host}]"

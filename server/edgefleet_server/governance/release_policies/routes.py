@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from edgefleet_server.access.dependency import Admin, Viewer
 from edgefleet_server.db.database import Database
 from edgefleet_server.governance.release_policies.model import EndingPolicy, PolicyCheck, ReleasePolicy
-from edgefleet_server.governance.release_policies.schemas import ReleasePolicyIn
+from edgefleet_server.governance.release_policies.schemas import ApprovePolicyIn, ReleasePolicyIn
 from edgefleet_server.governance.release_policies.service import PolicyBook
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.web.pagination import ListOf
@@ -58,10 +58,10 @@ def build_policy_router(policies: PolicyBook, registry: RegistryService, db: Dat
             return policies.keep(name)
 
     @router.post("/release-policies/{name}:approve", operation_id="approve_release_policy")
-    def approve_release_policy(name: str, dry_run: DryRun, caller: Admin) -> EndingPolicy:
-        """Let what weakens a policy begin now; by a person who did not ask for it."""
+    def approve_release_policy(name: str, body: ApprovePolicyIn, dry_run: DryRun, caller: Admin) -> EndingPolicy:
+        """Let what weakens a policy begin now; by a person who did not ask for it, and has seen this very change."""
         with acting(db, dry_run=dry_run):
-            return EndingPolicy(policies.approve(name, caller))
+            return EndingPolicy(policies.approve(name, body.asked_at, caller))
 
     @router.get("/releases/{ref}/policy-check", operation_id="check_release_policies")
     def check_release_policies(ref: str, _caller: Viewer) -> PolicyCheck:

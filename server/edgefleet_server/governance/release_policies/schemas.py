@@ -7,6 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgefleet_server.web.strict_types import Moment
 
 
+class ApprovePolicyIn(BaseModel):
+    """Which change is approved. asked_at: when it was asked for, as the policy's `change` says: what came after it is another one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    asked_at: Moment
+
+
 class ReleasePolicyIn(BaseModel):
     """A policy as its file says it. models: none = every model; since: releases made before are left alone, null = from now on.
 

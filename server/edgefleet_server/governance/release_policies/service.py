@@ -15,6 +15,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.governance.errors import (
     BadPolicyError,
     NoPolicyChangeError,
+    OtherPolicyChangeError,
     PolicyNotMetError,
     PolicyUnknownError,
 )
@@ -97,10 +98,11 @@ class PolicyBook:
             store.put(session, made)
         return made
 
-    def approve(self, name: str, by: Principal) -> ReleasePolicy | None:
+    def approve(self, name: str, asked_at: datetime, by: Principal) -> ReleasePolicy | None:
         """Let what weakens a policy begin now, as a second person; return it, None when that ended it.
 
-        Raises PolicyUnknownError, NoPolicyChangeError, ForbiddenError for who asked for it, and for who is no person.
+        asked_at: of the change that was seen. Raises PolicyUnknownError, NoPolicyChangeError, OtherPolicyChangeError, ForbiddenError for
+        who asked for it, and for who is no person.
         """
         now = self._clock.now()
         with self._db.session() as session:
@@ -112,6 +114,9 @@ class PolicyBook:
                     f"{before.change.asked_by} asked to weaken the policy {name}, and another person has to approve that",
                     next_step=f"let a second admin, a person, do it, or wait until {before.change.begins_at:%Y-%m-%d %H:%M} UTC",
                 )
+            if before.change.asked_at != asked_at:
+                asked = f"{before.change.asked_by} has asked for something else at {before.change.asked_at.isoformat()}"
+                raise OtherPolicyChangeError(f"{asked}, so the policy {name} stays as it is")
             if before.change.ends:
                 store.remove(session, name)
                 return None
