@@ -20,7 +20,11 @@ def test_the_tools_are_listed_with_their_state(edgectl: Edgectl, tmp_path: Path)
     ran = edgectl("tool", "list", "--tools", tmp_path, "-o", "json")
     assert ran.code == 0, ran.err
     items = {item["name"]: item for item in ran.json["items"]}
-    assert set(items) == {"sklearn", "torch", "tensorflow", "onnx2tf", "ai-edge-quantizer", "rknn"} == set(ToolName)
+    assert (
+        set(items)
+        == {"sklearn", "torch", "tensorflow", "onnx2tf", "ai-edge-quantizer", "rknn", "shap"}
+        == set(ToolName)
+    )
     assert items["torch"]["state"] == "absent"
     assert items["torch"]["path"] == str(tmp_path / "torch")
 

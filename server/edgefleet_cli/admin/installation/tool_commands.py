@@ -30,6 +30,7 @@ class ToolName(StrEnum):
     ONNX2TF = "onnx2tf"
     AI_EDGE_QUANTIZER = "ai-edge-quantizer"
     RKNN = "rknn"
+    SHAP = "shap"
 
 
 Name = Annotated[ToolName, typer.Argument(metavar="NAME", help=f"One of {', '.join(ToolName)}.")]
