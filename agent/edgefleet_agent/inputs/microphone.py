@@ -1,6 +1,6 @@
 """Windows of sound: of an ALSA device through `arecord` (alsa-utils), of a `.wav` file, or raw samples of standard input (`-`).
 
-Samples are signed 16 bits, little endian, one channel, at the asked rate. Anything else is refused: nothing is resampled here.
+Signed 16 bits, little endian, one channel, at the asked rate; anything else is refused.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from edgefleet_protocol.errors import EdgefleetError
 
 _READ_BYTES = 4096
 SILENT_S = 30.0
-"""A device that gives no sample for so long is taken for stuck; a working one gives some several times a second, silence too."""
+"""A working device gives samples several times a second, of silence too."""
 
 
 class AudioError(EdgefleetError):
@@ -46,7 +46,7 @@ def windows(source: str, length: int, hop: int, rate: int) -> Iterator[Frame]:
 def _samples(source: str, rate: int) -> Iterator[bytes]:
     if source == "-":
         return iter(lambda: os.read(sys.stdin.fileno(), _READ_BYTES), b"")
-    return _file(source, rate) if source.endswith(".wav") else _device(source, rate)
+    return _file(source, rate) if source.lower().endswith(".wav") else _device(source, rate)
 
 
 def _file(source: str, rate: int) -> Iterator[bytes]:
@@ -55,9 +55,7 @@ def _file(source: str, rate: int) -> Iterator[bytes]:
             found = (file.getframerate(), file.getnchannels(), 8 * file.getsampwidth())
             if found != (rate, 1, 16):
                 raise AudioError(
-                    "{} has {} Hz, {} channels, {} bits; {} Hz, 1 channel, 16 bits are needed".format(
-                        source, *found, rate
-                    ),
+                    f"{source} has {found[0]} Hz, {found[1]} channels, {found[2]} bits; {rate} Hz, 1 channel, 16 bits are needed",
                     next_step=f"convert it: sox {source} -r {rate} -c 1 -b 16 NEW.wav",
                 )
             while data := file.readframes(_READ_BYTES):
@@ -66,8 +64,8 @@ def _file(source: str, rate: int) -> Iterator[bytes]:
         raise AudioError(f"{source} cannot be read: {error}", next_step="give a .wav file of PCM samples") from error
 
 
+# b"" at the end, None when nothing comes in time
 def _within(stream: IO[bytes], seconds: float) -> bytes | None:
-    """Return what comes next, b"" at the end; None when nothing comes in that time."""
     return stream.read(_READ_BYTES) if select.select([stream], [], [], seconds)[0] else None
 
 

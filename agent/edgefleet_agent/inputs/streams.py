@@ -33,7 +33,6 @@ from edgefleet_agent.inputs.microphone import AudioError, windows
 from edgefleet_protocol.errors import EdgefleetError
 
 MAX_LINE_BYTES = 32 * 1024 * 1024
-MAX_HOP_S = 3600
 
 
 def run_stream(args: argparse.Namespace) -> int:
@@ -96,7 +95,7 @@ def _camera(args: argparse.Namespace, model: Model) -> Iterator[dict[str, Any]]:
 def _sound(args: argparse.Namespace, model: Model) -> Iterator[dict[str, Any]]:
     shapes = [one["shape"] for one in model.metadata()["inputs"]]
     length = shapes[0][-1] if len(shapes) == 1 and shapes[0] else 0
-    if not (1 < length == math.prod(map(abs, shapes[0])) and 0 <= args.hop <= MAX_HOP_S and args.rate > 0):
+    if not (1 < length == math.prod(map(abs, shapes[0])) and 0 <= args.hop <= 3600 and args.rate > 0):
         raise AudioError(
             f"{args.model} takes {shapes}, at a hop of {args.hop:g} s and {args.rate} Hz",
             next_step="name a model of one input [N, samples], a hop of 0 to 3600 s and a rate above 0",
