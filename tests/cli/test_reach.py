@@ -73,6 +73,8 @@ FIELDS: Mapping[str, Any] = {
     "body.model": "digits",
     "body.models": "late",
     "body.require": "owner",
+    "body.data.most": 100,
+    "body.asked_at": "2026-11-25T12:00:00+00:00",
     "body.profile": "generic-x86_64-ort",
 }
 SPEC = "release: digits@1.0.0\nselector: site=berlin\nstages:\n  - {name: all, size: {percent: 100}}\n"
