@@ -196,11 +196,46 @@ def test_the_same_is_heard_of_what_comes(coming: bytes, pieces: list[int], is_pl
     assert quick == heard_of(paho.Client, coming, pieces)
 
 
+def has_a_first_byte_of_zero(data: bytes) -> bool:
+    """Whether a packet begins with a zero, which MQTT forbids. data: packets, the last of which may be cut short.
+
+    paho keeps 0 for "no first byte was read yet". When the rest of such a packet comes later, it reads the next byte as the first, so
+    what paho itself hears hangs on where the bytes were cut.
+    """
+    at = 0
+    while at < len(data) and data[at]:
+        size, shift, at = 0, 0, at + 1
+        while at < len(data):
+            size, shift, at = size | (data[at] & 127) << shift, shift + 7, at + 1
+            if data[at - 1] < 128:
+                break
+        at += size
+    return at < len(data)
+
+
 @pytest.mark.parametrize("is_plain", [False, True])
-@given(coming=COMING, more=st.binary(min_size=1, max_size=8), pieces=PIECES)
+@given(
+    coming=COMING,
+    more=st.binary(min_size=1, max_size=8).filter(lambda more: not has_a_first_byte_of_zero(more)),
+    pieces=PIECES,
+)
 def test_the_same_is_heard_of_what_comes_broken(coming: bytes, more: bytes, pieces: list[int], is_plain: bool) -> None:
     quick = heard_of(quick_client.QuickClient, coming + more, pieces, is_plain=is_plain)
     assert quick == heard_of(paho.Client, coming + more, pieces)
+
+
+@pytest.mark.parametrize(
+    ("data", "has"),
+    [
+        (b"\x00", True),
+        (b"\xd0\x00\x00", True),
+        (b"\xd0\x00\xd0", False),
+        (b"\x40\x02\x00\x00", False),
+        (b"\x40\x81\x00\x01\x00", True),
+    ],
+)
+def test_a_first_byte_of_zero_is_found(data: bytes, has: bool) -> None:
+    assert has_a_first_byte_of_zero(data) is has
 
 
 def test_messages_under_a_filter_go_to_its_callback() -> None:
