@@ -47,7 +47,9 @@ class ParentComparison:
         return self.is_measured and self.low > 0
 
 
-NOT_COMPARED: Final = ParentComparison(why="it names no parent, or was published before this was measured")
+NOT_COMPARED: Final = ParentComparison(
+    why="its parent is no single .onnx file or was deleted, or this was not measured yet when it was published"
+)
 
 
 def read_comparison(document: object) -> ParentComparison:
