@@ -117,6 +117,8 @@ class ServerSettings(BaseSettings):
     broker_port: int = Field(default=0, ge=0, le=65535)
     """Port of the server's own broker; 0 = a free one at each start, where enrolled devices cannot find it again: set it in production."""
 
+    broker_folder: Path | None = None
+    """Folder of the broker's files; None = ``broker/`` in the data folder. A broker of your own reads the revocation list there."""
     broker_memory_bytes: int = Field(default=0, ge=0)
     """Heap limit of a mosquitto that the server starts; 0 = 512 MiB and 256 KiB for each device at the start, for 1,000 at least."""
     device_messages_per_s: float = Field(default=50.0, ge=1, le=10_000)
@@ -291,7 +293,7 @@ class ServerSettings(BaseSettings):
     @property
     def broker_dir(self) -> Path:
         """Folder of the broker's generated configuration."""
-        return self.data_dir / "broker"
+        return self.broker_folder or self.data_dir / "broker"
 
     @property
     def agent_packages_dir(self) -> Path:

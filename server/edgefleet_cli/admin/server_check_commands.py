@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +10,7 @@ import typer
 from edgefleet_cli.admin.data_folder import default_data
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.core.subprocesses import child_flags, python_module, require
+from edgefleet_cli.core.subprocesses import child_flags, server_answer
 from edgefleet_cli.render.format import duration, flat_fields
 from edgefleet_cli.render.output import Column
 
@@ -72,7 +70,7 @@ ForgetOld = Annotated[bool, typer.Option("--forget-old", help="Then remove the o
 def check(ctx: typer.Context, data: Data = None, broker: Broker = None) -> None:
     """Check settings, database, broker, keys and secrets, and show which are used and why. Exit code 1: a secret has a problem."""
     session = Session.of(ctx)
-    facts = _asked(
+    facts = server_answer(
         "edgefleet_server.main", "--data", str(data or default_data()), "--check", *child_flags(broker=broker)
     )
     secrets: list[dict[str, Any]] = facts["secrets"]
@@ -120,7 +118,7 @@ def seal(
         )
     session = Session.of(ctx)
     flags = ["--rotate"] * rotate + ["--forget-old"] * forget_old
-    done = _asked("edgefleet_server.process.secret_sealer", "--data", str(data or default_data()), *flags)
+    done = server_answer("edgefleet_server.process.secret_sealer", "--data", str(data or default_data()), *flags)
     session.out.facts(done, lambda: session.out.fields(flat_fields(done)))
     if not done["is_clean"]:
         session.out.note(
@@ -131,7 +129,7 @@ def seal(
 def _drop_lost(session: Session, data: str) -> None:
     """Say which secrets no key opens any more and what that means, ask, and delete them."""
     sealer = "edgefleet_server.process.secret_sealer"
-    found = _asked(sealer, "--data", data, "--lost")
+    found = server_answer(sealer, "--data", data, "--lost")
     lost: list[dict[str, Any]] = found["lost"]
     if not found["keys"]:
         session.out.facts(
@@ -151,18 +149,8 @@ def _drop_lost(session: Session, data: str) -> None:
     session.confirm(
         f"Go on without the sealing key and delete {len(lost)} secrets for good? If it may turn up, bring it back instead."
     )
-    done = _asked(sealer, "--data", data, "--drop-lost", *found["keys"])
+    done = server_answer(sealer, "--data", data, "--drop-lost", *found["keys"])
     session.out.facts(
         done | {"lost": lost, "bundles": found["bundles"]},
         lambda: session.out.line(f"{done['dropped']} secrets deleted."),
     )
-
-
-def _asked(module: str, *arguments: str) -> dict[str, Any]:
-    """Return the JSON that a module of the server prints. Ends with its exit code when it fails; it has said why."""
-    require("fastapi", "server")
-    done = subprocess.run(python_module(module, *arguments), stdout=subprocess.PIPE, check=False)
-    if done.returncode != 0:
-        raise typer.Exit(done.returncode)
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer

@@ -9,6 +9,7 @@ import typer
 
 from edgefleet_cli.admin import (
     agent_package_commands,
+    broker_commands,
     recovery_commands,
     server_check_commands,
     server_move_commands,
@@ -24,6 +25,7 @@ app.command("down")(server_up_commands.down)
 app.command("restored")(recovery_commands.restored)
 app.command("check")(server_check_commands.check)
 app.command("seal")(server_check_commands.seal)
+app.command("broker-files")(broker_commands.broker_files)
 app.add_typer(agent_package_commands.app, name="agent-packages")
 app.add_typer(server_move_commands.app, name="move")
 

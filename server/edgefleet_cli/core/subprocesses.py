@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import typer
 
 from edgefleet_cli.core.errors import CliError
 
@@ -52,6 +56,19 @@ def child_flags(**given: str | int | Path | None) -> list[str]:
         if value is not None:
             flags += [f"--{name.replace('_', '-')}", str(value)]
     return flags
+
+
+def server_answer(module: str, *arguments: str, exits: tuple[int, ...] = (0,)) -> dict[str, Any]:
+    """Return the JSON that a module of the server prints. exits: codes with which it answers; with any other this process ends as well.
+
+    It has said why by then. Raises MissingPartError.
+    """
+    require("fastapi", "server")
+    done = subprocess.run(python_module(module, *arguments), stdout=subprocess.PIPE, check=False)
+    if done.returncode not in exits:
+        raise typer.Exit(done.returncode)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
 @contextmanager

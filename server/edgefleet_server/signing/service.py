@@ -53,6 +53,7 @@ from edgefleet_server.signing.keys.key_files import replace_private
 from edgefleet_server.signing.keys.key_keeper import KeyKeeper
 from edgefleet_server.signing.keys.key_ring import KeyRing
 from edgefleet_server.signing.keys.key_views import with_keys
+from edgefleet_server.signing.keys.outside_certificates import OutsideCertificates
 from edgefleet_server.signing.keys.own_certificates import hosts_in, is_issued_by
 from edgefleet_server.signing.keys.signer_uris import SecretOf, public_key_of, public_pem_of
 from edgefleet_server.signing.keys.trusted_cas import TrustedCas
@@ -114,8 +115,8 @@ class SigningService:
         self.ceremony = CeremonyService(db, self._ring, self._repository, self.audit, clock)
         self.teams = TeamService(db, self._ring, self._repository, self.ceremony, clock)
         self.keys = KeyRotation(db, self._ring, self._repository, clock)
-        """Gives roles new keys."""
         self.cas = TrustedCas(self._authority, db, clock)
+        self.outside = OutsideCertificates(self._authority, db, clock)
         self.places = PlaceAnnouncer(db, self._repository, self.ceremony, clock)
 
     # -- beginning ---------------------------------------------------------------------------------------------------
