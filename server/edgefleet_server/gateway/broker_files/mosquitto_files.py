@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edgefleet_protocol.topics import DN_LEAVES, ROOT, UP_LEAVES
+from edgefleet_protocol.ids import TenantId
+from edgefleet_protocol.topics import DN_LEAVES, ROOT, UP_LEAVES, Topics
 from edgefleet_server.gateway.broker.model import MAX_PACKET_BYTES, BrokerConfig, BrokerKind
 from edgefleet_server.gateway.broker.mosquitto import ACL_NAME, CONFIG_NAME, access_text, configuration_text
 from edgefleet_server.gateway.broker_files.model import (
@@ -86,10 +87,10 @@ def bridge_text(tenant: str, bridge: Bridge, folder: Path) -> str:
     root = f"{ROOT}/{tenant}"
     qos = {"log": 0, "blk": 0}
     up = [f"topic {root}/d/+/up/{leaf} out {qos.get(leaf, 1)}" for leaf in UP_LEAVES]
-    down = [
-        *(f"topic {root}/d/+/dn/{leaf} in {0 if leaf == 'blk' else 1}" for leaf in DN_LEAVES),
-        *(f"topic {root}/{leaf} in {0 if leaf == 'b/+' else 1}" for leaf in ("repo/head", "hold", "stage/+", "b/+")),
-    ]
+    topics = Topics(TenantId(tenant))
+    down = [f"topic {root}/d/+/dn/{leaf} in {qos.get(leaf, 1)}" for leaf in DN_LEAVES]
+    down += [f"topic {one} in 1" for one in (topics.repo_head(), topics.hold(), f"{root}/stage/+")]
+    down += [f"topic {root}/b/+ in 0"]
     lines = [
         "",
         f"connection {bridge.account}",
