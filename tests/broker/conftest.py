@@ -15,7 +15,7 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerEndpoint, BrokerKind, find_mosquitto
 from edgefleet_server.gateway.broker.supervisor import BrokerSupervisor
 from edgefleet_server.gateway.mqtt import LinkHandlers, LinkIdentity, MqttLink
-from tests.broker.client import Client
+from tests.broker.client import Client, LinkOptions
 from tests.broker.pki import Authority, Identity
 
 TENANT = TenantId("acme")
@@ -39,6 +39,7 @@ class Site:
             key_file=server.key_file,
             run_dir=folder / "broker",
             servers=("srv-main", "srv-second"),
+            refused=authority.refused([]),
         )
         self.supervisor = BrokerSupervisor(self.config, SystemClock())
 
@@ -59,6 +60,38 @@ class Site:
         return self.authority.device(f"{prefix}{next(_numbers):05d}")
 
 
+class TestIssuer:
+    """Issues what the contract needs from the CA of the tests (satisfies `Issuer`)."""
+
+    __test__ = False
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._made: dict[str, Identity] = {}
+
+    def account(self, name: str) -> Identity:
+        """Issue a client certificate."""
+        self._made[name] = self._site.authority.device(name)
+        return self._made[name]
+
+    def expired(self, name: str) -> Identity:
+        """Issue one that has ended."""
+        return self._site.authority.device(name, is_expired=True)
+
+    def listener(self, name: str) -> Identity:
+        """Issue one for servers."""
+        return self._site.authority.server(name)
+
+    def stranger(self, name: str) -> Identity:
+        """Issue one of another CA."""
+        return Authority(self._site.folder / "rogue").device(name)
+
+    def revoke(self, name: str) -> str:
+        """Hand the broker a list with it."""
+        took = self._site.supervisor.refuse(self._site.authority.refused([self._made[name]]))
+        return "" if took else "no broker runs"
+
+
 class Clients:
     """Makes clients of a site and ends them after the test."""
 
@@ -67,9 +100,9 @@ class Clients:
         self._made: list[Client] = []
         self._server_identity = site.authority.device("srv-main", file_name=f"srv-main-{next(_numbers)}")
 
-    def connect(self, identity: Identity | None, **options: Any) -> Client:
+    def connect(self, identity: Identity | None, *, client_id: str | None = None, **options: Any) -> Client:
         """Connect as `identity`. Raises RefusedError."""
-        client = Client(self.site.endpoint, identity, **options)
+        client = Client(self.site.endpoint, identity, LinkOptions(**options), client_id=client_id)
         self._made.append(client)
         return client.connect()
 

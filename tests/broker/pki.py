@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 
 from cryptography import x509
@@ -12,16 +12,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from edgefleet_server.gateway.mqtt import LinkIdentity
+from edgefleet_server.signing.trust import RefusedCertificates
+
 DAY = dt.timedelta(days=1)
 
 
-@dataclass(frozen=True)
-class Identity:
-    """A certificate and its key, as files."""
-
-    name: str
-    cert_file: Path
-    key_file: Path
+Identity = LinkIdentity
+"""A certificate and its key, as files."""
 
 
 class Authority:
@@ -54,6 +52,20 @@ class Authority:
     def server(self, name: str = "localhost") -> Identity:
         """Issue a server certificate for localhost and 127.0.0.1."""
         return self._issue(name, ExtendedKeyUsageOID.SERVER_AUTH, f"server-{name}", is_expired=False)
+
+    def refused(self, gone: Collection[Identity]) -> RefusedCertificates:
+        """Return the list that revokes these."""
+        now = dt.datetime.now(dt.UTC)
+        builder = x509.CertificateRevocationListBuilder(
+            issuer_name=self._subject, last_update=now - DAY, next_update=now + DAY
+        )
+        serials = [x509.load_pem_x509_certificate(one.cert_file.read_bytes()).serial_number for one in gone]
+        for serial in serials:
+            one = x509.RevokedCertificateBuilder(serial_number=serial, revocation_date=now - DAY)
+            builder = builder.add_revoked_certificate(one.build())
+        crl = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        names = frozenset(one.name for one in gone)
+        return RefusedCertificates(frozenset(f"{one:x}" for one in serials), names, crl, now + DAY)
 
     def _issue(self, name: str, usage: x509.ObjectIdentifier, file_name: str, *, is_expired: bool) -> Identity:
         key = ec.generate_private_key(ec.SECP256R1())

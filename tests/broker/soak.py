@@ -16,7 +16,7 @@ import psutil
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
-from tests.broker.client import PATIENCE_S, Client, RefusedError, eventually
+from tests.broker.client import PATIENCE_S, Client, LinkOptions, RefusedError, eventually
 from tests.broker.conftest import Site
 from tests.broker.pki import Authority, Identity
 
@@ -44,7 +44,7 @@ class _Device:
     def _connect(self) -> Client:
         for _ in range(5):
             try:
-                return Client(self._site.endpoint, self._identity, clean=False).connect()
+                return Client(self._site.endpoint, self._identity, LinkOptions(clean=False)).connect()
             except RefusedError:
                 self.refusals += 1
         raise RefusedError(f"{self.id} was refused 5 times in a row")

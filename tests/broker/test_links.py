@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import ssl
+from typing import Any
 
 import psutil
 import pytest
@@ -20,88 +21,9 @@ from tests.broker.pki import Identity
 MIB = 1024 * 1024
 
 
-def _with_will(clients: Clients, identity: Identity, **options: int | bool) -> Client:
+def _with_will(clients: Clients, identity: Identity, **options: Any) -> Client:
     will = (clients.site.topics.presence(DeviceId(identity.name)), b"gone", 1, True)
     return clients.connect(identity, will=will, **options)
-
-
-def test_will_is_sent_and_retained_when_a_device_crashes(site: Site, clients: Clients) -> None:
-    identity = site.identity()
-    presence = site.topics.presence(DeviceId(identity.name))
-    server = clients.server()
-    server.subscribe((presence, 1))
-    _with_will(clients, identity).cut()
-    assert server.wait_count(1) == [b"gone"]
-    late = clients.connect(site.authority.device("srv-second"))
-    late.subscribe((presence, 1))
-    assert late.wait_count(1) == [b"gone"]
-
-
-def test_will_is_not_sent_after_disconnect(site: Site, clients: Clients) -> None:
-    identity = site.identity()
-    me = DeviceId(identity.name)
-    server = clients.server()
-    server.subscribe((site.topics.presence(me), 1), (site.topics.event(me), 1))
-    _with_will(clients, identity).disconnect()
-    clients.connect(identity).publish(site.topics.event(me), b"back")
-    server.wait_for(b"back")
-    assert server.payloads() == [b"back"]
-
-
-@pytest.mark.slow
-def test_frozen_device_is_noticed_by_keepalive(site: Site, clients: Clients) -> None:
-    identity = site.identity()
-    server = clients.server()
-    server.subscribe((site.topics.presence(DeviceId(identity.name)), 1))
-    _with_will(clients, identity, keepalive_s=2).freeze()
-    server.wait_for(b"gone")
-
-
-@pytest.mark.slow
-def test_quiet_device_that_pings_stays(site: Site, clients: Clients) -> None:
-    identity = site.identity()
-    me = DeviceId(identity.name)
-    device = _with_will(clients, identity, keepalive_s=1)
-    server = clients.server()
-    server.subscribe((site.topics.presence(me), 1))
-    assert not device.is_closed.wait(4.0)
-    server.publish(site.topics.presence(me), b"fence")
-    server.wait_for(b"fence")
-    assert server.payloads() == [b"fence"]
-
-
-@pytest.mark.parametrize("clean", [False, True])
-def test_take_over_of_a_half_open_link(clean: bool, site: Site, clients: Clients) -> None:
-    identity = site.identity()
-    me = DeviceId(identity.name)
-    server = clients.server()
-    server.subscribe((site.topics.presence(me), 1))
-    older = _with_will(clients, identity, clean=clean)
-    older.subscribe((site.topics.desired(me), 1))
-    older.freeze()
-    newer = _with_will(clients, identity, clean=clean)
-    newer.subscribe((site.topics.desired(me), 1))
-    server.publish(site.topics.desired(me), b"for the newer link")
-    newer.wait_for(b"for the newer link")
-    if clean or site.kind is BrokerKind.EMBEDDED:  # MQTT 5: the will of a session that goes on may stay unsent
-        assert server.wait_count(1) == [b"gone"]
-    older.thaw()
-    assert older.is_closed.wait(20.0)
-    assert older.payloads() == []
-    server.publish(site.topics.desired(me), b"and once more")
-    newer.wait_for(b"and once more")
-    assert not newer.is_closed.is_set()
-
-
-def test_many_take_overs_in_a_row_leave_one_good_link(site: Site, clients: Clients) -> None:
-    identity = site.identity()
-    me = DeviceId(identity.name)
-    server = clients.server()
-    links = [_with_will(clients, identity, clean=False) for _ in range(10)]
-    links[-1].subscribe((site.topics.desired(me), 1))
-    server.publish(site.topics.desired(me), b"hello")
-    links[-1].wait_for(b"hello")
-    assert all(link.is_closed.wait(20.0) for link in links[:-1])
 
 
 def _tls_socket(site: Site, identity: Identity) -> ssl.SSLSocket:
@@ -129,27 +51,6 @@ def test_socket_that_never_says_connect_is_closed(site: Site) -> None:
         with plain:  # and one that does not even begin TLS
             assert _ended(silent)
             assert _ended(plain)
-
-
-def test_oversized_packet_ends_only_its_own_link(site: Site, clients: Clients) -> None:
-    identity, other = site.identity(), site.identity()
-    me, you = DeviceId(identity.name), DeviceId(other.name)
-    server, neighbour = clients.server(), clients.connect(other)
-    server.subscribe((site.topics.log(me), 0), (site.topics.event(you), 1))
-    with _tls_socket(site, identity) as sock:
-        sock.sendall(_connect_packet(identity.name))
-        assert sock.recv(5)[0] == 0x20
-        length = 256 * MIB - 1
-        sock.sendall(
-            b"\x30" + bytes((length & 127 | 128, length >> 7 & 127 | 128, length >> 14 & 127 | 128, length >> 21))
-        )
-        with contextlib.suppress(OSError):
-            for _ in range(64):
-                sock.sendall(b"\0" * 65_536)
-        assert _ended(sock)
-    neighbour.publish(site.topics.event(you), b"still here")
-    server.wait_for(b"still here")
-    assert server.payloads() == [b"still here"]
 
 
 def _connect_packet(name: str) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.topics import Topics
 from edgefleet_server.gateway.broker.model import BrokerEndpoint, BrokerKind, find_mosquitto
-from tests.broker.client import Client, RefusedError, eventually
+from tests.broker.client import Client, LinkOptions, RefusedError, eventually
 from tests.broker.pki import Identity
 from tests.server.fleet.house import House, KeyedDevice
 from tests.server.gateway.conftest import Site
@@ -59,7 +59,7 @@ def revoke_connected(site: Site, folder: Path) -> Ended:
     device = site.house.device()
     identity, me = identity_of(device, folder), DeviceId(device.id)
     will = (TOPICS.presence(me), b"will of a revoked device", 1, True)
-    client = Client(site.endpoint, identity, clean=False, will=will).connect()
+    client = Client(site.endpoint, identity, LinkOptions(clean=False, will=will)).connect()
     try:
         client.subscribe((TOPICS.desired(me), 1))
         client.publish(TOPICS.state(me), b"\x90", retain=True)

@@ -1,16 +1,37 @@
-"""`edgectl server broker-files`: the files of a broker that the server does not run."""
+"""`edgectl server broker-files` and `check broker`: the files of a broker that the server does not run, and what it does with them."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from edgefleet_cli.admin.data_folder import default_data
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.core.subprocesses import child_flags, server_answer
+from edgefleet_cli.core.subprocesses import child_flags, python_module, require, server_answer
+from edgefleet_cli.render.output import Column
+from edgefleet_cli.render.progress import count_bar
 
+UNFIT = 3
+"""Exit code of the server's module when something that is needed is missing."""
+EXPECTED_CHECKS = 39
+"""Of the catalogue of the server; only the bar goes by it."""
+_CHECKS: list[Column[dict[str, Any]]] = [
+    Column("check", lambda c: c["check"], keep=True),
+    Column("outcome", lambda c: c["outcome"], keep=True),
+    Column("found", lambda c: c["found"]),
+    Column("need", lambda c: c["need"], wide=True),
+    Column("s", lambda c: f"{c['took_s']:.1f}", right=True, wide=True),
+]
+_REMEDIES: list[Column[dict[str, Any]]] = [
+    Column("check", lambda c: c["check"], keep=True),
+    Column("need", lambda c: c["need"], keep=True),
+    Column("why", lambda c: c["why"]),
+    Column("configure", lambda c: c["remedy"]),
+]
 KINDS = "mosquitto, rabbitmq, emqx, hivemq or aws-iot"
 
 Data = Annotated[
@@ -65,3 +86,53 @@ def broker_files(  # noqa: PLR0913, PLR0917 - the flags of the command
             session.out.note(step)
 
     session.out.facts(done, show)
+
+
+def check_broker(
+    ctx: typer.Context,
+    url: Annotated[str, typer.Argument(metavar="URL", help="The broker, mqtts://host:port.")],
+    ca: Annotated[
+        Path | None,
+        typer.Option("--ca", metavar="FILE", help="CA of the broker's certificate; default: the device CA."),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="CHECK", help="Run only this check; repeatable.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Check whether a broker does what edgefleet needs, with devices of its own, next to a fleet too. Exit code 1: it lacks something."""
+    session = Session.of(ctx)
+    require("fastapi", "server")
+    flags = child_flags(url=url, ca=ca) + [part for name in only or () for part in ("--only", name)]
+    command = python_module(
+        "edgefleet_server.process.external_broker.contract_run", "--data", str(data or default_data()), *flags
+    )
+    lines: list[dict[str, Any]] = []
+    with (
+        count_bar(session.out, "check", len(only or ()) or EXPECTED_CHECKS) as advance,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running,
+    ):
+        assert running.stdout is not None
+        for line in running.stdout:
+            lines.append(json.loads(line))
+            advance(1)
+    if running.returncode not in (0, UNFIT):
+        raise typer.Exit(running.returncode)
+    findings, verdict = lines[:-1], lines[-1]
+    wrong = [one for one in findings if one["outcome"] in ("failed", "not supported") and one["need"] != "figure"]
+
+    def show() -> None:
+        session.out.table(findings, _CHECKS)
+        if wrong:
+            session.out.heading("Lacking")
+            session.out.table(wrong, _REMEDIES)
+        missing = len(verdict["missing"])
+        session.out.line(
+            "edgefleet can use this broker."
+            if verdict["fit"]
+            else f"{missing} things that edgefleet needs are missing."
+        )
+
+    session.out.facts({**verdict, "url": url, "checks": findings}, show)
+    if not verdict["fit"]:
+        raise typer.Exit(1)

@@ -69,6 +69,8 @@ ForgetOld = Annotated[bool, typer.Option("--forget-old", help="Then remove the o
 
 def check(ctx: typer.Context, data: Data = None, broker: Broker = None) -> None:
     """Check settings, database, broker, keys and secrets, and show which are used and why. Exit code 1: a secret has a problem."""
+    if ctx.invoked_subcommand is not None:
+        return
     session = Session.of(ctx)
     facts = server_answer(
         "edgefleet_server.main", "--data", str(data or default_data()), "--check", *child_flags(broker=broker)

@@ -36,6 +36,9 @@ FIRST_WITHOUT_ACL_FILE = (3, 0, 0)  # mosquitto 3.0 removes `acl_file`, which th
 DEFAULT_MQTTS_PORT = 8883
 _SBIN = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")  # where packages put it; not on an ordinary user's PATH
 
+CHECK_ACCOUNTS = ("srv-check-a", "srv-check-b")
+"""Server accounts of `edgectl server check broker`. Every access file lets them in, so that a check never takes a server's own session."""
+
 MqttVersion = Literal["5", "3.1.1"]
 Version = tuple[int, int, int]
 

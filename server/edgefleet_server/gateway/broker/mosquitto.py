@@ -27,6 +27,7 @@ from edgefleet_server.gateway.broker.errors import (
     RevocationListError,
 )
 from edgefleet_server.gateway.broker.model import (
+    CHECK_ACCOUNTS,
     MAX_KEEPALIVE_S,
     MAX_PACKET_BYTES,
     MAX_QUEUED_BYTES,
@@ -74,7 +75,7 @@ def write_files(config: BrokerConfig, port: int) -> Path:
     """
     config.run_dir.mkdir(parents=True, exist_ok=True)
     denied = "" if config.refused is None else deny_text(config.refused.devices)
-    access = access_text(config.tenant, config.servers) + denied
+    access = access_text(config.tenant, (*config.servers, *CHECK_ACCOUNTS)) + denied
     write_revocation_list(config)
     _replace(config.run_dir / ACL_NAME, access)
     path = config.run_dir / CONFIG_NAME

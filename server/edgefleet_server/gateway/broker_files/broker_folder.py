@@ -24,6 +24,7 @@ from edgefleet_server.gateway.broker_files.model import (
     OutsideBroker,
 )
 from edgefleet_server.gateway.broker_files.mosquitto_files import mosquitto_files
+from edgefleet_server.gateway.broker_files.rabbitmq_files import CRL_FOLDER, CRL_TARGET, crl_link_name, rabbitmq_files
 from edgefleet_server.signing.client_identities import BriefIdentity
 from edgefleet_server.signing.keys.key_files import replace_private
 from edgefleet_server.signing.keys.own_certificates import hosts_in, is_issued_by
@@ -33,7 +34,10 @@ from edgefleet_server.signing.trust import RefusedCertificates
 RENEW_BEFORE: Final = timedelta(days=60)
 MARK_NAME: Final = "broker-files.json"
 
-_MAKERS: dict[OutsideBroker, Callable[[BrokerSite], BrokerFiles]] = {OutsideBroker.MOSQUITTO: mosquitto_files}
+_MAKERS: dict[OutsideBroker, Callable[[BrokerSite], BrokerFiles]] = {
+    OutsideBroker.MOSQUITTO: mosquitto_files,
+    OutsideBroker.RABBITMQ: rabbitmq_files,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +69,20 @@ def write_folder(
     for name, text in made.texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         replace_private(folder / name, text.encode(), mode=0o700 if name in made.runnable else 0o600)
+    if kind is OutsideBroker.RABBITMQ:
+        _link(folder / CRL_FOLDER / crl_link_name(signing.ca_pem()))
     mark = {"kind": kind.value, "tenant": site.tenant, "accounts": list(site.servers), "hosts": list(hosts)}
     replace_private(folder / MARK_NAME, json.dumps(mark, indent=1).encode() + b"\n")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
     ends = x509.load_pem_x509_certificate(cert.read_bytes()).not_valid_after_utc
     return WrittenFolder(tuple(names), ends, made.next_steps)
+
+
+def _link(path: Path) -> None:
+    """Let Erlang find the list, which the server writes again by a rename, under the name that it looks for."""
+    path.parent.mkdir(exist_ok=True)
+    if not path.is_symlink():
+        path.symlink_to(CRL_TARGET)
 
 
 def _write_trust(folder: Path, refused: RefusedCertificates, signing: SigningService) -> None:

@@ -11,8 +11,6 @@ KEY_NAME = "server.key"
 CRL_NAME = "crl.pem"
 BRIDGE_CERT_NAME = "bridge.crt"
 BRIDGE_KEY_NAME = "bridge.key"
-CHECK_ACCOUNTS = ("srv-check-a", "srv-check-b")
-"""Server accounts of `edgectl server check-broker`: every access file lets them in, so that the check never takes a server's session."""
 
 
 class OutsideBroker(StrEnum):

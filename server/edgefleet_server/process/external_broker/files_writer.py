@@ -16,9 +16,9 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.worker_container import build_signing
 from edgefleet_server.db.database import Database
 from edgefleet_server.gateway.broker.errors import BrokerSettingError
-from edgefleet_server.gateway.broker.model import DEFAULT_MQTTS_PORT, parse_broker_url
+from edgefleet_server.gateway.broker.model import CHECK_ACCOUNTS, DEFAULT_MQTTS_PORT, parse_broker_url
 from edgefleet_server.gateway.broker_files.broker_folder import write_folder
-from edgefleet_server.gateway.broker_files.model import CHECK_ACCOUNTS, Bridge, BrokerSite, OutsideBroker
+from edgefleet_server.gateway.broker_files.model import Bridge, BrokerSite, OutsideBroker
 from edgefleet_server.process.init import report_error
 from edgefleet_server.settings import ServerSettings, load_settings
 

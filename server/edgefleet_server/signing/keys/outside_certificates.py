@@ -43,6 +43,12 @@ class OutsideCertificates:
         issued = self._authority.issue_client(key.public_key(), name, self._clock.now(), life)
         return self._noted(issued, key, SERVICE, name)
 
+    def expired(self, name: str) -> BriefIdentity:
+        """Return a client certificate that has ended, to look whether a broker refuses it. It is recorded nowhere."""
+        key = new_p256_key()
+        issued = self._authority.issue_client(key.public_key(), name, self._clock.now() - 2 * CHECK_LIFE, CHECK_LIFE)
+        return BriefIdentity(name, issued.pem, private_pem(key))
+
     def revoke(self, names: Sequence[str]) -> None:
         """Revoke every certificate with one of these CNs; a running server hands its broker the new list within seconds."""
         with self._db.session() as session:
