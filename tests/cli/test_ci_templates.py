@@ -148,12 +148,13 @@ def test_no_expression_stands_in_a_script() -> None:
     [
         ("vendor.github-actions", ACTION),
         ("vendor.gitlab-ci", TEMPLATE),
+        ("vendor.github-workflows", ROOT / ".github" / "workflows" / "release.yml"),
         ("vendor.github-workflows", ROOT / "examples" / "gitops" / ".github" / "workflows" / "fleet.yml"),
         ("vendor.gitlab-ci", ROOT / "examples" / "gitops" / ".gitlab-ci.yml"),
         ("vendor.github-workflows", ROOT / "examples" / "retraining" / ".github" / "workflows" / "retrain.yml"),
         ("vendor.gitlab-ci", ROOT / "examples" / "retraining" / ".gitlab-ci.yml"),
     ],
-    ids=["action", "template", "workflow", "pipeline", "retraining-workflow", "retraining-pipeline"],
+    ids=["action", "template", "release", "workflow", "pipeline", "retraining-workflow", "retraining-pipeline"],
 )
 def test_the_files_keep_to_their_schemas(schema: str, file: Path) -> None:
     python = environment("check-jsonschema", CHECK_JSONSCHEMA)

@@ -1,6 +1,10 @@
-"""`./dev release [--dry-run]`: builds one version twice, and writes its artefacts, SBOMs, checksums and signature into a folder.
+"""`./dev release [--dry-run | --of-tag vVERSION]`: writes the artefacts of a version, SBOMs, checksums and signature into a folder.
 
-A dry run signs with a key that is made for it and thrown away, and makes no tag. Nothing is uploaded in either case.
+- A release is built twice, signed, and gets a signed tag that holds the signed checksums (`signed_tag`).
+- A dry run signs with a key that is made for it and thrown away, and makes no tag.
+- `--of-tag` builds a released version again and refuses unless each byte is the one that was signed (ADR 0159).
+
+Nothing is uploaded in any case.
 """
 
 from __future__ import annotations
@@ -13,10 +17,14 @@ import tempfile
 from pathlib import Path
 
 from tests.house.docs_site import ARCHIVE as HELP
-from tests.release import artefacts, signature
-from tests.release.checks import check_tree, git, versions
+from tests.release import artefacts, signature, signed_tag
+from tests.release.checks import check_clean, check_tree, changes_of, git, versions
 from tests.release.refusal import RefusalError
 from tests.release.sbom import sbom_of
+
+
+CHANGES = "CHANGES.md"
+"""What the changelog says of the version: the text of its release page."""
 
 
 def say(line: str) -> None:
@@ -25,14 +33,15 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
-def build(root: Path, out: Path, scratch: Path, *, with_deb: bool, is_dry: bool) -> None:
-    """Build HEAD twice in two places, and write the artefacts and the SBOMs of the wheels. Raises RefusalError.
+def build(root: Path, out: Path, scratch: Path, *, with_deb: bool, is_dry: bool, times: int = 2) -> None:
+    """Build HEAD in two places, and write the artefacts, the SBOMs of the wheels and what changed. Raises RefusalError.
 
     is_dry: take the help that the last run built of this commit, which a release never does.
+    times: 1 where the bytes are compared with a signed list anyway.
     """
     epoch = artefacts.epoch_of(root, "HEAD")
     folders: list[Path] = []
-    for number in ("first", "second"):
+    for number in ("first", "second")[:times]:
         say(f"building, {number} time")
         tree = artefacts.export(root, "HEAD", scratch / number / "tree")
         made = scratch / number / "out"
@@ -48,8 +57,9 @@ def build(root: Path, out: Path, scratch: Path, *, with_deb: bool, is_dry: bool)
             artefacts.build_debian(tree, made, epoch)
         for wheel in sorted(made.glob("*.whl")):
             (made / f"{wheel.name}.cdx.json").write_text(sbom_of(wheel, epoch))
+        (made / CHANGES).write_text(changes_of((tree / "CHANGELOG.md").read_text()))
         folders.append(made)
-    artefacts.check_same(*folders)
+    artefacts.check_same(folders[0], folders[-1])
     shutil.copytree(folders[0], out)
 
 
@@ -60,12 +70,6 @@ def write_sums(out: Path) -> Path:
     return sums
 
 
-def tag(root: Path, version: str, key: Path) -> None:
-    """Make the signed tag of a version at HEAD."""
-    ssh = ("-c", "gpg.format=ssh", "-c", f"user.signingkey={key}")
-    git(root, *ssh, "tag", "-s", f"v{version}", "-m", f"edgefleet {version}")
-
-
 def cut(root: Path, args: argparse.Namespace) -> Path:
     """Cut the release that the command line asks for, and return the folder. Raises RefusalError."""
     version = args.version or versions(root)["pyproject.toml"]
@@ -73,10 +77,7 @@ def cut(root: Path, args: argparse.Namespace) -> Path:
     out = Path(args.out or root / "dist" / f"{'dry-run' if args.dry_run else 'release'}-{version}").resolve()
     if args.dry_run and args.out is None:
         shutil.rmtree(out, ignore_errors=True)
-    if out.exists():
-        raise RefusalError(
-            "the folder for the artefacts is there already", str(out), "move it away, or name another with --out"
-        )
+    _check_absent(out)
     with tempfile.TemporaryDirectory(prefix="edgefleet-release-") as name:
         scratch = Path(name)
         if args.dry_run:
@@ -92,8 +93,37 @@ def cut(root: Path, args: argparse.Namespace) -> Path:
         (out / signature.SIGNERS.name).write_text(signers)
         signature.verify(out / signature.SIGNERS.name, sums)
         if not args.dry_run and not is_tagged:
-            tag(root, version, key)
+            signed_tag.make(root, version, key, sums)
     return out
+
+
+def build_again(root: Path, args: argparse.Namespace) -> Path:
+    """Build the version of a tag again, and return a folder with the bytes and the signature of its tag. Raises RefusalError."""
+    check_clean(root)
+    signed_tag.check_head(root, args.of_tag)
+    signed_tag.verify(root, args.of_tag)
+    sums, signed = signed_tag.contents(signed_tag.message(root, args.of_tag))
+    out = Path(args.out or root / "dist" / f"again-{args.of_tag.removeprefix('v')}").resolve()
+    if args.out is None:
+        shutil.rmtree(out, ignore_errors=True)
+    _check_absent(out)
+    with tempfile.TemporaryDirectory(prefix="edgefleet-release-") as name:
+        made = Path(name) / "made"
+        build(root, made, Path(name), with_deb=True, is_dry=False, times=1)
+        signed_tag.check_sums(sums, artefacts.digests(made))
+        (made / signature.SUMS).write_text(sums)
+        (made / f"{signature.SUMS}.sig").write_text(signed)
+        shutil.copy(root / signature.SIGNERS, made)
+        signature.verify(made / signature.SIGNERS.name, made / signature.SUMS)
+        shutil.copytree(made, out)
+    return out
+
+
+def _check_absent(out: Path) -> None:
+    if out.exists():
+        raise RefusalError(
+            "the folder for the artefacts is there already", str(out), "move it away, or name another with --out"
+        )
 
 
 def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
@@ -102,23 +132,30 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
     parser.add_argument("version", nargs="?", help="the version that is meant; without it that of pyproject.toml")
     parser.add_argument("--dry-run", action="store_true", help="no tag, and a signing key that is thrown away")
     parser.add_argument(
+        "--of-tag", metavar="TAG", default="", help="build a released version again, and compare it with its signed tag"
+    )
+    parser.add_argument(
         "--key", default=os.environ.get("EDGEFLEET_RELEASE_KEY", ""), help="private key file; or EDGEFLEET_RELEASE_KEY"
     )
     parser.add_argument("--out", help="folder for the artefacts; it must not exist")
     parser.add_argument("--without-deb", action="store_true", help="leave the Debian package out; in a dry run only")
     args = parser.parse_args(arguments)
+    if args.of_tag and (args.dry_run or args.version or args.key):
+        parser.error("--of-tag goes alone: it signs nothing")
     if args.without_deb and not args.dry_run:
         parser.error("--without-deb is for a dry run: a release has all its artefacts")
     try:
-        out = cut(root or Path(__file__).resolve().parents[2], args)
+        tree = root or Path(__file__).resolve().parents[2]
+        out = build_again(tree, args) if args.of_tag else cut(tree, args)
     except RefusalError as refusal:
         say(str(refusal))
         return 1
-    say(
-        "nothing was tagged and nothing was uploaded"
-        if args.dry_run
-        else "tagged; nothing was pushed and nothing was uploaded"
-    )
+    if args.of_tag:
+        say(f"the same bytes as {args.of_tag} was signed with; nothing was uploaded")
+    elif args.dry_run:
+        say("nothing was tagged and nothing was uploaded")
+    else:
+        say("tagged; nothing was pushed and nothing was uploaded")
     sys.stdout.write(f"{out}\n")
     return 0
 

@@ -68,12 +68,18 @@ def check_changelog(text: str, version: str) -> None:
         date.fromisoformat(match[2])
     except ValueError:
         raise RefusalError("CHANGELOG.md has a date that is none", f"`{match[2]}`", next_step) from None
-    if not text.split(f"## {newest}", 1)[1].split("\n## ", 1)[0].strip():
+    if not changes_of(text).strip():
         raise RefusalError(
             f"CHANGELOG.md says nothing about {version}",
             "below its heading is no line",
             "write what changed, and commit",
         )
+
+
+def changes_of(text: str) -> str:
+    """Return what a changelog says below its newest heading."""
+    newest = _HEADING.findall(text)[0]
+    return text.split(f"## {newest}", 1)[1].split("\n## ", 1)[0].strip() + "\n"
 
 
 def check_clean(root: Path) -> None:

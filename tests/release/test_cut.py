@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not here: no Debian"),
     pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not here: openssh-client"),
 ]
-TRY_IT, DO_IT = (block.text for block in shell_blocks(Path("docs/how-to/cut-a-release.md")))
+TRY_IT, DO_IT, AGAIN = (block.text for block in shell_blocks(Path("docs/how-to/cut-a-release.md")))
 (VERIFY,) = (block.text for block in shell_blocks(Path("SECURITY.md")))
 PAGES = ("docs/how-to/cut-a-release.md", "SECURITY.md")
 """Their shell blocks are run here."""
@@ -115,7 +115,7 @@ def test_it_has_all_artefacts_and_nothing_of_the_machine(clone: Path, release: P
         f"edgefleet-agent_{version}_all.deb"
     }
     assert set(digests(release)) == {*wheels, *(f"{name}.cdx.json" for name in wheels), *rest} | {
-        "SHA256SUMS", "SHA256SUMS.sig", "allowed_signers",
+        "CHANGES.md", "SHA256SUMS", "SHA256SUMS.sig", "allowed_signers",
     }  # fmt: skip
     members = [name for wheel in wheels for name in zipfile.ZipFile(release / wheel).namelist()]
     with tarfile.open(release / f"edgefleet-{version}.tar.gz") as source:
@@ -145,3 +145,11 @@ def test_a_dry_run_makes_the_same_bytes_without_a_key_and_a_tag(clone: Path, rel
     assert run(VERIFY, made).returncode == 0
     assert git(clone, "tag", "--list") == tags
     assert git(clone, "status", "--porcelain") == ""
+
+
+def test_anybody_builds_the_tag_again_and_has_what_was_signed(clone: Path, release: Path) -> None:
+    done = run(AGAIN, clone, TAG=f"v{versions(clone)['pyproject.toml']}")
+    assert done.returncode == 0, done.stderr
+    made = Path(done.stdout.strip())
+    assert digests(made) == digests(release)
+    assert run(VERIFY, made).returncode == 0
