@@ -18,10 +18,9 @@ from pathlib import Path
 
 from tests.house.docs_site import ARCHIVE as HELP
 from tests.release import artefacts, signature, signed_tag
-from tests.release.checks import check_clean, check_tree, changes_of, git, versions
+from tests.release.checks import changes_of, check_clean, check_tree, versions
 from tests.release.refusal import RefusalError
 from tests.release.sbom import sbom_of
-
 
 CHANGES = "CHANGES.md"
 """What the changelog says of the version: the text of its release page."""
