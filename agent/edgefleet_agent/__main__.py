@@ -40,6 +40,9 @@ EXIT_CODES: dict[type[EdgefleetError], int] = {
     errors.ServerUnreachableError: 7,
 }
 
+CLAIM_FILE = "EDGEFLEET_AGENT_CLAIM_FILE"
+"""Names the file of `run --claim` where no command line can be given, as in a container."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit status."""
@@ -71,6 +74,9 @@ def _add_run(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     run = sub.add_parser("run", help="run the agent until it is stopped")
     run.add_argument(
         "--background", action="store_true", help="start it, wait until it is connected, and leave it running"
+    )
+    run.add_argument(
+        "--claim", metavar="FILE", help="first enrol with the claim token in FILE, if this machine is no device yet"
     )
     run.add_argument("--log-format", choices=("text", "json"), help="lines as text, or as JSON with the names of ECS")
     run.set_defaults(run=_run)
@@ -222,6 +228,9 @@ def _run(args: argparse.Namespace) -> int:
         os.environ[LOG_FORMAT] = args.log_format
     if args.background:
         return _run_in_background(args)
+    claim = args.claim or os.environ.get(CLAIM_FILE)
+    if claim and not StatePaths(args.state).identity.exists() and (code := _enroll_apart(Path(claim), args.state)):
+        return code
     settings = load_settings(StatePaths(args.state).settings)
     os.environ[LOG_FORMAT] = settings.log_format
     set_up_logging(settings.log_level, "agentd")
@@ -234,6 +243,15 @@ def _run(args: argparse.Namespace) -> int:
         hand_on()
         os.execv(sys.executable, [sys.executable, "-m", "edgefleet_agent", "run", "--state", str(args.state)])  # noqa: S606
     return 0
+
+
+def _enroll_apart(claim: Path, state: Path) -> int:
+    """Enrol in a process of its own, whose memory ends with it; return its exit code. Raises OSError for a file that cannot be read."""
+    import subprocess
+
+    command = [sys.executable, "-m", "edgefleet_agent", "enroll", "-", "--state", str(state)]
+    with claim.open("rb") as token:
+        return subprocess.run(command, stdin=token, check=False).returncode
 
 
 def _run_in_background(args: argparse.Namespace) -> int:

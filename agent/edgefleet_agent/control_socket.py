@@ -2,7 +2,8 @@
 
 1. Only the agent's own user and root are listened to: mode 0600 in a folder of mode 0700, and the kernel's word on the peer.
 2. At most MAX_CALLERS at a time, MAX_REQUEST_BYTES and CALL_S each; a caller that dawdles holds up nothing.
-3. `{"do": "rollback", "model": NAME or "", "reason": TEXT}` and `{"do": "flush"}`, which writes the log of answers out, are the commands.
+3. `{"do": "rollback", "model": NAME or "", "reason": TEXT}` and `{"do": "flush"}`, which writes the log of answers out, are the commands;
+   `{"do": "probe"}` asks whether the loop answers at all: the health check of a container.
    An answer may come later than its request: a flush waits for the workers. A refusal is `{"error": {code, message, next}}`.
 """
 
@@ -145,6 +146,9 @@ def obey(
 
     flush: writes the log of answers out, and calls what it is given with whether all of them are in it.
     """
+    if request.get("do") == "probe":
+        answer({"alive": True})
+        return
     if request.get("do") == "flush":
         flush(lambda is_whole: answer({"flushed": True, "whole": is_whole}))
         return

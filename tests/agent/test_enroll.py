@@ -124,3 +124,29 @@ def test_what_is_no_claim_token_is_named(text: str) -> None:
 def test_status_of_a_device_that_is_none_is_code_5(tmp_path: Path, capsys: Any) -> None:
     assert main(["status", "--state", str(tmp_path)]) == 5
     assert "edge-agent enroll" in capsys.readouterr().err
+
+
+def test_run_enrols_first_with_the_token_of_a_file_and_only_once(
+    listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ran:
+        """Stands where the daemon would run for ever."""
+
+        def __init__(self, state: Path, settings: object) -> None:
+            ran.append(load_identity(state / "identity").device)
+
+        def run(self) -> bool:
+            return False
+
+    ran: list[str] = []
+    monkeypatch.setattr("edgefleet_agent.daemon.Daemon", Ran)
+    state, claim = tmp_path / "device", tmp_path / "claim"
+    claim.write_text("efc1.nothing\n")
+    assert main(["run", "--claim", str(claim), "--state", str(state)]) == 2
+    assert ran == []
+    claim.write_text(listener.token() + "\n")
+    monkeypatch.setenv("EDGEFLEET_AGENT_CLAIM_FILE", str(claim))
+    assert main(["run", "--state", str(state)]) == 0
+    claim.unlink()  # a token that was used up and thrown away
+    assert main(["run", "--state", str(state)]) == 0
+    assert ran[0] == ran[1]

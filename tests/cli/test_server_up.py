@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import stat
 import subprocess
+import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +97,28 @@ def test_a_server_that_cannot_start_says_why(edgectl: Edgectl, folder: Path) -> 
     ran = edgectl("server", "up", "--data", folder, "--port", "0", "--device-port", "0", "--broker", "mqtts://")
     assert ran.code != 0
     assert "mqtts" in ran.err
+
+
+@pytest.mark.slow
+def test_start_makes_the_server_where_there_is_none_and_shows_no_token(folder: Path) -> None:
+    mine = {"EDGEFLEET_SERVER_DATA": str(folder), "EDGEFLEET_SERVER_INIT": "1", "EDGEFLEET_SERVER_BROKER_PORT": "0"}
+    program = Path(sys.executable).with_name("edgectl")
+    said = folder.with_name("said")
+    with said.open("w") as out:
+        command = [program, "server", "start", *PORTS]
+        process = subprocess.Popen(command, env={**os.environ, **mine}, stdout=out, stderr=out)
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder / "run" / "server.json").is_file():
+            assert process.poll() is None, said.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        process.terminate()
+        process.wait(60)
+    token = (folder / "admin.token").read_text().strip()
+    assert token
+    assert token not in said.read_text()
 
 
 def test_a_taken_port_is_named(edgectl: Edgectl, folder: Path) -> None:

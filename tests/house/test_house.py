@@ -14,8 +14,8 @@ from tests.house.test_layout import MAX_SHARED_NAMES
 from tests.house.tree import PACKAGES, ROOT, python_sources, text_of, tracked
 
 TOP_LEVEL = {
-    ".ci", ".git-blame-ignore-revs", ".github", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md",
-    "agent", "bench", "constraints.txt",
+    ".ci", ".dockerignore", ".git-blame-ignore-revs", ".github", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
+    "README.md", "SECURITY.md", "agent", "bench", "constraints.txt",
     "converters", "deploy", "dev", "docs", "examples", "firmware-profiles", "pyproject.toml", "server", "tests",
 }  # fmt: skip
 MAX_FILE_LINES = 500

@@ -75,9 +75,9 @@ def stop(session: Session, folder: Path, pid: int) -> None:
         session.clock.sleep(_POLL_S)
 
 
-def make(session: Session, folder: Path, *, public_host: str | None, broker: str | None) -> None:
-    """Make a new data folder. Raises typer.Exit with the code of the process that could not."""
-    flags = child_flags(public_host=public_host, broker=broker)
+def make(session: Session, folder: Path, *, public_host: str | None, broker: str | None, db: str | None = None) -> None:
+    """Make a new data folder, and show no token. Raises typer.Exit with the code of the process that could not."""
+    flags = child_flags(public_host=public_host, broker=broker, db=db)
     command = python_module("edgefleet_server.process.init", "--data", str(folder), *flags)
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:

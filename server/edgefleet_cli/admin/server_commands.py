@@ -17,6 +17,7 @@ from edgefleet_cli.admin import (
 )
 from edgefleet_cli.admin.data_folder import check_new, default_data, holds_server
 from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import become, child_flags, python_module, require
 
 app = typer.Typer(help="Run a server on this machine.", no_args_is_help=True)
@@ -115,9 +116,23 @@ def start(  # noqa: PLR0913, PLR0917 - the flags of the command
     instance: Instance = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
+    make: Annotated[
+        bool,
+        typer.Option(
+            "--init",
+            envvar="EDGEFLEET_SERVER_INIT",
+            help="First make the server, if the data folder is empty, as `server init` does.",
+        ),
+    ] = False,
 ) -> None:
     """Run the server until it is stopped."""
     require("fastapi", "server")
+    folder = data or default_data()
+    if make and not holds_server(folder):
+        from edgefleet_cli.admin import background_server
+
+        check_new(folder)
+        background_server.make(Session.of(ctx), folder, public_host=public_host, broker=broker, db=db)
     flags = child_flags(
         host=host,
         port=port,
@@ -137,7 +152,7 @@ def start(  # noqa: PLR0913, PLR0917 - the flags of the command
     )
     if behind_proxy:
         flags.append("--behind-proxy")
-    become(python_module("edgefleet_server.main", "--data", str(data or default_data()), *flags))
+    become(python_module("edgefleet_server.main", "--data", str(folder), *flags))
 
 
 @app.command("signer")

@@ -79,7 +79,8 @@ def initialise(data_dir: Path, clock: Clock, **chosen: str | None) -> Initialise
     settings = load_settings(data_dir, **kept)
     with _undo_on_failure(data_dir):
         data_dir.mkdir(parents=True, exist_ok=True)
-        data_dir.chmod(0o700)
+        if data_dir.stat().st_uid == os.geteuid():  # the volume of a cluster belongs to root and a group of its own
+            data_dir.chmod(0o700)
         for folder in (settings.blobs_dir, settings.broker_dir, settings.run_dir):
             folder.mkdir(mode=0o700)
         db = Database(settings.database)
