@@ -100,6 +100,7 @@ SLOW = (
     "converters/tflite/test_int8_board.py",
     "converters/tflite/test_quantize.py",
     "crash/",
+    "deploy/",
     "examples/test_digits_haze.py",
     "hostile/test_full_server.py",
     "hostile/test_listeners.py",

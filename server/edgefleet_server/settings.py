@@ -51,7 +51,7 @@ class ServerSettings(BaseSettings):
     """Data folder of this server (keys, database, blobs); `--data` of the commands."""
     tenant: str = "default"
     """Tenant name: a level of every MQTT topic. Cannot change after the first start."""
-    instance: str = Field(default="main", pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
+    instance: str = Field(default="main", pattern=r"^[a-z0-9][a-z0-9-]{0,58}$")
     """Name of this replica: its MQTT account is ``srv-<instance>``."""
     roles: tuple[ServerRole, ...] = ALL_ROLES
     """What this process does: ``api``, ``gateway``, ``engine``, ``converter``; more processes need PostgreSQL."""

@@ -62,6 +62,12 @@ SOAKS: dict[str, Soak] = {
         "a retrained model that is worse than its parent, on evaluation data and before the gate of a shadow stage",
         2,
     ),
+    "chart-values": Soak(
+        "tests.deploy.chart_stories",
+        400,
+        "values of the Helm chart that are drawn, rendered, and validated for three versions of Kubernetes",
+        30,
+    ),
     "docs-site": Soak("tests.house.docs_site:soak", 1, "a strict build of all pages of the documentation"),
     "installer": Soak(
         "tests.journeys.installer",

@@ -13,6 +13,9 @@ MLFLOW = ("mlflow==3.17.2", "onnx==1.23.2", "onnxruntime==1.32.0")
 MOTO = ("moto[server,s3]==5.2.5",)
 DVC = ("dvc==3.67.1",)
 CHECK_JSONSCHEMA = ("check-jsonschema==0.39.0",)
+HELM = ("helm-python-sdk==0.2.2", "kubernetes-validate==1.37.0")
+PODMAN_COMPOSE = ("podman-compose==1.6.0",)
+HCL = ("python-hcl2==8.1.4",)
 
 
 def environment(name: str, requirements: tuple[str, ...]) -> Path:

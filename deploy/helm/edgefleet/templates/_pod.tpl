@@ -48,18 +48,8 @@ spec:
     - name: {{ $isFirst | ternary "init" "wait" }}
       image: {{ include "edgefleet.image" (dict "root" $root "name" .image) }}
       imagePullPolicy: {{ $values.image.pullPolicy }}
-      # server.toml is written last: with it there are keys, root of trust and first token. The first pod makes them, the others wait.
-      # What it prints is kept out of the log: the first token is in it. Errors are not.
-      command: [sh, -ec]
-      args:
-        {{- if $isFirst }}
-        - |
-          [ -e "$EDGEFLEET_SERVER_DATA/server.toml" ] && exit 0
-          [ "${POD_NAME##*-}" = 0 ] && exec edgectl server init "$EDGEFLEET_SERVER_DATA" >/dev/null
-          until [ -e "$EDGEFLEET_SERVER_DATA/server.toml" ]; do sleep 2; done
-        {{- else }}
-        - until [ -e "$EDGEFLEET_SERVER_DATA/server.toml" ]; do sleep 2; done
-        {{- end }}
+      command: [python3, -c]
+      args: [{{ $root.Files.Get "files/first_start.py" | toJson }}, {{ $isFirst | ternary "make" "wait" }}]
       env:
         - {name: EDGEFLEET_SERVER_DATA, value: /var/lib/edgefleet-server}
         - name: POD_NAME

@@ -63,7 +63,7 @@ _HANDED_ON: Final = {"targets": frozenset({"director", "releases", AUDIT_ROLE}),
 """To which roles these hand on, and to those of models."""
 _NAMED: Final = frozenset({(AUDIT_ROLE, HEAD_TARGET), ("targets", PLACES_TARGET)})
 """What roles other than those of models may name."""
-_SERVICE: Final = re.compile(SERVER_ACCOUNT_PREFIX + r"[a-z0-9][a-z0-9-]{0,30}")
+_SERVICE: Final = re.compile(SERVER_ACCOUNT_PREFIX + r"[a-z0-9][a-z0-9-]{0,58}")
 _OF_MODELS: Final = re.compile(r"(\*|[^/*?\[]+)/\*/\*")
 
 

@@ -1,0 +1,1 @@
+"""What runs edgefleet elsewhere: chart, compose files, proxies, Terraform."""
