@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from edgefleet_server import migrations
 from edgefleet_server.process.integration_files import FOLDER
 from edgefleet_server.settings import ServerSettings, load_settings
 from tests.deploy import chart_stories
@@ -271,3 +272,18 @@ def test_the_first_pod_makes_the_server_and_the_others_wait(tmp_path: Path) -> N
     subprocess.run([sys.executable, "-c", script, "make"], env=own, check=True)
     assert (tmp_path / "server/keys/root.pem").read_bytes() == key
     assert re.fullmatch(r"edg[a-z]*_.+", token)
+
+
+def test_the_migration_makes_the_newest_schema_without_keys(tmp_path: Path) -> None:
+    script = (CHART / "files/migrate.py").read_text("utf-8")
+    database = tmp_path / "url"
+    database.write_text(f"sqlite:///{tmp_path}/edgefleet.db\n")
+    own = {**os.environ, "EDGEFLEET_SERVER_DATA": str(tmp_path), "EDGEFLEET_SERVER_DATABASE_URL_FILE": str(database)}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], env=own, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == f"the schema of the database is {migrations.newest()}\n"
+    assert (tmp_path / "edgefleet.db").stat().st_size
+    database.write_text("sqlite:////proc/no/edgefleet.db")
+    refused = subprocess.run([sys.executable, "-c", script], env=own, cwd=tmp_path, capture_output=True, check=False)
+    assert refused.returncode, "the upgrade stops"

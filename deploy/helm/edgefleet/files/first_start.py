@@ -1,7 +1,7 @@
 """Makes the server's data folder in the first pod, and waits for it in all others: `first_start.py make | wait`.
 
-`server.toml` is written last, so with it there are keys, root of trust and first token. What `init` prints is kept out of the log, since the
-first token is in it; its errors are not. The image has no shell.
+`server.toml` is written last, so with it there are keys, root of trust and first token. What `init` prints is kept out of the log,
+since the first token is in it; its errors are not. The image has no shell.
 """
 
 import os
