@@ -74,6 +74,11 @@ SOAKS: dict[str, Soak] = {
         3,
         "a whole Debian system, booted or emulated, on which the line of `device enroll` is typed",
     ),
+    "images": Soak(
+        "tests.release.image_runs",
+        1,
+        "a build of server and agent images, twice, then a server in a container that an agent in another enrols at",
+    ),
     "offline-30-days": Soak(
         "tests.agent.offline_soak", 30, "a day of three devices without a connection, then the drain"
     ),
