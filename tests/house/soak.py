@@ -150,6 +150,11 @@ SOAKS: dict[str, Soak] = {
     "broker-links": Soak(
         "tests.broker.soak", 1000, "a link broken at random while messages flow both ways, on each broker"
     ),
+    "outside-brokers": Soak(
+        "tests.broker.outside_soak",
+        6,
+        "a change of version of an agent through mosquitto on its own, bridged, and RabbitMQ, after the whole contract",
+    ),
     "uplink-flood": Soak(
         "tests.hostile.uplink_flood",
         20,

@@ -27,10 +27,11 @@ class Site:
         *,
         servers: tuple[str, ...] = ("srv-main",),
         also_ports: tuple[int, ...] = (),
+        port: int = 0,
         prepare: Callable[[House], object] = lambda _house: None,
         **settings: Any,
     ) -> None:
-        """Start them. prepare: what is done with the server before anything uses its keys."""
+        """Start them. prepare: what is done with the server before anything uses its keys; port: of a broker that it starts (EXTERNAL)."""
         self.folder = folder
         url = f"sqlite:///{folder / 'server.db'}"
         self.house = House(url, folder / "data", SystemClock(), tenant="acme", **settings)
@@ -43,6 +44,7 @@ class Site:
             cert_file=signing.server_cert_file,
             key_file=signing.server_key_file,
             run_dir=folder / "broker",
+            port=port,
             servers=servers,
             refused=signing.refused_certificates("main")[0],
             also_ports=also_ports,

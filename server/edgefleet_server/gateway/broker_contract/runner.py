@@ -9,7 +9,7 @@ from typing import Final
 from edgefleet_server.gateway.broker_contract import access_checks as access
 from edgefleet_server.gateway.broker_contract import capacity_checks as capacity
 from edgefleet_server.gateway.broker_contract import delivery_checks as delivery
-from edgefleet_server.gateway.broker_contract import ending_checks as ending
+from edgefleet_server.gateway.broker_contract import link_checks as link
 from edgefleet_server.gateway.broker_contract.catalogue import CHECKS
 from edgefleet_server.gateway.broker_contract.errors import (
     ClientRefusedError,
@@ -45,14 +45,14 @@ RUNS: Final[Mapping[str, Callable[[Stand], str]]] = {
     "session-present": delivery.session_is_announced,
     "wave": delivery.wave_reaches_everybody,
     "shared-subscriptions": delivery.shared_subscription,
-    "will-crash": ending.will_after_a_crash,
-    "will-disconnect": ending.no_will_after_disconnect,
-    "keepalive": ending.frozen_device_is_noticed,
-    "ping": ending.pinging_device_stays,
-    "take-over": ending.newer_link_takes_over,
-    "take-over-many": ending.last_of_many_links_works,
-    "huge-packet": ending.huge_packet_ends_its_own_link,
-    "garbage": ending.garbage_ends_its_own_link,
+    "will-crash": link.will_after_a_crash,
+    "will-disconnect": link.no_will_after_disconnect,
+    "keepalive": link.frozen_device_is_noticed,
+    "ping": link.pinging_device_stays,
+    "take-over": link.newer_link_takes_over,
+    "take-over-many": link.last_of_many_links_works,
+    "huge-packet": link.huge_packet_ends_its_own_link,
+    "garbage": link.garbage_ends_its_own_link,
     "packet-64k": capacity.packets_of_64_kib,
     "packet-block": capacity.packets_of_a_block,
     "packet-limit": capacity.largest_packet,

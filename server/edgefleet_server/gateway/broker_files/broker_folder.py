@@ -12,6 +12,9 @@ from typing import Final
 from cryptography import x509
 
 from edgefleet_server.gateway.broker.mosquitto import check_revocation_list
+from edgefleet_server.gateway.broker_files.aws_iot_files import aws_iot_files
+from edgefleet_server.gateway.broker_files.emqx_files import emqx_files
+from edgefleet_server.gateway.broker_files.hivemq_files import hivemq_files
 from edgefleet_server.gateway.broker_files.model import (
     BRIDGE_CERT_NAME,
     BRIDGE_KEY_NAME,
@@ -37,6 +40,9 @@ MARK_NAME: Final = "broker-files.json"
 _MAKERS: dict[OutsideBroker, Callable[[BrokerSite], BrokerFiles]] = {
     OutsideBroker.MOSQUITTO: mosquitto_files,
     OutsideBroker.RABBITMQ: rabbitmq_files,
+    OutsideBroker.EMQX: emqx_files,
+    OutsideBroker.HIVEMQ: hivemq_files,
+    OutsideBroker.AWS_IOT: aws_iot_files,
 }
 
 

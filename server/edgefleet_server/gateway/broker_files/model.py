@@ -47,8 +47,6 @@ class BrokerSite:
     has_crl: bool = True
     bridge: Bridge | None = None
     access_url: str = "http://127.0.0.1:8884"
-    passwords: str = ""
-    """Password of the key stores that HiveMQ reads."""
 
 
 @dataclass(frozen=True, slots=True)

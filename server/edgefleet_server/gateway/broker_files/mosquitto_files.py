@@ -34,19 +34,23 @@ _SCRIPT = f"""#!/bin/sh
 cd "$(dirname "$0")" || exit 1
 marks() {{ cksum {CRL_NAME} {ACL_NAME} 2>/dev/null; }}
 roots() {{ cksum {CA_NAME} {CERT_NAME} 2>/dev/null; }}
-seen=$(marks) trusted=$(roots)
-mosquitto -c {CONFIG_NAME} &
-broker=$!
 trap 'kill -TERM $broker; wait $broker; exit' TERM INT
-while kill -0 $broker 2>/dev/null; do
-  sleep "${{LOOK_S:-{_LOOK_S}}}" &
-  wait $!
-  now=$(marks)
-  [ "$now" = "$seen" ] || kill -HUP $broker
-  seen=$now
-  [ "$(roots)" = "$trusted" ] || kill -TERM $broker
+while :; do
+  seen=$(marks) trusted=$(roots)
+  mosquitto -c {CONFIG_NAME} &
+  broker=$!
+  while kill -0 $broker 2>/dev/null; do
+    sleep "${{LOOK_S:-{_LOOK_S}}}" &
+    wait $!
+    now=$(marks)
+    [ "$now" = "$seen" ] || kill -HUP $broker
+    seen=$now
+    [ "$(roots)" = "$trusted" ] || kill -TERM $broker
+  done
+  wait $broker
+  code=$?
+  [ $code -gt 128 ] || exit $code  # else it crashed, as 2.0.21 may after its second reload: devices return, the server publishes again
 done
-wait $broker
 """
 
 
