@@ -5,6 +5,7 @@ Who may do what is not in this file: HiveMQ leaves it to an extension, and every
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from edgefleet_server.gateway.broker.model import (
@@ -59,6 +60,6 @@ def _configuration(site: BrokerSite) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="unicode") + "\n"
 
 
-def _put(element: Element, values: dict[str, str | int] | dict[str, int] | dict[str, str]) -> None:
+def _put(element: Element, values: Mapping[str, object]) -> None:
     for name, value in values.items():
         SubElement(element, name).text = str(value)
