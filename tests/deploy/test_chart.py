@@ -53,7 +53,7 @@ def test_a_small_fleet_has_one_pod_with_all_roles(small: Rendered) -> None:
     assert json.loads(roles) == ["api", "gateway", "engine", "converter"]
     assert not small.named("Deployment")
     assert not small.named("Job"), "SQLite is migrated by the pod that has it"
-    assert "fleet-edgefleet-server-0 -c server -- cat /var/lib/edgefleet-server/admin.token" in small.notes
+    assert "fleet-edgefleet-server-0 -c server -- python3 -c" in small.notes
 
 
 def test_production_has_all_that_was_promised(production: Rendered) -> None:
