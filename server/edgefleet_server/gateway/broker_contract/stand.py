@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from edgefleet_server.gateway.broker_contract.link_client import LinkClient, Lin
 from edgefleet_server.gateway.mqtt import LinkIdentity
 
 DEVICE_PREFIX = "check-"
+CLEAN_TRIES, CLEAN_PAUSE_S = 5, 1.0
 PLAIN = LinkOptions()
 KEPT = LinkOptions(clean=False)
 
@@ -132,6 +134,14 @@ class Stand:
 
     def clean(self) -> None:
         """Delete all that was retained and every session. Blocks for a few seconds. Raises ClientRefusedError, UnmetError."""
+        for _ in range(CLEAN_TRIES):
+            with contextlib.suppress(ClientRefusedError):  # one that is just being started again
+                self._clean()
+                return
+            time.sleep(CLEAN_PAUSE_S)
+        self._clean()
+
+    def _clean(self) -> None:
         self.close()
         for topic in self._retained():
             self.server().publish(topic, b"", 1, True)
