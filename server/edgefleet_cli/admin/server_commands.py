@@ -15,6 +15,7 @@ from edgefleet_cli.admin import (
     server_move_commands,
     server_up_commands,
 )
+from edgefleet_cli.admin.backup import backup_commands, migration_commands
 from edgefleet_cli.admin.data_folder import check_new, default_data, holds_server
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
@@ -23,11 +24,15 @@ from edgefleet_cli.core.subprocesses import become, child_flags, python_module, 
 app = typer.Typer(help="Run a server on this machine.", no_args_is_help=True)
 app.command("up")(server_up_commands.up)
 app.command("down")(server_up_commands.down)
+app.command("backup")(backup_commands.backup)
+app.command("verify-backup")(backup_commands.verify_backup)
+app.command("restore")(backup_commands.restore)
 app.command("restored")(recovery_commands.restored)
 check_app = typer.Typer(invoke_without_command=True)
 check_app.callback()(server_check_commands.check)
 check_app.command("broker")(broker_commands.check_broker)
 app.add_typer(check_app, name="check")
+app.command("migrate")(migration_commands.migrate)
 app.command("seal")(server_check_commands.seal)
 app.command("broker-files")(broker_commands.broker_files)
 app.add_typer(agent_package_commands.app, name="agent-packages")

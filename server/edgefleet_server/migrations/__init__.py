@@ -21,12 +21,26 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 _LOCATION = str(FOLDER).replace("%", "%%")
+FILLING = "filling-"
+"""How the step of a database begins that `edgectl server restore` or `migrate` fills just now."""
 
 
 class SchemaUnsupportedError(EdgefleetError):
     """The database has a schema that this program cannot read."""
 
     code = "server.schema_unsupported"
+
+
+class DatabaseUnfinishedError(EdgefleetError):
+    """A restore or a migration into this database has not finished."""
+
+    code = "server.database_unfinished"
+
+
+class DatabaseMovedError(EdgefleetError):
+    """The server that used this database has moved to another one."""
+
+    code = "server.database_moved"
 
 
 def config(db: Database) -> "Config":
@@ -47,8 +61,21 @@ def upgrade(db: Database) -> None:
         command.upgrade(config(db), "head")
 
 
+def upgrade_to(db: Database, step: str) -> None:
+    """Bring an empty database to a step that this program knows. Raises SchemaUnsupportedError."""
+    if step not in _known():
+        raise _refusal(step)
+    from alembic import command
+
+    command.upgrade(config(db), step)
+
+
 def is_current(db: Database) -> bool:
-    """Return whether the database has the newest schema. Raises SchemaUnsupportedError where it has one that no step here leads to."""
+    """Return whether the database has the newest schema.
+
+    Raises SchemaUnsupportedError where it has one that no step here leads to, DatabaseUnfinishedError, DatabaseMovedError.
+    """
+    _check_moved(db)
     taken = _taken(db)
     for step in taken:
         if step not in _known():
@@ -68,7 +95,27 @@ def _taken(db: Database) -> list[str]:
         return list(connection.scalars(text("SELECT version_num FROM alembic_version")))
 
 
-def _refusal(step: str) -> SchemaUnsupportedError:
+def moved_mark(db: Database) -> Path | None:
+    """Return the file that says that the server of a file of SQLite has moved; None on PostgreSQL and in memory."""
+    file = db.engine.url.database if db.is_sqlite else None
+    return Path(f"{file}.moved") if file and file != ":memory:" else None
+
+
+def _check_moved(db: Database) -> None:
+    mark = moved_mark(db)
+    if mark is not None and mark.exists():
+        raise DatabaseMovedError(
+            f"this server has moved to another database: {mark.read_text(encoding='utf-8').strip()}",
+            next_step=f"start it with that database; to use this one again, without what came since, remove {mark}",
+        )
+
+
+def _refusal(step: str) -> EdgefleetError:
+    if step.startswith(FILLING):
+        return DatabaseUnfinishedError(
+            "a restore or a migration into this database has not finished",
+            next_step="run that command again: it goes on; or drop the database and create it again",
+        )
     if step < min(_known()):
         return SchemaUnsupportedError(
             f"the database has schema {step}, of an edgefleet before 0.1.0, and this program reads none older than {min(_known())}",

@@ -6,12 +6,13 @@ Never overwrites: a folder that holds any part of a server is refused. When a st
 """
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,21 @@ class AlreadyRunningError(EdgefleetError):
     """Another process runs this server."""
 
     code = "server.already_running"
+
+
+@contextmanager
+def stopped_server(settings: ServerSettings, why: str, next_step: str) -> Iterator[None]:
+    """Let no server of this data folder run during the block. why: what follows from one that runs. Raises AlreadyRunningError."""
+    with ExitStack() as held:
+        for path in sorted(settings.run_dir.glob("*.lock")):
+            file = held.enter_context(path.open("a+"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AlreadyRunningError(
+                    f"the server {path.stem!r} runs on {settings.data_dir}, and {why}", next_step=next_step
+                ) from None
+        yield
 
 
 @dataclass(frozen=True, slots=True)

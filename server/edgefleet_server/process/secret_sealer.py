@@ -6,11 +6,8 @@ The server may run meanwhile: it reads the keys again when it meets a text of on
 """
 
 import argparse
-import fcntl
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +25,7 @@ from edgefleet_server.encryption.key_sources import source_of
 from edgefleet_server.encryption.model import Resealed
 from edgefleet_server.encryption.rules import key_id_of
 from edgefleet_server.encryption.service import Sealer
-from edgefleet_server.process.init import AlreadyRunningError, report_error
+from edgefleet_server.process.init import report_error, stopped_server
 from edgefleet_server.registry.store import sealed_bundles
 from edgefleet_server.settings import ServerSettings, SettingsError, load_settings
 
@@ -73,26 +70,14 @@ def drop_lost(settings: ServerSettings, keys: list[str]) -> int:
         AuditChain(db, clock).append(NewEntry(clock.now(), "edgectl server seal", "drop_lost_secrets", what, 200, ""))
 
     try:
-        with _stopped(settings):
+        with stopped_server(
+            settings,
+            "may hold the key",
+            "see where it gets the key from (`edgectl server check`); if that is lost, stop it and run this again",
+        ):
             return Sealer(db, source_of(settings), clock).drop_lost(SEALED_COLUMNS, keys, note)
     finally:
         db.dispose()
-
-
-@contextmanager
-def _stopped(settings: ServerSettings) -> Iterator[None]:
-    """Let no server of this data folder run during the block. Raises AlreadyRunningError."""
-    with ExitStack() as held:
-        for path in sorted(settings.run_dir.glob("*.lock")):
-            file = held.enter_context(path.open("a+"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise AlreadyRunningError(
-                    f"the server {path.stem!r} runs on {settings.data_dir}, and may hold the key",
-                    next_step="see where it gets the key from (`edgectl server check`); if that is lost, stop it and run this again",
-                ) from None
-        yield
 
 
 def _database(settings: ServerSettings) -> Database:
