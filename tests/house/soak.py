@@ -173,6 +173,11 @@ SOAKS: dict[str, Soak] = {
         300,
     ),
     "revocation": Soak("tests.hostile.revocation", 50, "a connected device that is revoked, on each broker", 1),
+    "disaster": Soak(
+        "tests.crash.disaster",
+        100_000,
+        "a device of a server that is backed up, restored and moved to PostgreSQL: seconds, memory, lost rows",
+    ),
     "server-kill": Soak(
         "tests.crash.server_kill", 10, "kill -9 of a server at a random moment of a rollout, on each kind of database"
     ),

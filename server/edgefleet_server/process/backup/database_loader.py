@@ -89,21 +89,22 @@ class SqliteLoader:
         names = ", ".join(f'"{column.name}"' for column in table.columns)
         marks = ", ".join("?" * len(table.columns))
         statement = f'INSERT INTO "{table.name}" ({names}) VALUES ({marks})'  # noqa: S608  # names of our tables
-        indexes = self._connection.execute(
-            "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name = ?",
+        # triggers wrote other tables, which come with their own rows
+        dropped = self._connection.execute(
+            "SELECT type, name, sql FROM sqlite_master WHERE type IN ('index', 'trigger') AND sql IS NOT NULL AND tbl_name = ?",
             [table.name],
         ).fetchall()
         floats = [place for place, column in enumerate(table.columns) if column.kind is Kind.FLOAT]
         self._connection.execute("BEGIN")
-        for name, _ in indexes:
-            self._connection.execute(f'DROP INDEX "{name}"')
+        for kind, name, _ in dropped:
+            self._connection.execute(f'DROP {kind} "{name}"')
         try:
             for rows in batches:
                 _refuse_nan(table, rows, floats)
                 self._connection.executemany(statement, rows)
         except (sqlite3.IntegrityError, OverflowError) as error:
             raise _unstorable(table, str(error)) from error
-        for _, made_by in indexes:
+        for _, _, made_by in dropped:
             self._connection.execute(made_by)
         self._connection.execute("COMMIT")
 
@@ -163,11 +164,15 @@ class PostgresLoader:
         names = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns)
         statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table.name), names)
         try:
-            with self._connection.transaction(), self._connection.cursor() as cursor, cursor.copy(statement) as copy:
-                write = copy.write_row
-                for rows in batches:
-                    for row in rows:
-                        write(row)
+            with self._connection.transaction(), self._connection.cursor() as cursor:
+                # triggers wrote other tables, which come with their own rows
+                cursor.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(sql.Identifier(table.name)))
+                with cursor.copy(statement) as copy:
+                    write = copy.write_row
+                    for rows in batches:
+                        for row in rows:
+                            write(row)
+                cursor.execute(sql.SQL("ALTER TABLE {} ENABLE TRIGGER USER").format(sql.Identifier(table.name)))
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise _unstorable(table, _words_of(error)) from error
 

@@ -81,7 +81,7 @@ class SqliteReader:
 
     def batches(self, table: TableShape) -> Iterator[Batch]:
         """Yield all rows of a table."""
-        names = ", ".join(f'"{column.name}"' for column in table.columns)
+        names = ", ".join(_sqlite_value(column) for column in table.columns)
         times = table.times
         with closing(self._connection.execute(f'SELECT {names} FROM "{table.name}"')) as cursor:  # noqa: S608  # names of our tables
             size = FEWEST_ROWS
@@ -127,6 +127,11 @@ class PostgresReader:
 
 
 Reader = SqliteReader | PostgresReader
+
+
+def _sqlite_value(column: ColumnShape) -> str:
+    """Return what reads a column. SQLite keeps JSON that is a number as a number."""
+    return f'CAST("{column.name}" AS TEXT)' if column.kind is Kind.JSON else f'"{column.name}"'
 
 
 def _value(column: ColumnShape) -> sql.Composed:

@@ -1,0 +1,1 @@
+"""Backups, restoring them, and moving a server to PostgreSQL."""
