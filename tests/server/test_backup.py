@@ -1,6 +1,7 @@
 """A server out of a copy is the same server to a device: copied by the databases' own means, as docs/operate/postgresql.md says.
 
-By `edgectl server backup`: `tests/server/backup`. With real processes, a broker and an agent that comes back by itself: the page itself, which `tests/house/test_docs.py` runs.
+By `edgectl server backup`: `tests/server/backup`.
+With real processes, a broker and an agent that comes back by itself: the page itself, which `tests/house/test_docs.py` runs.
 """
 
 from __future__ import annotations
