@@ -4,8 +4,8 @@
 
 * Everything that can be wrong in the settings is refused before anything starts.
 * `run/server.json` appears when all listeners answer and is removed at exit.
-* SIGTERM and SIGINT stop everything; no part is waited for longer than a few seconds. Children end with this process even by
-  kill -9: workers by their life line, the broker by its own.
+* SIGTERM and SIGINT stop everything, after a drain of `drain_s`; a second one ends the process at once. No part is waited for
+  longer than a few seconds. Children end with this process even by kill -9: workers by their life line, the broker by its own.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.db.database import DatabaseUnavailableError
 from edgefleet_server.observability import logs
 from edgefleet_server.process.gc_tuning import collect_seldom
-from edgefleet_server.settings import ServerSettings, SettingsError, load_settings
+from edgefleet_server.setting_sources import SettingsError
+from edgefleet_server.settings import ServerSettings, load_settings
 from edgefleet_server.signing.keys import service_libraries
 
 _log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def run_server(settings: ServerSettings) -> int:
         server.start()
         while not stop.wait(0.5):
             server.check_threads()
+        server.drain()
     finally:
         server.stop()
     return 0

@@ -1,33 +1,36 @@
 """Settings of one server process: built once in the entry point, frozen, passed down.
 
-Sources, strongest first: arguments of the command, environment ``EDGEFLEET_SERVER_*``, the file ``server.toml`` of the
-data folder, the defaults below. No other module reads the environment.
+`setting_sources` says where they come from, and in which order. No other module reads the environment.
 """
 
-import os
-import tomllib
+import json
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as UnreadableTextError
 
-from edgefleet_protocol.errors import BadIdError, EdgefleetError
+from edgefleet_protocol.errors import BadIdError
 from edgefleet_protocol.ids import parse_tenant
 from edgefleet_server.identity_provider import LOOPBACK, IdentityProvider, check_providers
 from edgefleet_server.outbound.address_policy import parse_networks
+from edgefleet_server.setting_sources import (
+    ENVIRONMENT,
+    Given,
+    Origin,
+    SettingsError,
+    Source,
+    credential_file,
+    did_you_mean,
+    read_sources,
+    text_of,
+)
 
 MIB = 1024 * 1024
-ENVIRONMENT = "EDGEFLEET_SERVER_"
-"""How names of settings begin in the environment, in whatever case."""
-
-
-class SettingsError(EdgefleetError):
-    """The settings cannot be used."""
-
-    code = "server.bad_settings"
 
 
 class ServerRole(StrEnum):
@@ -157,6 +160,11 @@ class ServerSettings(BaseSettings):
     sealed_needs_tpm: bool = False
     """Keys of sealed models are given only to devices whose own key a TPM wraps, by the device's word."""
 
+    drain_s: float = Field(default=0.0, ge=0, le=600)
+    """After SIGTERM `/readyz` answers 503 for so long while all else still works: set what your load balancer needs to notice."""
+    finish_s: float = Field(default=5.0, ge=0, le=600)
+    """After that the listeners close, and requests and uploads that run get so long to end."""
+
     converter_workers: int = Field(default=1, ge=1, le=64)
     """Conversions that run at the same time."""
     min_free_bytes: int = Field(default=256 * MIB, ge=0)
@@ -250,7 +258,7 @@ class ServerSettings(BaseSettings):
             return value.get_secret_value()
         name = provider_secret(provider)
         path = provider.client_secret_file or credential_file(f"edgefleet.{name}")
-        return None if path is None else _text_of(path, f"the identity provider {provider.name}", "client_secret_file")
+        return None if path is None else text_of(path, f"the identity provider {provider.name}", "client_secret_file")
 
     def secret(self, name: str) -> str | None:
         """Return a secret setting: its value, else the text of the file `NAME_file`, else of the systemd credential `edgefleet.NAME`.
@@ -263,7 +271,7 @@ class ServerSettings(BaseSettings):
         path = getattr(self, f"{name}_file") or credential_file(f"edgefleet.{name}")
         if path is None:
             return None
-        return _text_of(path, f"the setting {name}", f"{name}_file")
+        return text_of(path, f"the setting {name}", f"{name}_file")
 
     @property
     def database(self) -> str:
@@ -334,12 +342,17 @@ class ServerSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then environment, then the file of the data folder."""
-        file = _FileSource(settings_cls, init_settings)
-        # half of the time of reading settings is looking for each in the environment, which mostly has none
-        if not any(name.upper().startswith(ENVIRONMENT) for name in os.environ):
-            return init_settings, file
-        return init_settings, env_settings, file
+        """Arguments, environment, files, credentials."""
+        given: Given = read_sources(Path(init_settings()["data_dir"]), settings_cls.model_fields)
+        file = _FileSource(settings_cls, given.file)
+        # half of the time of reading settings is looking for each among texts, of which there are mostly none
+        above = [_texts(settings_cls, given.environment)] if given.environment else []
+        below = [_texts(settings_cls, given.credentials)] if given.credentials else []
+        return init_settings, *above, file, *below
+
+
+LISTS = frozenset({"roles", "custom_metrics", "webhook_networks"})
+"""Lists of words, which may be written with commas in the environment, in a file of one value and in a credential."""
 
 
 def secret_names() -> list[str]:
@@ -352,53 +365,48 @@ def provider_secret(provider: IdentityProvider) -> str:
     return f"client_secret.{provider.name}"
 
 
-def _text_of(path: Path, owner: str, setting: str) -> str:
-    """Return the text of the file of a secret. owner: whose it is, in words. Raises SettingsError."""
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise SettingsError(
-            f"the file {path} of {owner} cannot be read: {why}",
-            next_step=f"let the server's user read it, or correct {setting}",
-        ) from None
-    if not text:
-        raise SettingsError(
-            f"the file {path} of {owner} is empty",
-            next_step=f"put the value into it, or remove {setting}",
-        )
-    return text
-
-
-def is_in_environment(name: str) -> bool:
-    """Return whether the environment of this process gives a setting."""
-    return f"{ENVIRONMENT}{name.upper()}" in os.environ
-
-
-def credential_file(name: str) -> Path | None:
-    """Return the file of a systemd credential (`LoadCredential=`), None when this process was not given it."""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(folder, name) if folder else None
-    return path if path is not None and path.is_file() else None
-
-
 class _FileSource(PydanticBaseSettingsSource):
-    """``server.toml`` of the data folder that the arguments name."""
+    """A table of values as they are."""
 
-    def __init__(self, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource) -> None:
+    def __init__(self, settings_cls: type[BaseSettings], table: dict[str, Any]) -> None:
         super().__init__(settings_cls)
-        self._init = init_settings
+        self._table = table
 
     def get_field_value(self, field: object, field_name: str) -> tuple[Any, str, bool]:
-        """Unused: the whole file is returned by ``__call__``."""
+        """Unused: the whole table is returned by ``__call__``."""
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Return the file's table, or nothing when there is no file."""
-        path = Path(self._init()["data_dir"]) / "server.toml"
-        if not path.is_file():
-            return {}
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        """Return the table."""
+        return self._table
+
+
+def _texts(settings_cls: type[BaseSettings], given: dict[str, str]) -> PydanticBaseSettingsSource:
+    """Return a source of texts that are read as those of the environment are."""
+    source = EnvSettingsSource(settings_cls)
+    source.env_vars = {f"{ENVIRONMENT}{name}".lower(): _listed(name, text) for name, text in given.items()}
+    return source
+
+
+def _listed(name: str, text: str) -> str:
+    """Return the text of a list of words as JSON, which it may be already."""
+    if name not in LISTS or text.lstrip().startswith("["):
+        return text
+    return json.dumps([word.strip() for word in text.split(",") if word.strip()])
+
+
+def explain(settings: ServerSettings, flags: dict[str, object]) -> dict[str, Origin]:
+    """Return where each setting in force comes from. flags: the arguments that were given, None for one that was not."""
+    names = ServerSettings.model_fields
+    origins = read_sources(settings.data_dir, names).origins
+    for name in secret_names():  # a value or its file wins over the credential, wherever they are
+        twin = getattr(settings, f"{name}_file")
+        if twin is not None and f"{name}_file" in origins:
+            origins[name] = Origin(origins[f"{name}_file"].source, f"{origins[f'{name}_file'].where} ({twin})")
+    origins |= {name: Origin(Source.FLAG, name) for name, value in flags.items() if value is not None}
+    return {name: origins.get(name, Origin(Source.DEFAULT, "")) for name in names} | {
+        "data_dir": Origin(Source.FLAG, "--data")
+    }
 
 
 def load_settings(data_dir: Path, **overrides: object) -> ServerSettings:
@@ -409,13 +417,31 @@ def load_settings(data_dir: Path, **overrides: object) -> ServerSettings:
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         return ServerSettings(data_dir=data_dir, **given)  # type: ignore[arg-type]
-    except tomllib.TOMLDecodeError as error:
+    except UnreadableTextError as error:
+        named = re.search(r'field "(\w+)"', str(error))
+        name = named[1] if named else ""
+        where = read_sources(data_dir, ServerSettings.model_fields).origins.get(name)
         raise SettingsError(
-            f"{data_dir / 'server.toml'} is not valid TOML: {error}", next_step="correct the file and start again"
-        ) from error
+            f"these settings cannot be used: {name}: not valid JSON{f' in {where.where}' if where else ''}",
+            next_step="write a list or a table as JSON; a list of words may also have commas: api,engine",
+        ) from None
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        origins = read_sources(data_dir, ServerSettings.model_fields).origins
+        wrong = "; ".join(
+            _in_words(e["loc"], e["type"], e["msg"], origins, given) for e in error.errors(include_input=False)
+        )
         raise SettingsError(
             f"these settings cannot be used: {wrong}",
             next_step="correct them in server.toml, the EDGEFLEET_SERVER_ environment or the command",
         ) from error
+
+
+def _in_words(
+    loc: tuple[int | str, ...], kind: str, message: str, origins: dict[str, Origin], flags: dict[str, object]
+) -> str:
+    """Return a refusal of one setting: its name, what is wrong, where it stands."""
+    name = str(loc[0]) if loc else ""
+    where = f" ({origins[name].where})" if name in origins and name not in flags else ""
+    if kind == "extra_forbidden" and len(loc) == 1:
+        return f"{name}: there is no such setting{did_you_mean(name, ServerSettings.model_fields)}{where}"
+    return f"{'.'.join(map(str, loc))}: {message}{where}"

@@ -234,3 +234,29 @@ def test_the_second_packet_of_an_answer_waits_for_nothing() -> None:
         listening.accept()[0] as accepted,
     ):
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+def test_a_server_that_drains_is_not_ready_but_serves_until_its_time_is_over(
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    heard.bind(str(tmp_path / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("EDGEFLEET_SERVER_DRAIN_S", "600")
+    token = (data / "admin.token").read_text().strip()
+    with heard, server_process(data, token, "--broker", "embedded", is_cold=True) as server, server.client() as client:
+        wait_until_ready(client)
+        device = httpx.Client(base_url=server.run["device_url"], verify=False)  # as a load balancer does
+        assert device.get("/device/v1/healthz").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        heard.settimeout(30)
+        assert heard.recv(500).startswith(b"STOPPING=1\nEXTEND_TIMEOUT_USEC=625000000")
+        deadline = time.monotonic() + 30
+        while (answer := client.get("/readyz")).status_code != 503:
+            assert time.monotonic() < deadline
+        assert answer.json()["checks"]["stopping"]["ok"] is False
+        assert device.get("/device/v1/healthz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/api/v1/devices").status_code == 200
+        server.process.send_signal(signal.SIGTERM)  # the second one does not wait
+        assert server.process.wait(30) == 130

@@ -51,6 +51,16 @@ _AFTERWARDS = {
     "fleet key of sealed models": "publish sealed models again under a new version; devices keep what they have",
     "secret of sign-in codes": "their people sign in by the password alone until they set codes up again",
 }
+_SETTINGS: list[Column[dict[str, Any]]] = [
+    Column("setting", lambda s: s["name"], keep=True),
+    Column("value", lambda s: _value(s["value"])),
+    Column("from", lambda s: s["where"] or s["source"], keep=True),
+    Column("in force", lambda s: s["in_force"] or "-", wide=True),
+]
+_DOUBTS: list[Column[dict[str, Any]]] = [
+    Column("setting", lambda s: s["name"], keep=True),
+    Column("look at it again", lambda s: s["doubt"], keep=True),
+]
 _TABLES = frozenset({"secrets", "waiting", "device_cas"})
 
 Data = Annotated[
@@ -67,11 +77,27 @@ DropLost = Annotated[
 ForgetOld = Annotated[bool, typer.Option("--forget-old", help="Then remove the old keys from the key file.")]
 
 
-def check(ctx: typer.Context, data: Data = None, broker: Broker = None) -> None:
+Settings = Annotated[
+    bool,
+    typer.Option("--settings", help="Show only the settings that are not at their default, and where each comes from."),
+]
+All = Annotated[bool, typer.Option("--all", help="With --settings: those at their default, too.")]
+
+
+def check(
+    ctx: typer.Context,
+    data: Data = None,
+    broker: Broker = None,
+    settings: Settings = False,
+    show_all: All = False,
+) -> None:
     """Check settings, database, broker, keys and secrets, and show which are used and why. Exit code 1: a secret has a problem."""
     if ctx.invoked_subcommand is not None:
         return
     session = Session.of(ctx)
+    if settings or show_all:
+        _show_settings(session, str(data or default_data()), broker, show_all=show_all)
+        return
     facts = server_answer(
         "edgefleet_server.main", "--data", str(data or default_data()), "--check", *child_flags(broker=broker)
     )
@@ -95,6 +121,30 @@ def check(ctx: typer.Context, data: Data = None, broker: Broker = None) -> None:
     session.out.facts(facts, show)
     if wrong:
         raise typer.Exit(1)
+
+
+def _show_settings(session: Session, data: str, broker: str | None, *, show_all: bool) -> None:
+    flags = child_flags(broker=broker)
+    found = server_answer("edgefleet_server.process.setting_check", "--data", data, *flags)
+    entries: list[dict[str, Any]] = found["settings"]
+    doubtful = [one for one in entries if one["doubt"]]
+
+    def show() -> None:
+        session.out.table([one for one in entries if show_all or not one["is_default"]], _SETTINGS)
+        if doubtful:
+            session.out.heading("Doubtful")
+            session.out.table(doubtful, _DOUBTS)
+
+    session.out.facts(found, show)
+
+
+def _value(value: object) -> str:
+    """Return a value as it is written: a list with commas."""
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ",".join(one if isinstance(one, str) else str(one.get("name", "?")) for one in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def seal(

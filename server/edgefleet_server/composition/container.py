@@ -45,7 +45,8 @@ from edgefleet_server.rollout.retirement import ReleaseRetirement
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.store.maker_history import MakerHistory
 from edgefleet_server.search.service import SearchService
-from edgefleet_server.settings import ServerSettings, SettingsError
+from edgefleet_server.setting_sources import SettingsError
+from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService

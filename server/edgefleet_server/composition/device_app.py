@@ -77,7 +77,10 @@ def create_device_app(fleet: Fleet, signing: SigningService, registry: RegistryS
         return cast("DeviceIdentity", request.state.device)
 
     def guard(request: Request) -> None:
-        if request.url.path != f"{PREFIX}/enroll":  # its token is in the body
+        if request.url.path not in {
+            f"{PREFIX}/enroll",
+            f"{PREFIX}/healthz",
+        }:  # a token in the body; load balancers have none
             device_of(request)
 
     app.router.route_class = GuardedRoute
@@ -101,9 +104,10 @@ def _add_identity_routes(
         return Response(signing.ca_pem(), media_type="application/x-pem-file")
 
     @app.get(f"{PREFIX}/healthz")
-    def get_health() -> dict[str, str]:
-        """Say that the listener is there."""
-        return {"status": "ok"}
+    def get_health(request: Request) -> Response:
+        """Say that the listener is there, 503 once the server is about to stop. Needs no token and says nothing else."""
+        is_leaving = getattr(request.app.state, "is_leaving", False)
+        return JSONResponse({"status": "stopping" if is_leaving else "ok"}, 503 if is_leaving else 200)
 
     @app.post(f"{PREFIX}/enroll", response_model=Enrolment)
     def enroll(wanted: EnrollIn, request: Request) -> Enrolment | Response:

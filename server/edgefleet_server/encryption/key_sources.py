@@ -14,7 +14,8 @@ from edgefleet_server.encryption import rules
 from edgefleet_server.encryption.errors import KeyChangeRefusedError, KeyUnreadableError
 from edgefleet_server.encryption.model import Kept, KeyRing
 from edgefleet_server.encryption.vault_client import VaultClient
-from edgefleet_server.settings import ServerSettings, credential_file
+from edgefleet_server.setting_sources import credential_file
+from edgefleet_server.settings import ServerSettings
 
 CREDENTIAL = "edgefleet.secrets_key"
 DEFAULT_FILE = "secrets.key"

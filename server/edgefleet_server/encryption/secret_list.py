@@ -21,7 +21,8 @@ from edgefleet_server.encryption.model import (
     StoredSecret,
 )
 from edgefleet_server.encryption.tables import SealingState
-from edgefleet_server.settings import ServerSettings, credential_file, is_in_environment, provider_secret, secret_names
+from edgefleet_server.setting_sources import credential_file, is_in_environment
+from edgefleet_server.settings import ServerSettings, provider_secret, secret_names
 
 _KINDS = {".pem": "private key", ".key": "private key", ".passphrase": "passphrase"}
 _ANYBODY = 0o007

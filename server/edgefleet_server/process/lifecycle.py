@@ -4,14 +4,16 @@ Start: lock, sockets, schema, keys, broker, gateway, engine thread, workers, lis
 """
 
 import fcntl
-import ipaddress
 import json
 import logging
+import math
 import os
 import random
+import socket
 import ssl
-from collections.abc import Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +24,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import SQLAlchemyError
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import migrations
 from edgefleet_server.alerting.contact_points import service as contact_points
 from edgefleet_server.clock import SystemClock
@@ -44,67 +47,36 @@ from edgefleet_server.process.listener import (
     further_sockets,
     listening_socket,
 )
+from edgefleet_server.process.setting_check import WILDCARDS, check_settings
 from edgefleet_server.process.signer_child import SignerChild, wait_for_signer, watch_signer
 from edgefleet_server.process.worker_pool import WorkerPool
 from edgefleet_server.rollout.controller.controller import RolloutController
 from edgefleet_server.rollout.controller.gate_caller import GateCaller
 from edgefleet_server.rollout.controller.proof_caller import ProofCaller
-from edgefleet_server.settings import ServerRole, ServerSettings, SettingsError
+from edgefleet_server.setting_sources import SettingsError
+from edgefleet_server.settings import ServerRole, ServerSettings
 from edgefleet_server.signing.keys.own_certificates import is_issued_by
 from edgefleet_server.web.connection_budget import NO_CAP, Budget
 from edgefleet_server.webhook.engine import Draw, WebhookSender
 from edgefleet_terms.audit_chain.audit_head import head_bytes
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from edgefleet_server.gateway.broker.model import BrokerEndpoint
     from edgefleet_server.gateway.broker.supervisor import BrokerSupervisor
     from edgefleet_server.gateway.service import Gateway
     from edgefleet_server.observability.otlp.exporter import OtlpExporter
 
 _log = logging.getLogger(__name__)
+_PARTS_STOP_S = 20.0
 _CERT_MARGIN = timedelta(days=30)
-_WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  # compared with, never bound
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether an address only serves this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+class StoppingError(EdgefleetError):
+    """The server has been asked to stop."""
 
-
-def check_settings(settings: ServerSettings) -> None:
-    """Refuse settings that are unsafe or cannot work together. Raises SettingsError."""
-    has_tls = settings.api_tls_cert is not None and settings.api_tls_key is not None
-    if (settings.api_tls_cert is None) != (settings.api_tls_key is None):
-        raise SettingsError(
-            "TLS for the API needs both a certificate and a key", next_step="give --tls-cert and --tls-key"
-        )
-    if not is_loopback(settings.api_host) and not has_tls and not settings.behind_proxy:
-        raise SettingsError(
-            f"the API would send tokens in plain HTTP on {settings.api_host}",
-            next_step="give --tls-cert and --tls-key, or --behind-proxy when a TLS proxy stands in front, or use 127.0.0.1",
-        )
-    if settings.otlp_endpoint:
-        _check_otlp()
-    if settings.device_public_host in _WILDCARDS:
-        raise SettingsError(
-            f"devices cannot connect to {settings.device_public_host!r}",
-            next_step="name the address under which devices reach this server: --public-host HOST",
-        )
-
-
-def _check_otlp() -> None:
-    try:
-        from edgefleet_server.observability.otlp import exporter  # noqa: F401  # whether it can be loaded
-    except ImportError as error:
-        raise SettingsError(
-            f"otlp_endpoint is set, but what exports by OTLP is not installed: {error}",
-            next_step="install it: `pip install 'edgefleet[otel]'`, or take otlp_endpoint out of server.toml",
-        ) from error
+    code = "server.stopping"
 
 
 class Server:
@@ -116,6 +88,7 @@ class Server:
         self._listeners: list[Listener] = []
         self._endpoint: BrokerEndpoint | None = None
         self._otlp: OtlpExporter | None = None
+        self._device_app: FastAPI | None = None
         self._also_device: list[int] = []
         self._also_broker: list[int] = []
         self.parts: Parts | None = None
@@ -152,12 +125,26 @@ class Server:
             self._start_workers(parts)
         if api_socket is not None and device_socket is not None:
             self._start_listeners(parts, api_socket, device_socket)
-            self._stack.callback(parts.fleet.stream.close)  # before the listeners wait for open streams
             settle()
             self._write_run_file(api_socket, device_socket)
 
+    def drain(self, wait: Callable[[float], object] = time.sleep) -> None:
+        """Tell load balancers that this server is about to stop, and go on serving for `drain_s`. Source: ADR 0148."""
+        bound_s = self.settings.drain_s + self.settings.finish_s + _PARTS_STOP_S
+        notify_systemd("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(bound_s * 1e6)}")
+        if self.parts is not None:
+            self.parts.health.add("stopping", _refuse_to_be_ready)
+        if self._device_app is not None:
+            self._device_app.state.is_leaving = True
+        if self.settings.drain_s and self._listeners:
+            wait(self.settings.drain_s)
+
     def stop(self) -> None:
-        """Stop everything in reverse order. Blocks, a few seconds at most for each part."""
+        """Stop everything in reverse order. Blocks: listeners for `finish_s`, a few seconds at most for each other part."""
+        if self.parts is not None:
+            self.parts.fleet.stream.close()  # before the listeners wait for open streams
+        for listener in self._listeners:
+            listener.leave()
         self._stack.close()
         _log.info("stopped")
 
@@ -316,10 +303,11 @@ class Server:
 
         settings = self.settings
         parts.fleet.addresses.announce_device_port(device_socket.getsockname()[1])
-        api_tls: dict[str, Any] = {}
+        api_tls: dict[str, Any] = {"timeout_graceful_shutdown": math.ceil(settings.finish_s)}
         if settings.api_tls_cert is not None:
-            api_tls = {"ssl_certfile": settings.api_tls_cert, "ssl_keyfile": settings.api_tls_key}
+            api_tls |= {"ssl_certfile": settings.api_tls_cert, "ssl_keyfile": settings.api_tls_key}
         device_tls: dict[str, Any] = {
+            "timeout_graceful_shutdown": math.ceil(settings.finish_s),
             "ssl_certfile": parts.signing.server_cert_file,
             "ssl_keyfile": parts.signing.server_key_file,
             "ssl_version": ssl.PROTOCOL_TLS_SERVER,
@@ -330,7 +318,7 @@ class Server:
             api = self._otlp.traced(api)
         if settings.behind_proxy:  # inside of the guard, which counts what really connects
             api = ProxyHeadersMiddleware(api, os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
-        device = create_device_app(parts.fleet, parts.signing, parts.registry)
+        device = self._device_app = create_device_app(parts.fleet, parts.signing, parts.registry)
         self._stack.callback(_write_last, parts)
         also = [self._stack.enter_context(one) for one in further_sockets(settings.device_host, self._also_device)]
         api_budget, device_budget = _budgets(settings, (api_socket, device_socket, *also))
@@ -369,6 +357,20 @@ class Server:
         fresh.replace(path)
         self._stack.callback(path.unlink, missing_ok=True)
         _log.info("ready", extra={"api": document["api_url"], "device": document["device_url"]})
+
+
+def _refuse_to_be_ready() -> str:
+    raise StoppingError("the server is about to stop", next_step="send requests to another one")
+
+
+def notify_systemd(*lines: str) -> None:
+    """Send lines of sd_notify(3) to systemd, where it listens. Never raises, never blocks."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.setblocking(False)
+        channel.sendto("\n".join(lines).encode(), "\0" + address[1:] if address[0] == "@" else address)
 
 
 def _write_last(parts: Parts) -> None:
@@ -466,7 +468,7 @@ def build_webhook_sender(parts: Parts, owner: str, *, draw: Draw = random.random
 def ensure_certificate(parts: Parts) -> None:
     """Issue the listeners' certificate again when it lacks one of our names or ends soon."""
     named = (parts.settings.device_public_host, parts.settings.broker_host, *hosts_of(parts.fleet.moves.places()))
-    wanted = {host for host in named if host not in _WILDCARDS}
+    wanted = {host for host in named if host not in WILDCARDS}
     certificate = x509.load_pem_x509_certificate(Path(parts.signing.server_cert_file).read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     have = set(names.get_values_for_type(x509.DNSName)) | {

@@ -28,7 +28,7 @@ from edgefleet_server.web.connection_budget import Budget, ConnectionTable, Endi
 
 _log = logging.getLogger(__name__)
 _START_WAIT_S: Final = 20.0
-_STOP_WAIT_S: Final = 3.0
+_CLOSE_WAIT_S: Final = 1.0
 _NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 KEEP_ALIVE_S: Final = 5
 CONFIG: Final[dict[str, Any]] = {
@@ -265,7 +265,8 @@ def _stamp_of(files: Sequence[Path]) -> list[tuple[int, int]]:
 class Listener:
     """One uvicorn server on its own thread.
 
-    config: what uvicorn gets in addition to CONFIG. each_second: also done there, off the event loop; may block, and fail for the database.
+    config: what uvicorn gets in addition to CONFIG; timeout_graceful_shutdown: s that running requests may go
+    on. each_second: also done there, off the event loop; may block, and fail for the database.
     """
 
     def __init__(
@@ -280,12 +281,14 @@ class Listener:
         self.name = name
         listening.guard = guard
         self._guard = guard
+        config = CONFIG | config
+        self._finish_s: int = config["timeout_graceful_shutdown"]
         self._each_second = each_second
         self._tls_files = [Path(config[name]) for name in ("ssl_certfile", "ssl_keyfile") if name in config]
         self._tls_stamp = _stamp_of(self._tls_files)
         self._chore: asyncio.Task[None] | None = None
         self._server = uvicorn.Server(
-            uvicorn.Config(guard.wrap(app), callback_notify=self._on_second, proxy_headers=False, **CONFIG, **config)
+            uvicorn.Config(guard.wrap(app), callback_notify=self._on_second, proxy_headers=False, **config)
         )
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [listening]}, name=f"listener-{name}", daemon=True
@@ -336,8 +339,12 @@ class Listener:
             wait.wait(0.02)
         raise ListenerDiedError(f"the {self.name} listener did not start", next_step="see the log above")
 
-    def stop(self) -> None:
-        """Stop accepting, let running requests end for 2 s."""
+    def leave(self) -> None:
+        """Stop accepting. Returns at once."""
         self._server.should_exit = True
+
+    def stop(self) -> None:
+        """Stop accepting, and wait until running requests have ended or their time is over."""
+        self.leave()
         if self._thread.ident is not None:
-            self._thread.join(_STOP_WAIT_S)
+            self._thread.join(self._finish_s + _CLOSE_WAIT_S)

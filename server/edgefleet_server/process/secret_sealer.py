@@ -27,7 +27,8 @@ from edgefleet_server.encryption.rules import key_id_of
 from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.process.init import report_error, stopped_server
 from edgefleet_server.registry.store import sealed_bundles
-from edgefleet_server.settings import ServerSettings, SettingsError, load_settings
+from edgefleet_server.setting_sources import SettingsError
+from edgefleet_server.settings import ServerSettings, load_settings
 
 
 def seal(settings: ServerSettings, *, rotate: bool = False, forget_old: bool = False) -> Resealed:

@@ -13,7 +13,7 @@ from edgefleet_server.encryption.secret_list import secret_entries
 from edgefleet_server.fleet.ca_rotation.rules import life_in_words
 from edgefleet_server.fleet.enrolment.pending_devices import PendingState
 from edgefleet_server.fleet.readmission.model import ReadmissionState
-from edgefleet_server.process.lifecycle import check_settings
+from edgefleet_server.process.setting_check import check_settings
 from edgefleet_server.settings import ServerSettings
 
 MAX_WAITING: Final = 50

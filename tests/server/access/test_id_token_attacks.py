@@ -33,7 +33,8 @@ from edgefleet_server.access.openid.issuer_documents import Configuration
 from edgefleet_server.access.openid.issuer_keys import IssuerKeys
 from edgefleet_server.identity_provider import IdentityProvider
 from edgefleet_server.outbound.http_post import Fetched
-from edgefleet_server.settings import SettingsError, load_settings
+from edgefleet_server.setting_sources import SettingsError
+from edgefleet_server.settings import load_settings
 from tests.house.tree import ROOT
 from tests.server.access.local_issuer import LocalIssuer, another_key, rsa_key
 from tests.support.servers import HandClock

@@ -14,7 +14,8 @@ from edgefleet_server.encryption import rules
 from edgefleet_server.encryption.errors import KeyUnreadableError
 from edgefleet_server.encryption.key_sources import KeyFile, source_of
 from edgefleet_server.encryption.model import Kept, KeyRing
-from edgefleet_server.settings import SettingsError, load_settings, secret_names
+from edgefleet_server.setting_sources import SettingsError
+from edgefleet_server.settings import load_settings, secret_names
 
 KEYS = [rules.key_text(KeyRing((rules.key_of(bytes([n]) * 32),))).splitlines()[1].split()[0] for n in range(5)]
 

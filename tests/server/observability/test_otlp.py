@@ -24,8 +24,9 @@ from prometheus_client import CollectorRegistry
 from edgefleet_server.observability.logs import PHRASE_BURST, RepeatHandler
 from edgefleet_server.observability.otlp.exporter import OtlpExporter
 from edgefleet_server.observability.otlp.log_records import OtlpHandler
-from edgefleet_server.process.lifecycle import check_settings
-from edgefleet_server.settings import SettingsError, load_settings
+from edgefleet_server.process.setting_check import check_settings
+from edgefleet_server.setting_sources import SettingsError
+from edgefleet_server.settings import load_settings
 from tests.support.servers import copy_server, server_process
 
 PATIENCE_S = 60.0
