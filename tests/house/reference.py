@@ -39,15 +39,16 @@ Each process reads its settings once, when it starts. A wrong name or value stop
 
 ## Server
 
-Strongest first: flags of `edgectl server start`; the environment; drop-ins `server.toml.d/*.toml` in the data folder, the last by name wins;
-`server.toml` there; systemd credentials; the default. `edgectl server check --settings` says what is in force and where it comes from.
+Strongest first: flags of `edgectl server start`; the environment; drop-ins `server.toml.d/*.toml` in the data folder, the last by
+name wins; `server.toml` there; systemd credentials; the default. `edgectl server check --settings` says which is in force, and from where.
 
-- In the environment a setting is `{server}` and its name in capitals, or that with `_FILE` at the end: a file with the value, as Docker and Kubernetes
-  mount secrets. Both for one setting are refused, and so is a name that does not exist.
+- In the environment a setting is `{server}` and its name in capitals, or that with `_FILE` at the end: a file with the value, as
+  Docker and Kubernetes mount secrets. Both for one setting are refused, and so is a name that does not exist.
 - A credential is `edgefleet.NAME`: `LoadCredential=edgefleet.api_port:/etc/edgefleet/port`.
-- In the environment, in a file of one value and in a credential, lists and tables are JSON: `identity_providers` is a list of objects. `roles`,
-  `custom_metrics` and `webhook_networks` may also have commas: `api,engine`.
-- Of a secret, its value wins over the file that `NAME_file` names, and both over its credential; the file and the credential are read when needed.
+- In the environment, in a file of one value and in a credential, lists and tables are JSON: `identity_providers` is a list of
+  objects. `roles`, `custom_metrics` and `webhook_networks` may also have commas: `api,engine`.
+- Of a secret, its value wins over the file that `NAME_file` names, and both over its credential; file and credential are read
+  when they are needed.
 
 Sizes are bytes, times seconds.
 
