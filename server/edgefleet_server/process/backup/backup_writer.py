@@ -31,7 +31,8 @@ from edgefleet_server.process.backup.row_files import digest_of, write_rows
 from edgefleet_server.process.backup.table_shapes import TableShape, shapes_of
 from edgefleet_server.registry import blobs
 from edgefleet_server.registry.errors import BlobUnknownError
-from edgefleet_server.settings import ServerSettings, SettingsError, secret_names
+from edgefleet_server.setting_sources import SettingsError
+from edgefleet_server.settings import ServerSettings, secret_names
 
 DRAFT_AGE: Final = timedelta(hours=24)
 """An older database of a run that was killed is taken again."""

@@ -33,7 +33,8 @@ from edgefleet_server.process.backup.database_migration import Destination, Migr
 from edgefleet_server.process.backup.errors import BackupPlaceError, TargetNotEmptyError, space_checked
 from edgefleet_server.process.backup.restorer import Restorer, Target
 from edgefleet_server.process.init import report_error
-from edgefleet_server.settings import ServerSettings, SettingsError, load_settings
+from edgefleet_server.setting_sources import SettingsError
+from edgefleet_server.settings import ServerSettings, load_settings
 
 EVERY_S: Final = 0.1
 
