@@ -47,7 +47,7 @@ SHARED_NAMES = {
 """Other base names that two modules of a package share: the same thing seen from two layers."""
 MAX_SHARED_NAMES = 15
 """Base names, no role names, that modules of several packages of one distribution may share."""
-GERUNDS = {"pending_devices", "gc_tuning", "precision_ranking"}
+GERUNDS = {"pending_devices", "gc_tuning", "precision_ranking", "setting_check", "setting_sources"}
 """Words of the field, or adjectives."""
 NOT_A_CLAIM = {
     "edgefleet_agent.connection.metered": "says that the rest of it is pure",
@@ -165,7 +165,7 @@ def test_a_new_module_falls_under_a_contract_by_being_where_it_is() -> None:
     parts = {path.with_suffix("").parts[2] for path in python_sources() if path.parts[1] == "edgefleet_agent"}
     assert parts - {"__init__"} == light | HEAVY_AGENT
     features = set(" | ".join(contracts()["features"]["layers"]).split(" | "))
-    without_services = {"main", "process", "composition", "clock", "telemetry_views"}
+    without_services = {"main", "process", "composition", "clock", "telemetry_views", "setting_sources"}
     located = {module.partition(".")[2] for module in contracts()["no-locator"]["source_modules"]}
     assert located == features - without_services
     owners = {name.removeprefix("tables-") for name in contracts() if name.startswith("tables-")}

@@ -1,4 +1,4 @@
-"""How rows look outside of a database: the same values whether they come from SQLite or from PostgreSQL. Pure.
+"""How rows look outside of a database: the same values whether they come from SQLite or from PostgreSQL. Does no I/O.
 
 A row is a tuple in the order of the table's columns. By kind of column: int, bool (0 or 1) and float are numbers; text and JSON are
 texts, JSON as it is stored; a time is the text that SQLite has, `YYYY-MM-DD HH:MM:SS.ffffff` in UTC; bytes are bytes. NULL is None.
