@@ -16,8 +16,8 @@ from typing import Any
 from edgefleet_protocol.ids import TenantId
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway.broker.model import BrokerEndpoint, BrokerKind, find_mosquitto
-from edgefleet_server.gateway.broker_contract.model import is_fit
 from edgefleet_server.gateway.broker_contract.contract_runner import run_all
+from edgefleet_server.gateway.broker_contract.model import is_fit
 from edgefleet_server.gateway.broker_contract.stand import Stand
 from edgefleet_server.gateway.broker_files.model import Bridge
 from edgefleet_server.process.external_broker.contract_run import ThrowAwayIssuer

@@ -8,8 +8,8 @@ import pytest
 
 from edgefleet_server.gateway.broker.model import BrokerKind
 from edgefleet_server.gateway.broker_contract.catalogue import CHECKS
-from edgefleet_server.gateway.broker_contract.model import Check, Finding, Need, Outcome, is_fit
 from edgefleet_server.gateway.broker_contract.contract_runner import RUNS, run_check
+from edgefleet_server.gateway.broker_contract.model import Check, Finding, Need, Outcome, is_fit
 from edgefleet_server.gateway.broker_contract.stand import Stand
 from tests.broker.conftest import TENANT, Site, TestIssuer
 

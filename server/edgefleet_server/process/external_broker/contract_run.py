@@ -23,8 +23,8 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.gateway.broker.errors import BrokerSettingError
 from edgefleet_server.gateway.broker.model import BrokerEndpoint, BrokerKind, parse_broker_url
 from edgefleet_server.gateway.broker_contract.catalogue import CHECKS
-from edgefleet_server.gateway.broker_contract.model import Finding, is_fit
 from edgefleet_server.gateway.broker_contract.contract_runner import run_all
+from edgefleet_server.gateway.broker_contract.model import Finding, is_fit
 from edgefleet_server.gateway.broker_contract.stand import Stand
 from edgefleet_server.gateway.mqtt import LinkIdentity
 from edgefleet_server.process.init import report_error
