@@ -140,16 +140,38 @@ def build(lent: Storage, root: Path, name: str, arch: str, *, layers: bool = Tru
     return tag
 
 
+def forget_the_build(folder: Path) -> bytes:
+    """Take the container that an image was made in out of its configuration: Docker's format names it, so no two builds would be the same.
+
+    folder: an image as buildah pushes it into one. Returns its new manifest.
+    """
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    old = folder / manifest["config"]["digest"].removeprefix("sha256:")
+    about = json.loads(old.read_bytes())
+    about.pop("container", None)
+    about.pop("container_config", None)
+    about["config"].pop("Hostname", None)
+    data = json.dumps(about, sort_keys=True).encode()
+    name = hashlib.sha256(data).hexdigest()
+    old.unlink()
+    (folder / name).write_bytes(data)
+    manifest["config"] |= {"digest": f"sha256:{name}", "size": len(data)}
+    written = json.dumps(manifest, sort_keys=True).encode()
+    (folder / "manifest.json").write_bytes(written)
+    return written
+
+
 def measured(lent: Storage, name: str, tag: str, arch: str, archive: Path | None = None) -> Image:
     """Push an image into a folder, as to a registry, and say what it weighs. archive: also write it there."""
     with tempfile.TemporaryDirectory(dir=lent.folder) as folder:
         lent.run("buildah", "push", "--format", "v2s2", f"localhost/{tag}", f"dir:{folder}")
-        manifest = (Path(folder) / "manifest.json").read_bytes()
+        manifest = forget_the_build(Path(folder))
+        if archive is not None:
+            archive.unlink(missing_ok=True)
+            command = ["skopeo", "copy", "-q", f"dir:{folder}", f"docker-archive:{archive}:{tag}"]
+            subprocess.run(command, check=True, stdout=sys.stderr)
     compressed = sum(layer["size"] for layer in json.loads(manifest)["layers"])
     (about,) = json.loads(lent.run("podman", "image", "inspect", f"localhost/{tag}"))
-    if archive is not None:
-        archive.unlink(missing_ok=True)
-        lent.run("buildah", "push", f"localhost/{tag}", f"docker-archive:{archive}:{tag}")
     digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
     sizes = round(compressed / 1e6, 1), round(about["Size"] / 1e6, 1)
     return Image(name, tag, arch, digest, *sizes, archive="" if archive is None else str(archive))
@@ -167,10 +189,10 @@ def mounted(lent: Storage, tag: str) -> Iterator[Path]:
 
 def make(root: Path, args: argparse.Namespace) -> list[Image]:
     """Build what the command line asks for. Raises RefusalError."""
-    missing = [tool for tool in ("buildah", "podman") if shutil.which(tool) is None]
+    missing = [tool for tool in ("buildah", "podman", "skopeo") if shutil.which(tool) is None]
     if missing:
         raise RefusalError(
-            "no image can be built", f"{' and '.join(missing)} missing", "apt-get install -y buildah podman crun"
+            "no image can be built", f"{' and '.join(missing)} missing", "apt-get install -y buildah podman crun skopeo"
         )
     out = Path(args.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
