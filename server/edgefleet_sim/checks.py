@@ -331,12 +331,15 @@ def about_shares(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice]) -> It
     if all(stage.mode is Mode.ACTIVE for stage in stages):
         return
     drawn = {draw.device for asked in rows.asked() for draw in asked.draws if draw.is_new}
+    begun: dict[ProfileName, list[StageRun]] = {}
+    for cell in rows.cells.values():
+        if _is_begun(cell):
+            begun.setdefault(cell.stratum, []).append(cell)
     for one in rows.assignments.values():
         device, value = devices[one.device], rank(rows.salt, one.device)
         drawn_in = one.stage if one.device in drawn else -1
-        ours = (cell for cell in rows.cells.values() if cell.stratum == one.stratum)
-        cells = (cell for cell in ours if value < cell.cut or cell.stage == drawn_in)
-        reached = [stages[cell.stage] for cell in cells if _is_begun(cell)]
+        ours = begun.get(one.stratum, ())
+        reached = [stages[cell.stage] for cell in ours if value < cell.cut or cell.stage == drawn_in]
         most = max((100 if shape.mode is Mode.ACTIVE else shape.share_pct for shape in reached), default=0)
         mine = rows.bundles.get(one.stratum)
         answers = 100 if mine is not None and device.active == mine.sha256 else device.candidate_process.share_pct()

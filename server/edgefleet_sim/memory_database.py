@@ -118,6 +118,8 @@ class SimDatabase:
     """Devices that come after the rollout began: one that comes late may find it over."""
     merged: dict[DeviceId, tuple[Report, Document, Report]] = field(default_factory=dict)
     """The last answer for each device: a tick asks for all of them again."""
+    unserved: dict[DeviceId, tuple[Member, Member]] = field(default_factory=dict)
+    """Each member, and the same barred from the stages next to what serves, for the same reason."""
     confirmations: dict[tuple[ProfileName, int], Confirmation] = field(default_factory=dict)
     proofs: dict[tuple[ProfileName, int], Proof | None] = field(default_factory=dict)
     """What the server found itself, None while it is at it; a question that is written does not change it."""
@@ -226,9 +228,15 @@ class SimDatabase:
             return tuple(self.members.values())
         actives = ((one, self.documents[one.device].active) for one in self.members.values())
         return tuple(
-            replace(one, barred=one.barred | barred) if active in (None, self.bundles.get(one.stratum)) else one
+            self._unserved(one, barred) if active in (None, self.bundles.get(one.stratum)) else one
             for one, active in actives
         )
+
+    def _unserved(self, member: Member, barred: frozenset[int]) -> Member:
+        known = self.unserved.get(member.device)
+        if known is None or known[0] is not member:
+            known = self.unserved[member.device] = (member, replace(member, barred=member.barred | barred))
+        return known[1]
 
     def _report(self, device: DeviceId) -> Report:
         # Of a device that never said anything the server knows its document all the same.

@@ -445,7 +445,6 @@ def as_install(report: Report, a: Assignment, digest: str) -> Report:
     """Return the report as if the candidate were installed as the active version. digest: of the release's bundle."""
     candidate = report.candidate
     phase = phase_of(candidate.state) if candidate.sha256 == digest else None
-    common = replace(report, wanted_by_server=candidate.wanted_by_server, set_by=candidate.set_by)
     # an agent that has just begun reports no candidate yet
     ran = a.state is AssignmentState.HEALTHY and not a.back_gen
     rests = phase is not None and candidate.code == CANDIDATE_RESTS_CODE
@@ -453,10 +452,19 @@ def as_install(report: Report, a: Assignment, digest: str) -> Report:
     if phase is None:
         active = digest if is_there else ""
         return replace(
-            common, phase=Phase.IDLE, active_sha256=active, wanted_sha256="", error_class=None, error_code=""
+            report,
+            wanted_by_server=candidate.wanted_by_server,
+            set_by=candidate.set_by,
+            phase=Phase.IDLE,
+            active_sha256=active,
+            wanted_sha256="",
+            error_class=None,
+            error_code="",
         )
     return replace(
-        common,
+        report,
+        wanted_by_server=candidate.wanted_by_server,
+        set_by=candidate.set_by,
         phase=Phase.COMMITTED if is_there else Phase.ROLLED_BACK if ran else _PHASES[phase],
         active_sha256=digest if is_there else "",
         wanted_sha256=digest,
