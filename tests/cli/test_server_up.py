@@ -105,7 +105,7 @@ def test_start_makes_the_server_where_there_is_none_and_shows_no_token(folder: P
     program = Path(sys.executable).with_name("edgectl")
     said = folder.with_name("said")
     with said.open("w") as out:
-        command = [program, "server", "start", *PORTS]
+        command = [str(program), "server", "start", *map(str, PORTS)]
         process = subprocess.Popen(command, env={**os.environ, **mine}, stdout=out, stderr=out)
     try:
         deadline = time.monotonic() + 120

@@ -50,7 +50,7 @@ def test_the_last_stages_run_nothing_and_not_as_root(name: str) -> None:
 )
 def test_a_root_file_system_is_entered_as_its_user_and_probed(tmp_path: Path) -> None:
     root = tmp_path / "root"
-    command = ["/usr/bin/python3.13", FOLDER / "root_filesystem.py", "os", root, "--arch", "amd64"]
+    command = ["/usr/bin/python3.13", str(FOLDER / "root_filesystem.py"), "os", str(root), "--arch", "amd64"]
     subprocess.run([*command, "--data", "/var/lib/edgefleet-agent", "python3-minimal"], check=True, capture_output=True)
     data = root / "var/lib/edgefleet-agent"
     assert (data.stat().st_uid, data.stat().st_gid, data.stat().st_mode & 0o7777) == (10001, 0, 0o770)
@@ -59,7 +59,14 @@ def test_a_root_file_system_is_entered_as_its_user_and_probed(tmp_path: Path) ->
     for module in (root / "usr/lib/python3.13").glob("__pycache__/*.pyc"):
         assert module.read_bytes()[4:8] == b"\x01\x00\x00\x00", "byte code is not compared with its source"
     shutil.copy(FOLDER / "probe.py", root / "probe")
-    probe = ["chroot", "--userspec=10001:0", root, "/usr/bin/python3.13", "-c", "import os, json; print(os.getuid())"]
+    probe = [
+        "chroot",
+        "--userspec=10001:0",
+        str(root),
+        "/usr/bin/python3.13",
+        "-c",
+        "import os, json; print(os.getuid())",
+    ]
     done = subprocess.run(probe, capture_output=True, text=True, check=False)
     assert done.stdout == "10001\n", done.stderr
     bill = json.loads(sbom_of_root(root, "edgefleet/agent:1.2.3", DIGEST, 1_767_225_600))
