@@ -32,6 +32,8 @@ def leaves(command: Any, path: str = "edgectl") -> Iterator[tuple[str, Any]]:
     if children is None:
         yield path, command
         return
+    if command.invoke_without_command and path != "edgectl":  # as `edgectl server check`, which has `broker` below it
+        yield path, command
     for name, child in ((name, child) for name, child in children.items() if not child.hidden):
         yield from leaves(child, f"{path} {name}")
 
