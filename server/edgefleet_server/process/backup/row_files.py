@@ -84,7 +84,8 @@ def _exactly(file: Source, length: int, name: str) -> bytes:
 def damaged(name: str, why: str) -> DamagedBackupError:
     """Return the error for a file of a backup that is not what was written."""
     return DamagedBackupError(
-        f"{name} is damaged: {why}", next_step="use another backup; `edgectl server verify-backup WHERE` says which are whole"
+        f"{name} is damaged: {why}",
+        next_step="use another backup; `edgectl server verify-backup WHERE` says which are whole",
     )
 
 
