@@ -106,7 +106,7 @@ def enroll(
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     if tpm:
         move_keys(state)
-    ca_pem = _pinned_ca(token)
+    ca_pem = pinned_ca(token)
     key = kept_key(paths.root / PENDING_KEY)  # of an enrolment that was begun here before
     nonce = secrets.token_hex(16)
     stated = facts() | {
@@ -131,7 +131,8 @@ def _check_folder(state: Path) -> None:
         raise FolderRefusedError(f"{found.what}; {found.why}", next_step=found.next_step)
 
 
-def _pinned_ca(token: ClaimToken) -> str:
+def pinned_ca(token: ClaimToken) -> str:
+    """Return the CA certificate (PEM) that a token pins. Raises PinMismatchError, EnrollRefusedError, ServerUnreachableError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # only a public certificate is read, and compared with the pin below
