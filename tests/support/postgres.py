@@ -38,6 +38,11 @@ class PostgresServer:
         self._as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
         self._user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 
+    @property
+    def data_folder(self) -> Path:
+        """The folder of the cluster."""
+        return self._folder / "data"
+
     def start(self) -> None:
         """Make the cluster and start it."""
         if self._as_user:

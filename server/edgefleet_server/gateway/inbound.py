@@ -50,6 +50,7 @@ DONE_AT_ONCE: Final = 256
 GATHER_S: Final = 0.02
 RETRY_S: Final = 1.0
 MAX_RETRIES: Final = 5
+LOST_LOOK_S: Final = 0.02
 _DATABASE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
 
 Spoken = TypeVar("Spoken", State, Event, Telemetry, Sample, Watched)
@@ -140,8 +141,8 @@ class InboundCounters:
     failed: int = 0
 
 
-_Item = tuple[Uplink, bytes, int]
-"""Where it came from, what it says, its receipt."""
+_Item = tuple[Uplink, bytes, int, int]
+"""Where it came from, what it says, its receipt, how often the broker had been lost."""
 
 
 class _Outcome(Enum):
@@ -204,7 +205,22 @@ class Inbound:
         self._queue: FairQueue[_Item] = FairQueue(queue_bytes, self._note_dropped)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gateway-inbound", daemon=True)
+        self._turns = self._broker = 0
         self.counters = InboundCounters()
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait to be stored."""
+        return len(self._queue)
+
+    def broker_lost(self, limit_s: float) -> None:
+        """Let no message that waits say any more that a device is there: who is, nobody knows. Blocks until none is being stored."""
+        self._broker += 1
+        stored, pause = self._turns, threading.Event()
+        for _ in range(int(limit_s / LOST_LOOK_S)):
+            if self._turns != stored or not self._thread.is_alive():
+                return
+            pause.wait(LOST_LOOK_S)
 
     def acknowledge_by(self, acknowledge: Callable[[Sequence[int]], None]) -> None:
         """Let `acknowledge` take the receipts of messages that are done, on any thread: the broker hands over as many more."""
@@ -229,7 +245,7 @@ class Inbound:
             self.done(receipt)
             return
         if self._ledger.admit(uplink.device, len(payload)):
-            self._queue.put(uplink.device, (uplink, payload, receipt), len(payload))
+            self._queue.put(uplink.device, (uplink, payload, receipt, self._broker), len(payload))
         else:
             self.counters.dropped += 1
             self.done(receipt)
@@ -280,13 +296,16 @@ class Inbound:
                 self.counters.failed += 1
                 _log.exception("inbound batch failed")
             finally:
-                self._acknowledge_done([receipt for _, _, receipt in items if receipt])
+                self._turns += 1
+                self._acknowledge_done([receipt for _, _, receipt, _ in items if receipt])
         self._traffic.write()
 
     def _sorted(self, items: Sequence[_Item]) -> _Batch:
         batch = _Batch()
-        for uplink, payload, _ in items:
+        for uplink, payload, _, broker in items:
             self.counters.messages += 1
+            if broker != self._broker and uplink.leaf == "pres":
+                continue
             try:
                 self._sort_one(batch, uplink, payload)
             except BadMessageError as error:

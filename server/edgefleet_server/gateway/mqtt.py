@@ -64,6 +64,8 @@ class LinkHandlers:
     """topic, payload, receipt: to be given to `MqttLink.ack` once the message is stored or refused."""
     on_up: Callable[[], None]
     on_down: Callable[[], None]
+    on_lost: Callable[[], bool] = lambda: True
+    """Called on the link's own thread after a connection that stood, before the next: may block. True: it may connect again."""
 
 
 class _Connection:
@@ -231,9 +233,12 @@ class MqttLink:
         return None
 
     def _run(self) -> None:
-        attempt = 0
+        attempt, is_lost = 0, False
         while not self._stopping.is_set():
-            was_up = self._one_connection()
+            if is_lost and not self._handlers.on_lost():
+                self._stopping.wait(MAX_BACKOFF_S)
+                continue
+            is_lost = was_up = self._one_connection()
             attempt = 0 if was_up else attempt + 1
             limit_s = min(MAX_BACKOFF_S, 0.1 * 2**attempt)
             self._stopping.wait(random.uniform(0.05, limit_s))  # noqa: S311  # jitter, not a secret

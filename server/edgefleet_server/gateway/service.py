@@ -4,9 +4,12 @@
 requests. The gateway owns none of the facts: everything that must reach devices is in the database.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
@@ -31,6 +34,9 @@ from edgefleet_server.telemetry.service import TelemetryService
 BLOCK_WAIT_S: Final = 10.0
 CONTROL_WAIT_S: Final = 30.0
 MAX_SWEEPS: Final = 50
+LOST_WAIT_S: Final = 5.0
+
+_log = logging.getLogger(__name__)
 
 
 class GatewayDownError(EdgefleetError):
@@ -65,7 +71,7 @@ class Gateway:
             LinkIdentity(identity.name, Path(identity.cert_file), Path(identity.key_file)),
             self._topics.server_filters(),
             self._topics.heartbeat(identity.name),
-            LinkHandlers(self._on_message, self._on_up, self._on_down),
+            LinkHandlers(self._on_message, self._on_up, self._on_down, self._on_lost),
             clock,
         )
         self._outbound = Outbound(
@@ -185,6 +191,22 @@ class Gateway:
 
     def _on_down(self) -> None:
         self._responder.reset()
+
+    # ---- on the link's thread, between two connections
+
+    def _on_lost(self) -> bool:
+        """Let presence be unknown, as after a start: nobody said goodbye, and who is there nobody knows (ADR 0153).
+
+        A broker that went on says who is there as soon as it is asked again: presence is retained. One that was started again is empty,
+        and hears of each device as that one comes back.
+        """
+        self._inbound.broker_lost(LOST_WAIT_S)
+        try:
+            self._fleet.receiver.forget_presence()
+        except SQLAlchemyError as error:
+            _log.warning("presence not forgotten", extra={"reason": type(error).__name__})
+            return False
+        return True
 
     # ---- on the thread that signed
 

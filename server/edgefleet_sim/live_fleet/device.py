@@ -194,7 +194,7 @@ class SimulatedDevice:
         return True
 
     def desired(self, payload: bytes, draw: random.Random, meter: Meter) -> bool:
-        """Take a desired document; return whether an install begins. Anything else than a newer one changes nothing."""
+        """Take a desired document; return whether it is a newer one, which is reported. Nothing else changes anything."""
         try:
             document = decode_desired(parse_envelope(payload).payload)
         except EdgefleetError:
@@ -208,8 +208,12 @@ class SimulatedDevice:
             if ref is not None and ref.sha256 != self._running.sha256:
                 fails = self.behaviour.fails and draw.random() < self.behaviour.fails
                 self._install = Install(name, ref, document.gen, draw.choice(list(FAILS_AT)) if fails else None)
-                return True
-        return False
+        return True
+
+    @property
+    def is_installing(self) -> bool:
+        """Whether it has steps of an install to go."""
+        return self._install is not None
 
     def state(self, unix_s: float) -> Said:
         """Return the whole state."""

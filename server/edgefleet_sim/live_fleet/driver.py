@@ -121,9 +121,11 @@ class Driver:
         if message.topic.endswith("/dn/meta"):
             device.acked(message.payload, self._now(), self.meter)
         elif message.topic.endswith("/dn/desired"):
+            was_installing = device.is_installing
             if device.desired(message.payload, self._draw, self.meter):
+                self._after(late_s, lambda: self._say(link, [device.state(self._unix_s())]))
+            if device.is_installing and not was_installing:
                 self._later(self._now() + late_s + self._step_s(device), self._step, self._place(device))
-            self._after(late_s, lambda: self._say(link, [device.state(self._unix_s())]))
 
     def ended(self, link: Link, reason: str) -> None:
         """Count it, and come back when the device's rule says so."""

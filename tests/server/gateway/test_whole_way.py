@@ -214,6 +214,28 @@ def test_everything_retained_is_published_again_after_the_broker_lost_it(site: S
         assert decode(RepoHead, there.heads.get(timeout=WAIT_S)).root_version == 1
 
 
+def test_presence_is_unknown_once_the_broker_was_lost_and_right_as_devices_come_back(site: Site) -> None:
+    comes, stays_away = site.house.device(), site.house.device()
+    connected = {one.id: site.connect(one) for one in (comes, stays_away)}
+    topics = site.gateway._topics
+    for name, there in connected.items():
+        there.say(topics.presence(name), Presence(on=True, conn_id="1", boot_id="b", ts=1), retain=True)
+
+    def status(name: Any) -> DeviceStatus:
+        return site.house.fleet.reader.device(name).status
+
+    assert eventually(lambda: all(status(name) is DeviceStatus.ONLINE for name in connected))
+    before, pid = site.gateway.counters()["connects"], site.broker.status().pid
+    assert pid is not None
+    os.kill(pid, 9)
+    assert eventually(lambda: all(status(name) is DeviceStatus.UNKNOWN for name in connected))
+    assert eventually(lambda: site.gateway.counters()["connects"] > before)
+    there = site.connect(comes)
+    there.say(topics.presence(comes.id), Presence(on=True, conn_id="2", boot_id="b", ts=2), retain=True)
+    assert eventually(lambda: status(comes.id) is DeviceStatus.ONLINE)
+    assert status(stays_away.id) is DeviceStatus.UNKNOWN
+
+
 @pytest.fixture
 def quick_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a gateway that starts after this look more often whether its connection lives."""
