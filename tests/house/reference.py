@@ -144,7 +144,7 @@ def settings_page() -> str:
 def metrics_page() -> str:
     """Return the page of all figures."""
     metrics = Metrics()
-    metrics.watch_gateway(lambda: {"example": 1}, lambda: {"rate": 1})
+    metrics.watch_gateway(lambda: {"example": 1}, lambda: {"rate": 1}, lambda: 0.0)
     metrics.watch_revocation(lambda: 1, lambda: 1)
     metrics.watch_signer(lambda: ({"director": 1}, {"director": 1}))
     fleet = [(one.name, one.kind.value, _named(one.labels), one.text) for one in FIGURES]

@@ -155,6 +155,17 @@ SOAKS: dict[str, Soak] = {
         6,
         "a change of version of an agent through mosquitto on its own, bridged, and RabbitMQ, after the whole contract",
     ),
+    "broker-kill": Soak(
+        "tests.load.broker_kill",
+        8_000,
+        "a connected simulated device when the broker is killed: presence, CPU of connects",
+        30,
+    ),
+    "fleet-load": Soak(
+        "tests.load.fleet_load",
+        10_000,
+        "a device that sends a window a minute, of EDGEFLEET_LOAD_REGISTERED, for EDGEFLEET_LOAD_MINUTES: lateness, cores, memory",
+    ),
     "uplink-flood": Soak(
         "tests.hostile.uplink_flood",
         20,

@@ -21,7 +21,7 @@ from edgefleet_protocol.sketch import LatencySketch
 from tests.load.rig import Fleet, Rig, machine, rig, slope_pct_an_hour, until
 
 INTERVAL_S: Final = 60
-CONNECTS_PER_S: Final = 200.0
+CONNECTS_PER_S: Final = 400.0
 SAMPLE_S: Final = 5.0
 ASK_S: Final = 0.5
 GOALS: Final = {"ingest_p99_s": 1.0, "api_p95_ms": 50.0, "cores": 0.8, "rss_pct_an_hour": 1.0}

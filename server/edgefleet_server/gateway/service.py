@@ -168,6 +168,10 @@ class Gateway:
             "meta_requests": responder.meta_requests,
         }
 
+    def waiting(self) -> float:
+        """Return how many messages wait to be stored, for `/metrics`."""
+        return float(self._inbound.waiting)
+
     def dropped(self) -> Mapping[str, int]:
         """Return what was dropped because of a device's quota since the start, by reason, for `/metrics`."""
         return {reason.value: n for reason, n in self._ledger.total.items()}

@@ -5,7 +5,7 @@ One registry a server process, made with the parts: tests and two servers in one
 
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
@@ -21,6 +21,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=self.registry)  # processor time, memory and open files of this process
         self.fleet_registry = CollectorRegistry()
         """Figures of fleet and models: they name models and groups, so that not everybody may read them."""
         self.requests = Counter(
@@ -101,10 +102,18 @@ class Metrics:
         self.rollout_documents.labels(what).inc(n)
 
     def watch_gateway(
-        self, counters: Callable[[], Mapping[str, int]], dropped: Callable[[], Mapping[str, int]]
+        self,
+        counters: Callable[[], Mapping[str, int]],
+        dropped: Callable[[], Mapping[str, int]],
+        waiting: Callable[[], float],
     ) -> None:
-        """Show the gateway's own counters, read when somebody asks. dropped: by reason."""
+        """Show the gateway's own counters, read when somebody asks. dropped: by reason; waiting: messages to store."""
         self.registry.register(_GatewayCounters(counters, dropped))
+        Gauge(
+            "edgefleet_gateway_waiting_messages",
+            "Messages of devices that wait to be stored; near 32000 the broker holds devices back",
+            registry=self.registry,
+        ).set_function(waiting)
 
     def watch_signer(self, counts: Callable[[], tuple[Mapping[str, int], Mapping[str, int]]]) -> None:
         """Show what the signing process signed and refused, read when somebody asks. counts: both by role."""

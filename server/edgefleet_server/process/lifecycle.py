@@ -247,7 +247,7 @@ class Server:
             parts.fleet.addresses.announce_broker(public, endpoint.port, endpoint.mqtt)
         parts.sampler.is_listening = lambda: gateway.is_connected
         parts.health.add("broker", gateway.check)
-        parts.metrics.watch_gateway(gateway.counters, gateway.dropped)
+        parts.metrics.watch_gateway(gateway.counters, gateway.dropped, gateway.waiting)
 
     def _free_ports(self) -> tuple[int, ...]:
         """Return the broker's further ports that are to be had: with one that is not, it would not start at all."""

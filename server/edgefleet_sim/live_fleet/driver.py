@@ -176,10 +176,11 @@ class Driver:
             return
         length_s = max(1, int(self._interval_s * device.stretch))
         was_drifting = device.is_drifting
-        said = device.window(self._unix_s(), self._now(), length_s, self.meter)
+        late_s = self._late_s(device)  # the device's own, so no part of what its acknowledgement took
+        said = device.window(self._unix_s(), self._now() + late_s, length_s, self.meter)
         self.meter.figures.drifting += device.is_drifting and not was_drifting
         if link is not None and link.is_up:
-            self._after(self._late_s(device), lambda: self._say(link, said))
+            self._after(late_s, lambda: self._say(link, said))
 
     def _look(self, place: int) -> None:
         device, link = self._devices[place], self._links[place]

@@ -42,7 +42,7 @@ class LiveFleet:
         self.engine = build_engine(self.parts)
         self.world.engine = self.engine._rollouts
         self.sent = {"telemetry": 0}
-        self.parts.metrics.watch_gateway(lambda: self.sent, lambda: {"rate": self.sent["telemetry"]})
+        self.parts.metrics.watch_gateway(lambda: self.sent, lambda: {"rate": self.sent["telemetry"]}, lambda: 0.0)
         self.parts.metrics.watch_revocation(lambda: 1, lambda: 86_400.0 * 29)
         self.parts.metrics.watch_connections("api", lambda: 1)
         self.seq = 0

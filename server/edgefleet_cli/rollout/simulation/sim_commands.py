@@ -16,6 +16,7 @@ from edgefleet_cli.core.subprocesses import python_module, require
 from edgefleet_cli.core.transport.reply import Document, Reply
 from edgefleet_cli.render.format import duration, text
 from edgefleet_cli.render.output import Column, Sheet
+from edgefleet_cli.rollout.simulation.fleet_commands import sim_fleet
 from edgefleet_cli.rollout.spec import read_document
 
 
@@ -94,6 +95,8 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
 
     Exit codes: 0 every invariant held, 1 one was violated. Then it prints the command that reproduces the run.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     session = Session.of(ctx)
     _refuse_ignored(ctx)
     scenario = {
@@ -234,3 +237,8 @@ def _show(session: Session, answer: Answer, *, with_transcript: bool) -> None:
     if answer.shrunk_again:
         out.note(f"smaller, with the same failure: {answer.shrunk_again}")
     sys.stdout.flush()
+
+
+app = typer.Typer(invoke_without_command=True)
+app.callback()(sim)
+app.command("fleet")(sim_fleet)
