@@ -1,4 +1,4 @@
-"""Small samples of the load soaks: real server, PostgreSQL, mosquitto, devices over TLS. What is lost or wrong is judged, never how fast."""
+"""Small samples of the load soaks: server, PostgreSQL, mosquitto, devices over TLS. What is lost is judged, never how fast."""
 
 import pytest
 
