@@ -79,7 +79,7 @@ class Fleet:
 
     def figure(self, name: str) -> float:
         """Return the sum of a figure over the processes."""
-        return sum(line.get(name, 0) for line in self.lines)
+        return sum(float(line.get(name, 0)) for line in self.lines)
 
     def leave(self) -> None:
         """Let all devices say goodbye, and wait for the processes."""
@@ -107,12 +107,12 @@ class Rig:
     def rows(self, statement: str) -> list[Any]:
         """Return the rows of a query."""
         with psycopg.connect(self.url, autocommit=True) as connection:
-            return connection.execute(statement).fetchall()  # type: ignore[arg-type]
+            return connection.execute(statement).fetchall()
 
     def execute(self, statement: str) -> None:
         """Run a statement."""
         with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(statement)  # type: ignore[arg-type]
+            connection.execute(statement)
 
     def presence(self) -> dict[str, int]:
         """Return how many live devices are online, offline and unknown."""
@@ -190,7 +190,7 @@ class Rig:
         db, now = Database(self.url), SystemClock().now()
         try:
             for start in range(0, count, BATCH):
-                rows = [
+                rows: list[dict[str, Any]] = [
                     {
                         "id": f"r-{n:07}", "profile": PROFILE, "arch": "x86_64", "public_key": "k" * 180,
                         "labels": {"site": f"s{n % SITES}", "ring": "canary" if n % 20 == 0 else "rest"}, "facts": {"ram_mb": 2048},

@@ -1,4 +1,4 @@
-"""A simulated device: what it says and when, what it does about what it hears. Pure: the time is an argument, draws come from outside.
+"""A simulated device: what it says and when, what it does about what it hears. Time and draws are arguments, so a seed repeats it.
 
 1. It is an agent on the wire: retained presence and state, a will, windows that it keeps until the server's own acknowledgement, and
    sends again without one after RESEND_AFTER_S; at most KEPT of them, then the oldest go.

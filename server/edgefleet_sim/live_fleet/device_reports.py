@@ -1,4 +1,4 @@
-"""What a simulated device says, in the messages of real agents: presence, state, events, telemetry windows. Pure.
+"""What a simulated device says, in the messages of real agents: presence, state, events, telemetry windows.
 
 Its model answers one of CLASSES classes. Where it drifts, the shares of the classes move over DRIFT_WINDOWS windows, and the device says
 so once the PSI against the shares that it began with passes DRIFT_PSI, as agents do.
