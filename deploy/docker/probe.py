@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -IS
-"""Health check of the images: `edgefleet-probe server | agent`. Exit code 0: well. No library, since it runs every half minute. ADR 0149.
+"""Health check of the images: `edgefleet-probe server | agent`. Exit code 0: well. No library, since it runs every half minute. ADR 0146.
 
 - server: `/readyz` of this process answers 200. A process without the role `api` has no listener: then its lock must be held.
 - agent: its loop answers on its control socket. A container without an enrolled device is not well.

@@ -1,4 +1,4 @@
-"""Puts together the file system of a container image, for any processor and without running a program of that processor. ADR 0149.
+"""Puts together the file system of a container image, for any processor and without running a program of that processor. ADR 0146.
 
     root_filesystem.py wheels OUT [server|agent]...                    wheels of the tree, with the hatchling of constraints.txt
     root_filesystem.py os ROOT --arch amd64|arm64 --data DIR PACKAGE...  files of Debian packages and of what they need

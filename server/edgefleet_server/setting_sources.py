@@ -1,4 +1,4 @@
-"""Where a setting comes from. Strongest first: flag, environment, drop-ins, `server.toml`, systemd credential (ADR 0147).
+"""Where a setting comes from. Strongest first: flag, environment, drop-ins, `server.toml`, systemd credential (ADR 0144).
 
 1. In the environment a setting is `EDGEFLEET_SERVER_NAME`, or `EDGEFLEET_SERVER_NAME_FILE`: a file with the value. Both is refused.
 2. Drop-ins are `server.toml.d/*.toml`; the last by name wins.

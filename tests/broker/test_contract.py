@@ -33,7 +33,7 @@ def stand(site: Site) -> Iterator[Stand]:
 
 
 SHARED = [one for one in CHECKS if one.name != "revoked"]
-"""At the broker that all tests of a kind share. mosquitto 2.0.21 may crash some time after it has read its files again (ADR 0156)."""
+"""At the broker that all tests of a kind share. mosquitto 2.0.21 may crash some time after it has read its files again (ADR 0150)."""
 
 
 @pytest.mark.parametrize(

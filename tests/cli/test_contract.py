@@ -221,7 +221,7 @@ ACTS = {
     "server backup", "server broker-files", "server migrate", "server restore", "server restored", "server signer",
     "server move finish", "server move plan", "server move start", "server move undo",
     "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
-    "rollout resume", "rollout retry", "rollout rollback", "rollout skip", "server init", "server start", "sim fleet",
+    "rollout resume", "rollout retry", "rollout rollback", "rollout skip", "server init", "server start", "sim", "sim fleet",
     "identity link", "identity unlink",
     "trusted-pipeline add", "trusted-pipeline remove",
     "person add", "person invite", "person disable", "person enable", "person grant", "person revoke-grant",

@@ -2,7 +2,7 @@
 
 - A release is built twice, signed, and gets a signed tag that holds the signed checksums (`signed_tag`).
 - A dry run signs with a key that is made for it and thrown away, and makes no tag.
-- `--of-tag` builds a released version again and refuses unless each byte is the one that was signed (ADR 0159).
+- `--of-tag` builds a released version again and refuses unless each byte is the one that was signed (ADR 0153).
 
 Nothing is uploaded in any case.
 """

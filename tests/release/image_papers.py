@@ -1,4 +1,4 @@
-"""What goes with an image: its SBOM of Debian's and Python's packages, and the signed statement of what it was built from. ADR 0149.
+"""What goes with an image: its SBOM of Debian's and Python's packages, and the signed statement of what it was built from. ADR 0146.
 
 The statement is in-toto's (Statement v1 with the predicate of SLSA provenance v1) in a DSSE envelope. It is signed like a release
 (ADR 0072): an SSH signature, here over DSSE's pre-authentication encoding.
@@ -26,7 +26,7 @@ from tests.release import signature
 from tests.release.refusal import RefusalError
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-BUILD_TYPE = "https://github.com/edgefleet/edgefleet/blob/main/docs/adr/0149-container-images.md"
+BUILD_TYPE = "https://github.com/edgefleet/edgefleet/blob/main/docs/adr/0146-container-images.md"
 
 
 def _component(kind: str, name: str, version: str, **qualifiers: str) -> Component:

@@ -2,7 +2,7 @@
 
 A row for each: digest, compressed and unpacked megabytes. Next to each archive lie its SBOM and, with --key, its signed provenance.
 Images are kept in a storage of their own, which goes at the end. The base is pulled; --make-base makes it of Debian's packages with
-mmdebstrap instead, where there is no registry, and keeps it in the cache folder. ADR 0149.
+mmdebstrap instead, where there is no registry, and keeps it in the cache folder. ADR 0146.
 """
 
 from __future__ import annotations

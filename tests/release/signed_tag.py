@@ -1,4 +1,4 @@
-"""The signed tag of a release: its message holds the checksums of all artefacts and their signature. ADR 0159.
+"""The signed tag of a release: its message holds the checksums of all artefacts and their signature. ADR 0153.
 
 So whoever has the tag has everything that proves a build of it: nothing has to be uploaded by the one who signs.
 """

@@ -199,7 +199,7 @@ class Gateway:
     # ---- on the link's thread, between two connections
 
     def _on_lost(self) -> bool:
-        """Let presence be unknown, as after a start: nobody said goodbye, and who is there nobody knows (ADR 0153).
+        """Let presence be unknown, as after a start: nobody said goodbye, and who is there nobody knows (ADR 0148).
 
         A broker that went on says who is there as soon as it is asked again: presence is retained. One that was started again is empty,
         and hears of each device as that one comes back.

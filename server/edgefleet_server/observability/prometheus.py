@@ -27,12 +27,8 @@ class Metrics:
         self.requests = Counter(
             "edgefleet_http_requests_total", "API requests", ["operation", "status"], registry=self.registry
         )
-        self.request_seconds = Histogram(
-            "edgefleet_http_request_seconds",
-            "Time to answer an API request",
-            ["operation"],
-            buckets=_LATENCY_BUCKETS_S,
-            registry=self.registry,
+        self.request_seconds = _latency(
+            "edgefleet_http_request_seconds", "Time to answer an API request", "operation", self.registry
         )
         self.jobs = Gauge("edgefleet_conversion_jobs", "Conversion jobs by state", ["state"], registry=self.registry)
         self.ticks = Counter(
@@ -42,12 +38,11 @@ class Metrics:
             registry=self.registry,
         )
         self.rollouts = Gauge("edgefleet_rollouts", "Rollouts by state", ["state"], registry=self.registry)
-        self.rollout_lag_seconds = Histogram(
+        self.rollout_lag_seconds = _latency(
             "edgefleet_rollout_evaluation_lag_seconds",
             "How long after it was due a rollout was looked at by this process; looks before their time do not count",
-            ["look"],
-            buckets=_LATENCY_BUCKETS_S,
-            registry=self.registry,
+            "look",
+            self.registry,
         )
         self.rollout_transitions = Counter(
             "edgefleet_rollout_transitions_total",
@@ -183,3 +178,8 @@ class _GatewayCounters(Collector):
         for name, value in self._dropped().items():
             dropped.add_metric([name], value)
         yield dropped
+
+
+def _latency(name: str, about: str, label: str, registry: CollectorRegistry) -> Histogram:
+    """Return a histogram of seconds by one label."""
+    return Histogram(name, about, [label], buckets=_LATENCY_BUCKETS_S, registry=registry)

@@ -129,7 +129,7 @@ class Server:
             self._write_run_file(api_socket, device_socket)
 
     def drain(self, wait: Callable[[float], object] = time.sleep) -> None:
-        """Tell load balancers that this server is about to stop, and go on serving for `drain_s`. Source: ADR 0148."""
+        """Tell load balancers that this server is about to stop, and go on serving for `drain_s`. Source: ADR 0145."""
         bound_s = self.settings.drain_s + self.settings.finish_s + _PARTS_STOP_S
         notify_systemd("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(bound_s * 1e6)}")
         if self.parts is not None:

@@ -25,10 +25,10 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import TenantId
 from edgefleet_protocol.topics import Topics
 from edgefleet_sim.live_fleet.connection import way_to
-from edgefleet_sim.live_fleet.device import SimulatedDevice
 from edgefleet_sim.live_fleet.driver import Driver
 from edgefleet_sim.live_fleet.identities import IdentityFolder, enrol, numbered
 from edgefleet_sim.live_fleet.link_profiles import behaviour_of
+from edgefleet_sim.live_fleet.wire_device import SimulatedDevice
 
 EVERY_S: Final = 1.0
 URGENT_S: Final = 60

@@ -2,7 +2,7 @@
 
 All connections of a process share one SSLContext: OpenSSL copies the certificate into a session as the session is made, so it is loaded
 before each. A context of its own costs each device the trusted CA and a session cache more (`./dev bench fleet-memory` prints both).
-Source: ADR 0153.
+Source: ADR 0148.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.topics import Topics
 from edgefleet_sim.live_fleet import mqtt_packets as packets
-from edgefleet_sim.live_fleet.device import Said, SimulatedDevice
+from edgefleet_sim.live_fleet.wire_device import Said, SimulatedDevice
 
 READ_BYTES: Final = 32 * 1024
 WILL_DELAY_S: Final = 15

@@ -2,7 +2,7 @@
 
 Its model answers one of CLASSES classes. Where it drifts, the shares of the classes move over DRIFT_WINDOWS windows, and the device says
 so once the PSI against the shares that it began with passes DRIFT_PSI, as agents do.
-Source: docs/protocol/messages.md; ADR 0153.
+Source: docs/protocol/messages.md; ADR 0148.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 from edgefleet_protocol.clock import Clock
 from edgefleet_sim.live_fleet import mqtt_packets as packets
 from edgefleet_sim.live_fleet.connection import Link, Way
-from edgefleet_sim.live_fleet.device import Said, SimulatedDevice
 from edgefleet_sim.live_fleet.figures import Meter
 from edgefleet_sim.live_fleet.link_profiles import delay_s
+from edgefleet_sim.live_fleet.wire_device import Said, SimulatedDevice
 
 LOOK_S: Final = 10.0
 """How often a device looks for what has no acknowledgement, and for whether it has to ping."""

@@ -1,7 +1,7 @@
 """How simulated devices of a profile behave: links that drop, late answers, drifting inputs, installs that fail. Pure.
 
 A profile is a mix of behaviours; which one a device has follows from its number, so a second run has the same devices.
-Source: ADR 0153; docs/operate/load-test.md.
+Source: ADR 0148; docs/operate/load-test.md.
 """
 
 from __future__ import annotations

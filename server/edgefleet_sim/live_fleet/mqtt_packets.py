@@ -1,7 +1,7 @@
 """The few MQTT packets that a device needs, versions 3.1.1 and 5, written and read. Pure.
 
 A library keeps queues, timers and a thread for each client: 35 KB and more. A simulated device needs one function a packet.
-Source: the OASIS standards MQTT 3.1.1 and 5.0; ADR 0153.
+Source: the OASIS standards MQTT 3.1.1 and 5.0; ADR 0148.
 """
 
 from __future__ import annotations

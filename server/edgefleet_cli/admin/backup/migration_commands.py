@@ -1,4 +1,4 @@
-"""`edgectl server migrate`: take a server from SQLite to PostgreSQL, or its blobs to a bucket, with its devices attached (ADR 0158)."""
+"""`edgectl server migrate`: take a server from SQLite to PostgreSQL, or its blobs to a bucket, with its devices attached (ADR 0152)."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def _run(
     from edgefleet_cli.core.transport.api_client import verification
     from edgefleet_cli.rollout.simulation.fleet_processes import FleetProcesses, parts_of
     from edgefleet_cli.rollout.simulation.fleet_run import LoadRun
-    from edgefleet_cli.rollout.simulation.fleet_screen import screen
+    from edgefleet_cli.rollout.simulation.load_screen import screen
 
     fleet = FleetProcesses(folder, parts_of(sizes[-1], os.cpu_count() or 1), plan)
     client = httpx.Client(base_url=session.server, timeout=10, verify=verification(session.server, session.ca_file))

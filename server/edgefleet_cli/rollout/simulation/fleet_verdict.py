@@ -4,7 +4,7 @@
    nothing about the server.
 2. Room is told only of figures that grow with the fleet in a straight line, processor time and memory: the line through the steps (through
    the origin for a single step) is followed to the limit, and never beyond AS_FAR times the largest step that held.
-Source: docs/operate/load-test.md; ADR 0153.
+Source: docs/operate/load-test.md; ADR 0148.
 """
 
 from __future__ import annotations

@@ -99,6 +99,7 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
         return
     session = Session.of(ctx)
     _refuse_ignored(ctx)
+    faults = {"bad": bad, "slow": slow, "dead": dead, "away": away}
     scenario = {
         "seed": seed,
         "devices": _fleet(devices, profiles),
@@ -110,10 +111,7 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
         "replica_crash": replica_crash,
         "device_crash": device_crash,
         "skew_s": skew,
-        "bad": bad,
-        "slow": slow,
-        "dead": dead,
-        "away": away,
+        **faults,
     }
     has_story = story or session.out.is_for_eyes
     request: dict[str, Any] = {"story": has_story, "shrink": shrink}

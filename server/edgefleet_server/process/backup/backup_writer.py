@@ -1,7 +1,7 @@
 """Making a backup while the server runs: the database first, then the blobs that it names, then the keys, and last the manifest.
 
 Blobs never change, so a place that has one needs no other copy. What a run that was killed has left is used by the next: its blobs
-always, its database when all of it is there and every blob that it names can still be had (ADR 0157).
+always, its database when all of it is there and every blob that it names can still be had (ADR 0151).
 """
 
 import hashlib

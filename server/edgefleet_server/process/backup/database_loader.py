@@ -1,7 +1,7 @@
 """Filling an empty database with rows. Each table is one transaction: it is whole or empty.
 
 Until `finish` the database says in `alembic_version` that it is being filled, and by which copy: no server starts on it, and only the
-same copy goes on with it (ADR 0157).
+same copy goes on with it (ADR 0151).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Moving a server to another database or another store of blobs, with its devices attached (ADR 0158).
+"""Moving a server to another database or another store of blobs, with its devices attached (ADR 0152).
 
 While the server runs, only blobs are copied: they never change. With the server stopped, blobs that are new and the whole database
 follow, both sides are compared, and only then `server.toml` names the new ones. The old database is not written to; a file next to it

@@ -1,7 +1,7 @@
 """The part of a backup that must stay secret: keys, settings and the first token, as one tar archive, sealed by a passphrase.
 
 Form of a sealed one: `EFKEYS1`, 16 bytes of salt, 12 of nonce, and ChaCha20-Poly1305 of the archive; the key is the first half of what
-scrypt makes of the passphrase, and the second half authenticates the manifest (ADR 0157).
+scrypt makes of the passphrase, and the second half authenticates the manifest (ADR 0151).
 """
 
 import hashlib

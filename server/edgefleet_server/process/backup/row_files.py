@@ -1,4 +1,4 @@
-"""The file of one table in a backup: frames of a length (4 bytes, big-endian) and a zlib stream of a msgpack array of rows (ADR 0157)."""
+"""The file of one table in a backup: frames of a length (4 bytes, big-endian) and a zlib stream of a msgpack array of rows (ADR 0151)."""
 
 import hashlib
 import zlib

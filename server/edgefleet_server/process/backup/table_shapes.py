@@ -2,7 +2,7 @@
 
 A row is a tuple in the order of the table's columns. By kind of column: int, bool (0 or 1) and float are numbers; text and JSON are
 texts, JSON as it is stored; a time is the text that SQLite has, `YYYY-MM-DD HH:MM:SS.ffffff` in UTC; bytes are bytes. NULL is None.
-The sum of a table is the sum of the SHA-256 of its rows: rows may be read in any order to compare two tables (ADR 0157).
+The sum of a table is the sum of the SHA-256 of its rows: rows may be read in any order to compare two tables (ADR 0151).
 """
 
 import hashlib
