@@ -159,7 +159,6 @@ SOAKS: dict[str, Soak] = {
         "tests.load.broker_kill",
         8_000,
         "a connected simulated device when the broker is killed: presence, CPU of connects",
-        30,
     ),
     "fleet-load": Soak(
         "tests.load.fleet_load",

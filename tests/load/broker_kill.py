@@ -37,6 +37,8 @@ def main(n: int, seed: int) -> Mapping[str, Any]:
             )
             until(lambda: site.presence()["online"] >= n, "presence right again")
             right_s = time.monotonic() - killed
+            # what the devices say of themselves comes once a second
+            until(lambda: fleet.figure("connects") - made >= n, "the devices' own count")
             after = site.cpu_s()
             again = fleet.figure("connects") - made
             figures = {
