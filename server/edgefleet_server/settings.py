@@ -64,7 +64,29 @@ class ServerSettings(BaseSettings):
     database_url_file: Path | None = None
     """File that holds ``database_url``, so that its password is in no environment and no command line."""
     blob_url: str | None = None
-    """``file:///…`` (tested), or ``s3://…``, ``gs://…`` or ``az://…`` (not tested yet); None = ``blobs/`` in the data folder."""
+    """``file:///…`` or ``s3://…`` (tested, S3 against moto), ``gs://…`` or ``az://…`` (not tested yet); None = the folder ``blobs/``."""
+    blob_endpoint: str = Field(default="", max_length=500, pattern=r"^(https?://[^\s/]+/?)?$")
+    """Address of an S3 store outside AWS: ``https://minio.example:9000``; "" = AWS, or ``AWS_ENDPOINT_URL`` of the environment."""
+    blob_region: str = Field(default="", max_length=60)
+    """Region of the bucket; "" = ``AWS_REGION`` of the environment, else us-east-1."""
+    blob_virtual_host: bool = False
+    """The bucket is part of the host name (``BUCKET.s3.example``) and not of the path."""
+    blob_access_key_id: str = Field(default="", max_length=200)
+    """Access key of S3, with ``blob_secret_key``; "" = credentials of the environment, a web identity or the machine's role."""
+    blob_secret_key: SecretStr | None = None
+    """Secret of that access key; better in a file."""
+    blob_secret_key_file: Path | None = None
+    """File that holds the secret of the access key."""
+    blob_encryption: Literal["", "AES256", "aws:kms", "aws:kms:dsse"] = ""
+    """How S3 encrypts what is put: SSE-S3 (``AES256``) or SSE-KMS (``aws:kms``); "" = as the bucket says."""
+    blob_kms_key: str = Field(default="", max_length=500)
+    """Key of KMS for ``aws:kms``: its ARN; "" = the one of AWS for S3."""
+    blob_ca_file: Path | None = None
+    """Additional CA certificates (PEM) of the object store."""
+    blob_allow_http: bool = False
+    """``blob_endpoint`` may be plain http on another machine."""
+    blob_spool_bytes: int = Field(default=1024 * MIB, ge=0)
+    """Blobs of an object store that a process keeps on its disk, the last read ones; 0 = each read asks the store."""
 
     keys_passphrase: SecretStr | None = None
     """Passphrase of private keys in files, and PIN of keys in an HSM; better in a file. New key files are encrypted with it."""
@@ -235,6 +257,15 @@ class ServerSettings(BaseSettings):
         for name in secret_names():
             if getattr(self, name) is not None and getattr(self, f"{name}_file") is not None:
                 raise ValueError(f"{name} and {name}_file are both set; keep one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _object_store_is_plausible(self) -> "ServerSettings":
+        address = urlsplit(self.blob_endpoint)
+        if address.scheme == "http" and address.hostname not in LOOPBACK and not self.blob_allow_http:
+            raise ValueError("blob_endpoint is plain http on another machine; use https://, or set blob_allow_http")
+        if self.blob_kms_key and not self.blob_encryption.startswith("aws:kms"):
+            raise ValueError("blob_kms_key needs blob_encryption aws:kms")
         return self
 
     @model_validator(mode="after")

@@ -29,10 +29,14 @@ def test_no_agent_asks_for_blocks_over_https() -> None:
     assert "no agent asks for them" in " ".join(_text("docs/protocol/blocks.md").split())
 
 
-def test_only_a_file_address_of_blobs_is_called_tested() -> None:
+def test_folders_and_s3_are_called_tested_and_other_stores_are_not() -> None:
+    """Of object stores only S3 has tests (tests/server/registry/test_object_store.py)."""
     row = next(line for line in _text("docs/reference/settings.md").splitlines() if line.startswith("| `blob_url`"))
-    assert "`file:///…` (tested)" in row
-    assert "(not tested yet)" in row
+    assert "`file:///…` or `s3://…` (tested, S3 against moto)" in row
+    assert "`gs://…` or `az://…` (not tested yet)" in row
+    tests = _text("tests/server/registry/test_object_store.py")
+    assert "s3://" in tests
+    assert not re.search(r"(gs|az)://", tests)
 
 
 def test_a_profile_that_names_an_accelerator_says_that_it_runs_on_the_cpu() -> None:

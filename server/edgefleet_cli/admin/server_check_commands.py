@@ -91,7 +91,7 @@ def check(
     settings: Settings = False,
     show_all: All = False,
 ) -> None:
-    """Check settings, database, broker, keys and secrets, and show which are used and why. Exit code 1: a secret has a problem."""
+    """Check settings, database, blobs, broker, keys and secrets; show which are used. Exit code 1: secrets or blobs have a problem."""
     if ctx.invoked_subcommand is not None:
         return
     session = Session.of(ctx)
@@ -119,7 +119,7 @@ def check(
             session.out.table(wrong, _PROBLEMS)
 
     session.out.facts(facts, show)
-    if wrong:
+    if wrong or facts["blobs"]["problem"]:
         raise typer.Exit(1)
 
 

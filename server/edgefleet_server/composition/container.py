@@ -248,7 +248,7 @@ def build_prediction_logs(
     """Wire what keeps prediction logs, in the blob store of the settings. Touches nothing."""
     pack_after = timedelta(seconds=settings.prediction_pack_s)
     sides = FleetSide(fleet.logging, fleet.sampling, fleet.reader.facts_of)
-    return PredictionLogs(db, clock, sides, open_blob_store(settings), access, pack_after)
+    return PredictionLogs(db, clock, sides, open_blob_store(settings, is_spooled=False), access, pack_after)
 
 
 def build_prover(

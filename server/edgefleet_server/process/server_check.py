@@ -1,4 +1,7 @@
-"""What a server would use and why, with the list of its secrets: `edgectl server check`. Changes nothing."""
+"""What a server would use and why, with the list of its secrets: `edgectl server check`.
+
+Changes nothing; an object store is asked to take a probe, which is removed again.
+"""
 
 from dataclasses import asdict
 from typing import Any, Final
@@ -14,14 +17,16 @@ from edgefleet_server.fleet.ca_rotation.rules import life_in_words
 from edgefleet_server.fleet.enrolment.pending_devices import PendingState
 from edgefleet_server.fleet.readmission.model import ReadmissionState
 from edgefleet_server.process.setting_check import check_settings
+from edgefleet_server.registry.object_store.store_probe import probe
 from edgefleet_server.settings import ServerSettings
 
 MAX_WAITING: Final = 50
 
 
 def describe(settings: ServerSettings) -> dict[str, Any]:
-    """Return what this server would use and why, checking database, keys, secrets and broker. Raises EdgefleetError.
+    """Return what this server would use and why, checking database, blobs, keys, secrets and broker. Raises EdgefleetError.
 
+    blobs: `problem` is "" unless an object store refused to take, give back or remove a probe; `next` says what to do.
     waiting: what waits for a person, the oldest of each kind first, at most MAX_WAITING of each.
     secrets: one object each; `problem` is "" unless it is plain, broken, missing or readable by others. `age_s` is None if not known.
     """
@@ -44,6 +49,7 @@ def describe(settings: ServerSettings) -> dict[str, Any]:
             "keys": {"initialised": initialised},
             "device_cas": _device_cas(parts) if initialised else [],
             "lost_models": parts.signing.lost_models() if initialised else [],
+            "blobs": asdict(probe(settings)),
             "broker": {"kind": choice.kind.value, "why": choice.reason},
             "api": {"host": settings.api_host, "port": settings.api_port, "tls": settings.api_tls_cert is not None},
             "device": {"host": settings.device_public_host, "port": settings.device_port},

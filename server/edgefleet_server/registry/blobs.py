@@ -5,21 +5,25 @@ Rules of the machine:
 * A blob's key is made of its sha256 only; no name that a client gives is ever joined to a path.
 * Bytes are written to a temporary file while they are hashed and counted; a wrong digest or a cut upload leaves nothing.
 * Local store: file fsync, rename to its place, folder fsync; only then may the row be committed. obstore does not fsync,
-  so writing is ours and reading is obstore's. Remote stores (``s3://…`` …): the checked file is put by obstore.
+  so writing is ours and reading is obstore's. Remote stores (``s3://…`` …): the checked file is put by obstore, large
+  ones in parts, and its length there is asked before the row is committed. Reads go through a spool (ADR 0154).
 * A blob is immutable. Putting it again checks the bytes and changes nothing.
 """
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 import obstore
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import LocalStore, ObjectStore
 
 from edgefleet_protocol.digest import Sha256, parse_sha256
 from edgefleet_server.registry.errors import (
@@ -29,9 +33,26 @@ from edgefleet_server.registry.errors import (
     damaged_blob,
     unknown_blob,
 )
+from edgefleet_server.registry.object_store.opened_store import is_remote, open_object_store
+from edgefleet_server.registry.object_store.read_spool import ReadSpool
+from edgefleet_server.registry.object_store.store_failures import is_lost_bucket, store_failed
 from edgefleet_server.settings import ServerSettings
 
 READ_BYTES = 1024 * 1024
+_KEY = re.compile(r"(?=(..)/\1)../([0-9a-f]{64})")
+PART_BYTES = 8 * 1024 * 1024
+"""One part of a large upload; S3 takes 10,000 of them."""
+PARTS_AT_ONCE = 4
+"""An upload holds so many parts in memory."""
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """A blob as the store lists it."""
+
+    sha256: Sha256
+    length: int
+    stored_at: datetime
 
 
 class BlobStore(Protocol):
@@ -55,6 +76,10 @@ class BlobStore(Protocol):
 
     def remove(self, sha256: Sha256) -> None:
         """Remove a blob's bytes; nothing when they are not there. Raises BlobStoreError."""
+        ...
+
+    def list(self) -> Iterator[StoredBlob]:
+        """Yield all blobs of the store by digest, whether or not a row names them. Raises BlobStoreError."""
         ...
 
 
@@ -88,7 +113,7 @@ class BlobWriter:
         try:
             self._file.write(chunk)
         except OSError as error:
-            raise _store_failed("write", error) from error
+            raise store_failed("write", error) from error
 
     def finish(self, expected: Sha256 | None) -> Sha256:
         """Check the digest, make the blob durable and return its digest. Raises BlobDigestError, BlobStoreError."""
@@ -103,7 +128,7 @@ class BlobWriter:
             os.fsync(self._file.fileno())
             self._file.close()
         except OSError as error:
-            raise _store_failed("flush", error) from error
+            raise store_failed("flush", error) from error
         self._store.commit(self._path, actual)
         return actual
 
@@ -131,7 +156,7 @@ class _ObjectBlobs:
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
             return None
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise _store_failed("look up", error) from error
+            raise store_failed("look up", error) from error
 
     def remove(self, sha256: Sha256) -> None:
         """Remove a blob's bytes."""
@@ -140,7 +165,7 @@ class _ObjectBlobs:
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
             return
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise _store_failed("remove", error) from error
+            raise store_failed("remove", error) from error
 
     def read_range(self, sha256: Sha256, start: int, length: int) -> bytes:
         """Return `length` bytes from `start`."""
@@ -150,12 +175,23 @@ class _ObjectBlobs:
         try:
             data = bytes(obstore.get_range(store, key, start=start, length=length))
         except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
-            raise unknown_blob(sha256) from error
+            raise (store_failed("read", error) if is_lost_bucket(error) else unknown_blob(sha256)) from error
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise _store_failed("read", error) from error
+            raise store_failed("read", error) from error
         if len(data) != length:
             raise BlobStoreError(f"the blob store gave {len(data)} of {length} bytes of {sha256} from {start}")
         return data
+
+    def list(self) -> Iterator[StoredBlob]:
+        """Yield all blobs; objects with other names are not ours."""
+        try:
+            for page in obstore.list(self._store()):
+                for entry in page:
+                    found = _KEY.fullmatch(str(entry["path"]))
+                    if found:
+                        yield StoredBlob(Sha256(found[2]), int(entry["size"]), entry["last_modified"])
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise store_failed("list", error) from error
 
 
 class LocalBlobs(_ObjectBlobs):
@@ -185,40 +221,101 @@ class LocalBlobs(_ObjectBlobs):
             path.replace(target)
             _fsync_folder(target.parent)
         except OSError as error:
-            raise _store_failed("store", error) from error
+            raise store_failed("store", error) from error
 
     def _open(self) -> ObjectStore:
         self._tmp.mkdir(parents=True, exist_ok=True)
         return LocalStore(self._folder)
 
 
-class RemoteBlobs(_ObjectBlobs):
-    """Blobs in an object store (S3, GCS, Azure …) under the same keys; uploads are checked in a local file first."""
+class _Fetched:
+    """A blob that comes from the store."""
 
-    def __init__(self, url: str, spool: Path) -> None:
-        super().__init__(lambda: from_url(url))
-        self._spool = spool
+    def __init__(self, store: ObjectStore, sha256: Sha256) -> None:
+        try:
+            self._answer = obstore.get(store, _key(sha256))
+        except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
+            raise (store_failed("read", error) if is_lost_bucket(error) else unknown_blob(sha256)) from error
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise store_failed("read", error) from error
+        self.length = int(self._answer.meta["size"])
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield its bytes. Raises BlobStoreError."""
+        chunks = iter(self._answer.stream(min_chunk_size=READ_BYTES))
+        while True:
+            try:
+                chunk = next(chunks, None)
+            except (OSError, obstore.exceptions.BaseError) as error:
+                raise store_failed("read", error) from error
+            if chunk is None:
+                return
+            yield bytes(chunk)
+
+
+class RemoteBlobs(_ObjectBlobs):
+    """Blobs in an object store (S3, GCS, Azure …) under the same keys; uploads are checked in a local file first.
+
+    folder: for uploads and for blobs that are read. spool_bytes: what is kept of those; 0 = each range is asked of the store.
+    """
+
+    def __init__(self, open_store: Callable[[], ObjectStore], folder: Path, spool_bytes: int = 0) -> None:
+        super().__init__(open_store)
+        self._folder = folder
+        self.spool = (
+            ReadSpool(lambda sha256: _Fetched(self._store(), sha256), folder, spool_bytes) if spool_bytes else None
+        )
 
     def writer(self, *, limit_bytes: int) -> BlobWriter:
         """Return a writer for one new blob."""
-        self._spool.mkdir(parents=True, exist_ok=True)
-        return BlobWriter(self, self._spool, limit_bytes)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return BlobWriter(self, self._folder, limit_bytes)
 
     def commit(self, path: Path, sha256: Sha256) -> None:
-        """Put the checked file unless the store has it."""
-        if self.size(sha256) is not None:
+        """Put the checked file unless the store has it, large ones in parts; a broken part is sent again."""
+        length = path.stat().st_size
+        if self.size(sha256) == length:
             return
+        key = _key(sha256)
         try:
-            obstore.put(self._store(), _key(sha256), path)
+            obstore.put(self._store(), key, path, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise _store_failed("store", error) from error
+            raise store_failed("store", error) from error
+        held = self.size(sha256)
+        if held != length:
+            raise BlobStoreError(
+                f"the blob store has {held} of {length} bytes of {sha256} after it took them",
+                next_step="send the file once more; if this repeats, look for a proxy in front of the store",
+            )
+
+    def read_range(self, sha256: Sha256, start: int, length: int) -> bytes:
+        """Return `length` bytes from `start`, out of the spool where the blob fits into it."""
+        if self.spool is None or length <= 0:
+            return super().read_range(sha256, start, length)
+        data = self.spool.read(parse_sha256(sha256), start, length)
+        if data is None:
+            return super().read_range(sha256, start, length)
+        if len(data) != length:
+            raise BlobStoreError(f"blob {sha256} ends before {start + length}")
+        return data
+
+    def remove(self, sha256: Sha256) -> None:
+        """Remove a blob's bytes, here and in the store."""
+        super().remove(sha256)
+        if self.spool is not None:
+            self.spool.forget(sha256)
 
 
-def open_blob_store(settings: ServerSettings) -> BlobStore:
-    """Return the blob store that the settings name. Touches nothing before first use."""
-    if settings.blob_url is None:
+def open_blob_store(settings: ServerSettings, *, is_spooled: bool = True) -> BlobStore:
+    """Return the blob store that the settings name. Touches nothing before first use.
+
+    is_spooled: what is read of a remote store is kept on this disk for a while; not for what people may erase.
+    """
+    url = settings.blob_url
+    if url is None:
         return LocalBlobs(settings.blobs_dir)
-    return RemoteBlobs(settings.blob_url, settings.run_dir / "spool")
+    spool_bytes = settings.blob_spool_bytes if is_spooled and is_remote(url) else 0
+    return RemoteBlobs(lambda: open_object_store(settings), settings.run_dir / "spool", spool_bytes)
 
 
 def read_chunks(store: BlobStore, sha256: Sha256, start: int, length: int) -> Iterator[bytes]:
@@ -262,10 +359,3 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _store_failed(what: str, error: Exception) -> BlobStoreError:
-    return BlobStoreError(
-        f"the blob store could not {what} the bytes: {error}",
-        next_step="check the free space and rights of the blob folder, or the object store's address and keys",
-    )

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +26,7 @@ from edgefleet_cli.importing.fetch_context import (
 from edgefleet_cli.importing.s3 import s3_store
 from tests.cli.datasets.planted import image_record
 from tests.cli.importing.test_http import got
-from tests.support.tool_environments import MOTO, environment
+from tests.support.buckets import make_bucket, moto_server
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(900)]
 MODEL = os.urandom(3_000_000)
@@ -46,25 +43,8 @@ KEYS = {
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Run a server with one bucket; return the environment that leads to it."""
-    python = environment("moto", MOTO)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("moto") / "log"
-    with log.open("wb") as sink:
-        command = [str(python), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        process = subprocess.Popen(command, stdout=sink, stderr=sink)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline
-            try:
-                httpx.put(f"{url}/models", timeout=10).raise_for_status()
-                break
-            except httpx.TransportError:
-                time.sleep(0.2)
+    with moto_server(tmp_path_factory.mktemp("moto")) as url:
+        make_bucket(url, "models")
         for key, body in KEYS.items():
             httpx.put(f"{url}/models/{key}", content=body, timeout=30).raise_for_status()
         yield {
@@ -73,9 +53,6 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             "AWS_SECRET_ACCESS_KEY": "key",
             "AWS_REGION": "us-east-1",
         }
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from obstore.store import from_url
 
 from edgefleet_protocol.digest import Sha256, sha256_hex
 from edgefleet_server.access.model import Role
@@ -31,7 +32,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
     if request.param == "local":
         return LocalBlobs(tmp_path / "blobs")
     (tmp_path / "bucket").mkdir()
-    return RemoteBlobs((tmp_path / "bucket").as_uri(), tmp_path / "spool")
+    return RemoteBlobs(lambda: from_url((tmp_path / "bucket").as_uri()), tmp_path / "spool", 64 * 1024 * 1024)
 
 
 def put_chunks(store: BlobStore, chunks: list[bytes], *, limit_bytes: int, expected: Sha256 | None) -> Sha256:
@@ -55,6 +56,7 @@ def test_a_blob_comes_back_whole_and_in_parts(store: BlobStore, tmp_path: Path) 
     assert b"".join(read_chunks(store, DIGEST, 5, len(DATA) - 5)) == DATA[5:]
     assert store.read_range(DIGEST, 70_000, 3) == DATA[70_000:70_003]
     assert store.read_range(DIGEST, 0, 0) == b""
+    assert [(one.sha256, one.length) for one in store.list()] == [(DIGEST, len(DATA))]
     assert leftovers(tmp_path) == []
 
 

@@ -1,0 +1,84 @@
+"""What a store's refusal means: one sentence of why, and what to do next."""
+
+from typing import Final
+
+from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+from edgefleet_server.registry.errors import BlobStoreError
+
+_MEANINGS: Final = (
+    (("NoSuchBucket", "ContainerNotFound"), "there is no such bucket", "make the bucket, or correct `blob_url`"),
+    (
+        ("RequestTimeTooSkewed",),
+        "the clock of this machine differs too much from that of the store",
+        "set the clock (NTP); requests are signed with the time",
+    ),
+    (
+        ("InvalidAccessKeyId",),
+        "the store does not know the access key",
+        "correct `blob_access_key_id`, or AWS_ACCESS_KEY_ID in the server's environment",
+    ),
+    (
+        ("SignatureDoesNotMatch",),
+        "the secret key is not that of the access key",
+        "correct `blob_secret_key` or its file, or AWS_SECRET_ACCESS_KEY in the server's environment",
+    ),
+    (
+        ("ExpiredToken",),
+        "the session token has ended",
+        "give the server credentials that renew themselves, or new ones",
+    ),
+    (
+        ("KMS.",),
+        "the key of KMS cannot be used",
+        "allow the server kms:GenerateDataKey and kms:Decrypt on it, or correct `blob_kms_key`",
+    ),
+    (
+        ("AccessDenied", "AuthorizationFailure"),
+        "these credentials lack a right",
+        "give them the rights of the policy in docs/operate/object-store.md",
+    ),
+    (
+        ("PermanentRedirect", "AuthorizationHeaderMalformed", "Missing region"),
+        "the bucket is in another region",
+        "set `blob_region` to the bucket's region",
+    ),
+    (
+        ("SlowDown", "503 ", "ServiceUnavailable"),
+        "the store is too busy",
+        "it was tried several times; try again later",
+    ),
+    (
+        ("URL scheme is not allowed", "BadScheme"),
+        "the address is plain http",
+        "use https://, or set `blob_allow_http` where the network is your own",
+    ),
+    (
+        ("error sending request", "client error (Connect)", "dns error", "Connection refused"),
+        "the store cannot be reached",
+        "check `blob_endpoint`, name resolution, firewall and `blob_ca_file`",
+    ),
+)
+
+
+def store_failed(what: str, error: Exception) -> BlobStoreError:
+    """Return the error of a call that failed. what: the verb of what was tried ("read", "store")."""
+    text = " ".join(str(error).split())
+    why, following = (
+        text[:300],
+        "check the free space and rights of the blob folder, or the object store's address and keys",
+    )
+    for words, meaning, then in _MEANINGS:
+        if any(word in text for word in words):
+            return BlobStoreError(
+                f"the blob store could not {what} the bytes: {meaning} ({text[:200]})", next_step=then
+            )
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        why = f"these credentials lack a right ({text[:200]})"
+        following = "give them the rights of the policy in docs/operate/object-store.md, or check the keys"
+    return BlobStoreError(f"the blob store could not {what} the bytes: {why}", next_step=following)
+
+
+def is_lost_bucket(error: Exception) -> bool:
+    """Return whether "not found" means the bucket, which says nothing about a blob."""
+    return "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error)
