@@ -23,8 +23,8 @@ from edgefleet_protocol.errors import EdgefleetError
 ENVIRONMENT: Final = "EDGEFLEET_SERVER_"
 """How names of settings begin in the environment, in whatever case."""
 CREDENTIAL: Final = "edgefleet."
-_NOT_SETTINGS: Final = frozenset({"data"})
-"""EDGEFLEET_SERVER_DATA is read by `edgectl`: where the data folder is."""
+_NOT_SETTINGS: Final = frozenset({"data", "init"})
+"""Read by `edgectl`: EDGEFLEET_SERVER_DATA says where the data folder is, EDGEFLEET_SERVER_INIT lets `server start` make it."""
 _OF_KUBERNETES: Final = re.compile(r"(^|_)service_(host|port)(_|$)|(^|_)port_\d+_(tcp|udp|sctp)(_|$)")
 """Variables that Kubernetes sets for a service whose name begins with `edgefleet-server`."""
 _ADDRESS_OF_KUBERNETES: Final = re.compile(r"(tcp|udp|sctp)://")
