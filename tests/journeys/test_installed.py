@@ -128,6 +128,9 @@ def test_every_process_of_the_product_runs_from_the_wheels(machine: Machine) -> 
     demo.wait()
     assert eventually(lambda: not _running(machine.folder / "demo"), PATIENCE_S), _running(machine.folder / "demo")
     _watches_a_broker(machine)
+    machine.run("edgectl", "server", "backup", "backups", "--data", "up", "--without-keys")
+    absent = machine.start("edgectl", "server", "check", "broker", "mqtts://127.0.0.1:9", "--data", "up")
+    assert absent.wait(60) == 1
     _is_complete(machine.installed.started())
 
 
@@ -216,6 +219,7 @@ def _watches_a_broker(machine: Machine) -> None:
         machine.run("edgectl", "server", "down", "--data", "up")
     else:
         machine.run("python", "-m", "edgefleet_server.gateway.broker.parent_watch", str(os.getpid()), "/bin/true")
+        machine.run("edgectl", "server", "init", "up")
 
 
 def _is_complete(commands: list[list[str]]) -> None:
