@@ -18,6 +18,8 @@ from edgefleet_protocol.short_form import shortened
 
 HELD_CODE: Final = "install.held"
 """The device waits because its document says `hold`."""
+CRASH_LOOP_CODE: Final = "trial.crash_loop"
+"""A version on trial whose worker died too often within a while."""
 OVER_MEMORY_CODE: Final = "trial.over_declared"
 """More memory in the golden test than the bundle declares: of the class MEMORY, but a property of the bundle."""
 

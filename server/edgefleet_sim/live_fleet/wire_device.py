@@ -18,7 +18,7 @@ from edgefleet_protocol.desired import Ref, decode_desired
 from edgefleet_protocol.envelope import parse_envelope
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import parse_target_path
-from edgefleet_protocol.messages import Downlink, ErrorClass, EventKind, ModelState, Phase, decode
+from edgefleet_protocol.messages import CRASH_LOOP_CODE, Downlink, ErrorClass, EventKind, ModelState, Phase, decode
 from edgefleet_sim.live_fleet import device_reports as reports
 from edgefleet_sim.live_fleet.device_reports import DRIFT_PSI, DRIFT_WINDOWS, Names, Running
 from edgefleet_sim.live_fleet.figures import Meter
@@ -31,7 +31,7 @@ PHASES: Final = (
 FAILS_AT: Final = {
     Phase.DOWNLOADING: (Phase.FAILED, ErrorClass.NETWORK, "download.failed"),
     Phase.GOLDEN: (Phase.FAILED, ErrorClass.GOLDEN, "golden.mismatch"),
-    Phase.PROBATION: (Phase.ROLLED_BACK, ErrorClass.CRASH, "trial.crashed"),
+    Phase.PROBATION: (Phase.ROLLED_BACK, ErrorClass.CRASH, CRASH_LOOP_CODE),
 }
 """Where an install fails that is drawn to fail, with what the device then says."""
 

@@ -105,7 +105,7 @@ def test_what_is_damaged_taken_away_or_exchanged_is_found(live: Path, tmp_path: 
                 Restorer(place, Target(tmp_path / f"from-{victim.name}"), silent).restore(None, PASSPHRASE)
             assert not (tmp_path / f"from-{victim.name}" / "server.toml").exists()
             victim.write_bytes(kept)
-        manifest = where / "snapshots" / first.manifest.name / "manifest.json"
+        manifest = where / "snapshots" / first.manifest.name / "backup.json"
         manifest.write_bytes(
             manifest.read_bytes().replace(b'"version"', b'"Version"', 1).replace(b'"Version"', b'"version"', 1) + b"\n"
         )

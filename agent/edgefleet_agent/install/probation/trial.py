@@ -18,7 +18,7 @@ import msgspec
 from edgefleet_agent.install.machine import MAX_STARTS, is_on_trial, is_proven
 from edgefleet_agent.install.records import ModelRecord, SlotInfo, Tally
 from edgefleet_agent.worker.control.protocol import Golden, Stats
-from edgefleet_protocol.messages import OVER_MEMORY_CODE, ErrorClass, Phase
+from edgefleet_protocol.messages import CRASH_LOOP_CODE, OVER_MEMORY_CODE, ErrorClass, Phase
 from edgefleet_protocol.sketch import LatencySketch
 
 MIB = 1024 * 1024
@@ -91,7 +91,7 @@ def judge(record: ModelRecord, facts: Facts, limits: Limits, *, now_s: int, repl
     """
     recent = [at for at in record.crashes_s if now_s - at < limits.crash_window_s]
     if len(recent) >= limits.crash_limit:
-        return RollBack(ErrorClass.CRASH, "trial.crash_loop", f"{len(recent)} crashes in {limits.crash_window_s:.0f} s")
+        return RollBack(ErrorClass.CRASH, CRASH_LOOP_CODE, f"{len(recent)} crashes in {limits.crash_window_s:.0f} s")
     if not is_on_trial(record):
         return _restarts_of_proven(record)
     if record.starts > MAX_STARTS + len(recent):

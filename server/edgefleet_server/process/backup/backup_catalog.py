@@ -13,7 +13,7 @@ from edgefleet_server.process.backup.errors import DamagedBackupError, NoBackupE
 from edgefleet_server.process.backup.key_archive import PassphraseKeys
 from edgefleet_server.process.backup.row_files import damaged
 
-_MANIFEST = "manifest.json"
+_MANIFEST = "backup.json"
 
 
 def names_of(place: BackupPlace) -> tuple[list[str], list[str]]:

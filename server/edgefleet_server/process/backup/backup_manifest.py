@@ -1,6 +1,6 @@
 """What a backup says of itself. Does no I/O.
 
-`manifest.json` is written last: a backup without it is not whole. It names every file by its SHA-256, and the manifest before it in the
+`backup.json` is written last: a backup without it is not whole. It names every file by its SHA-256, and the manifest before it in the
 same place by its own: so one that was taken away or exchanged is noticed. With a passphrase for the keys, `manifest.mac` proves that it
 was written by somebody who has that (ADR 0151).
 """

@@ -235,7 +235,7 @@ class BackupWriter:
         document = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
         if derived is not None:
             self._put_bytes(f"{folder}/manifest.mac", derived.mac_of(document).hex().encode())
-        self._put_bytes(f"{folder}/manifest.json", document)
+        self._put_bytes(f"{folder}/backup.json", document)
         self._place.remove(f"{folder}/{DRAFT}")
         self._place.finish()
         self._progress("keys", 1, 1, "")
