@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 def run_server(settings: ServerSettings) -> int:
     """Run the server until SIGTERM or SIGINT; return the exit code. Must be called on the main thread."""
-    from edgefleet_server.process.lifecycle import Server
+    from edgefleet_server.process.lifecycle.server_lifecycle import Server
 
     stop = threading.Event()
 

@@ -63,6 +63,8 @@ class ServerSettings(BaseSettings):
     """SQLAlchemy URL; None = SQLite ``edgefleet.db`` in the data folder."""
     database_url_file: Path | None = None
     """File that holds ``database_url``, so that its password is in no environment and no command line."""
+    upgrade_schema_at_start: bool = True
+    """A start upgrades the schema of an older version; False = it refuses, and `edgectl server upgrade-schema` does it before."""
     blob_url: str | None = None
     """``file:///…`` or ``s3://…`` (tested, S3 against moto), ``gs://…`` or ``az://…`` (not tested yet); None = the folder ``blobs/``."""
     blob_endpoint: str = Field(default="", max_length=500, pattern=r"^(https?://[^\s/]+/?)?$")

@@ -14,7 +14,7 @@ from edgefleet_cli.audit.audit_state import state_of
 from edgefleet_cli.core.files import write_private
 from edgefleet_server.access.model import Role
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.process.lifecycle import publish_audit_head
+from edgefleet_server.process.lifecycle.engine_work import publish_audit_head
 from edgefleet_terms.audit_chain.audit_head import head_bytes
 from tests.cli.conftest import Edgectl
 from tests.server.dashboard.serving import served

@@ -12,7 +12,7 @@ import pytest
 from edgefleet_cli.audit.audit_state import state_of
 from edgefleet_server.access.model import Role
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.process.lifecycle import publish_audit_head
+from edgefleet_server.process.lifecycle.engine_work import publish_audit_head
 from tests.cli.conftest import Edgectl
 from tests.cli.test_audit import record
 from tests.server.dashboard.serving import served

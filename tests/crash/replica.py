@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.container import build_parts
-from edgefleet_server.process.lifecycle import build_engine
+from edgefleet_server.process.lifecycle.engine_work import build_engine
 from edgefleet_server.settings import load_settings
 
 TICK_S = 0.5

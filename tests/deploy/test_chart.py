@@ -274,16 +274,30 @@ def test_the_first_pod_makes_the_server_and_the_others_wait(tmp_path: Path) -> N
     assert re.fullmatch(r"edg[a-z]*_.+", token)
 
 
-def test_the_migration_makes_the_newest_schema_without_keys(tmp_path: Path) -> None:
-    script = (CHART / "files/migrate.py").read_text("utf-8")
+def test_the_migration_makes_the_newest_schema_without_keys(production: Rendered, tmp_path: Path) -> None:
+    """The Job's own command, with a database in the place of the mounted one; a failure stops the upgrade."""
+    (container,) = production.named("Job")["fleet-edgefleet-migrate"]["spec"]["template"]["spec"]["containers"]
+    given = {one["name"]: one["value"] for one in container["env"]}
     database = tmp_path / "url"
     database.write_text(f"sqlite:///{tmp_path}/edgefleet.db\n")
-    own = {**os.environ, "EDGEFLEET_SERVER_DATA": str(tmp_path), "EDGEFLEET_SERVER_DATABASE_URL_FILE": str(database)}
-    ran = subprocess.run(
-        [sys.executable, "-c", script], env=own, cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert ran.stdout == f"the schema of the database is {migrations.newest()}\n"
-    assert (tmp_path / "edgefleet.db").stat().st_size
+    (tmp_path / "edgefleet.db").touch()
+    own = {
+        **os.environ,
+        **given,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "EDGEFLEET_SERVER_DATA": str(tmp_path / "server"),
+        "EDGEFLEET_SERVER_DATABASE_URL_FILE": str(database),
+    }
+    assert own["EDGEFLEET_SERVER_DATABASE_URL_FILE"] != given["EDGEFLEET_SERVER_DATABASE_URL_FILE"]
+    ran = subprocess.run(container["command"], env=own, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert f"to {migrations.newest()}." in ran.stdout
     database.write_text("sqlite:////proc/no/edgefleet.db")
-    refused = subprocess.run([sys.executable, "-c", script], env=own, cwd=tmp_path, capture_output=True, check=False)
+    refused = subprocess.run(container["command"], env=own, cwd=tmp_path, capture_output=True, check=False)
     assert refused.returncode, "the upgrade stops"
+
+
+def test_pods_leave_the_schema_to_the_job_where_there_is_one(small: Rendered, production: Rendered) -> None:
+    name = "EDGEFLEET_SERVER_UPGRADE_SCHEMA_AT_START"
+    assert {environment_of(one)[name] for one in production.named("Deployment").values()} == {"false"}
+    assert name not in environment_of(small.named("StatefulSet")["fleet-edgefleet-server"])

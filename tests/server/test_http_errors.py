@@ -123,7 +123,7 @@ def test_the_server_never_imports_model_code(tmp_path: Path) -> None:
     import sys
 
     code = (
-        "import sys, edgefleet_server.main, edgefleet_server.process.lifecycle, edgefleet_server.composition.device_app,"
+        "import sys, edgefleet_server.main, edgefleet_server.process.lifecycle.server_lifecycle, edgefleet_server.composition.device_app,"
         " edgefleet_server.process.conversion_worker, edgefleet_server.gateway.service\n"
         "print([m for m in ('onnx','onnxruntime','numpy','edgefleet_converters') if m in sys.modules])"
     )

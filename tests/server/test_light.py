@@ -21,7 +21,7 @@ FLEET = (
     [
         ("edgefleet_server.process.conversion_worker", (*WEB, *FLEET, "alembic")),
         ("edgefleet_server.process.init", (*WEB, *FLEET, "alembic")),
-        ("edgefleet_server.process.lifecycle", ("alembic",)),
+        ("edgefleet_server.process.lifecycle.server_lifecycle", ("alembic",)),
         ("edgefleet_server.process.secret_sealer", ("uvicorn", "jinja2", "edgefleet_server.process.lifecycle")),
     ],
 )
@@ -35,7 +35,7 @@ _SIGNERS = """
 import sys
 from edgefleet_server.signing.keys import service_libraries
 service_libraries.leave_out()
-import edgefleet_server.signing.signer.question_handler, edgefleet_server.process.lifecycle
+import edgefleet_server.signing.signer.question_handler, edgefleet_server.process.lifecycle.server_lifecycle
 from datetime import UTC, datetime
 from edgefleet_server.signing.keys.inventory import KeyAlgorithm, KeyRecord, KeySource, KeyState
 from edgefleet_server.signing.keys.signer_uris import open_signer

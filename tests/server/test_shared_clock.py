@@ -15,7 +15,7 @@ from edgefleet_server.conversion.service import LEASE
 from edgefleet_server.conversion.tables import JobRow
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.shared_clock import ASK_EVERY_S, DatabaseClock, shared_clock
-from edgefleet_server.process.lifecycle import build_webhook_sender
+from edgefleet_server.process.lifecycle.engine_work import build_webhook_sender
 from edgefleet_server.rollout.controller.controller import RolloutController
 from edgefleet_server.rollout.store import rollouts as rollout_store
 from edgefleet_server.rollout.store.tables import Rollout

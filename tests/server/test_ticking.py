@@ -9,8 +9,8 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import Event, EventKind
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError, PendingState
-from edgefleet_server.process.engine_thread import EngineStuckError
-from edgefleet_server.process.lifecycle import build_engine
+from edgefleet_server.process.lifecycle.engine_thread import EngineStuckError
+from edgefleet_server.process.lifecycle.engine_work import build_engine
 from tests.server.fleet.house import FACTS, KeyedDevice
 from tests.support.servers import ApiHouse
 

@@ -28,7 +28,7 @@ from typing import Any
 from tests.support.processes import at_end, count_elsewhere
 
 _PRELOADED = (
-    "edgefleet_server.process.lifecycle",
+    "edgefleet_server.process.lifecycle.server_lifecycle",
     "edgefleet_server.composition.device_app",
     "edgefleet_server.gateway.broker.supervisor",
     "edgefleet_server.gateway.cut_off",
@@ -181,7 +181,7 @@ def _make_apps() -> None:
     """Make the apps of a server with usual settings; servers that are forked afterwards use them with their own parts."""
     from edgefleet_server.composition import device_app
     from edgefleet_server.dashboard.core.render import compile_ahead
-    from edgefleet_server.process import lifecycle
+    from edgefleet_server.process.lifecycle import server_lifecycle
     from edgefleet_server.settings import ServerSettings
     from tests.support import apps
 
@@ -190,7 +190,7 @@ def _make_apps() -> None:
     compile_ahead(*_LOOKED_AT)
     gc.collect()
     gc.freeze()  # what all servers share stays shared
-    instead = ((lifecycle, "create_app", apps.only_app), (device_app, "create_device_app", apps.only_device_app))
+    instead = ((server_lifecycle, "create_app", apps.only_app), (device_app, "create_device_app", apps.only_device_app))
     for module, name, make in instead:
         setattr(module, name, make)
 

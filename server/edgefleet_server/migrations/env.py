@@ -8,8 +8,11 @@ from sqlalchemy import text
 from sqlmodel import SQLModel
 
 from edgefleet_server.db.database import Database, UtcDateTime
+from edgefleet_server.migrations import UpgradeWatch, check_known
+from edgefleet_server.migrations.schema_lock import schema_lock
 
-_LOCK_KEY = 0x65_66_6D_69_67  # one number for "a migration runs" among PostgreSQL's advisory locks
+_TABLE_WAIT_MS = 15_000
+"""How long a step waits for a table that a running server uses: meanwhile, others wait behind it."""
 
 
 def _render(kind: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
@@ -24,25 +27,25 @@ def _render(kind: str, item: Any, autogen_context: AutogenContext) -> str | Lite
 
 
 def _run() -> None:
-    db = context.config.attributes["database"]
+    db, watch = context.config.attributes["database"], context.config.attributes["watch"]
     assert isinstance(db, Database)
-    with db.engine.connect() as connection:
-        if not db.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
-            connection.commit()
+    assert isinstance(watch, UpgradeWatch)
+    with db.engine.connect() as connection, schema_lock(db, connection, watch.waits):
+        check_known(connection)  # another process may have taken steps since it was looked at
+        connection.rollback()
         context.configure(
             connection=connection,
             target_metadata=SQLModel.metadata,  # for a step its naming convention; who compares loads the tables into it
             render_as_batch=db.is_sqlite,
             render_item=_render,
             compare_type=True,
+            on_version_apply=lambda step, **_: watch.taken(str(step.up_revision_id)),
         )
         with context.begin_transaction():
+            if not db.is_sqlite:
+                connection.execute(text(f"SET LOCAL lock_timeout = {_TABLE_WAIT_MS}"))
             context.run_migrations()
         connection.commit()
-        if not db.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK_KEY})
-            connection.commit()
 
 
 _run()

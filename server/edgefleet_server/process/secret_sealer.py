@@ -87,7 +87,8 @@ def _database(settings: ServerSettings) -> Database:
     db.ping()
     if not migrations.is_current(db):
         raise SettingsError(
-            "the database has the tables of another version", next_step="start the server once, which migrates it"
+            "the database has the tables of another version",
+            next_step="bring it up to date: `edgectl server upgrade-schema`",
         )
     return db
 

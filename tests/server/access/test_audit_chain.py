@@ -17,7 +17,7 @@ from edgefleet_server.access.audit_chain.kept_tree import KeptTree
 from edgefleet_server.access.errors import BrokenTrailError, UnknownEntryError
 from edgefleet_server.access.model import Role
 from edgefleet_server.db.database import Database
-from edgefleet_server.process.lifecycle import publish_audit_head
+from edgefleet_server.process.lifecycle.engine_work import publish_audit_head
 from edgefleet_server.signing.errors import KeysMissingError, KeysUnreadableError
 from edgefleet_terms.audit_chain.audit_head import HEAD_TARGET, head_bytes
 from edgefleet_terms.audit_chain.chain_check import Damage, check

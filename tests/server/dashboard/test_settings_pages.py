@@ -18,7 +18,7 @@ from edgefleet_server.access.errors import BadTokenError, BrokenTrailError
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.preferences import THEME_COOKIE, ZONE_COOKIE
 from edgefleet_server.events.model import NewEvent
-from edgefleet_server.process.lifecycle import build_webhook_sender
+from edgefleet_server.process.lifecycle.engine_work import build_webhook_sender
 from tests.server.access.known_identity import add_identity
 from tests.server.alerting.post_office import post_office
 from tests.server.dashboard.fleet import Fleet

@@ -17,7 +17,7 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.sealed_columns import SEALED_COLUMNS
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
-from edgefleet_server.process.lifecycle import build_webhook_sender
+from edgefleet_server.process.lifecycle.engine_work import build_webhook_sender
 from tests.server.webhook.test_sending import Ticker
 from tests.support.receivers import LOOPBACK, receiving
 from tests.support.servers import ApiHouse

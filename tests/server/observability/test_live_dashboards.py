@@ -21,7 +21,7 @@ from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.objectives import openslo
 from edgefleet_server.objectives.model import Indicator, Slo
 from edgefleet_server.process.integration_files import FOLDER
-from edgefleet_server.process.lifecycle import build_engine
+from edgefleet_server.process.lifecycle.engine_work import build_engine
 from tests.house.grafana_dashboards import DASHBOARDS
 from tests.server.dashboard.serving import served
 from tests.server.observability.reports import report

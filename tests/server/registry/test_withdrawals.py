@@ -11,7 +11,7 @@ from sqlmodel import Session
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.access.model import Role
 from edgefleet_server.conversion.model import JobState
-from edgefleet_server.process.lifecycle import build_engine
+from edgefleet_server.process.lifecycle.engine_work import build_engine
 from edgefleet_server.registry import rules, store
 from edgefleet_server.registry.errors import BlobStoreError, ReleaseWithdrawnError
 from edgefleet_server.registry.model import Publication

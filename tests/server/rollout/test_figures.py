@@ -13,7 +13,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.observability.prometheus import Metrics
-from edgefleet_server.process.lifecycle import build_engine
+from edgefleet_server.process.lifecycle.engine_work import build_engine
 from tests.server.rollout.fleet_sim import Habit, World, make_world, stages
 from tests.support.apps import shared_app
 

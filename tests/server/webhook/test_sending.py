@@ -15,7 +15,7 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
-from edgefleet_server.process.lifecycle import build_webhook_sender
+from edgefleet_server.process.lifecycle.engine_work import build_webhook_sender
 from edgefleet_server.webhook.engine import WebhookSender
 from edgefleet_server.webhook.model import NewSecret
 from tests.server.webhook.independent import hmac_sha256, is_signed

@@ -92,6 +92,9 @@ spec:
         - name: EDGEFLEET_SERVER_INSTANCE
           valueFrom: {fieldRef: {fieldPath: metadata.name}}
         - {name: EDGEFLEET_SERVER_ROLES, value: {{ splitList "," .roles | toJson | squote }}}
+        {{- if and $values.migrations.enabled $values.database.existingSecret }}
+        - {name: EDGEFLEET_SERVER_UPGRADE_SCHEMA_AT_START, value: "false"}
+        {{- end }}
         {{- if $values.signer.existingClaim }}
         - {name: EDGEFLEET_SERVER_SIGNER_SOCKET, value: /run/edgefleet-signer/sign.sock}
         {{- end }}

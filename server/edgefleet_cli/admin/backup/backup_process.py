@@ -1,4 +1,4 @@
-"""The process of the server that makes backups, restores and moves: it is started here, and its lines become bars and results."""
+"""The processes of the server that make backups, restores, moves and upgrades: started here; their lines become bars and results."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MODULE = "edgefleet_server.process.backup.command_process"
 _STOP_S = 20.0
 
 
-def run(session: Session, verb: str, flags: list[str]) -> tuple[dict[str, Any], int]:
+def run(session: Session, verb: str, flags: list[str], module: str = MODULE) -> tuple[dict[str, Any], int]:
     """Run one command there; return its result and its exit code. Ends with its exit code where there is no result: it has said why."""
     require("fastapi", "server")
-    command = python_module(MODULE, verb, *flags)
+    command = python_module(module, verb, *flags)
     result: dict[str, Any] | None = None
     with ended_by_sigterm(), subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

@@ -136,7 +136,7 @@ class BackupWriter:
             if not migrations.is_current(db):
                 raise SettingsError(
                     "the database has the tables of another version",
-                    next_step="start the server once, which migrates it",
+                    next_step="bring it up to date: `edgectl server upgrade-schema`",
                 )
             named: dict[str, BlobEntry] = {}
             with reading(db) as reader:

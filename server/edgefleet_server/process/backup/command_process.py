@@ -16,7 +16,7 @@ import sqlite3
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
@@ -33,28 +33,9 @@ from edgefleet_server.process.backup.database_migration import Destination, Migr
 from edgefleet_server.process.backup.errors import BackupPlaceError, TargetNotEmptyError, space_checked
 from edgefleet_server.process.backup.restorer import Restorer, Target
 from edgefleet_server.process.init import report_error
+from edgefleet_server.process.progress_lines import ProgressLines
 from edgefleet_server.setting_sources import SettingsError
 from edgefleet_server.settings import ServerSettings, load_settings
-
-EVERY_S: Final = 0.1
-
-
-class ProgressLines:
-    """Writes progress as lines, ten a second at most, and the first and last of each stage."""
-
-    def __init__(self) -> None:
-        """Begin without a stage."""
-        self._stage, self._at = "", 0.0
-
-    def __call__(self, stage: str, done: int, total: int, words: str) -> None:
-        """Write where a stage is."""
-        now = time.monotonic()
-        if stage == self._stage and done < total and now - self._at < EVERY_S:
-            return
-        self._stage, self._at = stage, now
-        line = {"stage": stage, "pct": 100.0 if total <= 0 else min(100.0, 100.0 * done / total), "message": words}
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
 
 
 def backup(given: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -8,37 +8,32 @@ import json
 import logging
 import math
 import os
-import random
-import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from datetime import timedelta
+from contextlib import ExitStack
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
 from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import SQLAlchemyError
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server import migrations
-from edgefleet_server.alerting.contact_points import service as contact_points
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.api_app import create_app, refresh_gauges
 from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.composition.dashboard_app import first_look
 from edgefleet_server.composition.sealed_columns import SEALED_COLUMNS
 from edgefleet_server.conversion.sandbox import LAYERS, active_layers
-from edgefleet_server.fleet.moves.rules import hosts_of, ports_besides
+from edgefleet_server.fleet.moves.rules import ports_besides
 from edgefleet_server.observability.health import Recent, disk_line
-from edgefleet_server.process.engine_thread import EngineThread, EngineWork
 from edgefleet_server.process.file_limit import raise_file_limit, share_of
 from edgefleet_server.process.gc_tuning import settle
 from edgefleet_server.process.init import AlreadyRunningError
+from edgefleet_server.process.lifecycle.engine_work import build_engine, build_webhook_sender
+from edgefleet_server.process.lifecycle.listener_certificate import ensure_certificate
+from edgefleet_server.process.lifecycle.readiness_checks import database_line, keys_line, refuse_to_be_ready
+from edgefleet_server.process.lifecycle.systemd_notice import notify_systemd
 from edgefleet_server.process.listener import (
     ConnectionGuard,
     Listener,
@@ -47,18 +42,15 @@ from edgefleet_server.process.listener import (
     further_sockets,
     listening_socket,
 )
-from edgefleet_server.process.setting_check import WILDCARDS, check_settings
+from edgefleet_server.process.schema_upgrade import prepare_schema
+from edgefleet_server.process.setting_check import check_settings
 from edgefleet_server.process.signer_child import SignerChild, wait_for_signer, watch_signer
 from edgefleet_server.process.worker_pool import WorkerPool
-from edgefleet_server.rollout.controller.controller import RolloutController
 from edgefleet_server.rollout.controller.gate_caller import GateCaller
 from edgefleet_server.rollout.controller.proof_caller import ProofCaller
 from edgefleet_server.setting_sources import SettingsError
 from edgefleet_server.settings import ServerRole, ServerSettings
-from edgefleet_server.signing.keys.own_certificates import is_issued_by
 from edgefleet_server.web.connection_budget import NO_CAP, Budget
-from edgefleet_server.webhook.engine import Draw, WebhookSender
-from edgefleet_terms.audit_chain.audit_head import head_bytes
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -70,13 +62,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _PARTS_STOP_S = 20.0
-_CERT_MARGIN = timedelta(days=30)
-
-
-class StoppingError(EdgefleetError):
-    """The server has been asked to stop."""
-
-    code = "server.stopping"
 
 
 class Server:
@@ -133,7 +118,7 @@ class Server:
         bound_s = self.settings.drain_s + self.settings.finish_s + _PARTS_STOP_S
         notify_systemd("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(bound_s * 1e6)}")
         if self.parts is not None:
-            self.parts.health.add("stopping", _refuse_to_be_ready)
+            self.parts.health.add("stopping", refuse_to_be_ready)
         if self._device_app is not None:
             self._device_app.state.is_leaving = True
         if self.settings.drain_s and self._listeners:
@@ -178,7 +163,7 @@ class Server:
     def _prepare(self, parts: Parts) -> None:
         settings = self.settings
         parts.db.ping()
-        migrations.upgrade(parts.db)
+        prepare_schema(parts.db, may_upgrade=settings.upgrade_schema_at_start)
         if settings.signer_socket is not None:
             wait_for_signer(settings.signer_socket)
         if not parts.signing.is_initialised():
@@ -189,9 +174,9 @@ class Server:
         parts.sealer.start(SEALED_COLUMNS)
         parts.signing.start()
         ensure_certificate(parts)
-        parts.health.add("database", Recent(lambda: _database_line(parts), parts.clock))
+        parts.health.add("database", Recent(lambda: database_line(parts), parts.clock))
         parts.health.add("disk", Recent(lambda: disk_line(settings.data_dir, settings.min_free_bytes), parts.clock))
-        parts.health.add("keys", lambda: _keys_line(parts))
+        parts.health.add("keys", lambda: keys_line(parts))
         watch_signer(parts)
 
     def _start_otlp(self, parts: Parts) -> None:
@@ -359,20 +344,6 @@ class Server:
         _log.info("ready", extra={"api": document["api_url"], "device": document["device_url"]})
 
 
-def _refuse_to_be_ready() -> str:
-    raise StoppingError("the server is about to stop", next_step="send requests to another one")
-
-
-def notify_systemd(*lines: str) -> None:
-    """Send lines of sd_notify(3) to systemd, where it listens. Never raises, never blocks."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.setblocking(False)
-        channel.sendto("\n".join(lines).encode(), "\0" + address[1:] if address[0] == "@" else address)
-
-
 def _write_last(parts: Parts) -> None:
     try:
         parts.access.refusals.write_due(is_last=True)
@@ -394,103 +365,6 @@ def _budgets(settings: ServerSettings, sockets: Sequence[ListeningSocket]) -> tu
         listening.file_floor = floor
     api_each = NO_CAP if settings.behind_proxy else settings.api_connections_per_address
     return Budget(api, min(api_each, api)), Budget(device, min(settings.device_connections_per_address, device))
-
-
-def build_engine(parts: Parts) -> EngineThread:
-    """Return the engine thread of these parts, not yet started."""
-    fleet = parts.fleet
-    rollouts = RolloutController(parts.db, fleet, parts.rollout, parts.rollout.clock, parts.settings.instance)
-    rollouts.on_lag(parts.metrics.observe_lag)
-    work = EngineWork(
-        before=(
-            ("re-sign metadata", lambda _now: parts.signing.resign_due()),
-            ("re-sign desired documents", fleet.desired.resign_due),
-            ("re-sign the brake", fleet.hold.resign_due),
-            ("let ended protection rules go", fleet.protection.end_due),
-            ("re-sign for a new key", lambda _now: fleet.desired.resign_for_key()),
-            ("recover metadata", fleet.recovery.step),
-            ("tell devices of a move", lambda _now: fleet.moves.step()),
-            ("rotate the device CA", lambda _now: fleet.ca_rotations.step()),
-            ("sample the fleet", parts.sampler.tick),
-            ("look at the fleet for objectives", parts.objectives.tick),
-            ("evaluate the rules of alerts", parts.alarm.engine.tick),
-            ("retrain models", parts.retraining.engine.tick),
-            ("pack prediction logs", parts.predictions.tick),
-            ("send labels to devices", parts.truth.uploads.advance),
-            ("publish the head of the audit trail", lambda _now: publish_audit_head(parts)),
-        ),
-        hourly=(
-            ("prune telemetry", parts.telemetry.prune),
-            ("let prediction logs go", parts.predictions.prune),
-            ("prune labels", parts.truth.uploads.prune),
-            ("go on with erasures", parts.erasures.tick),
-            ("prune events", lambda now: (fleet.feed.prune(now), fleet.tasks.prune(now), fleet.approvals.prune(now))),
-            ("prune readmissions", fleet.readmissions.prune),
-            ("prune words about metadata", fleet.recovery.prune),
-            ("prune webhook deliveries", lambda _now: parts.webhooks.prune()),
-            ("prune samples of objectives", parts.objectives.prune),
-            ("prune counts of bytes", parts.costing.book.prune),
-            ("prune presence", lambda now: (parts.sampler.prune(now), fleet.presence.prune(now))),
-            ("prune alerts", lambda now: (parts.alerts.prune(), parts.alarm.engine.prune(now))),
-            ("read the audit trail again", lambda _now: parts.access.chain.read_again()),
-            ("prune kept answers", lambda _now: parts.access.repeats.prune()),
-            ("sign what was withdrawn", lambda _now: parts.retirement.sign_earlier()),
-            ("remove bytes of deleted releases", lambda _now: parts.registry.withdrawals.drop_left()),
-        ),
-    )
-    news = (fleet.receiver.news.subscribe, parts.rollout.on_change)
-    return EngineThread(rollouts, work, news, parts.metrics.ticks, parts.clock, parts.settings.engine_tick_s)
-
-
-def publish_audit_head(parts: Parts) -> None:
-    """Make a head of the audit trail when one is due, and let TUF name it. Raises BrokenTrailError, KeysMissingError."""
-    head = parts.access.chain.make_head() if parts.access.chain.is_due() else None
-    if head is not None:
-        parts.signing.publish_audit_head(head_bytes(head), head.size)
-
-
-def build_webhook_sender(parts: Parts, owner: str, *, draw: Draw = random.random) -> WebhookSender:
-    """Return what sends the webhooks of these parts, not yet started. draw: 0 to 1, for the back-off."""
-    return WebhookSender(
-        parts.db,
-        parts.fleet.feed,
-        parts.webhooks,
-        parts.poster,
-        owner,
-        shared=parts.shared,
-        own=parts.clock,
-        timeout_s=parts.settings.webhook_timeout_s,
-        draw=draw,
-        transports={contact_points.TRANSPORT: parts.alarm.contacts.post},
-    )
-
-
-def ensure_certificate(parts: Parts) -> None:
-    """Issue the listeners' certificate again when it lacks one of our names or ends soon."""
-    named = (parts.settings.device_public_host, parts.settings.broker_host, *hosts_of(parts.fleet.moves.places()))
-    wanted = {host for host in named if host not in WILDCARDS}
-    certificate = x509.load_pem_x509_certificate(Path(parts.signing.server_cert_file).read_bytes())
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    have = set(names.get_values_for_type(x509.DNSName)) | {
-        str(address) for address in names.get_values_for_type(x509.IPAddress)
-    }
-    is_ours = is_issued_by(parts.signing.server_cert_file, parts.signing.ca_pem())
-    if is_ours and wanted <= have and certificate.not_valid_after_utc - parts.clock.now() > _CERT_MARGIN:
-        return
-    parts.signing.issue_server_certificate(sorted(wanted))
-    _log.info("listener certificate issued", extra={"names": ",".join(sorted(wanted))})
-
-
-def _database_line(parts: Parts) -> str:
-    parts.db.ping()
-    parts.db.check_writing()
-    return "sqlite" if parts.db.is_sqlite else "postgresql"
-
-
-def _keys_line(parts: Parts) -> str:
-    if not parts.signing.is_initialised():
-        raise SettingsError("keys or TUF metadata are missing", next_step="restore the key folder from the backup")
-    return "keys and TUF metadata are there"
 
 
 def _url_host(host: str) -> str:
