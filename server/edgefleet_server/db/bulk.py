@@ -84,6 +84,34 @@ def upsert_rows(session: Session, table: Table, rows: Sequence[Row]) -> None:
         session.connection().exec_driver_sql(statement, [dict(row) for row in rows])
 
 
+def merge_rows(session: Session, table: Table, rows: Sequence[Row], changes: Mapping[str, str]) -> None:
+    """Insert rows; in those whose primary key is taken the columns of `changes` are set. Keys differ.
+
+    changes: SQL by column; `excluded` has the values of the new row.
+    """
+    if not rows:
+        return
+    keys = [column.name for column in table.primary_key.columns]
+    if is_postgresql(session):
+        packed = pack(table, rows)
+        change = ", ".join(f'"{name}" = {expression}' for name, expression in changes.items())
+        conflict = f"ON CONFLICT ({', '.join(_quoted(keys))}) DO UPDATE SET {change}"
+        session.execute(text(f"{_insert(table, packed).text} {conflict}"), packed.parameters)
+        return
+    made = sqlite.insert(table).values({name: bindparam(name) for name in rows[0]})
+    new = {name: text(expression) for name, expression in changes.items()}
+    session.execute(made.on_conflict_do_update(index_elements=keys, set_=new), list(rows))
+
+
+def delete_rows(session: Session, table: Table, keys: Collection[Sequence[str]]) -> None:
+    """Remove rows by their primary keys, which are texts in the order of the table's."""
+    names = [column.name for column in table.primary_key.columns]
+    if keys:
+        where = [table.c[name] == bindparam(f"key_{name}") for name in names]
+        named = [{f"key_{name}": part for name, part in zip(names, key, strict=True)} for key in keys]
+        session.connection().execute(table.delete().where(*where), named)
+
+
 def insert_tuples(session: Session, table: Table, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Insert rows of values that the driver takes as they are, in the order of `columns`: COPY on PostgreSQL."""
     if not rows:

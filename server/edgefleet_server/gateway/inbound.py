@@ -5,9 +5,10 @@ Rules:
    device (`device_ledger`); devices send again what was not acknowledged.
 2. A message that is none, or that speaks of another device than its topic, is counted and dropped; nothing else stops.
 3. Events and telemetry are acknowledged after their transaction, never before; what is shown to who watches a device never is. When
-   the database refuses a batch, its messages are stored one by one, so that one of them costs nobody else anything.
+   a batch is refused, its messages are stored one by one in their order, so that one of them costs nobody else anything.
 4. Messages of unknown and revoked devices count for nothing.
-5. Telemetry and events of a batch are one transaction each; states are one each, since each may sign a document.
+5. Telemetry and events of a batch are one transaction each, presence and states one for each STORED_TOGETHER of them: their devices are
+   locked meanwhile, and each state may sign a document (ADR 0162). Of the states of one device in a batch only the newest counts.
 6. The broker has a message acknowledged once it was stored, refused or dropped, so no more wait here than it hands over before: the
    queue holds as many of up to 1.5 KB each.
 """
@@ -16,7 +17,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
@@ -39,6 +40,8 @@ from edgefleet_server.gateway.payload_check import MAX_EVENT_BYTES, storable
 
 MAX_BATCH: Final = 1_000
 MAX_BATCH_BYTES: Final = 2 * 1024 * 1024
+STORED_TOGETHER: Final = 200
+"""So many words of presence, or states, are one transaction."""
 HALF_FULL: Final = 16_000
 """So many messages that wait are half of what the broker hands over before one is acknowledged (`mqtt.RECEIVE_MAXIMUM`)."""
 PRESSED: Final = 10
@@ -54,6 +57,7 @@ LOST_LOOK_S: Final = 0.02
 _DATABASE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
 
 Spoken = TypeVar("Spoken", State, Event, Telemetry, Sample, Watched)
+Item = TypeVar("Item")
 
 _log = logging.getLogger(__name__)
 
@@ -61,12 +65,16 @@ _log = logging.getLogger(__name__)
 class Reports(Protocol):
     """Where the inbound side stores what devices say."""
 
-    def take_state(self, device_id: DeviceId, state: State) -> Signed | None:
-        """Store a state; return the document that the device lacks."""
+    def take_states(self, states: Mapping[DeviceId, State]) -> Sequence[Signed]:
+        """Store states; return the documents that devices lack."""
         ...
 
-    def take_presence(self, device_id: DeviceId, presence: Presence) -> None:
-        """Store whether a device is there."""
+    def take_presences(self, words: Sequence[tuple[DeviceId, Presence]]) -> Mapping[DeviceId, str]:
+        """Store whether devices are there; return the certificates that are to be noted."""
+        ...
+
+    def note_certificate(self, device_id: DeviceId, serial: str) -> None:
+        """Note the certificate that a device connected with."""
         ...
 
     def take_events(self, events: Sequence[Event]) -> int:
@@ -368,10 +376,13 @@ class Inbound:
         if live != named:
             self.counters.foreign += len(named - live)
             batch.keep(live)
-        for device, presence in batch.presences:
-            self._try("presence", partial(self._reports.take_presence, device, presence))
-        for device, state in batch.states.items():
-            self._try("state", partial(self._take_state, device, state))
+        certificates: dict[DeviceId, str] = {}
+        for words in _parts(batch.presences):
+            self._stored("presence", words, lambda some: certificates.update(self._reports.take_presences(some)))
+        for device, serial in certificates.items():
+            self._try("certificate", partial(self._reports.note_certificate, device, serial))
+        for states in _parts(list(batch.states.items())):
+            self._stored("state", states, self._take_states)
         events = self._stored("events", batch.events, self._reports.take_events)
         telemetry = self._stored("telemetry", batch.telemetry, self._telemetry.ingest)
         for liar, n in self._telemetry.refused().items():
@@ -380,8 +391,8 @@ class Inbound:
         self._stored("what is watched", batch.watched, self._telemetry.ingest_watched)
         self._acknowledge(events, telemetry, samples)
 
-    def _stored(self, what: str, messages: list[Spoken], store: Callable[[list[Spoken]], object]) -> list[Spoken]:
-        """Store messages in one transaction, or each in its own when the database refuses the whole; return the stored."""
+    def _stored(self, what: str, messages: list[Item], store: Callable[[list[Item]], object]) -> list[Item]:
+        """Store messages in one transaction, or each in its own when the whole is refused; return the stored."""
         if not messages:
             return []
         outcome = self._try(what, partial(store, messages))
@@ -389,10 +400,10 @@ class Inbound:
             return [one for one in messages if self._try(what, partial(store, [one])) is _Outcome.STORED]
         return messages if outcome is _Outcome.STORED else []
 
-    def _take_state(self, device: DeviceId, state: State) -> None:
-        document = self._reports.take_state(device, state)
-        if document is not None:
-            self._answers.send_desired([document], again=True)
+    def _take_states(self, states: list[tuple[DeviceId, State]]) -> None:
+        documents = self._reports.take_states(dict(states))
+        if documents:
+            self._answers.send_desired(documents, again=True)
 
     def _try(self, what: str, store: Callable[[], object]) -> _Outcome:
         """Run one transaction. A database that is away is asked again a few times; one that refuses is not."""
@@ -413,6 +424,10 @@ class Inbound:
                 _log.warning("not stored", extra={"what": what, "reason": type(error).__name__})
                 self.counters.failed += 1
                 return _Outcome.REFUSED
+            except Exception:  # noqa: BLE001  # a bug that one message meets must cost the others of its batch nothing
+                _log.exception("not stored", extra={"what": what})
+                self.counters.failed += 1
+                return _Outcome.REFUSED
         self.counters.failed += 1
         return _Outcome.DATABASE_AWAY
 
@@ -426,6 +441,12 @@ class Inbound:
         for (device, boot_id), seqs in boots.items():
             ack = Ack(boot_id=boot_id, events=seqs[0], telemetry=seqs[1], samples=seqs[2], stretch=stretch)
             self._answers.send_ack(DeviceId(device), ack)
+
+
+def _parts(messages: list[Item]) -> Iterator[list[Item]]:
+    """Yield messages in their order, STORED_TOGETHER at a time."""
+    for start in range(0, len(messages), STORED_TOGETHER):
+        yield messages[start : start + STORED_TOGETHER]
 
 
 def _nothing(_receipts: Sequence[int]) -> None:

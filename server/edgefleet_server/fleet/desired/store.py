@@ -149,6 +149,24 @@ def desired_of(session: Session, device_id: str) -> SignedDesired | None:
     return next(_signed(session, select_more=col(FleetDesired.device_id) == device_id), None)
 
 
+def desired_of_many(session: Session, device_ids: Sequence[str]) -> Iterator[SignedDesired]:
+    """Yield the signed documents of those of these devices that are not revoked."""
+    for start in range(0, len(device_ids), IN_CHUNK):
+        chosen = bulk.among(session, col(FleetDesired.device_id), device_ids[start : start + IN_CHUNK])
+        yield from _signed(session, select_more=chosen)
+
+
+def gens(session: Session, device_ids: Sequence[str]) -> dict[DeviceId, int]:
+    """Return the gen of these devices' documents; devices without one are left out."""
+    row = FleetDesired
+    found: dict[DeviceId, int] = {}
+    for start in range(0, len(device_ids), IN_CHUNK):
+        chosen = bulk.among(session, col(row.device_id), device_ids[start : start + IN_CHUNK])
+        statement = select(col(row.device_id), col(row.gen)).where(chosen)
+        found |= {DeviceId(device_id): int(gen) for device_id, gen in session.execute(statement)}
+    return found
+
+
 def _signed(session: Session, *, select_more: Any) -> Iterator[SignedDesired]:
     statement = (
         select(col(FleetDesired.device_id), col(FleetDesired.gen), col(FleetDesired.envelope))

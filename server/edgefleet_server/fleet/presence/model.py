@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
+from edgefleet_protocol.ids import DeviceId
 from edgefleet_terms.device_figures import span_text
 
 MOST_A_DAY: Final = 20
@@ -83,6 +84,14 @@ class Absence:
     until: datetime
     is_heard: bool = True
     times: int = 1
+
+
+class Place(NamedTuple):
+    """Where an absence is written down: one row of history."""
+
+    device: DeviceId
+    day: int
+    place: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,24 +4,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Table, and_, bindparam, case, delete, func, or_, select, text, tuple_, update
+from sqlalchemy import Table, and_, case, delete, func, or_, select, tuple_, update
 from sqlmodel import Session, col
 
+from edgefleet_server.db import bulk
 from edgefleet_server.db.bulk import insert_into
-from edgefleet_server.db.database import UtcDateTime
-from edgefleet_server.fleet.presence.model import MINUTE_S, Absence, FleetStep
+from edgefleet_server.fleet.presence.model import MINUTE_S, Absence, FleetStep, Place
 from edgefleet_server.fleet.tables import FleetAbsence, FleetDevice, FleetSample, FleetUnwatched
 
 _SAMPLE: Final[Table] = FleetSample.__table__  # type: ignore[attr-defined]
-_ADD_ABSENCE: Final = text(
-    "INSERT INTO fleet_absence (device_id, day, place, since, until, is_heard, times)"
-    " VALUES (:device_id, :day, :place, :since, :until, :is_heard, :times)"
-    " ON CONFLICT (device_id, day, place) DO UPDATE"
-    " SET since = CASE WHEN excluded.since < fleet_absence.since THEN excluded.since ELSE fleet_absence.since END,"
-    " until = CASE WHEN excluded.until > fleet_absence.until THEN excluded.until ELSE fleet_absence.until END,"
-    " times = fleet_absence.times + excluded.times, is_heard = TRUE"
-).bindparams(bindparam("since", type_=UtcDateTime()), bindparam("until", type_=UtcDateTime()))
-"""Made once: a restart of the broker runs it for every device. A clock that went back makes no absence that ends before it begins."""
+_ABSENCE: Final[Table] = FleetAbsence.__table__  # type: ignore[attr-defined]
+_MERGED: Final = {
+    "since": "CASE WHEN excluded.since < fleet_absence.since THEN excluded.since ELSE fleet_absence.since END",
+    "until": "CASE WHEN excluded.until > fleet_absence.until THEN excluded.until ELSE fleet_absence.until END",
+    "is_heard": "TRUE",
+    "times": "fleet_absence.times + excluded.times",
+}
+"""What becomes of an absence whose place is taken: `presence_fold.together`."""
 _COUNTS: Final = ("samples", "online", "devices", "drifting", "drift_devices")
 
 
@@ -82,13 +81,19 @@ def prune_steps(session: Session, before: Mapping[int, int]) -> int:
     return _count(session.execute(delete(row).where(or_(*old))))
 
 
-def add_absence(session: Session, device_id: str, day: int, place: int, absence: Absence) -> None:
-    """Write down an absence, or add it to the one that has its place."""
-    row = {
-        "device_id": device_id, "day": day, "place": place, "since": absence.since, "until": absence.until,
-        "is_heard": absence.is_heard, "times": absence.times,
-    }  # fmt: skip
-    session.execute(_ADD_ABSENCE, row)
+def add_absences(session: Session, ended: Mapping[Place, Absence]) -> None:
+    """Write down absences by device, day and place, or add each to the one that has its place.
+
+    A clock that went back makes no absence that ends before it begins.
+    """
+    rows = [
+        {
+            "device_id": device_id, "day": day, "place": place, "since": one.since, "until": one.until,
+            "is_heard": one.is_heard, "times": one.times,
+        }
+        for (device_id, day, place), one in sorted(ended.items())
+    ]  # fmt: skip
+    bulk.merge_rows(session, _ABSENCE, rows, _MERGED)
 
 
 def absences(session: Session, device_id: str, first_day: int, since: datetime, until: datetime) -> Iterator[Absence]:

@@ -38,19 +38,35 @@ class ReportReceiver:
 
     def take_state(self, device_id: DeviceId, state: State) -> SignedDesired | None:
         """Store a reported state; return the document to send when the device lacks the newest one. Keeps `seen`."""
-        if state.seen is not None:
-            self._recovery.take(device_id, state.seen)
+        return next(iter(self.take_states({device_id: state})), None)
+
+    def take_states(self, states: Mapping[DeviceId, State]) -> Sequence[SignedDesired]:
+        """Store reported states in one transaction; return the documents of those devices that lack the newest one. Keeps `seen`."""
+        for device_id, state in states.items():
+            if state.seen is not None:
+                self._recovery.take(device_id, state.seen)
         with self._db.session() as session:
-            answer = self._reports.take_state(device_id, state)
-            if answer is Answer.SIGN_HIGHER:
-                return self._desired.resign(device_id)
-            return desired_store.desired_of(session, device_id) if answer is Answer.SEND_DESIRED else None
+            answers = self._reports.take_states(states)
+            lacking = [device for device, answer in answers.items() if answer is Answer.SEND_DESIRED]
+            documents = list(desired_store.desired_of_many(session, lacking))
+            signed = [self._desired.resign(one) for one, answer in answers.items() if answer is Answer.SIGN_HIGHER]
+            return [*documents, *signed]
 
     def take_presence(self, device_id: DeviceId, presence: Presence) -> None:
-        """Store whether a device is there; a stale "off" is ignored."""
-        self._reports.take_presence(device_id, presence)
-        if presence.on and presence.cert:
-            self._connected(device_id, presence.cert)
+        """Store whether a device is there, and the certificate that it connected with; a stale "off" is ignored."""
+        for device, serial in self.take_presences([(device_id, presence)]).items():
+            self.note_certificate(device, serial)
+
+    def take_presences(self, words: Sequence[tuple[DeviceId, Presence]]) -> Mapping[DeviceId, str]:
+        """Store in one transaction whether devices are there, in the order of their words.
+
+        Return the serials of certificates that are to be noted (`note_certificate`): of devices that connected with another than before.
+        """
+        return self._reports.take_presences(words)
+
+    def note_certificate(self, device_id: DeviceId, serial: str) -> None:
+        """Note the serial of the certificate that a device connected with."""
+        self._connected(device_id, serial)
 
     def take_events(self, events: Sequence[Event]) -> int:
         """Store events, each once; return how many were new."""

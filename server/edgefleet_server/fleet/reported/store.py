@@ -3,9 +3,10 @@
 Reports and documents are read together; `marks` says without the report whether anything is new.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Table, delete, func, or_, select, update
 from sqlmodel import Session, col
@@ -13,7 +14,9 @@ from sqlmodel import Session, col
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.db import bulk
+from edgefleet_server.fleet.reported.presence_fold import Standing
 from edgefleet_server.fleet.reported.recovery_agreement import Word
+from edgefleet_server.fleet.reported.state_columns import MODEL_COLUMNS
 from edgefleet_server.fleet.store import IN_CHUNK
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState, FleetRecoveryWord
 from edgefleet_server.signing.fast_forward_recovery import VersionsSeen
@@ -22,7 +25,13 @@ CHUNK: Final = 5_000
 
 _DEVICE: Final[Table] = FleetDevice.__table__  # type: ignore[attr-defined]
 
+_MODEL_STATE: Final[Table] = FleetModelState.__table__  # type: ignore[attr-defined]
+
+_STANDING: Final = tuple(one.name for one in fields(Standing))
+
 _DESIRED: Final[Table] = FleetDesired.__table__  # type: ignore[attr-defined]
+
+ModelKey = tuple[DeviceId, str]
 
 Mark = tuple[object, ...]
 """Differs whenever a device's report, its presence or its document does."""
@@ -93,10 +102,104 @@ def reported(session: Session, device_ids: Sequence[str]) -> Iterator[Any]:
         yield from session.execute(statement)
 
 
-def model_states(session: Session, device_id: str) -> dict[str, FleetModelState]:
-    """Return what a device last reported, by model."""
-    statement = select(FleetModelState).where(col(FleetModelState.device_id) == device_id)
-    return {row.model: row for row in session.execute(statement).scalars()}
+class KeptReport(NamedTuple):
+    """What is kept of a device's newest state, and what it must be compared with."""
+
+    boot_id: str
+    state_seq: int
+    reported_gen: int
+    reported: dict[str, Any] | None
+    free_mb: int | None
+
+
+def lock_reports(session: Session, device_ids: Collection[str]) -> dict[DeviceId, KeptReport]:
+    """Lock those of these devices that are live, in order of id; return what they reported last."""
+    return {DeviceId(row[0]): KeptReport(*row[1:]) for row in _locked(session, device_ids, KeptReport._fields)}
+
+
+def write_reports(session: Session, columns: Mapping[DeviceId, Mapping[str, Any]], now: datetime) -> None:
+    """Set what devices report; they are heard of now, and locked."""
+    rows = [{"id": device_id, **row, "last_seen": now} for device_id, row in sorted(columns.items())]
+    bulk.update_rows(session, _DEVICE, rows)
+    _forget_read(session, columns)
+
+
+def note_heard(session: Session, device_ids: Collection[str], now: datetime) -> None:
+    """Note that devices were heard of that said nothing new; they are locked."""
+    bulk.update_rows(session, _DEVICE, [{"id": device_id, "last_seen": now} for device_id in sorted(device_ids)])
+    _forget_read(session, device_ids)
+
+
+def lock_presence(
+    session: Session, device_ids: Collection[str]
+) -> tuple[dict[DeviceId, Standing], dict[DeviceId, str]]:
+    """Lock those of these devices that are live, in order of id; return how each stands, and with which certificate it came last."""
+    standings, certificates = {}, {}
+    for device_id, serial, *standing in _locked(session, device_ids, ["cert_serial", *_STANDING]):
+        standings[DeviceId(device_id)] = Standing(*standing)
+        certificates[DeviceId(device_id)] = str(serial)
+    return standings, certificates
+
+
+def write_presence(session: Session, standings: Mapping[DeviceId, Standing]) -> None:
+    """Set how devices stand; they are locked."""
+    names = [name for name in _STANDING if name != "enrolled_at"]
+    rows = [
+        {"id": device_id} | {name: getattr(one, name) for name in names}
+        for device_id, one in sorted(standings.items())
+    ]  # fmt: skip
+    bulk.update_rows(session, _DEVICE, rows)
+    _forget_read(session, standings)
+
+
+def _locked(session: Session, device_ids: Collection[str], names: Sequence[str]) -> Iterator[Any]:
+    """Lock live devices in order of id; yield the id and the columns of these names of each."""
+    device = _DEVICE.c
+    statement = (
+        select(device.id, *(device[name] for name in names))
+        .where(bulk.among(session, device.id, device_ids), device.revoked_at.is_(None))
+        .order_by(device.id)
+        .with_for_update()
+    )
+    yield from session.execute(statement)
+
+
+def _forget_read(session: Session, device_ids: Collection[str]) -> None:
+    """Let rows that the caller's transaction has read before be read again: they were changed here."""
+    for known in [one for one in session.identity_map.values() if isinstance(one, FleetDevice)]:
+        if known.id in device_ids:
+            session.expire(known)
+
+
+def model_states(session: Session, device_ids: Sequence[str]) -> dict[ModelKey, dict[str, Any]]:
+    """Return what these devices last reported of models: MODEL_COLUMNS by device and model."""
+    state = _MODEL_STATE.c
+    found: dict[ModelKey, dict[str, Any]] = {}
+    columns = [state[name] for name in MODEL_COLUMNS]
+    for start in range(0, len(device_ids), IN_CHUNK):
+        chosen = bulk.among(session, state.device_id, device_ids[start : start + IN_CHUNK])
+        for device_id, model, *row in session.execute(select(state.device_id, state.model, *columns).where(chosen)):
+            found[DeviceId(device_id), str(model)] = dict(zip(MODEL_COLUMNS, row, strict=True))
+    return found
+
+
+def insert_models(session: Session, rows: Mapping[ModelKey, bulk.Row]) -> None:
+    """Store what devices report of models that they reported nothing of."""
+    bulk.insert_rows(session, _MODEL_STATE, _keyed(rows))
+
+
+def update_models(session: Session, rows: Mapping[ModelKey, bulk.Row]) -> None:
+    """Set what devices report of models."""
+    bulk.update_rows(session, _MODEL_STATE, _keyed(rows))
+
+
+def delete_models(session: Session, keys: Collection[ModelKey]) -> None:
+    """Remove what devices reported of models."""
+    bulk.delete_rows(session, _MODEL_STATE, sorted(keys))
+
+
+def _keyed(rows: Mapping[ModelKey, bulk.Row]) -> list[dict[str, Any]]:
+    return [{"device_id": device_id, "model": model, **row} for (device_id, model), row in sorted(rows.items())]
 
 
 def states_of_model(session: Session, model: str) -> Sequence[FleetModelState]:
