@@ -1,4 +1,9 @@
-"""A release from begin to end, on a clone: the commands of the pages, and what a stranger does with what they made."""
+"""A release from begin to end, on a clone: the commands of the pages, and what a stranger does with what they made.
+
+The clone has one page of documentation: all pages take as long to build as all else together, and a release builds them twice here.
+`./dev soak docs-site`, `./dev dist` and each release build them all. That the same pages make the same bytes is in
+`tests/house/test_docs_site.py`. Tests that no command of a release reads are left out too.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.house.pages import shell_blocks
+from tests.house.tree import tracked
 from tests.release import signature
 from tests.release.artefacts import digests
 from tests.release.checks import versions
@@ -32,6 +38,10 @@ TRY_IT, DO_IT, AGAIN = (block.text for block in shell_blocks(Path("docs/how-to/c
 (VERIFY,) = (block.text for block in shell_blocks(Path("SECURITY.md")))
 PAGES = ("docs/how-to/cut-a-release.md", "SECURITY.md")
 """Their shell blocks are run here."""
+LEFT_OUT = re.compile(
+    r"(docs/(?!_site/|glossary\.md|reference/openapi\.json)|tests/(?!house/|release/|__init__\.py)|bench/)"
+)
+"""What the clone has not: it begins with one of these."""
 
 
 def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -45,7 +55,10 @@ def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedPr
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone whose signers list the key of `home`."""
     folder = tmp_path_factory.mktemp("release")
-    made = make_clone(folder / "tree")
+    made = make_clone(folder / "tree", [path for path in tracked() if not LEFT_OUT.match(str(path))])
+    glossary = made / "docs/glossary.md"
+    glossary.write_text(re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", glossary.read_text()))
+    (made / "docs/index.md").write_text("# Documentation\n\n## Learn\n\n- [Glossary](glossary.md)\n")
     lend_environment(made)
     ssh = folder / "home" / ".ssh"
     ssh.mkdir(parents=True)
@@ -118,6 +131,7 @@ def test_it_has_all_artefacts_and_nothing_of_the_machine(clone: Path, release: P
         "CHANGES.md", "SHA256SUMS", "SHA256SUMS.sig", "allowed_signers",
     }  # fmt: skip
     members = [name for wheel in wheels for name in zipfile.ZipFile(release / wheel).namelist()]
+    assert "edgefleet_server/dashboard/help.tar.xz" in members
     with tarfile.open(release / f"edgefleet-{version}.tar.gz") as source:
         members += source.getnames()
     assert [name for name in members if re.match(r"(edgefleet[^/]*/)?tests/", name) or name.endswith(".pyc")] == []
