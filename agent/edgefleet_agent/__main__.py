@@ -34,6 +34,7 @@ EXIT_CODES: dict[type[EdgefleetError], int] = {
     errors.PreviousWithdrawnError: 5,
     errors.AlreadyEnrolledError: 6,
     errors.AgentRunningError: 6,
+    errors.DeviceServesError: 6,
     errors.IdentityBusyError: 6,
     errors.PortTakenError: 6,
     errors.ServiceRunsAgentError: 6,

@@ -94,6 +94,13 @@ class StateFileError(EdgefleetError):
     code = "agent.state_file"
 
 
+class DeviceServesError(EdgefleetError):
+    """The device serves, and a measurement was not asked for next to that."""
+
+    code = "bench.device_serves"
+    default_next_step = "stop the agent with `edge-agent stop`, or measure next to it with --while-serving"
+
+
 class AgentRunningError(EdgefleetError):
     """Another agent uses this state folder."""
 

@@ -60,6 +60,11 @@ def secrets_of(state: Path) -> list[bytes]:
     return [b"PRIVATE KEY", *lines]
 
 
+def record_of(state: Path) -> dict[Path, bytes]:
+    """Return what is installed, byte by byte."""
+    return {path: path.read_bytes() for path in (state / "models").rglob("*") if path.is_file()}
+
+
 def in_archive(data: bytes) -> dict[str, bytes]:
     """Return the members of a diagnosis."""
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
@@ -77,6 +82,13 @@ def test_the_commands_tell_of_a_device_that_serves(device: Traveller) -> None:
     assert 0 < figures["p50_ms"] <= figures["p95_ms"] <= figures["p99_ms"]
     assert figures["per_s"] > 0
     assert figures["worker_rss_bytes"] > 1_000_000
+    told = json.loads(said(device, "bench", "--threads", "1", "-o", "json", code=6))
+    assert told["error"]["code"] == "bench.device_serves"
+    before = record_of(device.state)
+    own = asked(device, "bench", "--threads", "1", "--seconds", "0.3", "--while-serving")
+    assert [(row["runtime"], row["failed"]) for row in own["rows"]] == [("ort", "")]
+    assert own["sha256"] == active["sha256"]
+    assert record_of(device.state) == before
 
     assert any("worker" in line or "agentd" in line for line in asked(device, "logs", "-n", "50")["lines"])
     assert asked(device, "queue")["dropped"] == 0

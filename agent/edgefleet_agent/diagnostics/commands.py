@@ -6,15 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgefleet_agent.diagnostics.device import as_json, look
+from edgefleet_agent.diagnostics.device import Device, as_json, look
 
 
 def add_care_parsers(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> list[argparse.ArgumentParser]:
     """Add the commands; return those that take `--state` and `-o` like all others."""
     models = _command(sub, "models", _models, "show slots, digests, phases and quarantine of every model")
-    bench = _command(sub, "bench", _bench, "measure latency, throughput and memory of a serving model")
+    bench = _command(sub, "bench", _bench, "measure latency, throughput and memory of a model on this device")
     bench.add_argument("model", nargs="?", default="", help="model; optional if there is only one")
-    bench.add_argument("--n", type=_positive, default=200, help="number of requests (default: %(default)s)")
+    bench.add_argument("--n", type=_positive, default=200, help="requests to the serving worker (default: %(default)s)")
+    own = bench.add_argument_group("without agent and server, in workers of its own")
+    own.add_argument("--bundle", type=Path, metavar="FILE", help="a bundle file instead of the installed one")
+    own.add_argument(
+        "--runtime", type=_words, default=(), metavar="NAME,…", help="default: all here that it was proved in"
+    )
+    own.add_argument("--threads", type=_numbers, default=(), metavar="N,…", help="default: 1,2,4 up to the processors")
+    own.add_argument("--batch", type=_numbers, default=(), metavar="N,…", help="samples a run (default: 1)")
+    own.add_argument("--seconds", type=_seconds, help="for each combination (default: 3)")
+    own.add_argument("--while-serving", action="store_true", help="also while this device serves")
     test = _command(sub, "self-test", _self_test, "check that the serving workers reproduce their golden vectors")
     test.add_argument("model", nargs="?", default="", help="only this model")
     logs = _command(sub, "logs", _logs, "show the last log lines of the agent and its workers, without secrets")
@@ -55,6 +64,21 @@ def _positive(text: str) -> int:
     return value
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(_positive(word) for word in text.split(","))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise ValueError(text)
+    return value
+
+
 def _models(args: argparse.Namespace) -> int:
     from edgefleet_agent.diagnostics.models import models, models_text
 
@@ -64,11 +88,30 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
+    device = look(args.state)
+    own = args.bundle or args.runtime or args.threads or args.batch or args.seconds or args.while_serving
+    if device.status is None or own:
+        return _measure(args, device)
     from edgefleet_agent.diagnostics.model_checks import bench, bench_text
 
-    found = bench(look(args.state), args.model, args.n)
+    found = bench(device, args.model, args.n)
     _print(args, found, lambda: bench_text(found))
     return 0
+
+
+def _measure(args: argparse.Namespace, device: Device) -> int:
+    from edgefleet_agent.diagnostics.measurement import Wanted, measure, measure_text
+    from edgefleet_agent.settings import load_settings
+
+    def tell(line: str) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"{line}\n")
+
+    seconds = args.seconds or Wanted.seconds
+    wanted = Wanted(args.model, args.bundle, args.runtime, args.threads, args.batch, seconds, args.while_serving)
+    found = measure(device, load_settings(device.paths.settings), wanted, tell)
+    _print(args, found, lambda: measure_text(found))
+    return 0 if found["ok"] else 1
 
 
 def _self_test(args: argparse.Namespace) -> int:

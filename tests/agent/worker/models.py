@@ -9,7 +9,7 @@ from edgefleet_agent.worker.observe.baseline import Baseline
 from edgefleet_protocol.bundle import write_bundle
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.drift.reference import write_reference
-from edgefleet_protocol.manifest import Manifest, Recipe, RuntimeProof, TensorSpec, Tolerance
+from edgefleet_protocol.manifest import Declared, Manifest, Recipe, RuntimeProof, TensorSpec, Tolerance
 from edgefleet_runtime.golden import dump_golden
 from edgefleet_runtime.port import load
 from edgefleet_runtime.postprocess import build_postprocessor
@@ -88,6 +88,7 @@ def bundle_bytes(
     golden_inputs: npt.NDArray[np.float32] | None = None,
     extra: dict[str, bytes] | None = None,
     golden_outputs: dict[str, npt.NDArray[np.float32]] | None = None,
+    declared: Declared = Declared(),  # noqa: B008  # frozen
 ) -> bytes:
     """Return a bundle of `model` with 8 golden vectors computed here, shifted by golden_shift."""
     member = "model.onnx" if runtime == "ort" else "model.tflite"
@@ -115,6 +116,7 @@ def bundle_bytes(
         source_sha256=sha256_hex(model),
         recipe=Recipe(sha256=sha256_hex(b""), steps={}),
         operators={},
+        declared=declared,
     )
     return write_bundle(members, manifest)
 

@@ -60,7 +60,8 @@ class Start(Message, frozen=True, tag="start"):
     Of a candidate in shadow mode: background: give way to everything else. mirror_path: unix socket on which copies of answered
     requests come. replay_path: a recording of such copies; it is compared, reported as one `Stats`, and the worker exits.
     kept_path: file for the disagreements that are kept; keep_inputs: with their raw inputs.
-    measure_s: measure golden inputs for so many seconds a round, tell each round as one `Stats`, and exit.
+    measure_s: measure golden inputs for so many seconds a round, tell each round as one `Stats`, and exit. measure_batch: of so many
+    samples. runtime: one of those the bundle was proved in ("" = the first that is here).
 
     model_key: of a sealed bundle, sealed to the key in key_path of this device; key_secret: what that file opens with (`wrapped_key`).
     reference_path: the drift reference that a worker before learned of this bundle; read where the bundle has none ("" = none).
@@ -93,6 +94,8 @@ class Start(Message, frozen=True, tag="start"):
     model_key: bytes = b""
     key_path: str = ""
     key_secret: bytes = b""
+    measure_batch: int = 1
+    runtime: str = ""
 
 
 class Serve(Message, frozen=True, tag="serve"):
@@ -231,7 +234,7 @@ class Stats(Message, frozen=True, tag="stats"):
     latency: `LatencySketch.packed()` of the run alone, in seconds. classes: counts by class index when the bundle declares a
     classification, else empty. rss_bytes and cpu_s: absolute, of this process.
     mirrored: inputs that were had for a shadow; mirror_dropped: of those, not handed over. shadow: of a shadow itself.
-    joules_per_answer: of a measurement, -1 where the board has no sensor for it.
+    joules_per_answer, wall_s: of a measurement; -1 where the board has no sensor for it, and the seconds of the round.
     basis, signals: as in a `Window`; no signals while none were counted. learning: of how many answers a reference is learned so far.
     """
 
@@ -252,6 +255,7 @@ class Stats(Message, frozen=True, tag="stats"):
     basis: bytes = b""
     signals: bytes = b""
     learning: int = 0
+    wall_s: float = 0.0
 
 
 class KnownReference(Message, frozen=True, tag="reference"):

@@ -13,11 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from edgefleet_agent.worker.control.protocol import Stats
 from edgefleet_agent.worker.runtime.loader import ServedModel
 from edgefleet_agent.worker.runtime.stats import WorkerStats, peak_rss_bytes
 from edgefleet_runtime.golden import slice_sample
+from edgefleet_runtime.port import Array
 
 ROUNDS = 3
 MIN_RUNS = 20
@@ -28,12 +30,18 @@ JOULES_PER_UNIT = 1e-6
 
 
 def measure(served: ServedModel, seconds: float, tell: Callable[[Stats], None], sys: Path = Path("/sys")) -> None:
-    """Run the golden inputs for `seconds` a round and tell each round's figures. Raises RunError."""
+    """Run the golden inputs for `seconds` a round and tell each round's figures. Raises RunError, InputError for a batch it cannot take."""
     specs = {spec.name: spec for spec in served.runtime.inputs}
-    golden = served.golden
-    samples = [
-        {name: slice_sample(spec, golden.inputs[name], i) for name, spec in specs.items()} for i in range(golden.n)
-    ]
+    golden, batch = served.golden, served.start.measure_batch
+
+    def inputs(first: int) -> dict[str, Array]:
+        chosen = {
+            name: [slice_sample(spec, golden.inputs[name], (first + i) % golden.n) for i in range(batch)]
+            for name, spec in specs.items()
+        }
+        return {name: parts[0] if batch == 1 else np.concatenate(parts) for name, parts in chosen.items()}
+
+    samples = [inputs(i) for i in range(golden.n)]
     for _ in range(ROUNDS):
         figures = WorkerStats()
         meter = EnergyMeter(sys)
@@ -44,13 +52,15 @@ def measure(served: ServedModel, seconds: float, tell: Callable[[Stats], None], 
             figures.answered(time.perf_counter() - at, nonfinite=False, classes=served.postprocess.classes(outputs))
             if number + 1 >= MIN_RUNS and time.perf_counter() - began >= seconds:
                 break
-        joules = meter.joules(time.perf_counter() - began)
+        wall_s = time.perf_counter() - began
+        joules = meter.joules(wall_s)
         taken = figures.take()
         tell(
             msgspec.structs.replace(
                 taken,
                 rss_bytes=peak_rss_bytes(),
                 cpu_s=time.process_time() - cpu,
+                wall_s=wall_s,
                 joules_per_answer=-1.0 if joules is None else joules / taken.n,
             )
         )

@@ -156,7 +156,7 @@ def _load_runtime(bundle: Bundle, start: Start) -> ModelRuntime:
     manifest = bundle.manifest
     installed = {info.name: info.version for info in available()}
     proved = [manifest.runtime, *(p.name for p in manifest.runtimes if p.name != manifest.runtime)]
-    name = next((p for p in proved if p in installed), manifest.runtime)
+    name = start.runtime or next((p for p in proved if p in installed), manifest.runtime)
     versions = [p.version for p in manifest.runtimes if p.name == name]
     if name in installed and installed[name] not in versions:
         _log.warning(
