@@ -2,10 +2,12 @@
 
 - A flood says one thing of very many cases. Its cases are split into a fixed number of parts, and the number of commits up to this one
   chooses the part: so many commits in a row run every case. In a shallow clone the commit's hash chooses.
+- A slow story crosses parts of the product that have tests of their own, which every commit runs. Its tests are run together, in one of
+  so many commits in a row.
 - The number is printed; `EDGEFLEET_SAMPLE=NUMBER ./dev test` repeats a run, and `EDGEFLEET_SAMPLE=all` leaves nothing out.
 - The PostgreSQL cases of tests whose SQL is the same for both databases are a flood too: on SQLite each of them runs every time.
 - `./dev test ARGS` and pytest itself run every case, and so does `./dev soak floods`.
-- What the last commit or the working tree changed is run in any case: a page of the docs, a benchmark, and every case of a file of tests.
+- What the last commit or the working tree changed is run in any case: a page of the docs, a benchmark, and every test of a file of tests.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from tests.house.tree import ROOT
 ENVIRONMENT: Final = "EDGEFLEET_SAMPLE"
 ALL: Final = "all"
 FLOODS: Final[Mapping[str, int]] = {
-    "tests/cli/test_contract.py::test_a_server_with_a_fleet": 3,
-    "tests/cli/test_contract.py::test_an_empty_server": 3,
+    "tests/cli/test_contract.py::test_a_server_with_a_fleet": 5,
+    "tests/cli/test_contract.py::test_an_empty_server": 5,
     "tests/cli/test_rollout_commands.py::test_every_command_has_every_format_and_its_tables_fit": 3,
     "tests/cli/test_sdk_tools.py::test_an_object_of_a_framework_answers_as_it_did": 4,
     "tests/cli/test_server_commands.py::test_every_list_has_every_format": 3,
@@ -50,20 +52,41 @@ FLOODS: Final[Mapping[str, int]] = {
     "tests/hostile/device/test_vectors.py::test_a_hostile_vector_is_refused": 3,
     "tests/hostile/test_one_device.py::test_a_forged_failure_takes_nothing_back_and_makes_its_device_suspect": 2,
     "tests/house/test_benches.py": 6,
-    "tests/house/test_docs.py::test_shell_blocks_run": 6,
-    "tests/house/test_docs.py::test_shell_blocks_with_a_server_run": 8,
-    "tests/journeys/test_page_stories.py::test_a_question_is_answered_in_few_acts": 2,
+    "tests/house/test_docs.py::test_shell_blocks_run": 9,
+    "tests/house/test_docs.py::test_shell_blocks_with_a_server_run": 12,
     "tests/server/conversion/test_files.py::test_a_real_conversion_gives_the_same_bundles_as_without_the_rules": 3,
-    "tests/server/dashboard/test_axe.py::test_every_page_fits_a_phone": 8,
-    "tests/server/dashboard/test_axe.py::test_every_page_is_there_without_scripts": 8,
-    "tests/server/dashboard/test_axe.py::test_no_busy_page_shuts_anybody_out": 8,
-    "tests/server/dashboard/test_axe.py::test_no_page_shuts_anybody_out": 8,
+    "tests/server/dashboard/test_axe.py::test_every_page_fits_a_phone": 12,
+    "tests/server/dashboard/test_axe.py::test_every_page_is_there_without_scripts": 12,
+    "tests/server/dashboard/test_axe.py::test_no_busy_page_shuts_anybody_out": 12,
+    "tests/server/dashboard/test_axe.py::test_no_page_shuts_anybody_out": 12,
     "tests/server/fleet/test_listing.py::test_a_search_is_walked_whole_whichever_way_it_is_found": 3,
     "tests/server/rest/test_lists.py::test_each_order_is_walked_whole_and_the_other_way_round": 3,
     "tests/server/rollout/test_simulation.py::test_every_spec_of_the_corpus_ends_with_a_reason": 6,
     "tests/sim/test_many.py::test_no_stage_is_skipped_or_doubled_on_a_bad_wire_with_crashing_replicas": 24,
 }
 """Number of parts, by test, or by file where each test of it says the same of another model or benchmark."""
+STORIES: Final[Mapping[str, int]] = {
+    "tests/cli/importing/test_dvc.py": 3,
+    "tests/cli/importing/test_mlflow.py": 3,
+    "tests/cli/test_ci_templates.py": 3,
+    "tests/house/test_dev.py::test_a_fresh_copy_is_entered_and_the_second_time_nothing_is_installed": 6,  # CI is one itself
+    "tests/journeys/test_costs.py": 3,
+    "tests/journeys/test_demo.py::test_a_failing_step_says_why_cleans_up_and_keeps_the_logs": 2,
+    "tests/journeys/test_demo.py::test_once_on_one_device_with_the_embedded_broker_exits_0_and_leaves_no_file": 3,
+    "tests/journeys/test_following.py": 3,
+    "tests/journeys/test_install_line.py": 3,
+    "tests/journeys/test_notebook.py": 3,
+    "tests/journeys/test_page_stories.py": 3,
+    "tests/journeys/test_prediction_log.py": 2,
+    "tests/journeys/test_real_models.py": 3,
+    "tests/journeys/test_replaced_files.py": 3,
+    "tests/release/test_cut.py": 2,
+    "tests/server/dashboard/test_tabs.py": 3,
+    "tests/server/rollout/test_benches.py": 3,
+    "tests/server/rollout/test_montecarlo.py": 3,
+    "tests/sim/test_pace.py": 3,
+}
+"""In one of how many commits a slow story runs, by test or file."""
 SAME_SQL: Final = (
     "tests/server/access/test_accounts.py",
     "tests/server/access/test_logins.py",
@@ -75,12 +98,19 @@ SAME_SQL: Final = (
     "tests/server/fleet/test_holding.py",
     "tests/server/fleet/test_offering.py",
     "tests/server/registry/test_publish.py",
+    "tests/server/rollout/test_confirmation.py",
+    "tests/server/rollout/test_duty_separation.py",
     "tests/server/rollout/test_form_and_the_rest.py",
     "tests/server/rollout/test_glancing.py",
+    "tests/server/rollout/test_midway.py",
     "tests/server/rollout/test_overlaps.py",
     "tests/server/rollout/test_pace.py",
     "tests/server/rollout/test_portions.py",
+    "tests/server/rollout/test_protection.py",
+    "tests/server/rollout/test_second_try.py",
     "tests/server/rollout/test_shape_routes.py",
+    "tests/server/rollout/test_skipping.py",
+    "tests/server/rollout/test_suspects.py",
     "tests/server/rollout/test_undo.py",
     "tests/server/rollout/test_withdrawals.py",
     "tests/server/signing/test_trust.py",
@@ -112,7 +142,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         cases[flood_of(item)].append(item.nodeid)
     chosen = {one for flood, ids in cases.items() for one in part(ids, parts_of(flood), wanted)}
-    out = [item for item in items if item.nodeid not in chosen and not is_changed(item, changed_files())]
+    out = [
+        item
+        for item in items
+        if not (item.nodeid in chosen and is_told(item.nodeid, wanted)) and not is_changed(item, changed_files())
+    ]
     if out:
         config.hook.pytest_deselected(items=out)
         left_out = set(out)
@@ -124,6 +158,13 @@ def flood_of(item: pytest.Item) -> str:
     file, _, _ = item.nodeid.partition("::")
     is_twin = file in SAME_SQL and item.get_closest_marker("postgres") is not None
     return file if is_twin or file in FLOODS else item.nodeid.partition("[")[0]
+
+
+def is_told(nodeid: str, wanted: int) -> bool:
+    """Return whether a run has the slow story of a test; True for a test of none."""
+    file, _, _ = nodeid.partition("::")
+    story = file if file in STORIES else nodeid.partition("[")[0]
+    return (zlib.crc32(story.encode()) + wanted) % STORIES.get(story, 1) == 0
 
 
 def parts_of(flood: str) -> int:
@@ -163,12 +204,12 @@ def changed_files() -> frozenset[Path]:
 
 
 def main(n: int, seed: int) -> dict[str, Any]:
-    """Run every case of every flood `n` times: `./dev soak floods`. The cases are fixed, so the seed chooses nothing."""
+    """Run every flood and story whole, `n` times: `./dev soak floods`. The cases are fixed, so the seed chooses nothing."""
     del seed
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"]
-    runs = ([*command, *FLOODS], [*command, "-m", "postgres", *SAME_SQL])
+    runs = ([*command, *FLOODS, *STORIES], [*command, "-m", "postgres", *SAME_SQL])
     codes = [subprocess.run(run, cwd=ROOT, stdout=sys.stderr, check=False).returncode for _ in range(n) for run in runs]
-    return {"ok": not any(codes), "exit_codes": codes, "floods": len(FLOODS)}
+    return {"ok": not any(codes), "exit_codes": codes, "floods": len(FLOODS), "stories": len(STORIES)}
 
 
 def _git(*arguments: str) -> str:

@@ -239,7 +239,9 @@ SOAKS: dict[str, Soak] = {
         "tests.house.mutants", 200, "a small fault in code that must not be wrong: do the nearest tests see it?"
     ),
     "frozen": Soak("tests.frozen.soak", 100, "a frozen version, whose wheels are built again and compared"),
-    "floods": Soak("tests.house.sampling", 1, "every case of each test of which one commit runs a part"),
+    "floods": Soak(
+        "tests.house.sampling", 1, "every case of each flood, and every slow story, of which one commit runs a part"
+    ),
     "drift-montecarlo": Soak(
         "tests.protocol.drift_montecarlo",
         36_500,

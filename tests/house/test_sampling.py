@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.house import sampling
-from tests.house.sampling import ENVIRONMENT, FLOODS, SAME_SQL, TWIN_PARTS, flood_of, part, parts_of
+from tests.house.sampling import ENVIRONMENT, FLOODS, SAME_SQL, STORIES, TWIN_PARTS, flood_of, is_told, part, parts_of
 from tests.house.tree import ROOT
 
 
@@ -55,6 +55,21 @@ def test_every_flood_is_a_test_that_has_cases_or_a_file_of_tests() -> None:
         before, found, _ = (ROOT / file).read_text("utf-8").partition(f"def {name}(")
         assert found, flood
         assert "@pytest.mark.parametrize(" in before.rpartition("\n\n\n")[2], flood
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_slow_story_is_told_whole_in_one_of_its_number_of_commits(story: str) -> None:
+    file, _, name = story.partition("::")
+    text = (ROOT / file).read_text("utf-8")
+    assert f"def {name or 'test_'}" in text
+    for first in (0, 2592, 0xFFFF_FFFF):
+        told = [is_told(f"{file}::{name or 'test_any'}[1]", first + step) for step in range(STORIES[story])]
+        assert sum(told) == 1
+    assert {is_told(f"{file}::{name or 'test_other'}", step) for step in range(STORIES[story])} == {True, False}
+
+
+def test_a_test_of_no_story_is_in_every_run() -> None:
+    assert all(is_told("tests/journeys/test_rollouts.py::test_any", number) for number in range(12))
 
 
 def test_the_postgresql_cases_of_a_file_with_the_same_sql_are_one_flood() -> None:
