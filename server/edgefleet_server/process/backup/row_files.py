@@ -4,7 +4,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 import msgspec
 
@@ -15,7 +15,7 @@ from edgefleet_server.process.backup.table_shapes import Row, RowSum
 LEVEL: Final = 1
 MOST_FRAME: Final = 1 << 30
 _ARRAY32: Final = b"\xdd"
-_decode = msgspec.msgpack.Decoder(list[list[object]]).decode
+_decode = msgspec.msgpack.Decoder(list[tuple[Any, ...]]).decode
 
 
 class Source(Protocol):
@@ -64,7 +64,7 @@ def read_rows(file: Source, name: str, sha256: str) -> Iterator[list[Row]]:
             rows = _decode(zlib.decompress(frame))
         except (zlib.error, msgspec.DecodeError, msgspec.ValidationError) as error:
             raise damaged(name, str(error)) from error
-        yield [tuple(row) for row in rows]
+        yield rows
     if digest.hexdigest() != sha256:
         raise damaged(name, "its sha256 is not the one in the manifest")
 
