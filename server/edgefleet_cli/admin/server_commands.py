@@ -15,7 +15,7 @@ from edgefleet_cli.admin import (
     server_move_commands,
     server_up_commands,
 )
-from edgefleet_cli.admin.backup import backup_commands, migration_commands, schema_commands
+from edgefleet_cli.admin.backup import backup_commands, backup_key_commands, migration_commands, schema_commands
 from edgefleet_cli.admin.data_folder import check_new, default_data, holds_server
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
@@ -38,6 +38,7 @@ app.command("seal")(server_check_commands.seal)
 app.command("broker-files")(broker_commands.broker_files)
 app.add_typer(agent_package_commands.app, name="agent-packages")
 app.add_typer(server_move_commands.app, name="move")
+app.add_typer(backup_key_commands.app, name="backup-key")
 
 DataArgument = Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The same as --data DIR.")]
 Data = Annotated[

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from obstore.store import from_url
 
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.db.database import Database
@@ -66,7 +67,7 @@ def test_a_server_comes_back_from_each_kind_of_place(live: Path, tmp_path: Path,
     where = tmp_path / ("bk.tar" if kind == "tar" else "bk")
     if kind == "bucket":
         where.mkdir()
-        bucket: BackupPlace = BucketPlace(f"file://{where}")
+        bucket: BackupPlace = BucketPlace(from_url(f"file://{where}"))
         first = made(live, bucket)
         assert made(live, bucket).copied == 0 < first.copied, "blobs are copied once"
         assert problems(bucket, is_deep=True) == []

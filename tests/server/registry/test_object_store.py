@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,16 +15,26 @@ import pytest
 from obstore.store import S3Store
 
 from edgefleet_protocol.digest import Sha256, sha256_hex
+from edgefleet_server.clock import SystemClock
+from edgefleet_server.process.backup import backup_places
+from edgefleet_server.process.backup.backup_catalog import names_of
+from edgefleet_server.process.backup.backup_places import BackupPlace, opened_place
+from edgefleet_server.process.backup.backup_writer import BackupWriter, KeysChoice
+from edgefleet_server.process.backup.errors import BackupPlaceError
+from edgefleet_server.process.backup.restorer import Restorer, Target
 from edgefleet_server.registry.blobs import RemoteBlobs, open_blob_store, read_chunks
 from edgefleet_server.registry.errors import BlobStoreError, BlobUnknownError
 from edgefleet_server.registry.object_store.opened_store import open_object_store
 from edgefleet_server.registry.object_store.store_probe import probe
+from edgefleet_server.setting_sources import SettingsError
 from edgefleet_server.settings import ServerSettings, load_settings
+from tests.server.backup import servers
 from tests.support.buckets import Answer, FaultyProxy, Request, make_bucket, moto_server, s3_error
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(600)]
 LARGE = os.urandom(20 * 1024 * 1024 + 5)
 SMALL = os.urandom(70_000)
+PHRASE = b"five words at random"
 
 
 @pytest.fixture(scope="module")
@@ -195,3 +206,53 @@ def test_the_bucket_is_in_the_host_or_in_the_path(
     sent = bucket.proxy.seen[-1]
     assert sent.headers["host"] == host
     assert urlsplit(sent.path).path == path
+
+
+def test_a_backup_goes_into_a_bucket_by_the_same_settings_and_goes_on_after_a_refused_write(
+    moto: str, tmp_path: Path
+) -> None:
+    httpx.post(f"{moto}/moto-api/reset", timeout=30).raise_for_status()
+    make_bucket(moto, "vault")
+    house = servers.begin(tmp_path / "data")
+    house.db.dispose()
+
+    def fault(request: Request) -> Answer | None:
+        writes = proxy.count("PUT", "/tables/")
+        return s3_error(403, "AccessDenied")(request) if request.method == "PUT" and writes > 3 else None
+
+    with FaultyProxy(moto).running() as proxy:
+        proxy.fault = fault
+        access = tmp_path / "bucket.toml"
+        access.write_text(
+            f"blob_endpoint = '{proxy.url}'\nblob_access_key_id = 'id'\nblob_secret_key = 'key'\nblob_region = 'us-east-1'\n"
+        )
+
+        def place(*, is_new: bool) -> AbstractContextManager[BackupPlace]:
+            return opened_place(
+                "s3://vault/a/b",
+                is_new=is_new,
+                settings=lambda: backup_places.bucket_settings(tmp_path / "data", access),
+            )
+
+        def backup() -> None:
+            with place(is_new=True) as opened:
+                BackupWriter(load_settings(tmp_path / "data"), opened, SystemClock(), silent).make(KeysChoice(PHRASE))
+
+        with pytest.raises(BackupPlaceError, match="write backups: these credentials lack a right") as refused:
+            backup()
+        assert "rights of the policy" in str(refused.value.next_step)
+        proxy.fault = lambda request: None
+        with place(is_new=False) as opened:
+            assert names_of(opened)[0] == []
+        backup()
+        with place(is_new=False) as opened:
+            assert len(names_of(opened)[0]) == 1
+            Restorer(opened, Target(tmp_path / "back"), silent).restore(None, PHRASE)
+        assert (tmp_path / "back" / "server.toml").exists()
+        access.write_text("tenant = 'x'\n")
+        with pytest.raises(SettingsError, match="say nothing of a bucket"), place(is_new=False):
+            pass
+
+
+def silent(_stage: str, _done: int, _total: int, _words: str) -> None:
+    """Show nothing."""

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from edgefleet_cli.admin.backup.backup_options import (
+    BucketSettings,
+    Data,
+    IdentityFile,
+    Name,
+    OriginFile,
+    Passphrase,
+    RecipientFile,
+    Where,
+    check_one,
+    place_of,
+)
 from edgefleet_cli.admin.backup.backup_process import run
 from edgefleet_cli.admin.data_folder import data_flag, default_data
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import child_flags
-from edgefleet_cli.render.format import duration, size
+from edgefleet_cli.render.format import counted, duration, size
 
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="DIR", help="Data folder of the server; default: in the user's data folder."),
-]
-Where = Annotated[
-    str, typer.Argument(metavar="WHERE", help="Folder, FILE.tar, or a bucket: s3://NAME/PATH, gs://…, az://….")
-]
-Passphrase = Annotated[
-    Path | None,
-    typer.Option(
-        "--keys-passphrase-file", metavar="FILE", help="Passphrase that seals the keys: the first line of FILE."
-    ),
-]
 WithoutKeys = Annotated[bool, typer.Option("--without-keys", help="Leave the keys out: you keep them elsewhere.")]
 Keep = Annotated[
     int | None, typer.Option("--keep", metavar="N", min=1, help="Then remove all but the newest N backups there.")
 ]
-Name = Annotated[str | None, typer.Option("--backup", metavar="NAME", help="Which backup; default: the newest.")]
 Deep = Annotated[
     bool, typer.Option("--deep", help="Also restore the database for trial, and check audit trail and signatures.")
 ]
@@ -43,18 +40,26 @@ BlobUrl = Annotated[
 ]
 
 
-def backup(
+def backup(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     where: Where,
     data: Data = None,
+    recipient: RecipientFile = None,
     keys_passphrase_file: Passphrase = None,
     without_keys: WithoutKeys = False,
     keep: Keep = None,
+    bucket_settings: BucketSettings = None,
 ) -> None:
     """Back up a server while it runs: database, blobs that WHERE lacks, keys and settings."""
     session = Session.of(ctx)
+    check_one(recipient=recipient, keys_passphrase_file=keys_passphrase_file, without_keys=without_keys)
     flags = child_flags(
-        data=data or default_data(), to=_place(where), keep=keep, keys_passphrase_file=keys_passphrase_file
+        data=data or default_data(),
+        to=place_of(where),
+        keep=keep,
+        recipient=recipient,
+        keys_passphrase_file=keys_passphrase_file,
+        bucket_settings=bucket_settings,
     )
     found, code = run(session, "backup", flags + ["--without-keys"] * without_keys)
 
@@ -68,7 +73,7 @@ def backup(
                     f"{found['blobs']:,}, of which {found['copied']:,} were copied now ({size(found['copied_bytes'])})",
                 ),
                 ("size", size(found["bytes"])),
-                ("keys", found["keys"]),
+                ("keys", _keys_in_words(found)),
                 ("manifest", f"sha256 {found['manifest']}"),
                 ("took", duration(found["elapsed_s"])),
             ]
@@ -77,24 +82,34 @@ def backup(
     session.out.facts(found, show)
     if found["keys"] == "plain":
         session.out.notice(
-            "the keys lie in plain in this backup: anyone who can read it can sign for every device; --keys-passphrase-file seals them"
+            "the keys lie in plain: anyone who can read them can sign for every device; --recipient or --keys-passphrase-file seals them"
         )
     _tell_missing(session, found)
     if code:
         raise typer.Exit(code)
 
 
-def verify_backup(
+def verify_backup(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     where: Where,
     name: Name = None,
+    recipient: OriginFile = None,
+    identity: IdentityFile = None,
     keys_passphrase_file: Passphrase = None,
     deep: Deep = False,
+    bucket_settings: BucketSettings = None,
 ) -> None:
     """Check that a backup is whole: each file by its digest, each table by count and sum. Exit code 1: it is not."""
     session = Session.of(ctx)
-    flags = child_flags(backup=name, keys_passphrase_file=keys_passphrase_file)
-    found, code = run(session, "verify", [*flags, "--from", _place(where), *["--deep"] * deep])
+    check_one(recipient=recipient, identity=identity, keys_passphrase_file=keys_passphrase_file)
+    flags = child_flags(
+        backup=name,
+        recipient=recipient,
+        identity=identity,
+        keys_passphrase_file=keys_passphrase_file,
+        bucket_settings=bucket_settings,
+    )
+    found, code = run(session, "verify", [*flags, "--from", place_of(where), *["--deep"] * deep])
 
     def show() -> None:
         session.out.fields(
@@ -105,16 +120,13 @@ def verify_backup(
                 ("rows", f"{found['rows']:,}"),
                 ("blobs", f"{found['blobs']:,}"),
                 ("size", size(found["bytes"])),
-                (
-                    "keys",
-                    found["keys"]
-                    + ("" if found["keys_opened"] or found["keys"] == "none" else ", not opened: no passphrase given"),
-                ),
+                ("keys", _keys_in_words(found) + _opened_in_words(found)),
+                ("origin", "proved" if found["origin_proved"] else "not proved"),
                 (
                     "checked",
                     "files, tables, trial restore, audit trail, signatures" if found["is_deep"] else "files, tables",
                 ),
-                ("result", "whole" if not found["problems"] else f"{len(found['problems'])} problems"),
+                ("result", "whole" if not found["problems"] else counted(len(found["problems"]), "problem")),
             ]
         )
         for problem in found["problems"]:
@@ -125,20 +137,31 @@ def verify_backup(
         raise typer.Exit(code)
 
 
-def restore(
+def restore(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     where: Where,
     data: Data = None,
     name: Name = None,
     db: Database = None,
     blob_url: BlobUrl = None,
+    identity: IdentityFile = None,
     keys_passphrase_file: Passphrase = None,
+    bucket_settings: BucketSettings = None,
 ) -> None:
     """Restore a server from a backup into a new data folder; the same command goes on after a crash."""
     session = Session.of(ctx)
     chosen = (data or default_data()).absolute()
-    flags = child_flags(data=chosen, backup=name, db=db, blob_url=blob_url, keys_passphrase_file=keys_passphrase_file)
-    found, code = run(session, "restore", [*flags, "--from", _place(where)])
+    check_one(identity=identity, keys_passphrase_file=keys_passphrase_file)
+    flags = child_flags(
+        data=chosen,
+        backup=name,
+        db=db,
+        blob_url=blob_url,
+        identity=identity,
+        keys_passphrase_file=keys_passphrase_file,
+        bucket_settings=bucket_settings,
+    )
+    found, code = run(session, "restore", [*flags, "--from", place_of(where)])
 
     def show() -> None:
         session.out.fields(
@@ -163,9 +186,13 @@ def restore(
         raise typer.Exit(code)
 
 
-def _place(where: str) -> str:
-    """Return a place as the process takes it: paths absolute."""
-    return where if "://" in where else str(Path(where).absolute())
+def _keys_in_words(found: dict[str, Any]) -> str:
+    words = {"sealed": "sealed by a passphrase", "recipient": f"sealed to the key {found['recipient']}"}
+    return words.get(found["keys"], str(found["keys"]))
+
+
+def _opened_in_words(found: dict[str, Any]) -> str:
+    return "" if found["keys_opened"] or found["keys"] == "none" else ", not opened"
 
 
 def _tell_missing(session: Session, found: dict[str, Any]) -> None:

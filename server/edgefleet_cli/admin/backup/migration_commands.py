@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edgefleet_cli.admin.backup.backup_options import Data
 from edgefleet_cli.admin.backup.backup_process import run
 from edgefleet_cli.admin.data_folder import data_flag, default_data
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import child_flags
 from edgefleet_cli.render.format import duration
 
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="DIR", help="Data folder of the server; default: in the user's data folder."),
-]
 To = Annotated[
     str | None, typer.Option("--to", metavar="URL", help="Empty database: postgresql+psycopg://USER@HOST/NAME.")
 ]

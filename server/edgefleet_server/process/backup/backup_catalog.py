@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -10,10 +11,17 @@ from edgefleet_server.process.backup import backup_manifest as naming
 from edgefleet_server.process.backup.backup_manifest import Manifest
 from edgefleet_server.process.backup.backup_places import BackupPlace, read_small
 from edgefleet_server.process.backup.errors import DamagedBackupError, NoBackupError
-from edgefleet_server.process.backup.key_archive import PassphraseKeys
 from edgefleet_server.process.backup.row_files import damaged
 
 _MANIFEST = "backup.json"
+
+
+class ManifestProof(Protocol):
+    """What authenticates manifests."""
+
+    def mac_of(self, manifest: bytes, /) -> bytes:
+        """Return the code of one."""
+        ...
 
 
 def names_of(place: BackupPlace) -> tuple[list[str], list[str]]:
@@ -46,11 +54,11 @@ def manifest_of(place: BackupPlace, name: str) -> tuple[Manifest, str]:
     return manifest, hashlib.sha256(document).hexdigest()
 
 
-def check_mac(place: BackupPlace, name: str, keys: PassphraseKeys) -> None:
-    """Raise DamagedBackupError unless the manifest was written by somebody who had the passphrase."""
+def check_mac(place: BackupPlace, name: str, proof: ManifestProof) -> None:
+    """Raise DamagedBackupError unless the manifest was written by somebody who had the passphrase or the recipient."""
     stored = read_small(place, f"{naming.folder_of(name)}/manifest.mac")
-    if not hmac.compare_digest(stored, keys.mac_of(manifest_bytes(place, name)).hex().encode()):
-        raise damaged(f"the manifest of {name}", "it was not written with this passphrase")
+    if not hmac.compare_digest(stored, proof.mac_of(manifest_bytes(place, name)).hex().encode()):
+        raise damaged(f"the manifest of {name}", "it was not written with this passphrase or recipient")
 
 
 def chosen(place: BackupPlace, name: str | None) -> str:

@@ -22,6 +22,7 @@ from edgefleet_server.process.backup.backup_catalog import chosen, manifest_of, 
 from edgefleet_server.process.backup.backup_manifest import Manifest
 from edgefleet_server.process.backup.backup_places import BackupPlace
 from edgefleet_server.process.backup.backup_writer import Progress
+from edgefleet_server.process.backup.keys.key_opener import Opener, check_origin
 from edgefleet_server.process.backup.restorer import Restorer, Target
 from edgefleet_server.process.backup.row_files import digest_of, read_rows
 from edgefleet_server.process.backup.table_shapes import RowSum, packed
@@ -43,15 +44,14 @@ class BackupChecker:
         self._clock = clock
         self._progress = progress
 
-    def check(self, name: str | None, passphrase: bytes | None, *, is_deep: bool) -> dict[str, Any]:
+    def check(self, name: str | None, opener: Opener, *, is_deep: bool) -> dict[str, Any]:
         """Check one backup, the newest without a name; return what was found. `problems` is empty where it is whole."""
         name = chosen(self._place, name)
         manifest, digest = manifest_of(self._place, name)
         problems = [*self._chain(), *self._tables(manifest), *self._blobs(manifest)]
+        is_opened = is_proved = False
         try:
-            if manifest.keys.form != "sealed" or passphrase is not None:
-                restorer = Restorer(self._place, Target(Path()), self._progress)
-                restorer.keys_of(manifest, passphrase)
+            is_opened, is_proved = check_origin(self._place, manifest, opener)
         except EdgefleetError as error:
             problems.append(str(error))
         if is_deep and not problems:
@@ -68,7 +68,9 @@ class BackupChecker:
             "blobs": len(manifest.blobs),
             "bytes": manifest.size,
             "keys": manifest.keys.form,
-            "keys_opened": manifest.keys.form == "plain" or (manifest.keys.form == "sealed" and passphrase is not None),
+            "recipient": manifest.keys.recipient,
+            "keys_opened": is_opened,
+            "origin_proved": is_proved,
             "is_deep": is_deep,
             "backups": whole,
             "unfinished": begun,

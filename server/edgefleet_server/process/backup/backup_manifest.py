@@ -1,8 +1,8 @@
 """What a backup says of itself. Does no I/O.
 
 `backup.json` is written last: a backup without it is not whole. It names every file by its SHA-256, and the manifest before it in the
-same place by its own: so one that was taken away or exchanged is noticed. With a passphrase for the keys, `manifest.mac` proves that it
-was written by somebody who has that (ADR 0151).
+same place by its own: so one that was taken away or exchanged is noticed. Where the keys are sealed, `manifest.mac` proves that it was
+written by somebody who has the passphrase (ADR 0151) or the recipient (ADR 0160).
 """
 
 from datetime import datetime
@@ -49,11 +49,15 @@ class DatabasePart(msgspec.Struct, frozen=True):
 
 
 class KeysPart(msgspec.Struct, frozen=True):
-    """The archive of keys, settings and first token. form: sealed, plain or none."""
+    """The archive of keys, settings and first token. form: sealed (by a passphrase), recipient, plain or none.
+
+    recipient: id of the key pair that it is sealed to.
+    """
 
     form: str
     bytes: int = 0
     sha256: str = ""
+    recipient: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True):

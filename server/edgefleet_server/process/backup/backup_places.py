@@ -10,17 +10,25 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
 import obstore
-from obstore.store import from_url
+from obstore.store import ObjectStore
 
 from edgefleet_server.process.backup.errors import BackupPlaceError, DamagedBackupError
 from edgefleet_server.process.backup.row_files import Source
+from edgefleet_server.registry.object_store.opened_store import is_remote, open_object_store
+from edgefleet_server.registry.object_store.store_failures import meaning_of
+from edgefleet_server.setting_sources import SettingsError
+from edgefleet_server.settings import ServerSettings, load_settings
+from edgefleet_server.signing.keys.key_files import sync_folder
 
+NO_SERVER: Final = Path("/nonexistent")
+"""A data folder that is none: only the environment has settings."""
 _CHECK: Final = "check the path, its rights and its space, or the bucket's address and keys"
 
 
@@ -96,7 +104,7 @@ class FolderPlace:
         with file.open("rb") as written:
             os.fsync(written.fileno())
         file.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
     def open(self, name: str) -> "closing[Any]":
         """Open one."""
@@ -117,7 +125,7 @@ class FolderPlace:
         for folder, folders, _ in os.walk(self._folder):
             if "tmp" in folders:
                 folders.remove("tmp")
-            _sync_folder(Path(folder))
+            sync_folder(Path(folder))
 
     def close(self) -> None:
         """Give the lock back."""
@@ -187,7 +195,7 @@ class TarPlace:
             tar.flush()
             os.fsync(tar.fileno())
         self._part.rename(self._final)
-        _sync_folder(self._final.absolute().parent)
+        sync_folder(self._final.absolute().parent)
 
     def close(self) -> None:
         """Give the lock back."""
@@ -197,13 +205,13 @@ class TarPlace:
 
 
 class BucketPlace:
-    """A bucket, or a folder in one: what obstore reaches by a URL."""
+    """A bucket, or a folder in one, reached as that of blobs is (ADR 0154)."""
 
     is_private = False
     holds_one = False
 
-    def __init__(self, url: str) -> None:
-        self._store = from_url(url)
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
         self._tmp = Path(tempfile.mkdtemp(prefix="edgefleet-backup-"))
 
     def sizes(self, prefix: str) -> dict[str, int]:
@@ -276,20 +284,50 @@ class _BucketFile:
         self._reader.close()
 
 
+def bucket_settings(data: Path = NO_SERVER, file: Path | None = None) -> ServerSettings:
+    """Return what reaches a bucket: the settings of blobs in a file of its own, else of the server in `data`, else of the environment.
+
+    Raises SettingsError.
+    """
+    if file is None:
+        return load_settings(data)
+    try:
+        given = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"the bucket settings {file} cannot be read: {error}", next_step="check its path and rights"
+        ) from error
+    wrong = [name for name in given if not name.startswith("blob_") or name == "blob_url"]
+    if wrong:
+        raise SettingsError(
+            f"{file} has the settings {', '.join(wrong[:5])}, which say nothing of a bucket's access",
+            next_step="name only settings such as blob_endpoint and blob_region there (docs/operate/object-store.md)",
+        )
+    return load_settings(data, **given)
+
+
 @contextmanager
-def opened_place(where: str, *, is_new: bool) -> Iterator[BackupPlace]:
-    """Open the place that a command names, for writing where `is_new`. Raises BackupPlaceError."""
-    place = _open(where, is_new=is_new)
+def opened_place(
+    where: str, *, is_new: bool, settings: Callable[[], ServerSettings] = bucket_settings
+) -> Iterator[BackupPlace]:
+    """Open the place that a command names, for writing where `is_new`. settings: reach a bucket.
+
+    Raises BackupPlaceError, SettingsError, BlobStoreError.
+    """
+    place = _open(where, is_new=is_new, settings=settings)
     try:
         yield place
     finally:
         place.close()
 
 
-def _open(where: str, *, is_new: bool) -> BackupPlace:
+def _open(where: str, *, is_new: bool, settings: Callable[[], ServerSettings] = bucket_settings) -> BackupPlace:
+    if is_remote(where):
+        return BucketPlace(open_object_store(settings().model_copy(update={"blob_url": where})))
     if "://" in where and not where.startswith("file://"):
-        with _bucket_errors("open"):
-            return BucketPlace(where)
+        raise BackupPlaceError(
+            f"{where} is no place of backups", next_step="use a folder, FILE.tar, s3://NAME/PATH, gs://… or az://…"
+        )
     path = Path(where.removeprefix("file://")).absolute()
     is_tar = path.name.endswith(".tar")
     try:
@@ -324,14 +362,6 @@ def _scratch(folder: Path) -> Path:
     return Path(tempfile.mktemp(dir=folder))  # noqa: S306  # in a folder that is ours alone
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _padded(length: int) -> int:
     return -(-length // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
@@ -362,7 +392,8 @@ def _bucket_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-        raise BackupPlaceError(f"the bucket cannot be used to {what} backups: {error}", next_step=_CHECK) from error
+        why, following = meaning_of(error) or (" ".join(str(error).split())[:300], _CHECK)
+        raise BackupPlaceError(f"the bucket cannot be used to {what} backups: {why}", next_step=following) from error
 
 
 def read_small(place: BackupPlace, name: str, limit: int = 64 << 20) -> bytes:

@@ -21,12 +21,13 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_server import migrations
 from edgefleet_server.db.database import Database, metadata
 from edgefleet_server.process.backup import backup_manifest as naming
-from edgefleet_server.process.backup import key_archive
-from edgefleet_server.process.backup.backup_catalog import manifest_bytes, names_of
+from edgefleet_server.process.backup.backup_catalog import ManifestProof, manifest_bytes, names_of
 from edgefleet_server.process.backup.backup_manifest import BlobEntry, DatabasePart, KeysPart, Manifest, TableEntry
 from edgefleet_server.process.backup.backup_places import BackupPlace, read_small
 from edgefleet_server.process.backup.database_reader import Batch, Reader, reading
 from edgefleet_server.process.backup.errors import PlainKeysError
+from edgefleet_server.process.backup.keys import key_archive, passphrase_key
+from edgefleet_server.process.backup.keys.recipient_key import Recipient
 from edgefleet_server.process.backup.row_files import digest_of, write_rows
 from edgefleet_server.process.backup.table_shapes import TableShape, shapes_of
 from edgefleet_server.registry import blobs
@@ -45,10 +46,16 @@ Progress = Callable[[str, int, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class KeysChoice:
-    """What happens to the keys. passphrase: they are sealed; leaves_out: they are not in the backup."""
+    """What happens to the keys. passphrase, recipient: they are sealed by that; leaves_out: they are not in the backup."""
 
     passphrase: bytes | None = None
     leaves_out: bool = False
+    recipient: Recipient | None = None
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether nobody can read them in the backup."""
+        return self.passphrase is not None or self.recipient is not None
 
 
 class _Draft(msgspec.Struct, frozen=True):
@@ -96,10 +103,10 @@ class BackupWriter:
     def _check_keys(self, keys: KeysChoice) -> None:
         if keys.leaves_out:
             _refuse_secret_settings(self._settings.data_dir)
-        elif keys.passphrase is None and not self._place.is_private:
+        elif not keys.is_sealed and not self._place.is_private:
             raise PlainKeysError(
                 "the keys would lie in plain where others may read them",
-                next_step="give --keys-passphrase-file FILE, or --without-keys, or a folder that only you can read (chmod 700)",
+                next_step="give --recipient FILE, --keys-passphrase-file FILE or --without-keys, or a folder of yours alone (chmod 700)",
             )
 
     # -- the database ----------------------------------------------------------------------------------------------------
@@ -210,14 +217,7 @@ class BackupWriter:
         """Write keys and manifest; the backup is whole then."""
         self._progress("keys", 0, 1, "")
         folder, data = naming.folder_of(name), self._settings.data_dir
-        form, stored, derived = "plain", b"", None
-        if keys.leaves_out:
-            form, stored = "none", key_archive.settings_of(data)
-        else:
-            stored = key_archive.archive_of(data)
-            if keys.passphrase is not None:
-                derived = key_archive.keys_of(keys.passphrase, key_archive.new_salt())
-                form, stored = "sealed", key_archive.sealed(stored, derived)
+        part, stored, proof = _stored_keys(data, name, keys)
         self._put_bytes(f"{folder}/keys", stored)
         former, _ = names_of(self._place)
         previous = hashlib.sha256(manifest_bytes(self._place, former[-1])).hexdigest() if former else ""
@@ -229,12 +229,12 @@ class BackupWriter:
             draft.database,
             draft.blobs,
             missing,
-            KeysPart(form, len(stored), hashlib.sha256(stored).hexdigest()),
+            part,
             previous,
         )
         document = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-        if derived is not None:
-            self._put_bytes(f"{folder}/manifest.mac", derived.mac_of(document).hex().encode())
+        if proof is not None:
+            self._put_bytes(f"{folder}/manifest.mac", proof.mac_of(document).hex().encode())
         self._put_bytes(f"{folder}/backup.json", document)
         self._place.remove(f"{folder}/{DRAFT}")
         self._place.finish()
@@ -245,6 +245,22 @@ class BackupWriter:
         file = self._place.scratch()
         file.write_bytes(content)
         self._place.put(name, file)
+
+
+def _stored_keys(data: Path, name: str, keys: KeysChoice) -> tuple[KeysPart, bytes, ManifestProof | None]:
+    """Return what the manifest says of the keys, their archive as it is stored, and what authenticates the manifest."""
+    form, recipient = "plain", ""
+    proof: ManifestProof | None = None
+    stored = key_archive.settings_of(data) if keys.leaves_out else key_archive.archive_of(data)
+    if keys.leaves_out:
+        form = "none"
+    elif keys.recipient is not None:
+        form, recipient, proof = "recipient", keys.recipient.key_id, keys.recipient
+        stored = keys.recipient.sealed(stored, name)
+    elif keys.passphrase is not None:
+        made = passphrase_key.keys_of(keys.passphrase, passphrase_key.new_salt())
+        form, proof, stored = "sealed", made, passphrase_key.sealed(stored, made)
+    return KeysPart(form, len(stored), hashlib.sha256(stored).hexdigest(), recipient), stored, proof
 
 
 def _noting_blobs(shape: TableShape, batches: Iterator[Batch], named: dict[str, BlobEntry]) -> Iterator[Batch]:

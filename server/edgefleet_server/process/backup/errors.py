@@ -31,9 +31,15 @@ class DamagedBackupError(EdgefleetError):
 
 
 class KeysLockedError(EdgefleetError):
-    """The keys of a backup need a passphrase, or another one."""
+    """The keys of a backup need a passphrase or an identity, or another one."""
 
     code = "backup.keys_locked"
+
+
+class BackupKeyError(EdgefleetError):
+    """A file of a key pair for backups cannot be used."""
+
+    code = "backup.bad_key"
 
 
 class PlainKeysError(EdgefleetError):

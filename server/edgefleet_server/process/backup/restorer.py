@@ -17,19 +17,21 @@ from edgefleet_server import migrations
 from edgefleet_server.db.database import Database
 from edgefleet_server.process.backup import backup_manifest as naming
 from edgefleet_server.process.backup import database_loader as loading
-from edgefleet_server.process.backup import key_archive
-from edgefleet_server.process.backup.backup_catalog import check_mac, chosen, manifest_of
+from edgefleet_server.process.backup.backup_catalog import chosen, manifest_of
 from edgefleet_server.process.backup.backup_manifest import BlobEntry, Manifest
-from edgefleet_server.process.backup.backup_places import BackupPlace, read_small
+from edgefleet_server.process.backup.backup_places import BackupPlace
 from edgefleet_server.process.backup.backup_writer import Progress
 from edgefleet_server.process.backup.database_loader import Loader, PostgresLoader, SqliteLoader
 from edgefleet_server.process.backup.database_reader import reading, sum_of
-from edgefleet_server.process.backup.errors import DifferentRowsError, KeysLockedError, TargetNotEmptyError
+from edgefleet_server.process.backup.errors import DifferentRowsError, TargetNotEmptyError
+from edgefleet_server.process.backup.keys import key_archive
+from edgefleet_server.process.backup.keys.key_opener import Opener, archive_in
 from edgefleet_server.process.backup.row_files import damaged, read_rows
 from edgefleet_server.process.backup.settings_file import write_settings
 from edgefleet_server.process.backup.table_shapes import Row
 from edgefleet_server.registry import blobs
 from edgefleet_server.settings import ServerSettings, load_settings
+from edgefleet_server.signing.keys.key_files import sync_folder
 
 MARK: Final = "restoring.json"
 
@@ -58,11 +60,11 @@ class Restorer:
         self._target = target
         self._progress = progress
 
-    def restore(self, name: str | None, passphrase: bytes | None) -> dict[str, Any]:
+    def restore(self, name: str | None, opener: Opener) -> dict[str, Any]:
         """Restore a backup, the newest without a name; return what was done. Raises EdgefleetError, OSError."""
         name = chosen(self._place, name)
         manifest, digest = manifest_of(self._place, name)
-        archive = self.keys_of(manifest, passphrase)
+        archive = archive_in(self._place, manifest, opener)
         self._target.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         done = self._begin(digest)
         if "blobs" not in done:
@@ -83,20 +85,6 @@ class Restorer:
             "keys": manifest.keys.form,
             "missing_blobs": manifest.missing_blobs,
         }
-
-    def keys_of(self, manifest: Manifest, passphrase: bytes | None) -> bytes:
-        """Return the archive of keys and settings, everything about it checked. Raises KeysLockedError, DamagedBackupError."""
-        stored = read_small(self._place, f"{naming.folder_of(manifest.name)}/keys")
-        if hashlib.sha256(stored).hexdigest() != manifest.keys.sha256:
-            raise damaged("the archive of keys", "its sha256 is not the one in the manifest")
-        if manifest.keys.form != "sealed":
-            return stored
-        if passphrase is None:
-            raise KeysLockedError("the keys of this backup are sealed", next_step="give --keys-passphrase-file FILE")
-        keys = key_archive.keys_of(passphrase, key_archive.salt_in(stored))
-        archive = key_archive.opened(stored, keys)
-        check_mac(self._place, manifest.name, keys)
-        return archive
 
     # -- what is there -----------------------------------------------------------------------------------------------------
 
@@ -129,6 +117,7 @@ class Restorer:
             file.flush()
             os.fsync(file.fileno())
         new.replace(mark)
+        sync_folder(mark.parent)
 
     # -- blobs and files -----------------------------------------------------------------------------------------------------
 
@@ -166,6 +155,9 @@ class Restorer:
             while piece := source.read(blobs.READ_BYTES):
                 digest.update(piece)
                 file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
         if digest.hexdigest() != one.sha256:
             raise damaged(one.path, "its sha256 is not the one in the manifest")
 
@@ -195,6 +187,7 @@ class Restorer:
             db.dispose()
         loading.settle_file(part)
         part.replace(final)
+        sync_folder(final.parent)
 
     def fill(self, manifest: Manifest, digest: str, db: Database) -> None:
         """Fill an empty database with the rows of a backup, read them again and compare.
@@ -250,8 +243,11 @@ class Restorer:
         for folder in ("run", "broker", "blobs"):
             (data / folder).mkdir(mode=0o700, exist_ok=True)
         for name in sorted(names, key=lambda one: one == key_archive.FILES[0]):  # the settings last
+            if name == key_archive.FILES[0]:
+                sync_folder(data)
             (data / name).parent.mkdir(mode=0o700, exist_ok=True)
             (held / name).replace(data / name)
+            sync_folder((data / name).parent)
         for folder, _, _ in os.walk(held, topdown=False):
             Path(folder).rmdir()
         self._progress("keys", 1, 1, "")

@@ -7,7 +7,7 @@ from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 from edgefleet_server.registry.errors import BlobStoreError
 
 _MEANINGS: Final = (
-    (("NoSuchBucket", "ContainerNotFound"), "there is no such bucket", "make the bucket, or correct `blob_url`"),
+    (("NoSuchBucket", "ContainerNotFound"), "there is no such bucket", "make the bucket, or correct its address"),
     (
         ("RequestTimeTooSkewed",),
         "the clock of this machine differs too much from that of the store",
@@ -61,21 +61,25 @@ _MEANINGS: Final = (
 )
 
 
+def meaning_of(error: Exception) -> tuple[str, str] | None:
+    """Return why a call failed and what to do next, None where the words of the store say nothing that is known here."""
+    text = " ".join(str(error).split())[:200]
+    for words, meaning, following in _MEANINGS:
+        if any(word in str(error) for word in words):
+            return f"{meaning} ({text})", following
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return f"these credentials lack a right ({text})", (
+            "give them the rights of the policy in docs/operate/object-store.md, or check the keys"
+        )
+    return None
+
+
 def store_failed(what: str, error: Exception) -> BlobStoreError:
     """Return the error of a call that failed. what: the verb of what was tried ("read", "store")."""
-    text = " ".join(str(error).split())
-    why, following = (
-        text[:300],
+    why, following = meaning_of(error) or (
+        " ".join(str(error).split())[:300],
         "check the free space and rights of the blob folder, or the object store's address and keys",
     )
-    for words, meaning, then in _MEANINGS:
-        if any(word in text for word in words):
-            return BlobStoreError(
-                f"the blob store could not {what} the bytes: {meaning} ({text[:200]})", next_step=then
-            )
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-        why = f"these credentials lack a right ({text[:200]})"
-        following = "give them the rights of the policy in docs/operate/object-store.md, or check the keys"
     return BlobStoreError(f"the blob store could not {what} the bytes: {why}", next_step=following)
 
 
