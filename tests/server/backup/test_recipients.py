@@ -12,9 +12,9 @@ from edgefleet_server.process.backup.backup_check import BackupChecker
 from edgefleet_server.process.backup.backup_places import BackupPlace, opened_place
 from edgefleet_server.process.backup.backup_writer import BackupWriter, KeysChoice
 from edgefleet_server.process.backup.errors import BackupKeyError, DamagedBackupError, KeysLockedError
-from edgefleet_server.process.backup.keys.key_opener import Opener
-from edgefleet_server.process.backup.keys.recipient_key import Identity, Recipient, identity_of, new_pair, recipient_of
 from edgefleet_server.process.backup.restorer import Restorer, Target
+from edgefleet_server.process.backup_keys.key_opener import Opener
+from edgefleet_server.process.backup_keys.recipient_key import Identity, Recipient, identity_of, new_pair, recipient_of
 from edgefleet_server.settings import load_settings
 from edgefleet_server.signing.errors import KeysExistError
 from tests.server.backup import servers

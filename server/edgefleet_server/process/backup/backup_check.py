@@ -22,10 +22,10 @@ from edgefleet_server.process.backup.backup_catalog import chosen, manifest_of, 
 from edgefleet_server.process.backup.backup_manifest import Manifest
 from edgefleet_server.process.backup.backup_places import BackupPlace
 from edgefleet_server.process.backup.backup_writer import Progress
-from edgefleet_server.process.backup.keys.key_opener import Opener, check_origin
 from edgefleet_server.process.backup.restorer import Restorer, Target
 from edgefleet_server.process.backup.row_files import digest_of, read_rows
 from edgefleet_server.process.backup.table_shapes import RowSum, packed
+from edgefleet_server.process.backup_keys.key_opener import Opener, check_origin
 from edgefleet_server.signing import store as signing_store
 from edgefleet_terms.audit_chain.audit_head import AuditHead
 from edgefleet_terms.audit_chain.chain_check import check as check_chain

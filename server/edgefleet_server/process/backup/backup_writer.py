@@ -26,10 +26,10 @@ from edgefleet_server.process.backup.backup_manifest import BlobEntry, DatabaseP
 from edgefleet_server.process.backup.backup_places import BackupPlace, read_small
 from edgefleet_server.process.backup.database_reader import Batch, Reader, reading
 from edgefleet_server.process.backup.errors import PlainKeysError
-from edgefleet_server.process.backup.keys import key_archive, passphrase_key
-from edgefleet_server.process.backup.keys.recipient_key import Recipient
 from edgefleet_server.process.backup.row_files import digest_of, write_rows
 from edgefleet_server.process.backup.table_shapes import TableShape, shapes_of
+from edgefleet_server.process.backup_keys import key_archive, passphrase_key
+from edgefleet_server.process.backup_keys.recipient_key import Recipient
 from edgefleet_server.registry import blobs
 from edgefleet_server.registry.errors import BlobUnknownError
 from edgefleet_server.setting_sources import SettingsError

@@ -36,10 +36,10 @@ from edgefleet_server.process.backup.backup_places import NO_SERVER, BackupPlace
 from edgefleet_server.process.backup.backup_writer import BackupWriter, KeysChoice
 from edgefleet_server.process.backup.database_migration import Destination, Migration
 from edgefleet_server.process.backup.errors import BackupPlaceError, TargetNotEmptyError, space_checked
-from edgefleet_server.process.backup.keys.key_opener import Opener
-from edgefleet_server.process.backup.keys.passphrase_key import passphrase_of
-from edgefleet_server.process.backup.keys.recipient_key import identity_of, new_pair, recipient_of
 from edgefleet_server.process.backup.restorer import Restorer, Target
+from edgefleet_server.process.backup_keys.key_opener import Opener
+from edgefleet_server.process.backup_keys.passphrase_key import passphrase_of
+from edgefleet_server.process.backup_keys.recipient_key import identity_of, new_pair, recipient_of
 from edgefleet_server.process.init import report_error
 from edgefleet_server.process.progress_lines import ProgressLines
 from edgefleet_server.setting_sources import SettingsError

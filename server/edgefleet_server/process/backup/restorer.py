@@ -24,11 +24,11 @@ from edgefleet_server.process.backup.backup_writer import Progress
 from edgefleet_server.process.backup.database_loader import Loader, PostgresLoader, SqliteLoader
 from edgefleet_server.process.backup.database_reader import reading, sum_of
 from edgefleet_server.process.backup.errors import DifferentRowsError, TargetNotEmptyError
-from edgefleet_server.process.backup.keys import key_archive
-from edgefleet_server.process.backup.keys.key_opener import Opener, archive_in
 from edgefleet_server.process.backup.row_files import damaged, read_rows
 from edgefleet_server.process.backup.settings_file import write_settings
 from edgefleet_server.process.backup.table_shapes import Row
+from edgefleet_server.process.backup_keys import key_archive
+from edgefleet_server.process.backup_keys.key_opener import Opener, archive_in
 from edgefleet_server.registry import blobs
 from edgefleet_server.settings import ServerSettings, load_settings
 from edgefleet_server.signing.keys.key_files import sync_folder

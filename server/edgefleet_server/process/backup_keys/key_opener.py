@@ -7,9 +7,9 @@ from edgefleet_server.process.backup.backup_catalog import check_mac
 from edgefleet_server.process.backup.backup_manifest import Manifest
 from edgefleet_server.process.backup.backup_places import BackupPlace, read_small
 from edgefleet_server.process.backup.errors import DamagedBackupError, KeysLockedError
-from edgefleet_server.process.backup.keys import passphrase_key
-from edgefleet_server.process.backup.keys.recipient_key import Identity, Recipient
 from edgefleet_server.process.backup.row_files import damaged
+from edgefleet_server.process.backup_keys import passphrase_key
+from edgefleet_server.process.backup_keys.recipient_key import Identity, Recipient
 
 Opener = bytes | Identity | Recipient | None
 """What a person has for a backup: passphrase, identity, recipient (which proves the origin and opens nothing), or nothing."""

@@ -28,6 +28,7 @@ from edgefleet_server.signing.keys.key_files import write_private
 FORM: Final = "edgefleet-backup-recipient-1"
 _LINE: Final = re.compile(rf"{FORM} ([0-9a-f]{{64}}) ([0-9a-f]{{64}})")
 _LONGEST: Final = 64 << 10
+_OTHER_IDENTITY: Final = "give the private key that `edgectl server backup-key create --out FILE` wrote"
 _MAC: Final = b"edgefleet backup manifest v1"
 
 
@@ -98,8 +99,8 @@ def recipient_of(file: Path) -> Recipient:
         is_private = "PRIVATE KEY" in text
         raise BackupKeyError(
             f"{file} is {'an identity, which opens backups' if is_private else 'no recipient of backups'}",
-            next_step="give the other file of `edgectl server backup-key create`"
-            + ("; keep this one away from the server" if is_private else ""),
+            next_step="give the recipient that `edgectl server backup-key create --out FILE` wrote"
+            + ("; keep this file away from the server" if is_private else ""),
         )
     return Recipient(bytes.fromhex(found[1]), bytes.fromhex(found[2]))
 
@@ -112,12 +113,12 @@ def identity_of(file: Path) -> Identity:
     except (ValueError, TypeError) as error:
         raise BackupKeyError(
             f"{file} is no identity of backups",
-            next_step="give the private key that `edgectl server backup-key create` wrote",
+            next_step=_OTHER_IDENTITY,
         ) from error
     if not isinstance(key, X25519PrivateKey):
         raise BackupKeyError(
             f"{file} has another kind of key: X25519 is needed",
-            next_step="give the private key that `edgectl server backup-key create` wrote",
+            next_step=_OTHER_IDENTITY,
         )
     return Identity(key.private_bytes_raw())
 
