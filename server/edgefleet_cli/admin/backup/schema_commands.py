@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from edgefleet_cli.admin.backup.backup_options import Data
 from edgefleet_cli.admin.backup.backup_process import run
 from edgefleet_cli.admin.data_folder import default_data
 from edgefleet_cli.core.session import Session
@@ -21,10 +21,6 @@ _STEPS: list[Column[dict[str, Any]]] = [
     Column("took", lambda s: "-" if s["elapsed_s"] is None else duration(s["elapsed_s"]), right=True),
 ]
 
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="DIR", help="Data folder of the server; default: in the user's data folder."),
-]
 Database = Annotated[
     str | None, typer.Option("--db", metavar="URL", help="Database URL; default: the one of the server's settings.")
 ]
