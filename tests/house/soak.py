@@ -48,6 +48,11 @@ SOAKS: dict[str, Soak] = {
         40,
         "a question to the pages, by mouse, by keys, on a phone or without scripts, in turn: acts and seconds",
     ),
+    "blob-storms": Soak(
+        "tests.server.registry.collection_races",
+        200,
+        "threads that upload, publish, delete and collect at once, on SQLite and PostgreSQL in turn",
+    ),
     "clients": Soak(
         "tests.journeys.clients", 200, "a request by kserve's client, by tritonclient or by curl, of each form"
     ),

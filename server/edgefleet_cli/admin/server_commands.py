@@ -15,7 +15,13 @@ from edgefleet_cli.admin import (
     server_move_commands,
     server_up_commands,
 )
-from edgefleet_cli.admin.backup import backup_commands, backup_key_commands, migration_commands, schema_commands
+from edgefleet_cli.admin.backup import (
+    backup_commands,
+    backup_key_commands,
+    garbage_commands,
+    migration_commands,
+    schema_commands,
+)
 from edgefleet_cli.admin.data_folder import check_new, default_data, holds_server
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
@@ -34,6 +40,7 @@ check_app.command("broker")(broker_commands.check_broker)
 app.add_typer(check_app, name="check")
 app.command("migrate")(migration_commands.migrate)
 app.command("upgrade-schema")(schema_commands.upgrade_schema)
+app.command("garbage-collect")(garbage_commands.garbage_collect)
 app.command("seal")(server_check_commands.seal)
 app.command("broker-files")(broker_commands.broker_files)
 app.add_typer(agent_package_commands.app, name="agent-packages")

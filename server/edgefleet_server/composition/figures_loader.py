@@ -107,6 +107,9 @@ class FiguresLoader:
         except RepositoryMissingError:
             roles = []
         values.put_all(table.METADATA_END, {role.name: role.expires.timestamp() for role in roles}.items())
+        count, size = self._sources.registry.unnamed.total()
+        values.put(table.UNNAMED, count)
+        values.put(table.UNNAMED_SIZE, size)
         disk = shutil.disk_usage(self._sources.folder)
         values.put(table.DISK_FREE, disk.free)
         values.put(table.DISK_SIZE, disk.total)

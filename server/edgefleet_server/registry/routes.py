@@ -124,8 +124,9 @@ def _add_blob_routes(router: APIRouter, registry: RegistryService) -> None:
 
     @router.head("/blobs/{sha256}", operation_id="head_blob", response_class=Response)
     def head_blob(sha256: str, _caller: Viewer) -> Response:
-        """Say whether a blob is stored, and its length."""
+        """Say whether a blob is stored, and its length. It then lives on for some days, whether or not something names it."""
         digest = parse_sha256(sha256)
+        registry.unnamed.keep(digest)
         size = registry.blob_size(digest)
         if size is None:
             raise unknown_blob(digest)

@@ -47,6 +47,7 @@ from edgefleet_server.registry.model import (
     ReleaseView,
     SourceView,
 )
+from edgefleet_server.registry.object_store.garbage_collection import UnnamedBlobs
 from edgefleet_server.registry.profiles import Profiles
 from edgefleet_server.registry.rules import Outcome, downgrade
 from edgefleet_server.registry.tables import BundleRow, ReleaseRow
@@ -81,6 +82,7 @@ class RegistryService:
         self.aliases = AliasBook(db, clock)
         self.withdrawals = WithdrawalBook(db, blob_store, clock, jobs)
         self.fleet_key = FleetKey(db, clock)
+        self.unnamed = UnnamedBlobs(db, blob_store, clock, self.withdrawals.drop)
         self.unsigned = UnsignedBook(db, clock, self.accept_bundle, self.refresh_state)
         self._jobs = jobs
         self._fleet_profiles = fleet_profiles

@@ -3,12 +3,12 @@
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, exists, func, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, exists, func, select, tuple_, update
 from sqlmodel import Session, col
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_server.db.bulk import insert_new
+from edgefleet_server.db.bulk import among, insert_new
 from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
 from edgefleet_server.registry.tables import (
     AliasRow,
@@ -24,15 +24,32 @@ from edgefleet_server.registry.tables import (
 
 
 def add_blob(session: Session, sha256: Sha256, length: int, now: datetime) -> bool:
-    """Record a stored blob unless it is recorded; return whether it is new. A discarded one is taken back."""
+    """Record a stored blob; return whether it is new. A discarded one is taken back, one that is recorded is renewed."""
     taken_back = update(BlobRow).where(col(BlobRow.sha256) == sha256, col(BlobRow.discarded_at).is_not(None))
-    taken_back = taken_back.values(length=length, created_at=now, discarded_at=None)
+    taken_back = taken_back.values(length=length, created_at=now, discarded_at=None, unnamed_since=None)
     while not insert_new(session, BlobRow, {"sha256": sha256, "length": length, "created_at": now}):
         if session.scalar(taken_back.returning(col(BlobRow.sha256))) is not None:
             return True
-        if blob_length(session, sha256) is not None:  # else its record was removed since the first statement
+        if renew_blob(session, sha256, now):  # else its record was removed since the first statement
             return False
     return True
+
+
+def renew_blob(session: Session, sha256: Sha256, now: datetime) -> bool:
+    """Note that somebody is about to name a blob; False when it is none. A collection that wants it waits, and then leaves it."""
+    is_it = (col(BlobRow.sha256) == sha256, col(BlobRow.discarded_at).is_(None))
+    renewed = update(BlobRow).where(*is_it).values(renewed_at=now, unnamed_since=None)
+    return session.scalar(renewed.returning(col(BlobRow.sha256))) is not None
+
+
+def is_marked(session: Session, sha256: Sha256) -> bool:
+    """Return whether a collection of garbage has seen that nothing names a blob."""
+    is_it = (
+        col(BlobRow.sha256) == sha256,
+        col(BlobRow.discarded_at).is_(None),
+        col(BlobRow.unnamed_since).is_not(None),
+    )
+    return session.scalar(select(col(BlobRow.sha256)).where(*is_it)) is not None
 
 
 def blob_length(session: Session, sha256: str) -> int | None:
@@ -43,9 +60,13 @@ def blob_length(session: Session, sha256: str) -> int | None:
 
 def blob_lengths(session: Session, digests: Collection[str]) -> dict[str, int]:
     """Return the lengths of those of `digests` that are recorded, and keep them from being removed until the transaction ends."""
-    query = select(col(BlobRow.sha256), col(BlobRow.length), col(BlobRow.discarded_at))
-    query = query.where(col(BlobRow.sha256).in_(digests)).order_by(col(BlobRow.sha256)).with_for_update(read=True)
-    return {str(sha256): int(length) for sha256, length, gone_at in session.execute(query) if gone_at is None}
+    query = select(col(BlobRow.sha256), col(BlobRow.length), col(BlobRow.discarded_at), col(BlobRow.unnamed_since))
+    query = query.where(col(BlobRow.sha256).in_(digests)).order_by(col(BlobRow.sha256)).with_for_update(key_share=True)
+    found = list(session.execute(query))
+    marked = [sha256 for sha256, _, gone_at, since in found if gone_at is None and since is not None]
+    if marked:  # the caller names them: a collection of garbage leaves them from now on
+        session.execute(update(BlobRow).where(col(BlobRow.sha256).in_(marked)).values(unnamed_since=None))
+    return {str(sha256): int(length) for sha256, length, gone_at, _ in found if gone_at is None}
 
 
 def lock_blobs(session: Session, digests: Collection[str]) -> None:
@@ -232,6 +253,66 @@ def remove_discarded(session: Session, sha256: str) -> bool:
     """Remove the record of a discarded blob; False when it is none. An upload of the same bytes waits until the transaction ends."""
     gone = delete(BlobRow).where(col(BlobRow.sha256) == sha256, col(BlobRow.discarded_at).is_not(None))
     return session.scalar(gone.returning(col(BlobRow.sha256))) is not None
+
+
+def blob_ages(session: Session) -> Iterator[tuple[str, int, datetime, datetime | None]]:
+    """Yield digest, bytes, when it was last uploaded or asked for, and since when nothing names it, of all blobs by digest."""
+    last = func.coalesce(col(BlobRow.renewed_at), col(BlobRow.created_at))
+    query = select(col(BlobRow.sha256), col(BlobRow.length), last, col(BlobRow.unnamed_since))
+    for sha256, length, at, since in session.execute(
+        query.where(col(BlobRow.discarded_at).is_(None)).order_by(col(BlobRow.sha256))
+    ):
+        yield str(sha256), int(length), at, since
+
+
+def recorded_digests(session: Session) -> set[str]:
+    """Return the digests of all records of blobs, discarded ones too."""
+    return set(session.scalars(select(col(BlobRow.sha256))))
+
+
+def mark_unnamed(session: Session, digests: Collection[str], old: datetime, now: datetime) -> int:
+    """Note that nothing names these blobs, of those that were last uploaded or asked for before `old`; return how many.
+
+    Those that somebody holds are left out: they are being named.
+    """
+    free = select(col(BlobRow.sha256)).where(among(session, col(BlobRow.sha256), digests))
+    held = list(session.scalars(free.order_by(col(BlobRow.sha256)).with_for_update(key_share=True, skip_locked=True)))
+    marked = update(BlobRow).where(among(session, col(BlobRow.sha256), held), *_is_old(old))
+    marked = marked.where(col(BlobRow.unnamed_since).is_(None)).values(unnamed_since=now)
+    return len(list(session.scalars(marked.returning(col(BlobRow.sha256)))))
+
+
+def unmark(session: Session, digests: Collection[str]) -> None:
+    """Note that something names these blobs."""
+    query = select(col(BlobRow.sha256)).where(among(session, col(BlobRow.sha256), digests))
+    held = list(session.scalars(query.order_by(col(BlobRow.sha256)).with_for_update(key_share=True)))
+    session.execute(update(BlobRow).where(among(session, col(BlobRow.sha256), held)).values(unnamed_since=None))
+
+
+def discard_marked(session: Session, sha256: str, old: datetime, now: datetime) -> bool:
+    """Discard a blob that has been marked since `old` and not been asked for; waits for those that name it just now."""
+    gone = update(BlobRow).where(col(BlobRow.sha256) == sha256, *_is_old(old), col(BlobRow.unnamed_since) <= old)
+    return session.scalar(gone.values(discarded_at=now).returning(col(BlobRow.sha256))) is not None
+
+
+def add_discarded(session: Session, sha256: str, length: int, now: datetime) -> bool:
+    """Record bytes without a record as a discarded blob; False when they have one."""
+    row = {"sha256": sha256, "length": length, "created_at": now, "discarded_at": now}
+    return insert_new(session, BlobRow, row)
+
+
+def unnamed_total(session: Session) -> tuple[int, int]:
+    """Return how many blobs are marked, and their bytes."""
+    query = select(func.count(), func.coalesce(func.sum(col(BlobRow.length)), 0))
+    count, size = session.execute(
+        query.where(col(BlobRow.unnamed_since).is_not(None), col(BlobRow.discarded_at).is_(None))
+    ).one()
+    return int(count), int(size)
+
+
+def _is_old(old: datetime) -> tuple[ColumnElement[bool], ...]:
+    last = func.coalesce(col(BlobRow.renewed_at), col(BlobRow.created_at))
+    return (col(BlobRow.discarded_at).is_(None), last <= old)
 
 
 def bundles_of(session: Session, release_ids: Sequence[int]) -> dict[int, list[BundleRow]]:

@@ -12,7 +12,8 @@ from edgefleet_server.db.database import UtcDateTime
 class BlobRow(SQLModel, table=True):
     """A blob that is completely and durably in the blob store. Written after the bytes.
 
-    discarded_at: since when nothing names it any more and its bytes are to be removed; no reader sees it as a blob then.
+    renewed_at: when it was last uploaded or asked for again, None = not since `created_at`; unnamed_since: since when no row names it, as
+    a collection of garbage saw it (ADR 0166). discarded_at: since when its bytes are to be removed; no reader sees it as a blob then.
     """
 
     __tablename__ = "blobs"
@@ -21,6 +22,8 @@ class BlobRow(SQLModel, table=True):
     length: int = Field(sa_type=BigInteger)
     created_at: datetime = Field(sa_type=UtcDateTime)
     discarded_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    renewed_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    unnamed_since: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
 
 
 class ModelRow(SQLModel, table=True):

@@ -109,6 +109,8 @@ ALERTS: Final = _gauge(
     "alerts", "Alerts by rule, severity and status: pending, firing or suppressed", "rule", "severity", "status"
 )
 METADATA_END: Final = _gauge("metadata_end_timestamp_seconds", "When signed metadata of a role ends, Unix time", "role")
+UNNAMED: Final = _gauge("unnamed_blobs", "Blobs that `server garbage-collect` marked and that nothing names since")
+UNNAMED_SIZE: Final = _gauge("unnamed_blobs_bytes", "Bytes of the blobs that are marked")
 DISK_FREE: Final = _gauge("data_disk_free_bytes", "Free space of the disk of the server's data folder")
 DISK_SIZE: Final = _gauge("data_disk_size_bytes", "Size of the disk of the server's data folder")
 
@@ -116,5 +118,6 @@ FIGURES: Final = (
     BUILD, DEVICES, AWAY, PROFILES, GROUPS, GROUPS_AWAY, LOW_DISK, CERTIFICATES, FIRST_CERTIFICATE, RUNNING, UPDATES, BUNDLES,
     PREDICTIONS, ERRORS, TIMEOUTS, NOT_FINITE, CRASHES, LATENCY,
     GROUP_PREDICTIONS, GROUP_ERRORS, GROUP_TIMEOUTS, GROUP_NOT_FINITE, GROUP_CRASHES, GROUP_LATENCY,
-    DRIFTING, DRIFT_EFFECT, SLO_TARGET, SLO_LEFT, SLO_STATE, ALERTS, METADATA_END, DISK_FREE, DISK_SIZE,
+    DRIFTING, DRIFT_EFFECT, SLO_TARGET, SLO_LEFT, SLO_STATE, ALERTS, METADATA_END, UNNAMED, UNNAMED_SIZE, DISK_FREE,
+    DISK_SIZE,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The process behind `edgectl server backup`, `verify-backup`, `restore`, `migrate` and `backup-key create`.
+"""The process behind `edgectl server backup`, `verify-backup`, `restore`, `migrate`, `backup-key create` and `garbage-collect`.
 
     python -m edgefleet_server.process.backup.command_process \
         backup --data DIR --to WHERE [--keys-passphrase-file F | --recipient F | --without-keys] [--keep N]
@@ -6,6 +6,7 @@
     … restore --from WHERE --data DIR [--backup NAME] [--db URL] [--blob-url URL] [--keys-passphrase-file F | --identity F]
     … migrate --data DIR [--to URL] [--blobs URL] [--replace-unstorable]
     … new-key --out F --recipient F
+    … garbage-collect --data DIR [--delete] [--strays] [--grace-days N]
 
 The first three take `--bucket-settings F` as well: a file with the `blob_…` settings that reach the bucket of backups.
 
@@ -21,6 +22,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,9 @@ import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server import migrations
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.composition.container import build_parts
 from edgefleet_server.db.database import DatabaseUnavailableError
 from edgefleet_server.process.backup.backup_catalog import prune
 from edgefleet_server.process.backup.backup_check import BackupChecker
@@ -40,6 +44,7 @@ from edgefleet_server.process.backup.restorer import Restorer, Target
 from edgefleet_server.process.backup_keys.key_opener import Opener
 from edgefleet_server.process.backup_keys.passphrase_key import passphrase_of
 from edgefleet_server.process.backup_keys.recipient_key import identity_of, new_pair, recipient_of
+from edgefleet_server.process.blob_collection.garbage_collector import Collector, Terms
 from edgefleet_server.process.init import report_error
 from edgefleet_server.process.progress_lines import ProgressLines
 from edgefleet_server.setting_sources import SettingsError
@@ -107,6 +112,27 @@ def migrate(given: argparse.Namespace) -> tuple[dict[str, Any], int]:
         moved = Migration(settings, Destination(given.to, given.blobs), SystemClock(), ProgressLines())
         found = moved.run(replaces=given.replace_unstorable)
     return found | {"elapsed_s": round(time.monotonic() - began, 3)}, 0
+
+
+def garbage_collect(given: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Find, and remove where asked, blobs that nothing names; return what to print, and the exit code."""
+    began, clock = time.monotonic(), SystemClock()
+    if given.grace_days < 1:
+        raise SettingsError(
+            "--grace-days needs 1 at least", next_step="what is uploaded just now is named by nothing yet"
+        )
+    parts = build_parts(_settings_of(given.data), clock)
+    try:
+        parts.db.ping()
+        if not migrations.is_current(parts.db):
+            raise SettingsError(
+                "the database has the tables of another version", next_step="start the server once, which migrates it"
+            )
+        collector = Collector(parts.db, parts.registry.unnamed, parts.access.record, clock, ProgressLines())
+        found = collector.run(Terms(timedelta(days=given.grace_days), deletes=given.delete, strays=given.strays))
+    finally:
+        parts.db.dispose()
+    return found | {"elapsed_s": round(time.monotonic() - began, 3)}, 1 if found["failed"] else 0
 
 
 def _settings_of(data: Path) -> ServerSettings:
@@ -189,6 +215,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(work=new_key)
     verb.add_argument("--out", type=Path, required=True)
     verb.add_argument("--recipient", type=Path, required=True)
+
+    verb = verbs.add_parser("garbage-collect", parents=[data])
+    verb.set_defaults(work=garbage_collect)
+    verb.add_argument("--delete", action="store_true")
+    verb.add_argument("--strays", action="store_true")
+    verb.add_argument("--grace-days", type=int, default=7)
     return parser
 
 

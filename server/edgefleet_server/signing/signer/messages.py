@@ -130,6 +130,10 @@ class ChangeCa(Question, frozen=True, tag="change-ca"):
     act: Literal["make", "promote", "drop"]
 
 
+class AskCa(Question, frozen=True, tag="ca"):
+    """To say which CAs there are. Answer: list of PEM, the CA first, then the one that is to follow, where there is one."""
+
+
 AnyQuestion = (
     AskStatus
     | AskInventory
@@ -147,6 +151,7 @@ AnyQuestion = (
     | IssueCertificate
     | IssueCrl
     | ChangeCa
+    | AskCa
 )
 
 

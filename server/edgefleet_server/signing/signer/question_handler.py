@@ -74,6 +74,7 @@ class QuestionHandler:
             m.IssueCertificate: self._issue,
             m.IssueCrl: self._issue_crl,
             m.ChangeCa: self._change_ca,
+            m.AskCa: self._cas,
         }
 
     def answer(self, asked: m.AnyQuestion) -> m.Answer:
@@ -230,6 +231,10 @@ class QuestionHandler:
             return self._authority.promote_next()
         self._take("new keys", 1, quotas.KEYS)
         return self._authority.make_next(self._clock.now())
+
+    def _cas(self, _asked: m.AskCa) -> list[bytes]:
+        following = self._authority.next_pem()
+        return [self._authority.certificate_pem()] + ([following] if following is not None else [])
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

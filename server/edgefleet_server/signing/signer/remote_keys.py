@@ -1,8 +1,11 @@
 """The keys and the device CA of the signing process, as the rest of signing uses them. No private part comes here."""
 
+import logging
+import time
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -10,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from securesystemslib.signer import Signature, SSlibKey  # type: ignore[attr-defined]  # documented, but not in __all__
 
 from edgefleet_protocol.digest import Sha256, sha256_hex
-from edgefleet_server.signing.authority import CA_CERT_FILE, NEXT_CERT_FILE, Issued, public_der, view_of
-from edgefleet_server.signing.errors import KeysExistError, KeysMissingError, StatementRefusedError
+from edgefleet_server.signing.authority import CA_CERT_FILE, CA_KEY_FILE, NEXT_CERT_FILE, Issued, public_der, view_of
+from edgefleet_server.signing.errors import KeysExistError, KeysMissingError, SigningError, StatementRefusedError
 from edgefleet_server.signing.keys.inventory import (
     KEY_TYPES,
     Inventory,
@@ -24,6 +27,9 @@ from edgefleet_server.signing.keys.key_files import replace_private
 from edgefleet_server.signing.signer import messages as m
 from edgefleet_server.signing.signer.signer_connection import SignerConnection
 from edgefleet_server.signing.trust import USUAL_CA, AuthorityView, CaChoice
+
+REFRESH_S: Final = 1.0
+_log = logging.getLogger(__name__)
 
 
 class RemoteKeys:
@@ -142,12 +148,18 @@ class RemoteSigner:
 
 
 class RemoteAuthority:
-    """The device CA of the signing process (satisfies `Authority`). Its certificate is a file next to the server's own."""
+    """The device CA of the signing process (satisfies `Authority`). Copies of its certificates are files next to the server's own.
+
+    They are brought up to date whenever they are read, at most once in REFRESH_S: a rotation may have been made from another host (ADR
+    0167). While the signing process is away, or is of a version that does not know the question, the files are what is known.
+    """
 
     def __init__(self, connection: SignerConnection, folder: Path) -> None:
         """Ask over this connection. folder: where the CA's certificate is."""
         self._connection = connection
         self._file, self._next_file = folder / CA_CERT_FILE, folder / NEXT_CERT_FILE
+        self._key_file = folder / CA_KEY_FILE
+        self._refreshed_s = -REFRESH_S
 
     def create(self, now: datetime) -> None:
         """Refuse: the CA is made by `edgectl server init`. Raises KeysExistError."""
@@ -167,6 +179,7 @@ class RemoteAuthority:
 
     def next_pem(self) -> bytes | None:
         """Return the certificate (PEM) of the CA that is to follow, None when there is none."""
+        self._refresh()
         try:
             return self._next_file.read_bytes()
         except FileNotFoundError:
@@ -227,7 +240,25 @@ class RemoteAuthority:
         key_sha256 = Sha256(made.key_sha256)
         return Issued(made.pem, made.subject, made.serial, key_sha256, made.not_before, made.not_after, made.issuer)
 
+    def _refresh(self) -> None:
+        """Write the files again where the signing process has other certificates; in its own folder they are its own."""
+        if self._key_file.exists() or time.monotonic() - self._refreshed_s < REFRESH_S:
+            return
+        self._refreshed_s = time.monotonic()
+        try:
+            current, *following = self._connection.ask(m.AskCa(), list[bytes], patience_s=0.0)
+        except SigningError as error:
+            _log.debug("the certificates of the CA were not asked for", extra={"reason": error.message})
+            return
+        self._file.parent.mkdir(mode=0o700, exist_ok=True)
+        if not following:
+            self._next_file.unlink(missing_ok=True)
+        for file, pem in [(self._file, current), *((self._next_file, one) for one in following)]:
+            if not file.exists() or file.read_bytes() != pem:
+                replace_private(file, pem, mode=0o644)
+
     def _certificate(self) -> x509.Certificate:
+        self._refresh()
         try:
             return x509.load_pem_x509_certificate(self._file.read_bytes())
         except (OSError, ValueError) as error:
