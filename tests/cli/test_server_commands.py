@@ -66,6 +66,18 @@ def test_a_wrong_token_is_not_saved(edgectl: Edgectl, server: Server, tmp_path: 
     assert not (tmp_path / "config").exists()
 
 
+def test_login_reads_the_token_from_a_file(edgectl: Edgectl, server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "admin.token"
+    file.write_text(server.tokens["viewer"] + "\n")
+    assert edgectl("login", server.url, "--token-file", str(file)).code == 0
+    assert edgectl("whoami", "-o", "json").json["roles"] == ["viewer"]
+    file.write_text("\n")
+    for path in (file, tmp_path / "none"):
+        ran = edgectl("login", server.url, "--token-file", str(path))
+        assert ran.code == 2
+        assert str(path) in ran.told()[0]
+
+
 def test_a_context_token_is_never_sent_to_another_server(edgectl: Edgectl, server: Server) -> None:
     edgectl("login", server.url, "--token-stdin", stdin=server.tokens["viewer"] + "\n")
     assert edgectl("whoami", "--server", "http://127.0.0.1:1").code == 4

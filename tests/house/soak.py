@@ -84,6 +84,11 @@ SOAKS: dict[str, Soak] = {
         1,
         "a build of server and agent images, twice, then a server in a container that an agent in another enrols at",
     ),
+    "trial-stack": Soak(
+        "tests.deploy.trial_stack",
+        1,
+        "a start of the trial for Docker Compose by podman-compose, with its page typed in it, after a build of the images",
+    ),
     "offline-30-days": Soak(
         "tests.agent.offline_soak", 30, "a day of three devices without a connection, then the drain"
     ),

@@ -112,6 +112,15 @@ def made_base() -> Path:
     return archive
 
 
+def limits() -> list[str]:
+    """Return flags of buildah that ask for no more than this process may have."""
+    return [
+        f"--ulimit={limit}={resource.getrlimit(number)[1]}:{resource.getrlimit(number)[1]}"
+        for limit, number in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC))
+        if resource.getrlimit(number)[1] > 0
+    ]
+
+
 def build(lent: Storage, root: Path, name: str, arch: str, *, layers: bool = True) -> str:
     """Build an image and return its tag. Raises RefusalError."""
     file, target, tag = TARGETS[name]
@@ -123,14 +132,9 @@ def build(lent: Storage, root: Path, name: str, arch: str, *, layers: bool = Tru
         "REVISION": git(root, "rev-parse", "HEAD"),
     }
     secrets = [("pip.conf", PIP_SETTINGS[0]), ("ca.pem", PIP_SETTINGS[1])]
-    limits = [
-        f"--ulimit={limit}={resource.getrlimit(number)[1]}:{resource.getrlimit(number)[1]}"
-        for limit, number in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC))
-        if resource.getrlimit(number)[1] > 0
-    ]
     flags = [
         *("--isolation", "chroot", "--pull=missing", "--format", "docker", "--platform", f"linux/{arch}"),
-        *("--timestamp", str(epoch), "--layers" if layers else "--no-cache", *limits),
+        *("--timestamp", str(epoch), "--layers" if layers else "--no-cache", *limits()),
         *[part for key, value in numbers.items() for part in ("--build-arg", f"{key}={value}")],
         *[part for key, path in secrets if path.is_file() for part in ("--secret", f"id={key},src={path}")],
     ]

@@ -48,6 +48,14 @@ def test_the_last_stages_run_nothing_and_not_as_root(name: str) -> None:
     os.geteuid() != 0 or shutil.which("apt-get") is None or not Path("/usr/bin/python3.13").exists(),
     reason="needs root, apt and Debian 13's Python, which the image gets as well",
 )
+def test_the_images_have_the_library_that_numpy_and_the_runtimes_link() -> None:
+    """Their wheels bring none, and no Debian package of the images needs it."""
+    for name in ("Dockerfile.server", "Dockerfile.agent"):
+        text = (ROOT / "deploy/docker" / name).read_text("utf-8")
+        system = text[text.index("root_filesystem.py os") :].partition("FROM")[0]
+        assert " libstdc++6 " in system, name
+
+
 def test_a_root_file_system_is_entered_as_its_user_and_probed(tmp_path: Path) -> None:
     root = tmp_path / "root"
     command = ["/usr/bin/python3.13", str(FOLDER / "root_filesystem.py"), "os", str(root), "--arch", "amd64"]

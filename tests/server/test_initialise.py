@@ -84,3 +84,10 @@ def test_init_refuses_a_database_of_before_the_first_release(
     assert why == "  why: the database has a schema that this program cannot read"
     assert step.startswith(" next: ")
     assert not (tmp_path / "server").exists()
+
+
+def test_the_folder_of_an_outside_broker_may_be_there_already(tmp_path: Path) -> None:
+    """In a container it is a mount."""
+    (tmp_path / "broker").mkdir()
+    made = initialise(tmp_path / "server", SystemClock(), broker_folder=str(tmp_path / "broker"))
+    assert made.settings.broker_dir == tmp_path / "broker"

@@ -98,7 +98,7 @@ def initialise(data_dir: Path, clock: Clock, **chosen: str | None) -> Initialise
         if data_dir.stat().st_uid == os.geteuid():  # the volume of a cluster belongs to root and a group of its own
             data_dir.chmod(0o700)
         for folder in (settings.blobs_dir, settings.broker_dir, settings.run_dir):
-            folder.mkdir(mode=0o700)
+            folder.mkdir(mode=0o700, exist_ok=True)  # that of a broker of your own is a mount, which is there
         db = Database(settings.database)
         try:
             migrations.upgrade(db)

@@ -40,6 +40,9 @@ def login(
     ctx: typer.Context,
     url: Annotated[str, typer.Argument(metavar="URL", help="Address of the server, e.g. http://127.0.0.1:8080.")],
     token_stdin: Annotated[bool, typer.Option("--token-stdin", help="Read the token from standard input.")] = False,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="Read it from a file.")
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the saved context; default: the host.")] = None,
     ca: Annotated[Path | None, typer.Option("--ca", help="CA certificate of the server's TLS.")] = None,
 ) -> None:
@@ -49,8 +52,8 @@ def login(
 
     session = Session.of(ctx)
     server = server_url(url)
-    source = None if token_stdin or session.options.token else session.job_token()
-    token = None if source is not None else _read_token(session, token_stdin=token_stdin)
+    source = None if token_stdin or token_file or session.options.token else session.job_token()
+    token = None if source is not None else _read_token(session, token_file, token_stdin=token_stdin)
     ca_file = None if ca is None else str(ca.resolve())
     with ApiClient(server, token, ca_file=ca_file, request_timeout_s=session.options.timeout_s, source=source) as api:
         who = api.get("/whoami", WhoAmI)
@@ -97,8 +100,10 @@ def server_url(given: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
-def _read_token(session: Session, *, token_stdin: bool) -> str:
-    if token_stdin:
+def _read_token(session: Session, token_file: Path | None, *, token_stdin: bool) -> str:
+    if token_file is not None:
+        token = _token_in(token_file)
+    elif token_stdin:
         token = sys.stdin.readline().strip()
     elif session.options.token:
         token = session.options.token
@@ -110,9 +115,21 @@ def _read_token(session: Session, *, token_stdin: bool) -> str:
         raise NotLoggedInError(
             "no token was given",
             why="standard input held none" if token_stdin else "there is no --token and no terminal to ask on",
-            next_step="pipe it: `edgectl login URL --token-stdin < admin.token` (the server's first one is in its data folder)",
+            next_step="name its file: `edgectl login URL --token-file admin.token` (the server's first one is in its data folder)",
         )
     return token
+
+
+def _token_in(file: Path) -> str:
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = str(error)
+    else:
+        if token:
+            return token
+        why = "it is empty"
+    raise UsageError(f"no token can be read from {file}", why=why, next_step="name the file that holds one")
 
 
 def _show(session: Session, who: Reply[WhoAmI], server: str) -> None:
