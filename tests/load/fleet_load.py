@@ -88,11 +88,11 @@ def run(n: int, seed: int, *, registered: int, seconds: float, interval_s: float
             until(lambda: fleet.figure("unacked") == 0, "the last acknowledgements", 120.0)
             lost = int(fleet.figure("given_up")) + int(fleet.figure("sent") - fleet.figure("acked"))
             resent, reconnects = int(fleet.figure("resent")), int(fleet.figure("connects")) - n
-        size = site.rows("SELECT pg_database_size(current_database())")[0][0]
+        size_mb = site.database_mb()
     api = {name: round(value, 1) for name, value in asker.p95_ms().items()}
     told = {
         "devices": n, "registered": registered, "seconds": seconds, "interval_s": interval_s, **connects, **used, "api_p95_ms": api,
-        "api_failed": asker.failed, "lost": lost, "resent": resent, "reconnects": reconnects, "database_mb": round(size / 1e6, 1),
+        "api_failed": asker.failed, "lost": lost, "resent": resent, "reconnects": reconnects, "database_mb": round(size_mb, 1),
     }  # fmt: skip
     within = {
         "ingest_p99_s": used["ingest_p99_s"] <= GOALS["ingest_p99_s"],
@@ -108,13 +108,13 @@ def _watched(site: Rig, fleet: Fleet, seconds: float) -> dict[str, Any]:
     """Return what was used over some seconds. Memory grows or not: by its second half."""
     fleet.acks = LatencySketch()
     before = {**site.cpu_s(), "simulator": fleet.figure("cpu_s")}
-    began, memory = time.monotonic(), []
+    size_mb, began, memory = site.database_mb(), time.monotonic(), []
     while (at := time.monotonic() - began) < seconds:
         memory.append((at, site.rss_mb()["server"]))
         time.sleep(min(SAMPLE_S, seconds / 4))
     took = time.monotonic() - began
     after = {**site.cpu_s(), "simulator": fleet.figure("cpu_s")}
-    acks = fleet.acks
+    acks, grown_mb = fleet.acks, site.database_mb() - size_mb
     return {
         "ingest_p50_s": round(acks.quantile_s(0.5) or 0.0, 4),
         "ingest_p99_s": round(acks.quantile_s(0.99) or 0.0, 4),
@@ -122,6 +122,7 @@ def _watched(site: Rig, fleet: Fleet, seconds: float) -> dict[str, Any]:
         "cores": {name: round((after[name] - before[name]) / took, 3) for name in before},
         "server_rss_mb": [round(memory[0][1], 1), round(memory[-1][1], 1)],
         "rss_pct_an_hour": round(slope_pct_an_hour(memory[len(memory) // 2 :]), 2),
+        "database_mb_a_day": round(grown_mb * 86_400 / took),
         "simulator_kb_a_device": round(fleet.figure("rss_bytes") / 1024 / max(1, fleet.figure("connected")), 1),
     }  # fmt: skip
 

@@ -114,6 +114,10 @@ class Rig:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(statement)
 
+    def database_mb(self) -> float:
+        """Return the size of the database, MB."""
+        return int(self.rows("SELECT pg_database_size(current_database())")[0][0]) / 1e6
+
     def presence(self) -> dict[str, int]:
         """Return how many live devices are online, offline and unknown."""
         words = {True: "online", False: "offline", None: "unknown"}

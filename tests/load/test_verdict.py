@@ -1,13 +1,18 @@
 """What a load test says of its steps, and the few MQTT packets of simulated devices against paho's own."""
 
+import io
 import random
 
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from rich.console import Console
 
+from edgefleet_cli.rollout.simulation.fleet_run import Look
 from edgefleet_cli.rollout.simulation.fleet_verdict import Limits, Step, verdict
+from edgefleet_cli.rollout.simulation.load_screen import pairs, picture
 from edgefleet_protocol.errors import BadMessageError
+from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_sim.live_fleet import device_reports as reports
 from edgefleet_sim.live_fleet import mqtt_packets as packets
 from edgefleet_sim.live_fleet.link_profiles import PROFILES, UnknownLoadProfileError, behaviour_of, delay_s
@@ -42,6 +47,36 @@ def test_a_simulator_at_its_own_limit_says_nothing_about_the_server() -> None:
 
 def test_a_server_that_does_not_say_its_processor_time_has_no_room_estimated() -> None:
     assert verdict([step(500, server_cores=-1.0)], Limits(), 1).room == 500
+
+
+def test_the_nearest_limit_is_named_while_nothing_breaks() -> None:
+    found = verdict([step(1_000, ack_p99_s=0.4), step(2_000, api_p95_s=0.2, ack_p99_s=0.5)], Limits(), 1)
+    assert (found.nearest, found.nearest_ratio) == ("API p95 above 250 ms", 0.8)
+    broke = verdict([step(1_000, ack_p99_s=0.4), step(2_000, dropped=1)], Limits(), 1)
+    assert (broke.nearest, broke.nearest_ratio) == ("acknowledgement p99 above 1 s", 0.4), "of the step that held"
+    assert verdict([step(1_000, dropped=1)], Limits(), 1).nearest == ""
+
+
+def look(at_s: float, connected: int, **changed: float) -> Look:
+    """Return a look at a server that uses a tenth of a core."""
+    usual = {
+        "sent": 0, "messages_per_s": 1.0, "reconnects": 0, "unacked": 0, "api_s": 0.02, "server_cores": 0.1, "server_rss_mb": 200.0,
+        "waiting": 0, "dropped": 0, "given_up": 0, "refused": 0, "simulator_cpu_s": at_s / 10, "wanted": connected,
+    }  # fmt: skip
+    return Look(at_s=at_s, connected=connected, acks=LatencySketch(), **{**usual, **changed})  # type: ignore[arg-type]
+
+
+def test_the_live_picture_says_what_is_nearest_and_the_room_and_fits_80_columns() -> None:
+    calm = [look(at, 2_000) for at in range(3)]
+    words = dict(pairs(calm, 1))
+    assert words["nearest limit"] == "the server's process above 0.85 of a core: 12% used"
+    assert words["room"] == "4000 devices or more, by the server's processor"
+    assert "room" not in dict(pairs(calm[:1], 1)), "one look is no measurement"
+    assert dict(pairs([*calm, look(3, 2_000, dropped=1)], 1))["breaks first"] == "messages dropped by the server"
+    busy = [look(at, 99_999, reconnects=99_999, unacked=99_999, waiting=15_000, server_cores=0.84) for at in range(3)]
+    with Console(width=80, record=True, file=io.StringIO()) as console:
+        console.print(picture(busy, 1))
+    assert all(len(line.rstrip()) <= 80 and "…" not in line for line in console.export_text().splitlines())
 
 
 @pytest.mark.parametrize("is_v5", [True, False])

@@ -119,7 +119,7 @@ def _run(
     client = httpx.Client(base_url=session.server, timeout=10, verify=verification(session.server, session.ca_file))
     steps: list[Step] = []
     try:
-        with screen(session.out) as show:
+        with screen(session.out, len(fleet)) as show:
             run = LoadRun(fleet, session.api, client, plan["profile"] == LoadProfile.STORM)
             for size in sizes:
                 steps.append(run.step(size, per_s, length_s, show))
@@ -233,7 +233,8 @@ def _show(session: Session, steps: list[Step], found: Verdict, unacked: int) -> 
     else:
         end = "; twice what was measured is the most that is said" if found.is_bounded else ""
         out.prose(
-            f"Nothing broke with {found.held} devices. By the server's processor there is room for {found.room}{end}."
+            f"Nothing broke with {found.held} devices. By the server's processor there is room for {found.room}{end}. "
+            f"Nearest limit: {found.nearest}, {found.nearest_ratio:.0%} used."
         )
     if unacked:
         out.prose(f"{unacked} messages were not acknowledged in the end.")

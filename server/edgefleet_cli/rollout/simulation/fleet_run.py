@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,7 +27,7 @@ _API: Final[tuple[tuple[str, dict[str, object]], ...]] = (
 
 @dataclass
 class Look:
-    """What is seen now. cores of the server's process and waiting: -1 where the server does not say."""
+    """What is seen now. cores of the server's process and waiting: -1 where the server does not say. Counts are since the start."""
 
     at_s: float
     connected: int
@@ -42,6 +42,9 @@ class Look:
     server_rss_mb: float
     waiting: float
     dropped: float
+    given_up: int
+    refused: int
+    simulator_cpu_s: float
 
 
 @dataclass
@@ -73,8 +76,6 @@ class LoadRun:
             time.sleep(LOOK_S)
         self.fleet.take_acks()
         began, looks = time.monotonic(), [self.look()]
-        sim_cpu_s, given_up = self.fleet.figure("cpu_s"), self.fleet.figure("given_up")
-        refused, dropped = self.fleet.figure("refused"), looks[0].dropped
         is_due = self.cuts
         while time.monotonic() - began < seconds:
             if is_due and time.monotonic() - began >= seconds / 2:
@@ -83,20 +84,7 @@ class LoadRun:
             time.sleep(LOOK_S)
             looks.append(self.look())
             show(looks[-1])
-        took = time.monotonic() - began
-        acks = LatencySketch.merged(look.acks for look in looks)
-        cores = [look.server_cores for look in looks[1:] if look.server_cores >= 0]
-        api = sorted(look.api_s for look in looks if look.api_s >= 0)
-        last = looks[-1]
-        return Step(
-            devices=devices, connected=last.connected, messages_per_s=round((last.sent - looks[0].sent) / took, 1),
-            ack_p50_s=acks.quantile_s(0.5) or 0.0, ack_p99_s=acks.quantile_s(0.99) or 0.0,
-            api_p95_s=api[int(0.95 * (len(api) - 1))] if api else -1.0,
-            server_cores=sum(cores) / len(cores) if cores else -1.0,
-            simulator_cores=(self.fleet.figure("cpu_s") - sim_cpu_s) / took, waiting=max(look.waiting for look in looks),
-            dropped=int(last.dropped - dropped), given_up=int(self.fleet.figure("given_up") - given_up),
-            refused=int(self.fleet.figure("refused") - refused), server_rss_mb=last.server_rss_mb,
-        )  # fmt: skip
+        return step_of(looks, devices)
 
     def settle(self) -> int:
         """Let nobody say anything new; return how many messages then have no acknowledgement."""
@@ -119,7 +107,8 @@ class LoadRun:
             messages_per_s=(sent - before) / (now - before_s) if before_s else 0.0,
             reconnects=max(0, int(self.fleet.figure("connects") - self.fleet.figure("wanted"))),
             unacked=int(self.fleet.figure("unacked")), acks=self.fleet.take_acks(), api_s=api_s, server_cores=cores,
-            server_rss_mb=rss_mb, waiting=waiting, dropped=dropped,
+            server_rss_mb=rss_mb, waiting=waiting, dropped=dropped, given_up=int(self.fleet.figure("given_up")),
+            refused=int(self.fleet.figure("refused")), simulator_cpu_s=self.fleet.figure("cpu_s"),
         )  # fmt: skip
 
     def _api_s(self) -> float:
@@ -148,3 +137,21 @@ class LoadRun:
         rss_mb = sums["process_resident_memory_bytes"] / 1e6 if "process_resident_memory_bytes" in sums else -1.0
         waiting = sums.get("edgefleet_gateway_waiting_messages", -1.0)
         return cores, rss_mb, waiting, sums.get("edgefleet_gateway_dropped_total", 0.0)
+
+
+def step_of(looks: Sequence[Look], devices: int) -> Step:
+    """Return what looks at so many devices add up to. Counts and processor time are those since the first look."""
+    first, last = looks[0], looks[-1]
+    took = max(last.at_s - first.at_s, 1e-3)
+    acks = LatencySketch.merged(look.acks for look in looks)
+    cores = [look.server_cores for look in looks[1:] if look.server_cores >= 0]
+    api = sorted(look.api_s for look in looks if look.api_s >= 0)
+    return Step(
+        devices=devices, connected=last.connected, messages_per_s=round((last.sent - first.sent) / took, 1),
+        ack_p50_s=acks.quantile_s(0.5) or 0.0, ack_p99_s=acks.quantile_s(0.99) or 0.0,
+        api_p95_s=api[int(0.95 * (len(api) - 1))] if api else -1.0,
+        server_cores=sum(cores) / len(cores) if cores else -1.0,
+        simulator_cores=(last.simulator_cpu_s - first.simulator_cpu_s) / took, waiting=max(look.waiting for look in looks),
+        dropped=int(last.dropped - first.dropped), given_up=last.given_up - first.given_up, refused=last.refused - first.refused,
+        server_rss_mb=last.server_rss_mb,
+    )  # fmt: skip

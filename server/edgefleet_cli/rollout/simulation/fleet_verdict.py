@@ -4,11 +4,13 @@
    nothing about the server.
 2. Room is told only of figures that grow with the fleet in a straight line, processor time and memory: the line through the steps (through
    the origin for a single step) is followed to the limit, and never beyond AS_FAR times the largest step that held.
+3. While nothing is broken the limit that is nearest is named, with how much of it is used.
 Source: docs/operate/load-test.md; ADR 0148.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -53,6 +55,7 @@ class Verdict:
     """first: the limit that broke first, "" for none; at: the devices of that step. held: the most devices with which all held.
 
     room: the devices that processor time would allow, never beyond AS_FAR times `held`; is_bounded: that bound is what ended it.
+    nearest, nearest_ratio: the limit of which most was used at `held`, and how much, 1 is all; "" where nothing held.
     """
 
     first: str
@@ -60,30 +63,40 @@ class Verdict:
     held: int
     room: int
     is_bounded: bool
+    nearest: str = ""
+    nearest_ratio: float = 0.0
+
+
+def used(step: Step, limits: Limits, workers: int) -> dict[str, float]:
+    """Return how much of each limit a step uses, 1 is all, the most telling limit first. workers: processes of the simulator."""
+    return {
+        "the simulator's own processor": step.simulator_cores / (limits.simulator_cores * workers),
+        "messages dropped by the server": math.inf if step.dropped > 0 else 0.0,
+        "messages given up by devices": math.inf if step.given_up > 0 else 0.0,
+        "connections refused by the broker": math.inf if step.refused > 0 else 0.0,
+        f"acknowledgement p99 above {limits.ack_p99_s:g} s": step.ack_p99_s / limits.ack_p99_s,
+        f"API p95 above {limits.api_p95_s * 1000:g} ms": step.api_p95_s / limits.api_p95_s,
+        "messages waiting in the server": step.waiting / limits.waiting,
+        f"the server's process above {limits.server_cores:g} of a core": step.server_cores / limits.server_cores,
+    }
 
 
 def broken(step: Step, limits: Limits, workers: int) -> list[str]:
     """Return the limits that a step is beyond, the most telling first. workers: processes of the simulator."""
-    found = {
-        "the simulator's own processor": step.simulator_cores > limits.simulator_cores * workers,
-        "messages dropped by the server": step.dropped > 0,
-        "messages given up by devices": step.given_up > 0,
-        "connections refused by the broker": step.refused > 0,
-        f"acknowledgement p99 above {limits.ack_p99_s:g} s": step.ack_p99_s > limits.ack_p99_s,
-        f"API p95 above {limits.api_p95_s * 1000:g} ms": step.api_p95_s > limits.api_p95_s,
-        "messages waiting in the server": step.waiting > limits.waiting,
-        f"the server's process above {limits.server_cores:g} of a core": step.server_cores > limits.server_cores,
-    }
-    return [name for name, is_beyond in found.items() if is_beyond]
+    return [name for name, ratio in used(step, limits, workers).items() if ratio > 1]
 
 
 def verdict(steps: Sequence[Step], limits: Limits, workers: int) -> Verdict:
     """Return what steps of rising size say; at least one."""
     failing = next(((step, words) for step in steps if (words := broken(step, limits, workers))), None)
-    held = max((step.devices for step in steps if not broken(step, limits, workers)), default=0)
+    holding = [step for step in steps if not broken(step, limits, workers)]
+    held = max((step.devices for step in holding), default=0)
     room, is_bounded = _room(steps, limits, held)
     first, at = ("", 0) if failing is None else (failing[1][0], failing[0].devices)
-    return Verdict(first, at, held, room if failing is None else held, is_bounded and failing is None)
+    ratios = used(holding[-1], limits, workers) if holding else {"": 0.0}
+    nearest = max(ratios, key=lambda name: ratios[name])
+    room, is_bounded = (room, is_bounded) if failing is None else (held, False)
+    return Verdict(first, at, held, room, is_bounded, nearest, max(0.0, ratios[nearest]))
 
 
 def _room(steps: Sequence[Step], limits: Limits, held: int) -> tuple[int, bool]:

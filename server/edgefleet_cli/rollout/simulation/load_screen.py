@@ -1,4 +1,7 @@
-"""The live picture of a load test: on a terminal a table that is drawn again each second, else a line every ten."""
+"""The live picture of a load test: on a terminal a table that is drawn again each second, else a line every ten.
+
+It says all the time which limit is nearest, or broken, and how many devices the server's processor has room for, by the last KEPT looks.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from edgefleet_cli.render.output import Output
+from edgefleet_cli.rollout.simulation.fleet_verdict import Limits, verdict
 from edgefleet_protocol.sketch import LatencySketch
 
 if TYPE_CHECKING:
@@ -19,8 +23,8 @@ LINE_S: Final = 10.0
 
 
 @contextmanager
-def screen(out: Output) -> Iterator[Callable[[Look], None]]:
-    """Yield what shows a look; nothing when quiet."""
+def screen(out: Output, workers: int) -> Iterator[Callable[[Look], None]]:
+    """Yield what shows a look; nothing when quiet. workers: processes of the simulator."""
     kept: list[Look] = []
     if out.quiet:
         yield lambda _look: None
@@ -31,7 +35,7 @@ def screen(out: Output) -> Iterator[Callable[[Look], None]]:
 
             def draw(look: Look) -> None:
                 kept.append(look)
-                live.update(picture(kept[-KEPT:]), refresh=True)
+                live.update(picture(kept[-KEPT:], workers), refresh=True)
 
             yield draw
     else:
@@ -42,12 +46,12 @@ def screen(out: Output) -> Iterator[Callable[[Look], None]]:
             kept.append(look)
             if look.at_s - said_s >= LINE_S:
                 said_s = look.at_s
-                out.note("  ".join(f"{name} {value}" for name, value in pairs(kept[-KEPT:])))
+                out.note("  ".join(f"{name} {value}" for name, value in pairs(kept[-KEPT:], workers)))
 
         yield write
 
 
-def pairs(looks: list[Look]) -> list[tuple[str, str]]:
+def pairs(looks: list[Look], workers: int) -> list[tuple[str, str]]:
     """Return name and text of each figure; latencies are of all these looks."""
     last = looks[-1]
     acks = LatencySketch.merged(one.acks for one in looks)
@@ -66,16 +70,32 @@ def pairs(looks: list[Look]) -> list[tuple[str, str]]:
         found.append(("waiting in the server", f"{last.waiting:.0f}"))
     if last.dropped:
         found.append(("dropped by the server", f"{last.dropped:.0f}"))
-    return found
+    return [*found, *_verdict_of(looks, workers)]
 
 
-def picture(looks: list[Look]) -> Table:
+def _verdict_of(looks: list[Look], workers: int) -> list[tuple[str, str]]:
+    """Return which limit is broken or nearest now, and the room: nothing before two looks saw connected devices."""
+    from edgefleet_cli.rollout.simulation.fleet_run import step_of
+
+    if len(looks) < 2 or not looks[0].connected:
+        return []
+    found = verdict([step_of(looks, looks[-1].connected)], Limits(), workers)
+    if found.first:
+        return [("breaks first", found.first)]
+    told = [("nearest limit", f"{found.nearest}: {found.nearest_ratio:.0%} used")]
+    if looks[-1].server_cores >= 0:
+        most = " or more" if found.is_bounded else ""
+        told.append(("room", f"{found.room} devices{most}, by the server's processor"))
+    return told
+
+
+def picture(looks: list[Look], workers: int) -> Table:
     """Return the picture of a terminal."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True)
-    for name, value in pairs(looks):
+    for name, value in pairs(looks, workers):
         table.add_row(name, value)
     return table
