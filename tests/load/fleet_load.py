@@ -2,7 +2,7 @@
 
 `./dev soak fleet-load --n 10000`: n devices connected, each with a window a minute as in `live`; EDGEFLEET_LOAD_REGISTERED (100,000)
 devices registered in all; for EDGEFLEET_LOAD_MINUTES (30). Ingest is measured by the devices: from sending a window until the server's
-own acknowledgement, which comes after the commit. The simulator is counted apart.
+own acknowledgement, which comes after the commit. The simulator is counted apart. In the end the broker is killed once under the load.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Final
 import httpx
 
 from edgefleet_protocol.sketch import LatencySketch
+from tests.load.broker_kill import RIGHT_S, UNKNOWN_S, kill_broker
 from tests.load.rig import Fleet, Rig, machine, rig, slope_pct_an_hour, until
 
 INTERVAL_S: Final = 60
@@ -84,15 +85,17 @@ def run(n: int, seed: int, *, registered: int, seconds: float, interval_s: float
                 used = _watched(site, fleet, seconds)
                 asker.is_over.set()
                 asker.join()
+            after_kill = kill_broker(site, fleet, n)
             fleet.say_all({"quiet": True})
             until(lambda: fleet.figure("unacked") == 0, "the last acknowledgements", 120.0)
             lost = int(fleet.figure("given_up")) + int(fleet.figure("sent") - fleet.figure("acked"))
-            resent, reconnects = int(fleet.figure("resent")), int(fleet.figure("connects")) - n
+            resent, reconnects = int(fleet.figure("resent")), int(fleet.figure("connects")) - 2 * n
         size_mb = site.database_mb()
     api = {name: round(value, 1) for name, value in asker.p95_ms().items()}
     told = {
         "devices": n, "registered": registered, "seconds": seconds, "interval_s": interval_s, **connects, **used, "api_p95_ms": api,
         "api_failed": asker.failed, "lost": lost, "resent": resent, "reconnects": reconnects, "database_mb": round(size_mb, 1),
+        "after_kill": after_kill,
     }  # fmt: skip
     within = {
         "ingest_p99_s": used["ingest_p99_s"] <= GOALS["ingest_p99_s"],
@@ -100,6 +103,8 @@ def run(n: int, seed: int, *, registered: int, seconds: float, interval_s: float
         "cores": used["cores"]["server"] + used["cores"]["postgresql"] <= GOALS["cores"],
         "rss_pct_an_hour": used["rss_pct_an_hour"] <= GOALS["rss_pct_an_hour"],
         "lost": lost == 0,
+        "unknown_s": after_kill["unknown_s"] <= UNKNOWN_S,
+        "right_s": after_kill["right_s"] <= RIGHT_S,
     }
     return {"ok": all(within.values()), **told, "within": within, "machine": machine()}
 

@@ -1,4 +1,7 @@
-"""A whole server as users run it, on PostgreSQL with mosquitto, a simulated fleet as processes, and what each part uses."""
+"""A whole server as users run it, with mosquitto, a simulated fleet as processes, and what each part uses.
+
+The database is PostgreSQL, or SQLite with EDGEFLEET_LOAD_DATABASE=sqlite.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
-import psycopg
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import insert
+from sqlalchemy import insert, text
+from sqlalchemy.engine import make_url
 
-from edgefleet_agent.enrolment.server_api import make_csr
+from edgefleet_agent.enrolment.server_api import key_pem, make_csr
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.container import build_parts
@@ -30,7 +33,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.tables import FleetDevice
 from edgefleet_server.settings import load_settings
 from edgefleet_sim.live_fleet.device_reports import FACTS
-from edgefleet_sim.live_fleet.identities import IdentityFolder
+from edgefleet_sim.live_fleet.identities import DEVICES_FILE, IdentityFolder
 from tests.support.postgres import PostgresServer, own_server
 from tests.support.servers import PROFILE, ServerProcess, init_server, server_process
 
@@ -100,23 +103,30 @@ class Rig:
     """Server, database, broker."""
 
     server: ServerProcess
-    postgres: PostgresServer
+    postgres: PostgresServer | None
+    """None: the server has a SQLite file."""
     url: str
     folder: Path
 
+    def __post_init__(self) -> None:
+        self.db = Database(self.url)
+
     def rows(self, statement: str) -> list[Any]:
         """Return the rows of a query."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            return connection.execute(statement).fetchall()
+        with self.db.read() as session:
+            return list(session.connection().execute(text(statement)))
 
     def execute(self, statement: str) -> None:
         """Run a statement."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(statement)
+        with self.db.session() as session:
+            session.connection().execute(text(statement))
 
     def database_mb(self) -> float:
-        """Return the size of the database, MB."""
-        return int(self.rows("SELECT pg_database_size(current_database())")[0][0]) / 1e6
+        """Return the size of the database, MB; of SQLite with its log."""
+        if self.postgres is not None:
+            return int(self.rows("SELECT pg_database_size(current_database())")[0][0]) / 1e6
+        file = Path(str(make_url(self.url).database))
+        return sum(one.stat().st_size for one in file.parent.glob(f"{file.name}*")) / 1e6
 
     def presence(self) -> dict[str, int]:
         """Return how many live devices are online, offline and unknown."""
@@ -131,10 +141,13 @@ class Rig:
                 return one
         raise RuntimeError("the server has no mosquitto")
 
-    def postmaster(self) -> psutil.Process:
-        """Return the first process of PostgreSQL."""
+    def database(self) -> list[psutil.Process]:
+        """Return the processes of PostgreSQL."""
+        if self.postgres is None:
+            return []
         pid_file = self.postgres.data_folder / "postmaster.pid"
-        return psutil.Process(int(pid_file.read_text("ascii").splitlines()[0]))
+        postmaster = psutil.Process(int(pid_file.read_text("ascii").splitlines()[0]))
+        return [postmaster, *postmaster.children(recursive=True)]
 
     def cpu_s(self) -> dict[str, float]:
         """Return the CPU seconds that server, database and broker have used so far."""
@@ -142,7 +155,7 @@ class Rig:
         parts = [one for one in server.children(recursive=True) if one.name() != "mosquitto"]
         return {
             "server": _cpu_s([server, *parts]),
-            "postgresql": _cpu_s([self.postmaster(), *self.postmaster().children(recursive=True)]),
+            "postgresql": _cpu_s(self.database()),
             "broker": _cpu_s([self.broker()]),
         }
 
@@ -170,43 +183,41 @@ class Rig:
         return self.folder / "ids"
 
     def enrol_here(self, count: int) -> None:
-        """Enrol devices by the server's own service, many in one transaction and without a connection for each: for large fleets."""
+        """Enrol one device over the device listener, and write the others as rows of many at once: for large fleets.
+
+        Each has a key and a certificate of its own from the server's CA, and a signed document, as after an enrolment.
+        """
         self.enrol(1)
-        settings = load_settings(self.server.data, database_url=self.url)
-        parts = build_parts(settings, SystemClock())
+        parts = build_parts(load_settings(self.server.data, database_url=self.url), SystemClock())
         folder = IdentityFolder(self.ids)
-        claim = parts.fleet.enrolment.create_claims(uses=count, profile=PROFILE, labels={"sim": "load", "site": "s1"})[
-            0
-        ]
         try:
             for start in range(1, count, TOGETHER):
-                keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(start, min(count, start + TOGETHER))]
-                with parts.db.session():
-                    made = [parts.fleet.enroller.enroll(claim.token, make_csr(key).encode(), FACTS) for key in keys]
-                for number, (device, key) in enumerate(zip(made, keys, strict=True), start=start):
-                    folder.add(device.id, device.cert, key, number)
+                keys = {n: ec.generate_private_key(ec.SECP256R1()) for n in range(start, min(count, start + TOGETHER))}
+                with parts.db.session() as session:
+                    issued = {
+                        n: parts.signing.issue_device_certificate(make_csr(key).encode(), f"c-{n:06}")
+                        for n, key in keys.items()
+                    }
+                    rows = [_row(f"c-{n:06}", key, {"sim": "load", "site": "s1"}) for n, (_, key) in issued.items()]
+                    session.connection().execute(insert(FleetDevice), rows)
+                    parts.fleet.desired._sign_again(session, [row["id"] for row in rows])
+                for n, key in keys.items():
+                    folder.certificate_of(n).write_bytes(issued[n][0].pem + key_pem(key, b""))
+                with (self.ids / DEVICES_FILE).open("a", encoding="ascii") as file:
+                    file.writelines(json.dumps({"n": n, "id": f"c-{n:06}"}) + "\n" for n in keys)
         finally:
             parts.db.dispose()
         self.execute("ANALYZE")
 
     def register(self, count: int) -> None:
         """Write rows of devices that are registered and never connect, as an import of them would."""
-        db, now = Database(self.url), SystemClock().now()
-        try:
-            for start in range(0, count, BATCH):
-                rows: list[dict[str, Any]] = [
-                    {
-                        "id": f"r-{n:07}", "profile": PROFILE, "arch": "x86_64", "public_key": "k" * 180,
-                        "labels": {"site": f"s{n % SITES}", "ring": "canary" if n % 20 == 0 else "rest"}, "facts": {"ram_mb": 2048},
-                        "enrolled_at": now, "cert_not_after": now + timedelta(days=90), "is_online": None, "conn_id": "",
-                        "boot_id": "", "state_seq": 0, "reported_gen": 0, "absences": [],
-                    }
-                    for n in range(start, min(count, start + BATCH))
-                ]  # fmt: skip
-                with db.session() as session:
-                    session.connection().execute(insert(FleetDevice), rows)
-        finally:
-            db.dispose()
+        for start in range(0, count, BATCH):
+            rows = [
+                _row(f"r-{n:07}", "k" * 180, {"site": f"s{n % SITES}", "ring": "canary" if n % 20 == 0 else "rest"})
+                for n in range(start, min(start + BATCH, count))
+            ]
+            with self.db.session() as session:
+                session.connection().execute(insert(FleetDevice), rows)
         self.execute("ANALYZE")
 
     @contextmanager
@@ -239,23 +250,37 @@ class Rig:
         }
 
 
+def _row(name: str, public_key: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """Return the row of a device that nobody has heard of."""
+    now = SystemClock().now()
+    return {
+        "id": name, "profile": PROFILE, "arch": "x86_64", "public_key": public_key, "labels": dict(labels), "facts": FACTS,
+        "enrolled_at": now, "cert_not_after": now + timedelta(days=90), "is_online": None, "conn_id": "", "boot_id": "",
+        "state_seq": 0, "reported_gen": 0, "absences": [],
+    }  # fmt: skip
+
+
 _WORKER: Final = [sys.executable, "-m", "edgefleet_sim.live_fleet"]
 
 
 @contextmanager
 def rig(**settings: str) -> Iterator[Rig]:
-    """Run a server on a PostgreSQL of its own, with mosquitto. settings: of the server, in capitals."""
-    with own_server() as postgres, tempfile.TemporaryDirectory(prefix="ef-load-") as name:
-        url, folder = postgres.new_database(), Path(name)
+    """Run a server with mosquitto, on a database of its own. settings: of the server, in capitals."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ef-load-")))
         data = folder / "data"
-        os.environ["EDGEFLEET_SERVER_DATABASE_URL"] = url
-        try:
-            token = init_server(data)
-            environment = {f"EDGEFLEET_SERVER_{key}": value for key, value in settings.items()}
-            with server_process(data, token, "--broker", "mosquitto", environment=environment) as server:
-                yield Rig(server, postgres, url, folder)
-        finally:
-            del os.environ["EDGEFLEET_SERVER_DATABASE_URL"]
+        postgres = None
+        if os.environ.get("EDGEFLEET_LOAD_DATABASE", "postgresql") != "sqlite":
+            postgres = stack.enter_context(own_server())
+            os.environ["EDGEFLEET_SERVER_DATABASE_URL"] = postgres.new_database()
+            stack.callback(os.environ.pop, "EDGEFLEET_SERVER_DATABASE_URL", None)
+        token = init_server(data)
+        environment = {f"EDGEFLEET_SERVER_{key}": value for key, value in settings.items()}
+        url = load_settings(data).database
+        running = server_process(data, token, "--broker", "mosquitto", environment=environment)
+        site = Rig(stack.enter_context(running), postgres, url, folder)
+        stack.callback(site.db.dispose)
+        yield site
 
 
 def until(is_so: Callable[[], bool], what: str, limit_s: float = PATIENCE_S) -> float:

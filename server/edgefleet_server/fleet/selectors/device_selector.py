@@ -147,7 +147,9 @@ class DeviceSelector:
     def live_among(self, devices: Collection[DeviceId]) -> set[DeviceId]:
         """Return which of these devices are known and not revoked."""
         with self._db.read() as session:
-            return {DeviceId(row.id) for row in store.devices_by_id(session, list(devices)) if row.revoked_at is None}
+            own = col(FleetDevice.id)
+            query = select(own).where(among(session, own, devices), sql.is_live())
+            return {DeviceId(one) for one in session.execute(query).scalars()}
 
     def with_model_key(self, devices: Collection[DeviceId]) -> frozenset[DeviceId]:
         """Return which of these devices told a key that keys of sealed bundles can be sealed to."""
