@@ -15,7 +15,7 @@ from tests.load.rig import Fleet, Rig, machine, rig, until
 UNKNOWN_S: Final = 5.0
 RIGHT_S: Final = 90.0
 CONNECT_CPU_MS: Final = 1.2
-CONNECTS_PER_S: Final = 400.0
+CONNECTS_PER_S: Final = 100.0
 _STALE: Final = "SELECT count(*) FROM fleet_device JOIN before_kill USING (id, conn_id) WHERE is_online"
 """Devices that are shown as online by a connection that ended with the broker."""
 

@@ -22,7 +22,7 @@ from tests.load.broker_kill import RIGHT_S, UNKNOWN_S, kill_broker
 from tests.load.rig import Fleet, Rig, machine, rig, slope_pct_an_hour, until
 
 INTERVAL_S: Final = 60
-CONNECTS_PER_S: Final = 400.0
+CONNECTS_PER_S: Final = 100.0
 SAMPLE_S: Final = 5.0
 ASK_S: Final = 0.5
 GOALS: Final = {"ingest_p99_s": 1.0, "api_p95_ms": 50.0, "cores": 0.8, "rss_pct_an_hour": 1.0}

@@ -6,7 +6,8 @@ What paho 2.2 does not do by itself, and how it is answered here:
 2. Its queues are unbounded: a publish waits until fewer than MAX_UNACKED messages and MAX_PENDING_BYTES are on their way.
 3. Callbacks run on paho's thread and must not publish: they only put into queues.
 4. A TLS error can leave a dead loop behind a client that says it is connected: a watchdog publishes a heartbeat to nobody
-   at QoS 1 every HEARTBEAT_S and gives the connection up when one is not taken, or not acknowledged before the next.
+   at QoS 1 every HEARTBEAT_S and gives the connection up when one is not taken, or when nothing at all came before the next. A broker
+   that is busy with the handshakes of a whole fleet acknowledges late, and a gateway that connected again would add its own (ADR 0163).
 5. It acknowledges a message as soon as a callback has seen it. With MQTT 5 messages are acknowledged once they are stored (`ack`), and the
    broker keeps what is beyond RECEIVE_MAXIMUM until then: that is what holds a storm of devices back (ADR 0104).
 """
@@ -40,7 +41,9 @@ ROOM_AGAIN: Final = MAX_UNACKED // 2
 MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
 KEEPALIVE_S: Final = 30
 HEARTBEAT_S: Final = 20.0
-CONNECT_LIMIT_S: Final = 10.0
+CONNECT_LIMIT_S: Final = 30.0
+"""A broker to which a whole fleet comes back shakes hands with everybody in turn (ADR 0163)."""
+STOP_LIMIT_S: Final = 10.0
 MAX_BACKOFF_S: Final = 5.0
 SWEEP_QUIET_S: Final = 0.3
 
@@ -80,6 +83,8 @@ class _Connection:
         self.early: set[int] = set()
         self.pending_bytes = 0
         self.has_refused = False
+        self.arrivals = 0
+        """How many messages and acknowledgements came; a count that stands still says that the connection may be dead."""
 
 
 def _send_at_once(_client: paho.Client, _data: Any, sock: Any) -> None:
@@ -124,7 +129,7 @@ class MqttLink:
         if self._connection is not None:
             self._give_up(self._connection)
         if self._thread.is_alive():
-            self._thread.join(timeout=CONNECT_LIMIT_S)
+            self._thread.join(timeout=STOP_LIMIT_S)
 
     @property
     def is_up(self) -> bool:
@@ -275,8 +280,10 @@ class MqttLink:
     def _watch(self, connection: _Connection) -> None:
         """Return when the connection is over, or a heartbeat says that it is dead."""
         heartbeat: paho.MQTTMessageInfo | None = None
+        before = connection.arrivals
         while not connection.is_over.wait(HEARTBEAT_S):
-            is_heard = heartbeat is None or heartbeat.is_published()
+            is_heard = heartbeat is None or heartbeat.is_published() or connection.arrivals != before
+            before = connection.arrivals
             heartbeat = self._send(connection, self._heartbeat_topic, b"", 1, False)
             if not is_heard or heartbeat is None:
                 _log.warning("broker connection is dead")
@@ -310,6 +317,7 @@ class MqttLink:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self._identity.cert_file, self._identity.key_file)
         client.tls_set_context(context)
+        client.connect_timeout = CONNECT_LIMIT_S
         # no limit of its own, `_room` is one: paho looks at all messages under way for each that is acknowledged
         client.max_inflight_messages_set(0)
         client.on_socket_open = _send_at_once
@@ -351,6 +359,7 @@ class MqttLink:
             if reason.is_failure and not connection.has_refused:  # once: a quota may refuse all of a fleet's documents
                 connection.has_refused = True
                 _log.error("broker refused a message", extra={"reason": str(reason)})
+            connection.arrivals += 1
             with self._changed:
                 size = connection.pending.pop(mid, None)
                 if size is None:
@@ -364,6 +373,7 @@ class MqttLink:
         receipts = connection.number << 16 if self._endpoint.mqtt == "5" else NO_RECEIPT
 
         def take(topic: str, payload: bytes, mid: int) -> None:
+            connection.arrivals += 1
             self._handlers.on_message(topic, payload, receipts | mid if mid and receipts else NO_RECEIPT)
 
         def on_message(_client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:

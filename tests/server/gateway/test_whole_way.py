@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import paho.mqtt.client as paho
 import pytest
 
 from edgefleet_protocol.blocks import BlockError, BlockErrorCode, check_leaf
@@ -254,6 +255,32 @@ def test_a_connection_whose_loop_died_is_made_anew(has_socket: bool, site: Site)
     assert eventually(lambda: site.gateway.counters()["connects"] == 2)
     device = site.connect(site.house.device())
     assert gen_of(device.desired.get(timeout=WAIT_S)) == 1
+
+
+@pytest.mark.usefixtures("quick_heartbeat")
+def test_a_broker_that_acknowledges_late_is_kept_as_long_as_it_speaks(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert eventually(lambda: site.gateway.counters()["connects"] == 1)
+    device, link = site.connect(site.house.device()), site.gateway._link
+    send, beats = link._send, []
+
+    def unanswered(connection: Any, topic: str, *rest: Any) -> Any:
+        if topic != link._heartbeat_topic:
+            return send(connection, topic, *rest)
+        beats.append(topic)
+        return paho.MQTTMessageInfo(1)
+
+    monkeypatch.setattr(link, "_send", unanswered)
+
+    def speaks() -> bool:
+        here = Presence(on=True, conn_id="1", boot_id="b", ts=1)
+        device.say(device.topics.presence(device.id), here)
+        return len(beats) > 4
+
+    assert eventually(speaks)
+    assert site.gateway.counters()["connects"] == 1
+    assert eventually(lambda: site.gateway.counters()["connects"] == 2), "it is silent as well"
 
 
 def test_a_certificate_that_cannot_be_read_for_a_while_ends_nothing(
