@@ -210,6 +210,26 @@ def test_one_of_several_servers_evaluates_and_one_that_is_late_writes_nothing(fl
     assert fleet.open() == {}
 
 
+def test_an_evaluation_that_takes_long_is_followed_by_a_longer_pause(fleet: WatchedFleet) -> None:
+    engine, clock = fleet.alarm.engine, fleet.house.clock
+    load = engine._facts.load
+
+    def slow(*given: object) -> object:
+        clock.turn(seconds=2)
+        return load(*given)  # type: ignore[arg-type]
+
+    clock.turn(minutes=1)
+    engine._facts.load = slow  # type: ignore[method-assign,assignment]
+    assert engine.tick()
+    engine._facts.load = load  # type: ignore[method-assign]
+    clock.turn(seconds=37)
+    assert not engine.tick(), "40 s after it began"
+    clock.turn(seconds=1)
+    assert engine.tick()
+    clock.turn(seconds=15)
+    assert engine.tick(), "the one before took no time"
+
+
 def test_the_child_goes_only_where_webhooks_may_go_also_after_a_redirect(plain_fleet: WatchedFleet) -> None:
     fleet, alarm = plain_fleet, plain_fleet.alarm
     for bad in ("mailto://10.1.2.3/?from=a@x.org&to=b@x.org", "jsons://192.168.0.9/hook", "syslog://"):

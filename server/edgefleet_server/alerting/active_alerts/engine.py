@@ -28,6 +28,9 @@ from edgefleet_server.alerting.alert_rules.rule_table import RULES
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.errors import BadSelectorError
 
+PATIENCE: Final = 20
+LONGEST: Final = timedelta(minutes=1)
+"""An evaluation is followed by PATIENCE times as long without one, at most LONGEST: that of 100,000 devices takes long."""
 ENDED_KEPT: Final = timedelta(days=90)
 SILENCES_KEPT: Final = timedelta(days=30)
 RECORDS_KEPT: Final = timedelta(days=30)
@@ -77,19 +80,28 @@ class AlertEngine:
         self._known: dict[tuple[str, str], ModelFact] = {}
         """The records of models after the evaluation `_fence`: those of the next one, if it is ours as well."""
         self._fence = -1
+        self._pause = every
 
     def tick(self, _now: datetime | None = None) -> bool:
         """Evaluate the rules if that is due and no other process does; return whether it was done."""
         now = self._clock.now()
         with self._db.read() as session:
             last = store.evaluation(session)
-            if last is not None and abs(now - last.at) < self._every:
+            if last is not None and abs(now - last.at) < self._pause:
                 return False
         with self._db.session() as session:
             claimed = store.claim(session, now, self._every)
         if claimed is None:
             return False
-        fence, position = claimed
+        began_s = self._clock.monotonic_s()
+        is_done = self._evaluate(now, *claimed)
+        if is_done:
+            took = timedelta(seconds=max(0.0, self._clock.monotonic_s() - began_s))
+            self._pause = max(self._every, min(PATIENCE * took, LONGEST))
+        return is_done
+
+    def _evaluate(self, now: datetime, fence: int, position: int | None) -> bool:
+        """Evaluate the rules under a claim; return whether the claim was still ours in the end."""
         windows, position_after = self._facts.windows(position, now)
         known = self._records(now, fence, {one.device for one in windows})
         changed = with_windows(known, windows)

@@ -219,7 +219,7 @@ def _device(one: DeviceHealth, now: datetime) -> DeviceFact:
         profile=one.profile,
         site=one.site,
         away_s=None if away_s is None else max(0.0, away_s),
-        habit_s=habit_s(one.absences),
+        habit_s=habit_s(one.absences) if one.absences else None,
         cert_not_after=one.cert_not_after,
         free_mb=one.free_mb,
         suspect_since=one.suspect_since,
