@@ -122,6 +122,14 @@ def test_a_killed_move_goes_on_and_sees_what_changed_in_between(
     new.dispose()
     (folder / "edgefleet.db.moved").unlink()
     (folder / "server.toml").write_text("")
+    assert moved(folder, postgres_url)["is_done"], "as after a kill between the last row and the settings"
+    assert load_settings(folder).database == postgres_url
+    (folder / "edgefleet.db.moved").unlink()
+    (folder / "server.toml").write_text("")
+    new = Database(postgres_url)
+    with new.session() as session:
+        session.execute(text("UPDATE models SET created_by = 'somebody'"))
+    new.dispose()
     with pytest.raises(TargetNotEmptyError):
         moved(folder, postgres_url)
 

@@ -50,6 +50,11 @@ def prepare(db: Database, revision: str, copy_id: str) -> None:
         session.execute(text("UPDATE alembic_version SET version_num = :mark"), {"mark": mark})
 
 
+def is_filled_by(db: Database, revision: str) -> bool:
+    """Return whether a copy into a database has ended, at that step of the schema."""
+    return _mark_of(db) == revision
+
+
 def _mark_of(db: Database) -> str:
     with db.engine.connect() as connection:
         if not inspect(connection).has_table("alembic_version"):

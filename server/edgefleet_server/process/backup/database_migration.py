@@ -2,7 +2,7 @@
 
 While the server runs, only blobs are copied: they never change. With the server stopped, blobs that are new and the whole database
 follow, both sides are compared, and only then `server.toml` names the new ones. The old database is not written to; a file next to it
-says where the server has gone.
+says where the server has gone. A run that was killed goes on at any moment, also between the last row and the settings.
 """
 
 import hashlib
@@ -129,6 +129,8 @@ class Migration:
             migrations.upgrade(old)
             with reading(old) as reader:
                 revision, counters = reader.revision(), reader.counters()
+                if (sums := self._copied_before(old, new, reader)) is not None:
+                    return {"rows": sum(one.rows for one in sums.values()), "tables": len(sums), "replaced": 0}
                 loading.prepare(new, revision, _server_id(old))
                 with closing(PostgresLoader(new, replaces=replaces)) as loader:
                     sums = self._copy_tables(reader, loader)
@@ -139,6 +141,18 @@ class Migration:
         finally:
             old.dispose()
             new.dispose()
+
+    def _copied_before(self, old: Database, new: Database, reader: Reader) -> dict[TableShape, RowSum] | None:
+        """Return the sums of all tables where an earlier run copied them to the end, and was killed before it changed the settings."""
+        if not loading.is_filled_by(new, reader.revision()) or _server_id(old) != _server_id(new):
+            return None
+        sums: dict[TableShape, RowSum] = {}
+        with reading(new) as copy:
+            for table in shapes_of(metadata()):
+                sums[table], found = sum_of(reader, table), sum_of(copy, table)
+                if (found.rows, found.text) != (sums[table].rows, sums[table].text):
+                    return None
+        return sums
 
     def _copy_tables(self, reader: Reader, loader: PostgresLoader) -> dict[TableShape, RowSum]:
         """Copy each table in a transaction of its own. One that an earlier run has filled stays if it still has the same rows."""
@@ -180,13 +194,14 @@ class Migration:
         changed: dict[str, str | None] = {}
         if self._to.database_url is not None:
             changed |= {"database_url": self._to.database_url, "database_url_file": None}
+        if self._to.blob_url is not None:
+            changed["blob_url"] = self._to.blob_url
+        write_settings(file, changed)
+        if self._to.database_url is not None:  # only now: with the mark and the old settings no server would start
             mark = migrations.moved_mark(old)
             assert mark is not None
             shown = _without_password(make_url(self._to.database_url))
             mark.write_text(json.dumps({"to": shown, "at": self._clock.now().isoformat()}) + "\n", encoding="utf-8")
-        if self._to.blob_url is not None:
-            changed["blob_url"] = self._to.blob_url
-        write_settings(file, changed)
 
 
 def _counted(reader: Reader, loader: PostgresLoader, table: TableShape, total: RowSum) -> Iterator[list[Row]]:
