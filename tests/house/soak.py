@@ -193,6 +193,12 @@ SOAKS: dict[str, Soak] = {
         300,
     ),
     "revocation": Soak("tests.hostile.revocation", 50, "a connected device that is revoked, on each broker", 1),
+    "backup-kills": Soak(
+        "tests.crash.backup_kills",
+        100,
+        "kill -9 or a full disk at a random moment of a backup, a restore or a move to PostgreSQL, which then goes on",
+        2,
+    ),
     "disaster": Soak(
         "tests.crash.disaster",
         100_000,

@@ -298,7 +298,8 @@ def test_fault_page_names_every_fault_test_with_its_counts() -> None:
     faults = {
         name: soak
         for name, soak in SOAKS.items()
-        if soak.module.startswith("tests.crash.") and name not in ("server-kill", "replicas", "disaster")
+        if soak.module.startswith("tests.crash.")
+        and name not in ("server-kill", "replicas", "disaster", "backup-kills")
     }
     assert "`./dev soak disaster`" in text("operate/disaster-recovery.md"), "a measurement has a page of its own"
     for number, name, in_full, in_ci in told:

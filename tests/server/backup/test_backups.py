@@ -1,13 +1,7 @@
-"""Backups are whole or not there: in folders, tar files and buckets, after a kill, with and without keys."""
+"""Backups are whole or not there: in folders, tar files and buckets, with and without keys. After a kill: `tests/crash/backup_kills.py`."""
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -159,38 +153,3 @@ def test_settings_keep_what_a_person_wrote() -> None:
         found
         == "# mine\ntenant = 'a'\ndatabase_url = \"postgresql+psycopg://u@/n\"\n[[identity_providers]]\nname = 'x'\n"
     )
-
-
-def test_a_killed_backup_and_a_killed_restore_go_on(live: Path, tmp_path: Path) -> None:
-    drawn = random.Random(7)
-    (tmp_path / "passphrase").write_bytes(PASSPHRASE)
-    keys = ["--keys-passphrase-file", str(tmp_path / "passphrase")]
-    backup = ["backup", "--data", str(live), "--to", str(tmp_path / "bk"), *keys]
-    restore = ["restore", "--from", str(tmp_path / "bk"), "--data", str(tmp_path / "back"), *keys]
-    for words in (backup, restore):
-        killed_at_a_stage(words, drawn)
-        if words is backup:
-            with opened_place(str(tmp_path / "bk"), is_new=False) as place:
-                assert names_of(place)[0] == [] or problems(place) == []
-        else:
-            assert not (tmp_path / "back" / "server.toml").exists()
-        subprocess.run([sys.executable, "-m", MODULE, *words], check=True, stdout=subprocess.DEVNULL)
-    with opened_place(str(tmp_path / "bk"), is_new=False) as place:
-        assert problems(place) == []
-    one, two = (Database(load_settings(folder).database) for folder in (live, tmp_path / "back"))
-    assert servers.sums(one) == servers.sums(two)
-    for db in (one, two):
-        db.dispose()
-
-
-MODULE = "edgefleet_server.process.backup.command_process"
-
-
-def killed_at_a_stage(words: list[str], drawn: random.Random) -> None:
-    """Start a command and kill it at a line of its progress, a moment later."""
-    with subprocess.Popen([sys.executable, "-m", MODULE, *words], stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        for _ in range(drawn.randrange(1, 3)):
-            assert '"stage"' in child.stdout.readline()
-        time.sleep(drawn.random() * 0.05)
-        os.kill(child.pid, signal.SIGKILL)
