@@ -50,11 +50,12 @@ class InventorySearch:
         """Return up to `limit` devices: those whose id begins with a text (lower case), whose id or name has it, or whose labels
         have it.
         """
-        device_id = col(FleetDevice.id)
+        device_id, shown = col(FleetDevice.id), col(FleetDevice.display_name)
+        # most devices have no name: to lower nothing for each of 100,000 takes a third of the time
+        is_named = (shown != "") & func.lower(shown).contains(text, autoescape=True)
         conditions: list[Any] = [
             (device_id >= text) & (device_id < text + _AFTER_ALL),
-            device_id.contains(text, autoescape=True)
-            | func.lower(col(FleetDevice.display_name)).contains(text, autoescape=True),
+            device_id.contains(text, autoescape=True) | is_named,
         ]
         if len(text) >= _LABEL_CHARS:
             conditions.append(func.lower(cast(col(FleetDevice.labels), Text)).contains(text, autoescape=True))
