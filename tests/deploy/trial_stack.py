@@ -71,10 +71,10 @@ class Stack:
         return httpx.get(f"http://127.0.0.1:{self.ports[part]}{path}", timeout=10).raise_for_status().json()
 
     def left(self) -> list[str]:
-        """Return containers, volumes and networks of the project."""
+        """Return containers, volumes and networks: the storage is of this run only."""
         commands = ("ps -a --format {{.Names}}", "volume ls -q", "network ls --format {{.Name}}")
         found = [line for command in commands for line in self.sh(f"podman {command}").splitlines()]
-        return [name for name in found if PROJECT in name]
+        return [name for name in found if name != "podman"]
 
 
 def build_parts(lent: Storage) -> None:
