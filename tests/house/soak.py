@@ -53,6 +53,11 @@ SOAKS: dict[str, Soak] = {
         200,
         "threads that upload, publish, delete and collect at once, on SQLite and PostgreSQL in turn",
     ),
+    "two-hosts": Soak(
+        "tests.server.signing.host_pair",
+        3,
+        "a pair of servers with data folders of their own, one PostgreSQL, one bucket and one signing process",
+    ),
     "clients": Soak(
         "tests.journeys.clients", 200, "a request by kserve's client, by tritonclient or by curl, of each form"
     ),

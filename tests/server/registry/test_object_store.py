@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from edgefleet_server.registry.object_store.opened_store import open_object_stor
 from edgefleet_server.registry.object_store.store_probe import probe
 from edgefleet_server.setting_sources import SettingsError
 from edgefleet_server.settings import ServerSettings, load_settings
+from tests.house.tree import ROOT
 from tests.server.backup import servers
 from tests.support.buckets import Answer, FaultyProxy, Request, make_bucket, moto_server, s3_error
 
@@ -256,3 +259,39 @@ def test_a_backup_goes_into_a_bucket_by_the_same_settings_and_goes_on_after_a_re
 
 def silent(_stage: str, _done: int, _total: int, _words: str) -> None:
     """Show nothing."""
+
+
+ACTIONS = {
+    "GET ?list-type": "s3:ListBucket", "GET": "s3:GetObject", "HEAD": "s3:GetObject", "PUT": "s3:PutObject",
+    "POST ?uploads": "s3:PutObject", "POST ?uploadId": "s3:PutObject",
+    "POST ?delete": "s3:DeleteObject",
+    "DELETE ?uploadId": "s3:AbortMultipartUpload", "DELETE": "s3:DeleteObject",
+}  # fmt: skip
+"""Which right S3 asks for: method and the word in the query that makes it another one."""
+
+
+def test_the_policy_of_the_page_has_the_rights_that_are_used_and_no_others(bucket: Bucket) -> None:
+    page = (ROOT / "docs" / "operate" / "object-store.md").read_text()
+    (document,) = [json.loads(one) for one in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
+    listed = [one["Action"] for one in document["Statement"] if one["Effect"] == "Allow"]
+    granted = {action for one in listed for action in ([one] if isinstance(one, str) else one)}
+    sha256 = bucket.put(LARGE)
+    bucket.put(SMALL)
+    assert len(bucket.blobs.read_range(sha256, 0, 10)) == 10
+    assert len(list(bucket.blobs.list())) == 2
+    bucket.blobs.remove(sha256)
+    assert probe(bucket.settings).problem == ""
+    bucket.proxy.fault = lambda one: s3_error(403, "AccessDenied")(one) if "partNumber=2" in one.path else None
+    with pytest.raises(BlobStoreError):
+        bucket.put(LARGE)
+    assert {_action(one) for one in bucket.proxy.seen} == granted
+
+
+def _action(request: Request) -> str:
+    query = urlsplit(request.path).query
+    special = next(
+        (word for word in ("list-type", "uploads", "uploadId", "delete") if word in re.split("[=&]", query)), ""
+    )
+    return (
+        ACTIONS.get(f"{request.method} ?{special}") or ACTIONS.get(request.method) or f"{request.method} {request.path}"
+    )
