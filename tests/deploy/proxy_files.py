@@ -60,12 +60,12 @@ def replaced(text: str, changes: Mapping[str, str]) -> str:
     return text
 
 
-def nginx(up: Upstream, front: Front, folder: Path) -> list[str]:
-    """Write nginx's file and return its command."""
+def nginx(up: Upstream, front: Front, folder: Path, second: Upstream | None = None) -> list[str]:
+    """Write nginx's file and return its command. second: the other server; without one both addresses are of the first."""
     text = replaced(
         (FOLDER / "nginx.conf").read_text("utf-8"),
         {
-            **_upstreams(up),
+            **_upstreams(up, second),
             "listen 443 ssl": f"listen 127.0.0.1:{front.people} ssl",
             "listen 8443": f"listen 127.0.0.1:{front.devices}",
             "listen 8883": f"listen 127.0.0.1:{front.broker}",
@@ -118,11 +118,12 @@ def caddy(up: Upstream, front: Front, folder: Path) -> list[str]:
     return ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
 
 
-def _upstreams(up: Upstream) -> dict[str, str]:
-    ports = {8080: up.api_port, 8443: up.device_port}
-    return {f"10.0.0.{host}:{old}": f"127.0.0.1:{new}" for host in (11, 12) for old, new in ports.items()} | {
-        "10.0.0.11:8883": f"127.0.0.1:{up.broker_port}"
-    }
+def _upstreams(up: Upstream, second: Upstream | None = None) -> dict[str, str]:
+    found = {"10.0.0.11:8883": f"127.0.0.1:{up.broker_port}"}
+    for host, one in ((11, up), (12, second or up)):
+        ports = {8080: one.api_port, 8443: one.device_port}
+        found |= {f"10.0.0.{host}:{old}": f"127.0.0.1:{new}" for old, new in ports.items()}
+    return found
 
 
 WRITERS = {"nginx": nginx, "haproxy": haproxy, "caddy": caddy}

@@ -78,13 +78,13 @@ class FrozenFleet:
                 command, env=self._env, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
             )
 
-    def start_server(self) -> None:
-        """Make a server, start it and use its admin token from now on."""
+    def start_server(self, *flags: str) -> None:
+        """Make a server, start it and use its admin token from now on. flags: of `server start`; the last one of a kind holds."""
         subprocess.run(
             ["edgectl", "server", "init", "server"], env=self._env, cwd=self.folder, check=True, capture_output=True
         )
         ports = ("--port", "0", "--device-port", "0", "--broker", "embedded")
-        self._server = self.start("server", "edgectl", "server", "start", "--data", "server", *ports)
+        self._server = self.start("server", "edgectl", "server", "start", "--data", "server", *ports, *flags)
         run = self.folder / "server/run/server.json"
         self.until(run.exists)
         self._env["EDGECTL_SERVER"] = json.loads(run.read_text())["api_url"]

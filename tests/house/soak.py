@@ -215,6 +215,16 @@ SOAKS: dict[str, Soak] = {
     "replicas": Soak(
         "tests.crash.replicas", 600, "a second with three replicas, one killed every five, and one database crash"
     ),
+    "rolling-restart": Soak(
+        "tests.crash.rolling_restart",
+        200,
+        "a device of a server of replicas, each process of which, its database and its broker are restarted under load",
+    ),
+    "upgrade": Soak(
+        "tests.frozen.upgrade",
+        1_000,
+        "a simulated device of a 0.1.0 server that is upgraded in place, with real agents of 0.1.0 (builds its wheels; needs pip)",
+    ),
     "rollout-simulation": Soak(
         "tests.server.rollout.scenarios",
         1_000,

@@ -20,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import psutil
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import insert, text
@@ -167,15 +168,7 @@ class Rig:
     def enrol(self, count: int) -> float:
         """Enrol devices over the device listener and return how many a second."""
         with self.server.client() as api:
-            body = {"uses": count, "profile": PROFILE, "labels": {"sim": "load", "site": "s1"}}
-            made = api.post("/api/v1/enrollments", json=body)
-            made.raise_for_status()
-        token = made.json()["tokens"][0]["token"]
-        plan = {"enrol": {"folder": str(self.ids), "token": token, "count": count, "per_s": 10_000}}
-        began = time.monotonic()
-        done = subprocess.run(_WORKER, input=json.dumps(plan) + "\n", capture_output=True, text=True, check=True)
-        assert json.loads(done.stdout.splitlines()[-1]) == {"enrolled": count}
-        return count / (time.monotonic() - began)
+            return enrol_devices(api, self.ids, count)
 
     @property
     def ids(self) -> Path:
@@ -223,19 +216,8 @@ class Rig:
     @contextmanager
     def fleet(self, count: int, **plan: Any) -> Iterator[Fleet]:
         """Run the devices as processes, none of them connected yet; they leave at the end."""
-        processes = []
-        for first in range(0, count, A_WORKER):
-            process = subprocess.Popen(_WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            part = {"folder": str(self.ids), "first": first, "count": min(A_WORKER, count - first), **plan}
-            assert process.stdin is not None
-            process.stdin.write(json.dumps({"drive": part}) + "\n")
-            process.stdin.flush()
-            processes.append(process)
-        fleet = Fleet(processes)
-        try:
+        with drive(self.ids, count, **plan) as fleet:
             yield fleet
-        finally:
-            fleet.leave()
 
     def connect(self, fleet: Fleet, count: int, per_s: float) -> dict[str, float]:
         """Connect all devices; return what that cost the broker, and how long it took until each is online."""
@@ -261,6 +243,37 @@ def _row(name: str, public_key: str, labels: Mapping[str, str]) -> dict[str, Any
 
 
 _WORKER: Final = [sys.executable, "-m", "edgefleet_sim.live_fleet"]
+
+
+def enrol_devices(api: httpx.Client, folder: Path, count: int) -> float:
+    """Enrol devices over the device listener into a folder of identities and return how many a second."""
+    body = {"uses": count, "profile": PROFILE, "labels": {"sim": "load", "site": "s1"}}
+    made = api.post("/api/v1/enrollments", json=body)
+    made.raise_for_status()
+    token = made.json()["tokens"][0]["token"]
+    plan = {"enrol": {"folder": str(folder), "token": token, "count": count, "per_s": 10_000}}
+    began = time.monotonic()
+    done = subprocess.run(_WORKER, input=json.dumps(plan) + "\n", capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == {"enrolled": count}
+    return count / (time.monotonic() - began)
+
+
+@contextmanager
+def drive(folder: Path, count: int, **plan: Any) -> Iterator[Fleet]:
+    """Run devices of a folder of identities as processes, none of them connected yet; they leave at the end."""
+    processes = []
+    for first in range(0, count, A_WORKER):
+        process = subprocess.Popen(_WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        part = {"folder": str(folder), "first": first, "count": min(A_WORKER, count - first), **plan}
+        assert process.stdin is not None
+        process.stdin.write(json.dumps({"drive": part}) + "\n")
+        process.stdin.flush()
+        processes.append(process)
+    fleet = Fleet(processes)
+    try:
+        yield fleet
+    finally:
+        fleet.leave()
 
 
 @contextmanager

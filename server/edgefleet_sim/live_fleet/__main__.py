@@ -2,7 +2,8 @@
 
 `{"enrol": {"folder", "token", "count", "per_s"}}`: enrols devices into a folder; a line `{"enrolled": N}` now and then, and at the end.
 `{"drive": {"folder", "first", "count", "profile", "interval_s", "seed"}}`: is those devices. Then a line of stdin is a command:
-`{"want": N, "per_s": R}`, `{"cut": true}`, `{"quiet": true}`, `{"leave": true}`; each second a line says what was counted (`Figures`).
+`{"want": N, "per_s": R}`, `{"cut": true}`, `{"quiet": true}`, `{"states": true}`, `{"leave": true}`; each second a line says what was
+counted (`Figures`), after `states` with the last state of each device (`Driver.last_states`).
 An error is `{"error": {"code", "message", "why", "next"}}`. It ends with its stdin.
 """
 
@@ -124,19 +125,20 @@ async def _drive(plan: DrivePlan) -> None:
     chosen = numbered(names, plan.first, plan.count)
     devices = [SimulatedDevice(number, name, behaviour_of(plan.profile, number), draw) for number, name in chosen]
     driver = Driver(devices, way, plan.interval_s, draw, SystemClock())
-    loop.add_reader(sys.stdin.fileno(), _Commands(driver, stopped).readable)
-    said = asyncio.create_task(_report(driver, stopped))
+    commands = _Commands(driver, stopped)
+    loop.add_reader(sys.stdin.fileno(), commands.readable)
+    said = asyncio.create_task(_report(driver, commands, stopped))
     await driver.run(stopped)
     await said
 
 
-async def _report(driver: Driver, stopped: asyncio.Event) -> None:
+async def _report(driver: Driver, commands: _Commands, stopped: asyncio.Event) -> None:
     while True:
         figures = driver.meter.figures
         used = resource.getrusage(resource.RUSAGE_SELF)
         figures.cpu_s = round(used.ru_utime + used.ru_stime, 3)
         figures.rss_bytes = _rss_bytes()
-        _say(driver.line())
+        _say(driver.line() | ({"states": driver.last_states()} if commands.wants_states else {}))
         if stopped.is_set():
             return
         await asyncio.sleep(EVERY_S)
@@ -148,6 +150,7 @@ class _Commands:
     def __init__(self, driver: Driver, stopped: asyncio.Event) -> None:
         self._driver, self._stopped = driver, stopped
         self._rest = b""
+        self.wants_states = False
 
     def readable(self) -> None:
         data = os.read(sys.stdin.fileno(), 65_536)
@@ -165,6 +168,8 @@ class _Commands:
             self._driver.cut()
         elif "quiet" in command:
             self._driver.quiet()
+        elif "states" in command:
+            self.wants_states = bool(command["states"])
         elif "leave" in command:
             self._leave()
 

@@ -92,6 +92,15 @@ class Driver:
         said["bytes_out"] += sum(one.bytes_out for one in links)
         return said
 
+    def last_states(self) -> dict[str, list[str | int]]:
+        """Return what each device that is connected and not in an install said last of its state, by id."""
+        ready = zip(self._devices, self._links, strict=True)
+        return {
+            device.id: device.last_state()
+            for device, link in ready
+            if link is not None and link.is_up and not device.is_installing
+        }
+
     async def run(self, stopped: asyncio.Event) -> None:
         """Do what is due until `stopped` is set."""
         while not stopped.is_set():

@@ -215,6 +215,10 @@ class SimulatedDevice:
         """Whether it has steps of an install to go."""
         return self._install is not None
 
+    def last_state(self) -> list[str | int]:
+        """Return what its last state said: boot id, seq, gen, and digest of what runs, "" while that is nothing."""
+        return [self._boot_id, self._state_seq, self.gen, self._model.active_sha256]
+
     def state(self, unix_s: float) -> Said:
         """Return the whole state."""
         return self._state(self._names(unix_s))

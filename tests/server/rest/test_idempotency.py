@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlmodel import select
 
 from edgefleet_server.access.model import Role
@@ -142,3 +143,25 @@ def test_a_request_that_was_cut_off_is_not_done_again_unseen(house: ApiHouse) ->
     house.clock.turn(minutes=11)
     later = client.post("/api/v1/groups", json=GROUP | {"name": "x"}, headers=keyed("cut"))
     assert (later.status_code, later.json()["code"]) == (409, "request.idempotency_answer_conflict")
+
+
+def test_a_key_that_could_not_be_freed_is_freed_once_the_database_is_back(house: ApiHouse) -> None:
+    app = house.own_app()
+    client = ApiClient(app, house.token(Role.ADMIN))
+
+    def rename(before: str, after: str) -> None:
+        with house.parts.db.session() as session:
+            session.execute(text(f"ALTER TABLE {before} RENAME TO {after}"))
+
+    @app.post("/api/v1/away", operation_id="lose_it")
+    def away() -> None:
+        rename("access_repeats", "away")
+        raise KeyError
+
+    repeats = house.parts.access.repeats
+    assert client.post("/api/v1/away", headers=keyed("k")).status_code == 500
+    repeats.free_due()
+    rename("away", "access_repeats")
+    assert len(rows(house)) == 1
+    repeats.free_due()
+    assert rows(house) == []

@@ -9,6 +9,7 @@
 
 import secrets
 import zlib
+from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -18,6 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from sqlalchemy.exc import SQLAlchemyError
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import sha256_hex
@@ -30,6 +32,8 @@ KEPT: Final = timedelta(days=1)
 RUNS_AT_MOST: Final = timedelta(minutes=10)
 MAX_KEPT_BYTES: Final = 1024 * 1024
 PRUNE_BATCH: Final = 5_000
+MAX_UNFREED: Final = 1_000
+"""Keys of failed requests that a process remembers to give back once the database is there again."""
 _NONCE_BYTES: Final = 12
 
 
@@ -64,6 +68,7 @@ class RepeatBook:
         """Wire the parts."""
         self._db = db
         self._clock = clock
+        self._unfreed: deque[Asked] = deque(maxlen=MAX_UNFREED)
 
     def begin(self, asked: Asked) -> KeptAnswer | None:
         """Take a key: None = go on and do it; else the answer of the first time.
@@ -94,9 +99,17 @@ class RepeatBook:
             idempotency_store.fill(session, asked.token_id, asked.key_sha256, answer.status, kept)
 
     def free(self, asked: Asked) -> None:
-        """Give a key back: its request was refused or failed."""
-        with self._db.session() as session:
-            idempotency_store.forget(session, asked.token_id, asked.key_sha256)
+        """Give a key back: its request was refused or failed. While the database is away that is put off until `free_due`."""
+        try:
+            with self._db.session() as session:
+                idempotency_store.forget(session, asked.token_id, asked.key_sha256)
+        except SQLAlchemyError:
+            self._unfreed.append(asked)
+
+    def free_due(self) -> None:
+        """Give back what could not be given back before; for each second of a listener. Puts it off again while the database is away."""
+        for _ in range(len(self._unfreed)):
+            self.free(self._unfreed.popleft())
 
     def prune(self) -> int:
         """Forget answers that are older than KEPT; return how many. For the engine tick."""

@@ -311,6 +311,7 @@ class Server:
 
         def each_second() -> None:
             write_due()
+            parts.access.repeats.free_due()
             look.renew()
 
         for name, app, listening, budget, tls, chore in (
