@@ -217,7 +217,7 @@ def _publish(client: httpx.Client) -> str:
     digest = body["source"]["files"][0]["sha256"]
     client.put(f"/api/v1/blobs/{digest}", content=model).raise_for_status()
     client.post("/api/v1/releases", json=body).raise_for_status()
-    return "converted/1.0.0"
+    return "converted@1.0.0"
 
 
 def _until_ready(client: httpx.Client, release: str) -> str:
