@@ -181,8 +181,8 @@ def _run(site: Site, house: House, n: int, seed: int) -> dict[str, Any]:
         fleet.say_all({"quiet": True, "states": True})
         lost = _lost_states(site, fleet, n)
         facts = {
-            "lost_states": len(lost), "lost_writes": len(watch.lost(_labels(site))),
-            "unacknowledged": int(fleet.figure("unacked") + fleet.figure("given_up")),
+            "lost_states": len(lost), "lost": lost[:5], "lost_writes": len(watch.lost(_labels(site))),
+            "unacknowledged": int(fleet.figure("unacked")), "given_up_by_devices": int(fleet.figure("given_up")),
             "windows_and_events": int(fleet.figure("sent")), "writes": len(watch.written),
             "installs": int(fleet.figure("installs")), "installs_due": n * len(rollouts.ids),
             "conversion": _until_ready(client, job),
@@ -191,7 +191,13 @@ def _run(site: Site, house: House, n: int, seed: int) -> dict[str, Any]:
     problems = [problem for rollout in rollouts.ids for problem in audit(house.db, rollout)]
     gap = longest_gap_s(watch.calls, began, ended)
     failed = [call.status for call in watch.calls if not call.is_served]
-    is_whole = not lost and not facts["lost_writes"] and not facts["unacknowledged"] and not problems
+    is_whole = (
+        not lost
+        and not facts["lost_writes"]
+        and not facts["unacknowledged"]
+        and not facts["given_up_by_devices"]
+        and not problems
+    )
     is_right = facts["installs"] == facts["installs_due"] and set(rollouts.states.values()) == {"finished"}
     return {
         "ok": is_whole and is_right and gap <= GAP_MOST_S and facts["conversion"] == "ready",
