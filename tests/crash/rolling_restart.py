@@ -141,9 +141,11 @@ def plan(site: Site, rng: random.Random) -> list[tuple[str, Callable[[], None]]]
 
         return act
 
+    database = site.rig.postgres
+    assert database is not None
     killed = [rng.choice([name for name in ROLES if name.startswith(role)]) for role in ("api", "gateway", "engine")]
     steps = [(f"{name} SIGTERM", restart(name, signal.SIGTERM)) for name in ROLES]
-    steps += [("postgresql crash", site.rig.postgres.restart), ("mosquitto restart", site.broker.restart)]
+    steps += [("postgresql crash", database.restart), ("mosquitto restart", site.broker.restart)]
     steps += [(f"{name} SIGKILL", restart(name, signal.SIGKILL)) for name in (*killed, "converter-1")]
     return steps
 
