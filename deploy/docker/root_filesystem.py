@@ -3,7 +3,7 @@
     root_filesystem.py wheels OUT [server|agent]...                    wheels of the tree, with the hatchling of constraints.txt
     root_filesystem.py os ROOT --arch amd64|arm64 --data DIR PACKAGE...  files of Debian packages and of what they need
     root_filesystem.py packages ROOT --arch … --wheels DIR [-c constraints.txt] [--program NAME=MODULE:FUNCTION]
-        REQUIREMENT...                                                Python packages for Debian's Python, and their programs
+        [--bare [--python 3.12]] REQUIREMENT...                       Python packages for Debian's Python, and their programs
 
 The last two compile what they put there, which a read-only root cannot do later. Runs in the first stages of the Dockerfiles next to
 it, and on Debian 13 as it is. Needs apt and dpkg-deb for `os`, pip (the module, or Debian's python3-pip-whl) for `packages`. The same
@@ -184,17 +184,16 @@ def build_wheels(out: Path, projects: list[str]) -> None:
             subprocess.run(command, check=True, env=environment, cwd=TREE / PROJECTS[name], stdout=sys.stderr)
 
 
-def put_packages(root: Path, architecture: str, wheels: Path, requirements: list[str]) -> None:
-    """Unpack Python packages for Debian's Python of that processor. Markers are read as on this one."""
+def put_packages(site: Path, architecture: str, wheels: Path, requirements: list[str], python: str = PYTHON) -> None:
+    """Unpack Python packages into a folder, for that processor and version of Python. Markers are read as on this one."""
     if f"{sys.version_info[0]}.{sys.version_info[1]}" != PYTHON:
         sys.exit(
             f"root_filesystem.py: this is Python {sys.version.split()[0]}, and the image gets {PYTHON}: start it with that"
         )
     machine = PLATFORMS[architecture]
     platforms = [f"--platform={name}_{machine}" for name in GLIBC]
-    site = root / SITE
     site.mkdir(parents=True, exist_ok=True)
-    chosen = ["--only-binary=:all:", "--no-compile", f"--python-version={PYTHON}", *platforms, f"--target={site}"]
+    chosen = ["--only-binary=:all:", "--no-compile", f"--python-version={python}", *platforms, f"--target={site}"]
     command = [*pip(), "install", "-q", *chosen, f"--find-links={wheels}", *requirements]
     subprocess.run(command, check=True, env=environment_of_pip())
     shutil.rmtree(site / "bin", ignore_errors=True)  # they name the Python of the build; see put_programs
@@ -247,6 +246,10 @@ def main() -> int:
             command.add_argument("--wheels", type=Path, required=True, help="folder of wheels that no index has")
             command.add_argument("-c", dest="constraints", type=Path, help="exact versions")
             command.add_argument("--program", action="append", default=[], metavar="NAME=MODULE:FUNCTION")
+            command.add_argument(
+                "--bare", action="store_true", help="ROOT itself gets the packages: no programs, nothing compiled"
+            )
+            command.add_argument("--python", default=PYTHON, help="version of Python that they are for, with --bare")
     args = parser.parse_args()
     if args.command == "wheels":
         build_wheels(args.out, args.projects)
@@ -260,7 +263,11 @@ def main() -> int:
         folder.chmod(0o770)
         return 0
     versions = ["-c", str(args.constraints)] if args.constraints else []
-    put_packages(args.root, args.arch, args.wheels, [*versions, *args.wanted])
+    wanted = [*versions, *args.wanted]
+    if args.bare:
+        put_packages(args.root, args.arch, args.wheels, wanted, args.python)
+        return 0
+    put_packages(args.root / SITE, args.arch, args.wheels, wanted)
     put_programs(args.root, args.program)
     compile_all(args.root, SITE)
     return 0

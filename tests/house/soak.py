@@ -94,6 +94,11 @@ SOAKS: dict[str, Soak] = {
         1,
         "a start of the trial for Docker Compose by podman-compose, with its page typed in it, after a build of the images",
     ),
+    "packages": Soak(
+        "tests.release.package_runs",
+        1,
+        "a build of the server's .deb and .rpm, which are installed into a Debian system each, where the server runs",
+    ),
     "offline-30-days": Soak(
         "tests.agent.offline_soak", 30, "a day of three devices without a connection, then the drain"
     ),

@@ -2,6 +2,7 @@
 
 - A release is built twice, signed, and gets a signed tag that holds the signed checksums (`signed_tag`).
 - A dry run signs with a key that is made for it and thrown away, and makes no tag.
+- `--all` also makes system packages and images of it (`derived`, ADR 0171).
 - `--of-tag` builds a released version again and refuses unless each byte is the one that was signed (ADR 0153).
 
 Nothing is uploaded in any case.
@@ -17,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from tests.house.docs_site import ARCHIVE as HELP
-from tests.release import artefacts, signature, signed_tag
+from tests.release import artefacts, derived, signature, signed_tag
 from tests.release.checks import changes_of, check_clean, check_tree, versions
 from tests.release.refusal import RefusalError
 from tests.release.sbom import sbom_of
@@ -76,6 +77,7 @@ def cut(root: Path, args: argparse.Namespace) -> Path:
     out = Path(args.out or root / "dist" / f"{'dry-run' if args.dry_run else 'release'}-{version}").resolve()
     if args.dry_run and args.out is None:
         shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(derived.folder_of(out), ignore_errors=True)
     _check_absent(out)
     with tempfile.TemporaryDirectory(prefix="edgefleet-release-") as name:
         scratch = Path(name)
@@ -93,6 +95,8 @@ def cut(root: Path, args: argparse.Namespace) -> Path:
         signature.verify(out / signature.SIGNERS.name, sums)
         if not args.dry_run and not is_tagged:
             signed_tag.make(root, version, key, sums)
+        if args.all:
+            say(f"packages and images: {derived.build(root, out, key, say, make_base=args.make_base)}")
     return out
 
 
@@ -137,9 +141,13 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
         "--key", default=os.environ.get("EDGEFLEET_RELEASE_KEY", ""), help="private key file; or EDGEFLEET_RELEASE_KEY"
     )
     parser.add_argument("--out", help="folder for the artefacts; it must not exist")
+    parser.add_argument(
+        "--all", action="store_true", help="also system packages and images of it, into a folder next to it (ADR 0171)"
+    )
+    parser.add_argument("--make-base", action="store_true", help="with --all: as of ./dev images")
     parser.add_argument("--without-deb", action="store_true", help="leave the Debian package out; in a dry run only")
     args = parser.parse_args(arguments)
-    if args.of_tag and (args.dry_run or args.version or args.key):
+    if args.of_tag and (args.dry_run or args.version or args.key or args.all):
         parser.error("--of-tag goes alone: it signs nothing")
     if args.without_deb and not args.dry_run:
         parser.error("--without-deb is for a dry run: a release has all its artefacts")

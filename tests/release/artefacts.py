@@ -84,9 +84,14 @@ def _run(command: list[str], folder: Path, epoch: int, what: str) -> None:
         raise RefusalError(what, lines[-1], f"run it by hand: {' '.join(command)}")
 
 
+def digest(file: Path) -> str:
+    """Return the sha256 of a file in hex."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def digests(folder: Path) -> dict[str, str]:
     """Return the sha256 of each file of a folder, by name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    return {path.name: digest(path) for path in sorted(folder.iterdir())}
 
 
 def check_same(first: Path, second: Path) -> None:

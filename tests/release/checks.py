@@ -8,10 +8,13 @@ import tomllib
 from datetime import date
 from pathlib import Path
 
+import yaml
+
 from tests.release.refusal import RefusalError
 
 _VERSION = re.compile(r'^__version__ = "([^"]+)"$', re.MULTILINE)
 _OPENAPI_VERSION = re.compile(r'^  "version": "([^"]+)"$', re.MULTILINE)
+_IMAGE_VERSION = re.compile(r"^ +image: edgefleet/[\w-]+:(\S+)$", re.MULTILINE)
 _HEADING = re.compile(r"^## +(.+?) *$", re.MULTILINE)
 _ENTRY = re.compile(r"(\S+) - (\d{4}-\d{2}-\d{2})")
 
@@ -40,9 +43,12 @@ def versions(root: Path) -> dict[str, str]:
         ("agent/edgefleet_agent/__init__.py", _VERSION),
         ("server/edgefleet_server/__init__.py", _VERSION),
         ("docs/reference/openapi.json", _OPENAPI_VERSION),
+        ("deploy/compose/trial.yaml", _IMAGE_VERSION),
     ):
-        match = pattern.search((root / path).read_text())
-        found[path] = match[1] if match else ""
+        found[path] = " and ".join(dict.fromkeys(pattern.findall((root / path).read_text())))
+    chart = yaml.safe_load((root / "deploy/helm/edgefleet/Chart.yaml").read_text())
+    found["deploy/helm/edgefleet/Chart.yaml"] = str(chart["version"])
+    found["deploy/helm/edgefleet/Chart.yaml, its appVersion"] = str(chart["appVersion"])
     return found
 
 

@@ -48,12 +48,31 @@ def sbom_of_root(root: Path, tag: str, digest: str, epoch: int) -> str:
         about = HeaderParser().parsestr(file.read_text("utf-8"))
         found.append(_component("deb", about["Package"], about["Version"], arch=about["Architecture"]))
     for site in sorted(root.glob("usr/local/lib/python3*/dist-packages")):
-        ours = sorted(metadata.distributions(path=[str(site)]), key=lambda item: item.metadata["Name"])
-        found += [_component("pypi", canonicalize_name(one.metadata["Name"]), one.version) for one in ours]
+        found += _of_python(site)
     bom.components.update(found)
     bom.register_dependency(own, found)
     text: str = JsonV1Dot6(bom).output_as_string(indent=2)
     return f"{text}\n"
+
+
+def sbom_of_site(site: Path, name: str, version: str, digest: str, epoch: int) -> str:
+    """Return the SBOM of a system package that brings its Python packages, as CycloneDX 1.6 JSON. digest: of the package's file."""
+    bom = Bom(serial_number=uuid.uuid5(uuid.NAMESPACE_URL, digest))
+    bom.metadata.timestamp = datetime.fromtimestamp(epoch, UTC)
+    purl = PackageURL("generic", name=name, version=version, qualifiers={"checksum": digest})
+    own = Component(name=name, version=version, type=ComponentType.APPLICATION, purl=purl, bom_ref=purl.to_string())
+    bom.metadata.component = own
+    found = _of_python(site)
+    bom.components.update(found)
+    bom.register_dependency(own, found)
+    text: str = JsonV1Dot6(bom).output_as_string(indent=2)
+    return f"{text}\n"
+
+
+def _of_python(site: Path) -> list[Component]:
+    """Return the Python packages in a folder."""
+    ours = sorted(metadata.distributions(path=[str(site)]), key=lambda item: item.metadata["Name"])
+    return [_component("pypi", canonicalize_name(one.metadata["Name"]), one.version) for one in ours]
 
 
 def statement_of(tag: str, digest: str, revision: str, recipe: str) -> dict[str, Any]:

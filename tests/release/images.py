@@ -30,6 +30,7 @@ from tests.release.refusal import RefusalError
 BASE, SUITE = "docker.io/library/debian:trixie-slim", "trixie"
 MAX_COMPRESSED_MB = {"server": 120, "agent": 120, "agent-litert": 120}
 PIP_SETTINGS = (Path("/etc/pip.conf"), Path("/etc/ssl/certs/ca-certificates.crt"))
+TOOLS = ("buildah", "podman", "skopeo")
 TARGETS = {
     "server": ("server", "server", "edgefleet/server:{}"),
     "converter": ("server", "converter", "edgefleet/converter:{}"),
@@ -193,7 +194,7 @@ def mounted(lent: Storage, tag: str) -> Iterator[Path]:
 
 def make(root: Path, args: argparse.Namespace) -> list[Image]:
     """Build what the command line asks for. Raises RefusalError."""
-    missing = [tool for tool in ("buildah", "podman", "skopeo") if shutil.which(tool) is None]
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
         raise RefusalError(
             "no image can be built", f"{' and '.join(missing)} missing", "apt-get install -y buildah podman crun skopeo"

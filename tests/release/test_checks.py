@@ -63,6 +63,9 @@ def test_a_change_that_is_not_committed_is_refused(clone: Path, capsys: pytest.C
         ("pyproject.toml", f"edgefleet-agent=={VERSION}", "edgefleet-agent==9.9.9"),
         ("server/edgefleet_server/__init__.py", f'"{VERSION}"', '"9.9.9"'),
         ("docs/reference/openapi.json", f'"version": "{VERSION}"', '"version": "9.9.9"'),
+        ("deploy/helm/edgefleet/Chart.yaml", f"version: {VERSION}", "version: 9.9.9"),
+        ("deploy/helm/edgefleet/Chart.yaml", f'appVersion: "{VERSION}"', 'appVersion: "9.9.9"'),
+        ("deploy/compose/trial.yaml", f"edgefleet/converter:{VERSION}", "edgefleet/converter:9.9.9"),
     ],
 )
 def test_a_place_with_another_version_is_named(
