@@ -19,12 +19,10 @@ from edgefleet_protocol.short_form import shortened
 HELD_CODE: Final = "install.held"
 """The device waits because its document says `hold`."""
 CRASH_LOOP_CODE: Final = "trial.crash_loop"
-"""A version on trial whose worker died too often within a while."""
 OVER_MEMORY_CODE: Final = "trial.over_declared"
 """More memory in the golden test than the bundle declares: of the class MEMORY, but a property of the bundle."""
 
-QUARANTINED_CODES: Final = frozenset({OVER_MEMORY_CODE})
-"""Codes of transient classes for which a device puts the digest into quarantine all the same."""
+QUARANTINED_CODES: Final = frozenset({OVER_MEMORY_CODE})  # though of a transient class
 CANDIDATE_RESTS_CODE: Final = "candidate.rest"
 """A shadow that is compared in turns waits for the next turn: it has been compared before."""
 OLD_HOLD_CODE: Final = "verify.old_hold"

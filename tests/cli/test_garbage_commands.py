@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.container import build_parts
 from edgefleet_server.settings import load_settings
 from tests.cli.conftest import Edgectl
+from tests.house.pages import shell_blocks
+from tests.house.tree import ROOT
 from tests.support.servers import copy_server
 
 COMMAND = ("server", "garbage-collect", "--data")
@@ -29,7 +32,9 @@ def test_it_marks_and_removes(edgectl: Edgectl, tmp_path: Path) -> None:
     sha256 = put(data, b"nobody's")
     with sqlite3.connect(data / "edgefleet.db") as db:
         db.execute("UPDATE blobs SET created_at = '2020-01-01 00:00:00.000000'")
-    marked = edgectl(*COMMAND, data, "--delete")
+    (block,) = [one for one in shell_blocks(ROOT / "docs/operate/object-store.md") if "garbage-collect" in one.text]
+    looked, marked = (edgectl(*shlex.split(line)[1:], "--data", data) for line in block.text.splitlines())
+    assert (looked.code, "marked now" in looked.out) == (0, False)
     assert ["waiting", "1", "8", "B", "2020-01-01"] in [line.split()[:5] for line in marked.out.splitlines()]
     assert marked.code == 0
     assert "marked now      1" in marked.out
