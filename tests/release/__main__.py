@@ -2,7 +2,7 @@
 
 - A release is built twice, signed, and gets a signed tag that holds the signed checksums (`signed_tag`).
 - A dry run signs with a key that is made for it and thrown away, and makes no tag.
-- `--all` also makes system packages and images of it (`derived`, ADR 0171).
+- `--all` also makes system packages and images of it (`derived`, ADR 0163).
 - `--of-tag` builds a released version again and refuses unless each byte is the one that was signed (ADR 0153).
 
 Nothing is uploaded in any case.
@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
     )
     parser.add_argument("--out", help="folder for the artefacts; it must not exist")
     parser.add_argument(
-        "--all", action="store_true", help="also system packages and images of it, into a folder next to it (ADR 0171)"
+        "--all", action="store_true", help="also system packages and images of it, into a folder next to it (ADR 0163)"
     )
     parser.add_argument("--make-base", action="store_true", help="with --all: as of ./dev images")
     parser.add_argument("--without-deb", action="store_true", help="leave the Debian package out; in a dry run only")

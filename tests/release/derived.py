@@ -1,4 +1,4 @@
-"""What is made of a release: system packages and images, in a folder of their own with a signed list. ADR 0171."""
+"""What is made of a release: system packages and images, in a folder of their own with a signed list. ADR 0163."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`./dev packages`: server as .deb and .rpm, agent as .rpm, each with its SBOM, the same bytes each time. ADR 0170.
+"""`./dev packages`: server as .deb and .rpm, agent as .rpm, each with its SBOM, the same bytes each time. ADR 0162.
 
 - The server's Python packages lie in /usr/lib/edgefleet-server, in the versions of constraints.txt: no distribution has all of them. They
   are compiled for one version of Python, so Debian's package is for Python 3.13 and the .rpm for 3.12, which Enterprise Linux 9 and 10 and

@@ -8,7 +8,7 @@ Rules:
    a batch is refused, its messages are stored one by one in their order, so that one of them costs nobody else anything.
 4. Messages of unknown and revoked devices count for nothing.
 5. Telemetry and events of a batch are one transaction each, presence and states one for each STORED_TOGETHER of them: their devices are
-   locked meanwhile, and each state may sign a document (ADR 0162). Of the states of one device in a batch only the newest counts.
+   locked meanwhile, and each state may sign a document (ADR 0156). Of the states of one device in a batch only the newest counts.
 6. The broker has a message acknowledged once it was stored, refused or dropped, so no more wait here than it hands over before: the
    queue holds as many of up to 1.5 KB each.
 """

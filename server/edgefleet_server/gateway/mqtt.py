@@ -7,7 +7,7 @@ What paho 2.2 does not do by itself, and how it is answered here:
 3. Callbacks run on paho's thread and must not publish: they only put into queues.
 4. A TLS error can leave a dead loop behind a client that says it is connected: a watchdog publishes a heartbeat to nobody
    at QoS 1 every HEARTBEAT_S and gives the connection up when one is not taken, or when nothing at all came before the next. A broker
-   that is busy with the handshakes of a whole fleet acknowledges late, and a gateway that connected again would add its own (ADR 0163).
+   that is busy with the handshakes of a whole fleet acknowledges late, and a gateway that connected again would add its own (ADR 0157).
 5. It acknowledges a message as soon as a callback has seen it. With MQTT 5 messages are acknowledged once they are stored (`ack`), and the
    broker keeps what is beyond RECEIVE_MAXIMUM until then: that is what holds a storm of devices back (ADR 0104).
 """
@@ -42,7 +42,7 @@ MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
 KEEPALIVE_S: Final = 30
 HEARTBEAT_S: Final = 20.0
 CONNECT_LIMIT_S: Final = 30.0
-"""A broker to which a whole fleet comes back shakes hands with everybody in turn (ADR 0163)."""
+"""A broker to which a whole fleet comes back shakes hands with everybody in turn (ADR 0157)."""
 STOP_LIMIT_S: Final = 10.0
 MAX_BACKOFF_S: Final = 5.0
 SWEEP_QUIET_S: Final = 0.3

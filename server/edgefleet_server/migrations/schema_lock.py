@@ -1,4 +1,4 @@
-"""One process at a time brings a database to a newer schema: another one waits, and then finds it done. Source: ADR 0164.
+"""One process at a time brings a database to a newer schema: another one waits, and then finds it done. Source: ADR 0158.
 
 PostgreSQL: an advisory lock of the session, which ends with it. SQLite: `flock` of the folder of its file, since a step there is a
 transaction of its own, and closing another handle of the file itself would end SQLite's own locks.

@@ -1,4 +1,4 @@
-"""`edgectl server upgrade-schema`: brings a database to the schema of this version, before servers of it start (ADR 0164).
+"""`edgectl server upgrade-schema`: brings a database to the schema of this version, before servers of it start (ADR 0158).
 
     python -m edgefleet_server.process.schema_upgrade upgrade-schema --data DIR [--db URL] [--dry-run]
 

@@ -13,7 +13,7 @@ class BlobRow(SQLModel, table=True):
     """A blob that is completely and durably in the blob store. Written after the bytes.
 
     renewed_at: when it was last uploaded or asked for again, None = not since `created_at`; unnamed_since: since when no row names it, as
-    a collection of garbage saw it (ADR 0166). discarded_at: since when its bytes are to be removed; no reader sees it as a blob then.
+    a collection of garbage saw it (ADR 0159). discarded_at: since when its bytes are to be removed; no reader sees it as a blob then.
     """
 
     __tablename__ = "blobs"

@@ -1,4 +1,4 @@
-"""Presence and states of many devices are one transaction: nothing is lost by it, on each kind of database (ADR 0162)."""
+"""Presence and states of many devices are one transaction: nothing is lost by it, on each kind of database (ADR 0156)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

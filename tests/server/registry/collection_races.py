@@ -1,4 +1,4 @@
-"""Threads that upload, publish, delete and collect at the same time: whatever a row names must have its bytes (ADR 0166)."""
+"""Threads that upload, publish, delete and collect at the same time: whatever a row names must have its bytes (ADR 0159)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blobs that nothing names are found, marked and removed, and nothing else is (ADR 0166). On both databases."""
+"""Blobs that nothing names are found, marked and removed, and nothing else is (ADR 0159). On both databases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two servers with data folders of their own: one PostgreSQL, one bucket, one signing process behind a forwarded socket (ADR 0167).
+"""Two servers with data folders of their own: one PostgreSQL, one bucket, one signing process behind a forwarded socket (ADR 0160).
 
 socat stands for the SSH of docs/operate/postgresql.md. Needs PostgreSQL, moto and socat.
 """

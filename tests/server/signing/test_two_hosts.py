@@ -1,4 +1,4 @@
-"""A second host without a key folder of its own asks the signing process of the first (ADR 0167)."""
+"""A second host without a key folder of its own asks the signing process of the first (ADR 0160)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edgectl server backup-key`: the key pair that backups are sealed to (ADR 0160)."""
+"""`edgectl server backup-key`: the key pair that backups are sealed to (ADR 0155)."""
 
 from __future__ import annotations
 

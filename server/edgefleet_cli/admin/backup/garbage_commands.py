@@ -1,4 +1,4 @@
-"""`edgectl server garbage-collect`: find, and remove where asked, blobs that nothing names (ADR 0166)."""
+"""`edgectl server garbage-collect`: find, and remove where asked, blobs that nothing names (ADR 0159)."""
 
 from __future__ import annotations
 

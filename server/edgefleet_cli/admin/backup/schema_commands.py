@@ -1,4 +1,4 @@
-"""`edgectl server upgrade-schema`: bring the database to this version's schema, before its servers start (ADR 0164)."""
+"""`edgectl server upgrade-schema`: bring the database to this version's schema, before its servers start (ADR 0158)."""
 
 from __future__ import annotations
 

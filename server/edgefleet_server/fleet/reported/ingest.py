@@ -1,4 +1,4 @@
-"""What devices say: states, presence, events; many of a kind in one transaction (ADR 0162).
+"""What devices say: states, presence, events; many of a kind in one transaction (ADR 0156).
 
 Rules:
 - A report is taken once: state by (boot, seq), events by (device, boot, seq). Duplicates change nothing.

@@ -5,7 +5,7 @@ Rules:
 2. An absence is written down when it ends. Those that have the same place of a day are one (`presence.model`, rule 3), also if they
    end in one transaction.
 3. The words of one device are taken in the order in which they came; devices do not touch each other.
-Source: docs/adr/0112-presence-history.md, docs/adr/0162-reports-stored-together.md.
+Source: docs/adr/0112-presence-history.md, docs/adr/0156-reports-stored-together.md.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,7 +2,7 @@
 
 `backup.json` is written last: a backup without it is not whole. It names every file by its SHA-256, and the manifest before it in the
 same place by its own: so one that was taken away or exchanged is noticed. Where the keys are sealed, `manifest.mac` proves that it was
-written by somebody who has the passphrase (ADR 0151) or the recipient (ADR 0160).
+written by somebody who has the passphrase (ADR 0151) or the recipient (ADR 0155).
 """
 
 from datetime import datetime

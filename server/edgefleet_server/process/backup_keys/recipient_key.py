@@ -1,4 +1,4 @@
-"""A key pair for backups, so that a timer holds nothing that opens what it writes (ADR 0160).
+"""A key pair for backups, so that a timer holds nothing that opens what it writes (ADR 0155).
 
 - The identity, a private X25519 key as PEM, stays offline. It opens the keys of a backup.
 - The recipient, one line of text, is on the server. It has the public key, and a second key made of the identity, by which each manifest

@@ -1,4 +1,4 @@
-"""One run of garbage collection: look, mark, look again, remove (ADR 0166)."""
+"""One run of garbage collection: look, mark, look again, remove (ADR 0159)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Which columns can name a blob: the roots of garbage collection (ADR 0166).
+"""Which columns can name a blob: the roots of garbage collection (ADR 0159).
 
 Every column that could hold a digest or a document stands here, as a root or as none. A test walks all tables and fails at a column that is
 in neither list: read what the column holds, and put it into ROOTS if a blob could be named by it alone. In doubt it is a root.

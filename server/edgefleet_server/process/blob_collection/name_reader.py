@@ -1,4 +1,4 @@
-"""Reading which blobs the database names, all tables as they are at one moment (ADR 0166)."""
+"""Reading which blobs the database names, all tables as they are at one moment (ADR 0159)."""
 
 from collections.abc import Callable
 from typing import Final

@@ -1,4 +1,4 @@
-"""Blobs that nothing names: they are marked, and removed when they still are unnamed days later (ADR 0166).
+"""Blobs that nothing names: they are marked, and removed when they still are unnamed days later (ADR 0159).
 
 * A blob is removed only when it was neither uploaded nor asked for since `old`, has been marked since `old`, and a second look, begun
   after the marks were committed, does not find its name either.
