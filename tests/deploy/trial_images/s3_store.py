@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-import boto3
-from botocore.exceptions import EndpointConnectionError
+import boto3  # type: ignore[import-untyped]
+from botocore.exceptions import EndpointConnectionError  # type: ignore[import-untyped]
 
 ADDRESS = "http://127.0.0.1:8333"
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -202,8 +203,8 @@ def test_the_bucket_is_in_the_host_or_in_the_path(
     store = open_object_store(settings)
     assert isinstance(store, S3Store)
     bucket.proxy.fault = lambda request: Answer(200, {"etag": '"x"'}, b"")
-    client = {**(store.client_options or {}), "proxy_url": bucket.proxy.url}
-    config = {**store.config}
+    client: Any = {**(store.client_options or {}), "proxy_url": bucket.proxy.url}
+    config: Any = {**store.config}
     through = S3Store(config.pop("bucket"), prefix=store.prefix, config=config, client_options=client)
     obstore.put(through, "ab/y", b"data")
     sent = bucket.proxy.seen[-1]
