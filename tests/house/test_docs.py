@@ -299,9 +299,10 @@ def test_fault_page_names_every_fault_test_with_its_counts() -> None:
         name: soak
         for name, soak in SOAKS.items()
         if soak.module.startswith("tests.crash.")
-        and name not in ("server-kill", "replicas", "disaster", "backup-kills")
+        and name not in ("server-kill", "replicas", "disaster", "backup-kills", "rolling-restart")
     }
     assert "`./dev soak disaster`" in text("operate/disaster-recovery.md"), "a measurement has a page of its own"
+    assert "`./dev soak rolling-restart " in text("operate/high-availability.md")
     for number, name, in_full, in_ci in told:
         soak = faults.pop(name)
         assert soak.about.startswith(f"{number}: " if number else ("a version", "a good update"))

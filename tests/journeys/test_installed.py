@@ -129,6 +129,7 @@ def test_every_process_of_the_product_runs_from_the_wheels(machine: Machine) -> 
     assert eventually(lambda: not _running(machine.folder / "demo"), PATIENCE_S), _running(machine.folder / "demo")
     _watches_a_broker(machine)
     machine.run("edgectl", "server", "backup", "backups", "--data", "up", "--without-keys")
+    machine.run("edgectl", "server", "upgrade-schema", "--data", "up")
     absent = machine.start("edgectl", "server", "check", "broker", "mqtts://127.0.0.1:9", "--data", "up")
     assert absent.wait(60) == 1
     _is_complete(machine.installed.started())
