@@ -11,6 +11,8 @@ Rules:
    locked meanwhile, and each state may sign a document (ADR 0156). Of the states of one device in a batch only the newest counts.
 6. The broker has a message acknowledged once it was stored, refused or dropped, so no more wait here than it hands over before: the
    queue holds as many of up to 1.5 KB each.
+7. While the database does not answer, a batch waits for it: devices say a state once. What waits when the server stops is not
+   acknowledged, so the broker hands it over again. A database that answers, and fails at a batch again and again, refuses it.
 """
 
 import contextlib
@@ -21,6 +23,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
+from itertools import count
 from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
@@ -53,7 +56,9 @@ DONE_AT_ONCE: Final = 256
 GATHER_S: Final = 0.02
 RETRY_S: Final = 1.0
 MAX_RETRIES: Final = 5
+LOG_EVERY: Final = 60
 LOST_LOOK_S: Final = 0.02
+_NOBODY: Final = DeviceId("nobody")
 _DATABASE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
 
 Spoken = TypeVar("Spoken", State, Event, Telemetry, Sample, Watched)
@@ -214,6 +219,7 @@ class Inbound:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gateway-inbound", daemon=True)
         self._turns = self._broker = 0
+        self._is_left = False
         self.counters = InboundCounters()
 
     @property
@@ -305,7 +311,8 @@ class Inbound:
                 _log.exception("inbound batch failed")
             finally:
                 self._turns += 1
-                self._acknowledge_done([receipt for _, _, receipt, _ in items if receipt])
+                if not self._is_left:
+                    self._acknowledge_done([receipt for _, _, receipt, _ in items if receipt])
         self._traffic.write()
 
     def _sorted(self, items: Sequence[_Item]) -> _Batch:
@@ -372,7 +379,9 @@ class Inbound:
 
     def _store(self, batch: _Batch) -> None:
         named = batch.devices()
-        live = self._live_among(named)
+        live: set[DeviceId] = set()
+        if self._try("who is known", lambda: live.update(self._live_among(named))) is not _Outcome.STORED:
+            return
         if live != named:
             self.counters.foreign += len(named - live)
             batch.keep(live)
@@ -406,15 +415,19 @@ class Inbound:
             self._answers.send_desired(documents, again=True)
 
     def _try(self, what: str, store: Callable[[], object]) -> _Outcome:
-        """Run one transaction. A database that is away is asked again a few times; one that refuses is not."""
-        for attempt in range(MAX_RETRIES):
+        """Run one transaction. A database that is away is waited for until the server stops; one that refuses is not asked again."""
+        for attempt in count():
             try:
                 store()
                 return _Outcome.STORED
             except _DATABASE_AWAY as error:
-                _log.warning("not stored", extra={"what": what, "attempt": attempt, "reason": type(error).__name__})
+                if attempt < MAX_RETRIES or attempt % LOG_EVERY == 0:
+                    _log.warning("not stored", extra={"what": what, "attempt": attempt, "reason": type(error).__name__})
+                if attempt + 1 >= MAX_RETRIES and self._answers_now():
+                    break  # so it is this that it cannot store
                 if self._stopping.wait(RETRY_S):
-                    break
+                    self._is_left = True
+                    return _Outcome.DATABASE_AWAY
             except EdgefleetError as error:
                 _log.warning("not stored", extra={"what": what, "code": error.code, "reason": error.message[:200]})
                 self.counters.failed += 1
@@ -429,7 +442,14 @@ class Inbound:
                 self.counters.failed += 1
                 return _Outcome.REFUSED
         self.counters.failed += 1
-        return _Outcome.DATABASE_AWAY
+        return _Outcome.REFUSED
+
+    def _answers_now(self) -> bool:
+        try:
+            self._live_among([_NOBODY])
+        except _DATABASE_AWAY:
+            return False
+        return True
 
     def _acknowledge(self, events: Sequence[Event], telemetry: Sequence[Telemetry], samples: Sequence[Sample]) -> None:
         boots: dict[tuple[str, str], tuple[list[int], list[int], list[int]]] = {}

@@ -132,7 +132,7 @@ class Driver:
         elif message.topic.endswith("/dn/desired"):
             was_installing = device.is_installing
             if device.desired(message.payload, self._draw, self.meter):
-                self._after(late_s, lambda: self._say(link, [device.state(self._unix_s())]))
+                self._after(late_s, lambda: self._report(self._place(device)))
             if device.is_installing and not was_installing:
                 self._later(self._now() + late_s + self._step_s(device), self._step, self._place(device))
 
@@ -211,6 +211,12 @@ class Driver:
             self._say(link, said)
         if has_more:
             self._later(self._now() + self._step_s(device), self._step, place)
+
+    def _report(self, place: int) -> None:
+        """Say a device's state on the link that it has now; without one, its next connection says it first."""
+        link = self._links[place]
+        if link is not None and link.is_up:
+            self._say(link, [self._devices[place].state(self._unix_s())])
 
     def _drop(self, place: int) -> None:
         link = self._links[place]

@@ -1,10 +1,13 @@
 """Presence and states of many devices are one transaction: nothing is lost by it, on each kind of database (ADR 0156)."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import ModelState, Phase, Presence, State, encode
@@ -16,6 +19,7 @@ from edgefleet_server.gateway import inbound as inbound_side
 from edgefleet_server.gateway.device_ledger import DeviceLedger
 from edgefleet_server.gateway.inbound import Inbound
 from edgefleet_server.gateway.service import limits_of
+from tests.agent.field import eventually
 from tests.server.conftest import database_url  # noqa: F401  # a fixture
 from tests.server.fleet.conftest import any_house  # noqa: F401  # a fixture
 from tests.server.fleet.house import House
@@ -191,3 +195,72 @@ def test_the_words_of_one_device_keep_their_order_when_the_batch_is_refused(
     words = [Presence(on=on, conn_id=conn, boot_id="b", ts=0) for on, conn in [(True, "a"), (True, "b"), (False, "b")]]
     crowd.take([(topic, encode(word)) for word in words])
     assert crowd.house.fleet.reader.device(one).status is DeviceStatus.OFFLINE
+
+
+class Away:
+    """A database that does not answer until it is told to. asked: set after more calls than a batch is tried with."""
+
+    def __init__(self, crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_back, self.asked, self._calls = False, threading.Event(), 0
+        for owner, name in ((crowd.house.fleet.devices, "live_among"), (crowd.house.fleet.receiver, "take_states")):
+            monkeypatch.setattr(owner, name, partial(self._answer, getattr(owner, name)))
+
+    def _answer(self, real: Callable[..., Any], *arguments: Any) -> Any:
+        if self.is_back:
+            return real(*arguments)
+        self._calls += 1
+        if self._calls > 2 * inbound_side.MAX_RETRIES:
+            self.asked.set()
+        raise OperationalError("", {}, Exception())
+
+
+def test_a_database_that_is_away_for_longer_than_some_tries_costs_no_state(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbound_side, "RETRY_S", 0.001)
+    away = Away(crowd, monkeypatch)
+    inbound = crowd.inbound()
+    for receipt, (topic, payload) in enumerate(crowd.coming(), start=1):
+        inbound.put(topic, payload, receipt)
+    inbound.start()
+    assert away.asked.wait(30)
+    assert crowd.receipts == [], "the broker keeps what is not stored"
+    away.is_back = True
+    assert eventually(lambda: len(crowd.receipts) == 2 * DEVICES, 30)
+    inbound.stop()
+    assert crowd.online() == DEVICES
+    assert sum(row[4] == 1 for row in crowd.rows()[0]) == DEVICES
+    assert sorted(crowd.receipts) == list(range(1, 2 * DEVICES + 1))
+
+
+def test_what_waits_for_the_database_when_the_server_stops_comes_again(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        Away(crowd, patch)
+        crowd.take(crowd.coming())
+    assert crowd.receipts == []
+    crowd.take(crowd.coming())
+    assert sum(row[4] == 1 for row in crowd.rows()[0]) == DEVICES
+
+
+def test_a_batch_at_which_a_database_that_answers_fails_again_and_again_is_taken_apart(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbound_side, "RETRY_S", 0.001)
+    take: Callable[..., Any] = crowd.house.fleet.receiver.take_states
+    bad = crowd.ids[5]
+
+    def fails(states: Mapping[DeviceId, State]) -> Any:
+        if bad in states:
+            raise OperationalError("too much", {}, Exception())
+        return take(states)
+
+    monkeypatch.setattr(crowd.house.fleet.receiver, "take_states", fails)
+    inbound = crowd.inbound()
+    for receipt, (topic, payload) in enumerate(crowd.coming(), start=1):
+        inbound.put(topic, payload, receipt)
+    inbound.start()
+    assert eventually(lambda: len(crowd.receipts) == 2 * DEVICES, 30)
+    inbound.stop()
+    assert {row[0] for row in crowd.rows()[0] if row[4] == 1} == set(crowd.ids) - {bad}
