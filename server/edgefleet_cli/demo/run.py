@@ -107,6 +107,8 @@ def _run(session: Session, request: DemoRequest, home: ProcessGroup, folder: Pat
         outcome = summary(story, session.clock.monotonic_s() - began_s)
     if not request.once:
         write_private(folder / "demo.json", json.dumps(_demo_json(address, story), indent=2) + "\n")
+        # before the outcome: a script that has read it goes on with this address
+        ContextFile(folder / "edgectl.json").put(Context("demo", address.url, address.token), make_current=True)
     _print(session, outcome)
     if not request.once:
         # the cameras go on, slower: pages of a fleet that is asked nothing have nothing to show
@@ -164,9 +166,6 @@ def _stay(
     session: Session, home: ProcessGroup, folder: Path, address: ServerAddress, story: Story, *, is_temporary: bool
 ) -> None:
     """Tell how to go on and wait for Ctrl-C."""
-    config = folder / "edgectl.json"
-    contexts = ContextFile(config)
-    contexts.put(Context("demo", address.url, address.token), make_current=True)
     note = session.out.note
     note("")
     note(f"Web    {address.url}/ (sign in with the link that `edgectl dashboard` prints)")
@@ -174,7 +173,7 @@ def _stay(
     note(f"Token  {address.token}")
     note(f"Files  {folder}")
     note("Next, in another terminal:")
-    note(f"  export EDGECTL_CONFIG={config}")
+    note(f"  export EDGECTL_CONFIG={folder / 'edgectl.json'}")
     for line in _next_commands(_edgectl_command(), story.rollouts[ANSWERS_NAN].id):
         note(line)
     note("Ctrl-C stops everything.")
