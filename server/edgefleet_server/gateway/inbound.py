@@ -12,7 +12,8 @@ Rules:
 6. The broker has a message acknowledged once it was stored, refused or dropped, so no more wait here than it hands over before: the
    queue holds as many of up to 1.5 KB each.
 7. While the database does not answer, a batch waits for it: devices say a state once. What waits when the server stops is not
-   acknowledged, so the broker hands it over again. A database that answers, and fails at a batch again and again, refuses it.
+   acknowledged; the next server hears states and presence, which the broker retains, when it subscribes, and devices send the rest
+   again. A database that answers, and fails at a batch again and again, refuses it.
 """
 
 import contextlib
