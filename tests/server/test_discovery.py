@@ -124,7 +124,9 @@ def _scraped(told: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:
         assert process.poll() is None, told.read_text()
         match = re.search(r'msg="Listening on" address=(\S+)', told.read_text())
         if match is not None:
-            active = httpx.get(f"http://{match[1]}/api/v1/targets").json().get("data", {}).get("activeTargets", [])
+            answer = httpx.get(f"http://{match[1]}/api/v1/targets")
+            # it listens before it is ready, and says so with a 503
+            active = answer.json().get("data", {}).get("activeTargets", []) if answer.is_success else []
             if active and active[0]["health"] == "up":
                 return dict(active[0])
         time.sleep(0.2)
