@@ -162,15 +162,16 @@ class _Commands:
             self._do(json.loads(line))
 
     def _do(self, command: dict[str, Any]) -> None:
+        """Do all that a line asks for."""
         if "want" in command:
             self._driver.want(int(command["want"]), float(command.get("per_s", 100.0)))
-        elif "cut" in command:
+        if "cut" in command:
             self._driver.cut()
-        elif "quiet" in command:
+        if "quiet" in command:
             self._driver.quiet()
-        elif "states" in command:
+        if "states" in command:
             self.wants_states = bool(command["states"])
-        elif "leave" in command:
+        if "leave" in command:
             self._leave()
 
     def _leave(self) -> None:
