@@ -39,6 +39,7 @@ SETTLE_S: Final = 3.0
 GAP_MOST_S: Final = 10.0
 VERSIONS: Final = 40
 END_S: Final = 240.0
+UNPROCESSABLE: Final = 422
 _OVER: Final = frozenset(state.value for state in ROLLOUT_FINAL)
 
 
@@ -60,7 +61,7 @@ class Rollouts(threading.Thread):
                 self._one(client, f"1.{number}.0")
 
     def _one(self, client: httpx.Client, version: str) -> None:
-        plan = spec_of(f"{MODEL}@{version}", stages=stages("5%", "50%", "100%", soak="1s"))
+        plan = spec_of(f"{MODEL}@{version}", stages=stages("40%", "100%", soak="1s"))
         rollout = str(self._sure(lambda: self._create(client, plan))["id"])
         self.ids.append(rollout)
         deadline = time.monotonic() + END_S
@@ -89,6 +90,8 @@ class Rollouts(threading.Thread):
                     found: dict[str, Any] = answer.json()
                     return found
                 why = answer.text
+                if answer.status_code == UNPROCESSABLE:  # it will not become right by asking again
+                    raise RuntimeError(why)
             except httpx.TransportError as error:
                 why = repr(error)
             if time.monotonic() > deadline:
