@@ -93,8 +93,9 @@ def test_lists_of_the_api(printed: Bench) -> None:
     told = printed(rest_lists, "--devices", "500", "--rounds", "2", "--kept", "20")
     assert told["requests"].keys() == rest_lists.REQUESTS.keys()
     for name, times in told["requests"].items():
-        assert times.keys() == {"p50_ms", "p95_ms", "cpu_ms", "bytes"}, name
+        assert times.keys() == {"cold_ms", "p50_ms", "p95_ms", "cpu_ms", "bytes"}, name
         assert all(is_figure(value) for value in times.values()), name
+    assert all(is_figure(value) for times in told["search"].values() for value in times.values())
     connections = told["connections"]
     assert all(is_figure(value) for name, value in connections.items() if name != "cpu_ratio")
     assert told["within"] == rest_lists.within(connections)

@@ -110,8 +110,9 @@ def test_the_steps_make_what_the_tables_in_the_code_make(empty_database_url: str
     migrated = schemas.read(db)
     assert migrated.tables == made.tables
     kept = {"insert", "update"} | ({"delete"} if db.is_sqlite else set())
-    assert set(migrated.triggers) == {f"fleet_label_{name}" for name in kept}
-    assert set(migrated.functions) == (set() if db.is_sqlite else {"fleet_label_keep"})
+    tables = ("fleet_label", "fleet_search_text")
+    assert set(migrated.triggers) == {f"{table}_{name}" for table in tables for name in kept}
+    assert set(migrated.functions) == (set() if db.is_sqlite else {f"{table}_keep" for table in tables})
     db.dispose()
 
 

@@ -99,6 +99,20 @@ class FleetLabel(SQLModel, table=True):
     value: str = Field(max_length=127)
 
 
+class FleetSearchText(SQLModel, table=True):
+    """What a search looks through of a device, in small letters. The database keeps it by triggers (ADR 0164): never written.
+
+    names: its id and its display name. labels: the values of its labels. One a line.
+    """
+
+    __tablename__ = "fleet_search_text"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    device_id: str = Field(primary_key=True, max_length=63)
+    names: str = Field(sa_column=Column(Text, nullable=False))
+    labels: str = Field(sa_column=Column(Text, nullable=False))
+
+
 class FleetClaim(SQLModel, table=True):
     """A claim token; only the SHA-256 of its secret is here."""
 

@@ -59,7 +59,7 @@ def begin(folder: Path, url: str | None = None) -> House:
 
 
 def fill(db: Database, seed: int, rows: int) -> None:
-    """Write rows with awkward values into every table that refers to no other; a trigger fills that of labels."""
+    """Write rows with awkward values into every table that refers to no other; triggers fill those of labels and of texts."""
     drawn = random.Random(seed)
     with db.session() as session:
         for table in metadata().sorted_tables:
@@ -71,11 +71,12 @@ def fill(db: Database, seed: int, rows: int) -> None:
                 "blobs",
                 "prediction_file",
                 "fleet_label",
+                "fleet_search_text",
             }:
                 continue
             for number in range(rows):
                 row = _row(table, drawn, number)
-                if table.name == "fleet_device":  # its triggers read the labels into a table of their own
+                if table.name == "fleet_device":  # its triggers read the labels into tables of their own
                     row["labels"] = {"site": f"ü{number}", "line": drawn.choice(TEXTS)}
                 session.execute(insert(table), row)
 

@@ -1,9 +1,12 @@
 """Selectors in SQL find what the same selectors match in Python, on both databases; labels are rows whatever wrote them."""
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, insert, select, update
@@ -14,10 +17,11 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet.health_state import Health
 from edgefleet_server.fleet.inventory import query_plan
+from edgefleet_server.fleet.inventory.search import InventorySearch
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.selectors import device_selector, grammar, sql
 from edgefleet_server.fleet.selectors.grammar import Operator, Requirement, Selector
-from edgefleet_server.fleet.tables import FleetDevice, FleetGroup, FleetLabel, FleetModelState
+from edgefleet_server.fleet.tables import FleetDevice, FleetGroup, FleetLabel, FleetModelState, FleetSearchText
 from tests.server.fleet.house import START
 
 GROUPS = {
@@ -207,3 +211,40 @@ def test_label_rows_follow_whatever_writes_labels(filled: Database) -> None:
         "d-e": {"tier": "7"},
         "12": {"env": "", "tier": "x"},
     }
+
+
+def searched(db: Database) -> Mapping[str, tuple[str, set[str]]]:
+    """Return what a search looks through, by device: its id and name, and the values of its labels."""
+    row = FleetSearchText
+    with db.read() as session:
+        found = session.execute(select(col(row.device_id), col(row.names), col(row.labels))).all()
+    return {device: (names, set(values.split("\n"))) for device, names, values in found}
+
+
+def test_what_a_search_looks_through_follows_whatever_writes_names_and_labels(filled: Database) -> None:
+    own, name = col(FleetDevice.id), col(FleetDevice.display_name)
+    with filled.session() as session:
+        session.execute(update(FleetDevice).where(own == "d-b").values(labels={"site": "Roof", "line": "4"}))
+        session.execute(update(FleetDevice).where(own == "12").values(display_name="Gate 100%"))
+        session.execute(update(FleetDevice).where(own == "d-a").values(free_mb=3, display_name=name))
+        session.execute(delete(FleetDevice).where(own == "d-c"))
+    found, values = searched(filled), {str(one.id): {*one.labels.values()} or {""} for one in DEVICES}
+    assert found.keys() == {str(one.id) for one in DEVICES} - {"d-c"}
+    assert (found["d-b"], found["12"][0]) == (("d-b\n", {"roof", "4"}), "12\ngate 100%")
+    assert all(found[one][1] == values[one] for one in found.keys() - {"d-b"})
+    finder = InventorySearch(filled)
+    assert [one.id for one in finder.devices("roof", 5)] == ["d-b"]
+    assert [one.display_name for one in finder.devices("100%", 5)] == ["Gate 100%"]
+    assert [one.id for one in finder.devices("d", 3)] == ["d-a", "d-b", "d-d"]
+
+
+def test_the_step_of_the_schema_reads_the_devices_that_are_there(filled: Database) -> None:
+    before = searched(filled)
+    with filled.engine.begin() as connection:
+        context = MigrationContext.configure(connection)
+        with Operations.context(context):
+            step = import_module("edgefleet_server.migrations.versions.1046_add_search_text")
+            step.downgrade()
+            connection.execute(update(FleetDevice).where(col(FleetDevice.id) == "d-a").values(display_name="Roof"))
+            step.upgrade()
+    assert searched(filled) == before | {"d-a": ("d-a\nroof", before["d-a"][1])}
