@@ -14,7 +14,13 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze on this machine")
 @pytest.mark.parametrize(
-    ("unit", "most"), [("edge-agent.service", 1.5), ("edge-server.service", 2.5), ("edge-backup.service", 2.0)]
+    ("unit", "most"),
+    [
+        ("edge-agent.service", 1.5),
+        ("edge-server.service", 2.5),
+        ("edge-backup.service", 2.0),
+        ("edge-signer.service", 1.5),
+    ],
 )
 def test_a_unit_is_no_more_exposed_than_it_was(unit: str, most: float) -> None:
     command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(DEPLOY / unit)]

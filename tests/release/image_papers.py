@@ -26,7 +26,7 @@ from tests.release import signature
 from tests.release.refusal import RefusalError
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-BUILD_TYPE = "https://github.com/edgefleet/edgefleet/blob/main/docs/adr/0146-container-images.md"
+_REPOSITORY = "https://github.com/edgefleet/edgefleet"
 
 
 def _component(kind: str, name: str, version: str, **qualifiers: str) -> Component:
@@ -75,22 +75,32 @@ def _of_python(site: Path) -> list[Component]:
     return [_component("pypi", canonicalize_name(one.metadata["Name"]), one.version) for one in ours]
 
 
-def statement_of(tag: str, digest: str, revision: str, recipe: str) -> dict[str, Any]:
-    """Return the in-toto statement: this image came from this recipe at this commit."""
-    source = "git+https://github.com/edgefleet/edgefleet"
+def statement_of(
+    name: str,
+    digest: str,
+    revision: str,
+    recipe: str,
+    *,
+    builder: str = "tests/release/images.py",
+    decision: str = "docs/adr/0146-container-images.md",
+) -> dict[str, Any]:
+    """Return the in-toto statement: this image or package came from this recipe at this commit.
+
+    recipe: what it is made again from; builder: the program that reads it; decision: how the two belong together. All are files of the
+    repository.
+    """
+    source = f"git+{_REPOSITORY}"
     return {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": tag, "digest": {"sha256": digest.removeprefix("sha256:")}}],
+        "subject": [{"name": name, "digest": {"sha256": digest.removeprefix("sha256:")}}],
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
             "buildDefinition": {
-                "buildType": BUILD_TYPE,
+                "buildType": f"{_REPOSITORY}/blob/main/{decision}",
                 "externalParameters": {"source": source, "revision": revision, "recipe": recipe},
                 "resolvedDependencies": [{"uri": source, "digest": {"gitCommit": revision}}],
             },
-            "runDetails": {
-                "builder": {"id": "https://github.com/edgefleet/edgefleet/blob/main/tests/release/images.py"}
-            },
+            "runDetails": {"builder": {"id": f"{_REPOSITORY}/blob/main/{builder}"}},
         },
     }
 

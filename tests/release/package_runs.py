@@ -48,7 +48,7 @@ def answers(root: Path) -> bool:
     """Make a server in an installed system, as its user, and start it there; return whether it says that it is ready."""
     # the signing process reaches its folder through /proc, which is mounted where nobody else sees it
     mounted = ["unshare", "-m", "sh", "-c", 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"']
-    as_user: list[str | Path] = [*mounted, root, "runuser", "-u", "edgefleet", "--", "edgectl", "server"]
+    as_user: list[str | Path] = [*mounted, root, "runuser", "-u", "edgefleet-server", "--", "edgectl", "server"]
     run(*as_user, "init", f"/{DATA}")
     ports = [free_port() for _ in range(3)]
     flags = [f"--{name}={port}" for name, port in zip(("port", "device-port", "broker-port"), ports, strict=True)]
@@ -74,11 +74,17 @@ def answers(root: Path) -> bool:
         server.wait(timeout=90)
 
 
+def _is_of(root: Path, path: Path, user: str) -> bool:
+    """Return whether a path in an installed system belongs to that user of it."""
+    lines = [line.split(":") for line in (root / "etc/passwd").read_text().splitlines()]
+    return path.stat().st_uid in {int(fields[2]) for fields in lines if fields[0] == user}
+
+
 def installed(root: Path, install: Callable[[], None], remove: Callable[[], None]) -> dict[str, bool]:
     """Install, run, install again, remove; return what was seen."""
     install()
     data = root / DATA
-    seen = {"folder_is_private": data.stat().st_mode & 0o7777 == 0o700 and data.owner() != "root"}
+    seen = {"folder_is_private": data.stat().st_mode & 0o7777 == 0o700 and _is_of(root, data, "edgefleet-server")}
     seen["nothing_is_enabled"] = not [*(root / "etc/systemd/system").rglob("edge-*")]
     seen["it_answers"] = answers(root)
     changed = root / "etc/edgefleet/server.env"

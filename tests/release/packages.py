@@ -18,8 +18,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -41,6 +43,13 @@ LAUNCHER = """#!/bin/sh
 PYTHONPATH=/usr/lib/edgefleet-server PYTHONSAFEPATH=1 exec /usr/bin/python{} -m edgefleet_cli.main "$@"
 """
 HERE = Path("deploy/packages")
+CHANGELOG = """- semver: {}-1
+  date: {}
+  packager: edgefleet <packages@edgefleet.invalid>
+  deb: {{urgency: medium, distributions: [stable]}}
+  changes: [{{note: "https://github.com/edgefleet/edgefleet/blob/main/CHANGELOG.md says what changed"}}]
+"""
+"""For nfpm, which makes what dpkg and rpm each want of it."""
 CONDITION = """# `edgectl server init` has not been run yet: there is nothing to start
 ConditionPathExists=/var/lib/edgefleet-server/server.toml
 """
@@ -87,20 +96,21 @@ def lay_out(root: Path, stage: Path, python: str) -> None:
             )
         _write(stage / "tree/usr/lib/systemd/system" / unit, text)
     users = "".join(
-        f'u {user} - "{about}" /var/lib/{folder}\n'
-        for user, about, folder in (
-            ("edgefleet", "edgefleet", "edgefleet-server"),
-            ("edgefleet-signer", "edgefleet signing process", "edgefleet-signer"),
-        )
+        f'u {user} - "{about}" /var/lib/{user}\n'
+        for user, about in (("edgefleet-server", "edgefleet server"), ("edgefleet-signer", "edgefleet signing process"))
     )
     _write(stage / "tree/usr/lib/sysusers.d/edgefleet-server.conf", users)
     shutil.copy(root / HERE / "server.env", stage)
     documents = stage / "tree/usr/share/doc/edgefleet-server"
     documents.mkdir(parents=True)
     shutil.copy(root / "LICENSE", documents / "copyright")
-    folders = (("edgefleet", "edgefleet-server"), ("edgefleet-signer", "edgefleet-signer"))
+    of_server = ("/var/lib/edgefleet-server", "/var/backups/edgefleet")
     made = "\n".join(
-        [*(f"own {user} /var/lib/{folder}" for user, folder in folders), "own edgefleet /var/backups/edgefleet"]
+        [
+            *(f"hand_over edgefleet edgefleet-server {folder}" for folder in of_server),
+            *(f"own edgefleet-server {folder}" for folder in of_server),
+            "own edgefleet-signer /var/lib/edgefleet-signer",
+        ]
     )
     write_scripts(root, stage, "edgefleet-server", made, SERVER_UNITS, f"/usr/bin/python{python}")
 
@@ -201,7 +211,9 @@ def pack(root: Path, stage: Path, out: Path, name: str, kind: str, given: dict[s
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.suffix == ".sh" or path.parent.name == "bin" else 0o644)
             os.utime(path, (epoch, epoch), follow_symlinks=False)
-    environment = {**os.environ, **given, "VERSION": versions(root)["pyproject.toml"], "SOURCE_DATE_EPOCH": str(epoch)}
+    version = versions(root)["pyproject.toml"]
+    (stage / "changelog.yaml").write_text(CHANGELOG.format(version, datetime.fromtimestamp(epoch, UTC).isoformat()))
+    environment = {**os.environ, **given, "VERSION": version, "SOURCE_DATE_EPOCH": str(epoch)}
     out.mkdir(parents=True, exist_ok=True)
     before = set(out.iterdir())
     command = [program, "package", "-f", str(root / HERE / f"{name}.yaml"), "-p", kind, "-t", f"{out.resolve()}/"]
@@ -231,11 +243,29 @@ def make(root: Path, out: Path, arch: str, wheels: Path, key: Path | None = None
     if key is not None:
         revision = git(root, "rev-parse", "HEAD")
         for file in files:
-            statement = statement_of(
-                file.name, f"sha256:{artefacts.digest(file)}", revision, f"{HERE}/{file.name.split('_')[0]}"
-            )
-            file.with_name(f"{file.name}.intoto.jsonl").write_text(sign(statement, key))
+            file.with_name(f"{file.name}.intoto.jsonl").write_text(sign(provenance_of(root, file, revision), key))
     return [Package(str(file), artefacts.digest(file), file.stat().st_size, _installed_kib(file)) for file in files]
+
+
+def recipe_of(root: Path, file: Path) -> str:
+    """Return the description that a package was packed from, as a path in the repository. Raises ValueError for the file of none."""
+    for recipe in sorted((root / HERE).glob("*.yaml")):
+        if file.name.startswith((f"{recipe.stem}_", f"{recipe.stem}-")):  # .deb, .rpm
+            return str(recipe.relative_to(root))
+    raise ValueError(f"{file.name} is the package of no description in {HERE}")
+
+
+def provenance_of(root: Path, file: Path, revision: str) -> dict[str, Any]:
+    """Return the statement of what a package was built from. revision: the commit."""
+    digest = f"sha256:{artefacts.digest(file)}"
+    return statement_of(
+        file.name,
+        digest,
+        revision,
+        recipe_of(root, file),
+        builder="tests/release/packages.py",
+        decision="docs/adr/0162-system-packages.md",
+    )
 
 
 def _installed_kib(file: Path) -> int:

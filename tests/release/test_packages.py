@@ -5,15 +5,17 @@ The server's Python packages are left out here: the whole ones are built, instal
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.house.tree import ROOT
-from tests.release.packages import SERVER_UNITS, build_agent, check_needs, lay_out, pack
+from tests.release.packages import AGENT_UNITS, SERVER_UNITS, build_agent, check_needs, lay_out, pack, provenance_of
 from tests.release.refusal import RefusalError
 
 EPOCH = 1_767_225_600
@@ -38,6 +40,14 @@ def packed(folder: Path, kind: str) -> Path:
     return pack(ROOT, stage, folder, "edgefleet-server", kind, GIVEN, EPOCH)
 
 
+def bare_root(root: Path) -> Path:
+    """Make the folders of a system that dpkg can install into, without users."""
+    for folder in ("var/lib/dpkg/info", "var/lib/dpkg/updates", "etc/systemd/system/multi-user.target.wants", "tmp"):
+        (root / folder).mkdir(parents=True)
+    (root / "var/lib/dpkg/status").touch()
+    return root
+
+
 @pytest.mark.parametrize("kind", ["deb", "rpm"])
 def test_the_same_files_make_the_same_bytes(tmp_path: Path, kind: str) -> None:
     first, second = (packed(tmp_path / name, kind) for name in ("first", "second"))
@@ -60,17 +70,15 @@ def test_scripts_are_sound(tmp_path: Path) -> None:
 )
 def test_dpkg_installs_it_and_a_purge_leaves_what_it_stored(tmp_path: Path) -> None:
     file = packed(tmp_path, "deb")
-    root = tmp_path / "root"
-    for folder in ("var/lib/dpkg/info", "var/lib/dpkg/updates", "etc/systemd/system/multi-user.target.wants", "tmp"):
-        (root / folder).mkdir(parents=True)
-    (root / "var/lib/dpkg/status").touch()
+    root = bare_root(tmp_path / "root")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")
     run("dpkg", f"--root={root}", *FORCED, "-i", file)
+    assert "edgefleet" not in (line.split(":")[0] for line in (root / "etc/passwd").read_text().splitlines())
     users = dict(line.split(":", 3)[::2] for line in (root / "etc/passwd").read_text().splitlines())
     for user, place in (
-        ("edgefleet", "var/lib/edgefleet-server"),
-        ("edgefleet", "var/backups/edgefleet"),
+        ("edgefleet-server", "var/lib/edgefleet-server"),
+        ("edgefleet-server", "var/backups/edgefleet"),
         ("edgefleet-signer", "var/lib/edgefleet-signer"),
     ):
         state = (root / place).stat()
@@ -90,6 +98,80 @@ def test_dpkg_installs_it_and_a_purge_leaves_what_it_stored(tmp_path: Path) -> N
     assert not (root / "usr/lib/edgefleet-server").exists()
     assert not (root / "etc/edgefleet/server.env").exists()
     assert stored.read_text() == "devices"
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("systemd-sysusers") is None or shutil.which("dpkg") is None,
+    reason="needs root, dpkg and systemd-sysusers",
+)
+def test_what_the_server_stored_as_the_agent_s_user_is_handed_over_at_an_upgrade(tmp_path: Path) -> None:
+    file = packed(tmp_path, "deb")
+    root = bare_root(tmp_path / "root")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nedgefleet:x:650:650::/:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\nedgefleet:x:650:\n")
+    of_server, backup = root / "var/lib/edgefleet-server/keys/root.pem", root / "var/backups/edgefleet/one.age"
+    of_agent, of_root = root / "var/lib/edgefleet-agent/identity", root / "var/lib/edgefleet-server/note"
+    for one in (of_server, backup, of_agent):
+        one.parent.mkdir(parents=True)
+        one.write_text("secret")
+        for path in (one, one.parent):
+            os.chown(path, 650, 650)
+    os.chown(root / "var/lib/edgefleet-server", 650, 650)
+    of_root.touch()
+    (root / "var/lib/edgefleet-server/link").symlink_to(of_agent)
+    for _ in range(2):  # a second installation finds nothing to do
+        run("dpkg", f"--root={root}", *FORCED, "-i", file)
+        passwd = (line.split(":") for line in (root / "etc/passwd").read_text().splitlines())
+        (user,) = (int(fields[2]) for fields in passwd if fields[0] == "edgefleet-server")
+        owners = {path: path.stat().st_uid for path in (of_server, of_server.parent, backup, of_agent, of_root)}
+        assert owners == {of_server: user, of_server.parent: user, backup: user, of_agent: 650, of_root: 0}
+    assert user != 650
+
+
+def test_no_unit_of_the_server_runs_as_the_agent_s_user() -> None:
+    def users(names: Sequence[str]) -> set[str]:
+        lines = [line for name in names for line in (ROOT / "deploy" / name).read_text().splitlines()]
+        return {line.partition("=")[2] for line in lines if line.startswith(("User=", "Group="))}
+
+    of_server, of_agent = users(SERVER_UNITS), users(AGENT_UNITS)
+    assert of_server == {"edgefleet-server", "edgefleet-signer"}
+    assert of_agent == {"edgefleet"}  # devices have it since 0.1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("edgefleet-server_0.1.0-1_amd64.deb", "deploy/packages/edgefleet-server.yaml"),
+        ("edgefleet-server-0.1.0-1.x86_64.rpm", "deploy/packages/edgefleet-server.yaml"),
+        ("edgefleet-agent-0.1.0-1.noarch.rpm", "deploy/packages/edgefleet-agent.yaml"),
+    ],
+)
+def test_the_provenance_names_files_that_make_the_package_again(tmp_path: Path, name: str, recipe: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(b"package")
+    predicate = provenance_of(ROOT, file, "c0ffee")["predicate"]
+    definition = predicate["buildDefinition"]
+    assert definition["externalParameters"]["recipe"] == recipe
+    pages = (definition["buildType"], predicate["runDetails"]["builder"]["id"])
+    for path in (recipe, *(page.partition("/blob/main/")[2] for page in pages)):
+        assert (ROOT / path).is_file(), path
+    assert "packages" in pages[1]
+
+
+def test_what_debian_s_and_red_hat_s_tools_expect_is_inside(tmp_path: Path) -> None:
+    deb = packed(tmp_path / "one", "deb")
+    run("dpkg-deb", "-R", deb, tmp_path / "deb")
+    documents = tmp_path / "deb/usr/share/doc/edgefleet-server"
+    changes = gzip.decompress((documents / "changelog.Debian.gz").read_bytes()).decode()
+    assert changes.startswith("edgefleet-server (0.")
+    assert (documents / "copyright").read_text() == (ROOT / "LICENSE").read_text()
+    assert (tmp_path / "deb/DEBIAN/conffiles").read_text().split() == ["/etc/edgefleet/server.env"]
+    for script in ("postinst", "prerm", "postrm"):
+        assert "\nset -e\n" in (tmp_path / "deb/DEBIAN" / script).read_text()
+    if shutil.which("rpm"):
+        rpm = packed(tmp_path / "two", "rpm")
+        assert "says what changed" in run("rpm", "-qp", "--changelog", rpm)
+        assert run("rpm", "-qpc", rpm).split() == ["/etc/edgefleet/server.env"]
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from tests.support import databases
 from tests.support.postgres import binaries
 
 PAGE = "docs/operate/postgresql.md"
-URL = "postgresql+psycopg://edgefleet@/edgefleet"
+URL = "postgresql+psycopg://edgefleet-server@/edgefleet"
 PORTS = {f"EDGEFLEET_SERVER_{name}_PORT": "0" for name in ("API", "DEVICE")}
 
 
