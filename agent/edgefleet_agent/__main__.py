@@ -21,6 +21,7 @@ from edgefleet_protocol.errors import EdgefleetError, error_lines
 EXIT_CODES: dict[type[EdgefleetError], int] = {
     errors.SettingsError: 2,
     errors.ClaimTokenError: 2,
+    errors.ClaimFileError: 2,
     errors.FolderRefusedError: 2,
     errors.WhichModelError: 2,
     errors.EnrollRefusedError: 4,
@@ -247,11 +248,15 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _enroll_apart(claim: Path, state: Path) -> int:
-    """Enrol in a process of its own, whose memory ends with it; return its exit code. Raises OSError for a file that cannot be read."""
+    """Enrol in a process of its own, whose memory ends with it; return its exit code. Raises ClaimFileError."""
     import subprocess
 
     command = [sys.executable, "-m", "edgefleet_agent", "enroll", "-", "--state", str(state)]
-    with claim.open("rb") as token:
+    try:
+        token = claim.open("rb")
+    except OSError as error:
+        raise errors.ClaimFileError(f"{claim}: {error.strerror or error}") from error
+    with token:
         return subprocess.run(command, stdin=token, check=False).returncode
 
 

@@ -38,6 +38,15 @@ class ClaimTokenError(EdgefleetError):
     default_next_step = "copy the whole token as printed by `edgectl device enroll`, from `efc1.` to its end"
 
 
+class ClaimFileError(EdgefleetError):
+    """This machine is no device yet, and the file named by `--claim` or EDGEFLEET_AGENT_CLAIM_FILE cannot be read."""
+
+    code = "enroll.claim_file"
+    default_next_step = (
+        "put the file of `edgectl device enroll --out FOLDER` there, readable by the user of this process"
+    )
+
+
 class PinMismatchError(EdgefleetError):
     """What the server showed is not what the claim token pinned."""
 

@@ -126,6 +126,25 @@ def test_status_of_a_device_that_is_none_is_code_5(tmp_path: Path, capsys: Any) 
     assert "edge-agent enroll" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_a_claim_file_that_cannot_be_read_says_what_to_put_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    for claim in (tmp_path / "claim", tmp_path):  # missing; a folder, as a container engine makes of a missing mount
+        assert main(["run", "--claim", str(claim), "--state", str(tmp_path / "device"), "-o", output]) == 2
+        out, err = capsys.readouterr()
+        assert f"error: {claim}: " in err
+        for line in (
+            "code:  enroll.claim_file",
+            "EDGEFLEET_AGENT_CLAIM_FILE cannot be read",
+            "edgectl device enroll --out",
+        ):
+            assert line in err
+        if output == "json":
+            assert json.loads(out)["error"]["code"] == "enroll.claim_file"
+    assert not (tmp_path / "device" / "identity").exists()
+
+
 def test_run_enrols_first_with_the_token_of_a_file_and_only_once(
     listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,11 +92,16 @@ def test_files_are_private_and_complete(tmp_path: Path) -> None:
     assert all(stat.S_IMODE(entry.stat().st_mode) == 0o600 for entry in path.parent.iterdir())
     lines = path.read_text().splitlines()
     assert "listener 1234 127.0.0.1" in lines
+    # `allow_anonymous true` is only safe while each listener wants a certificate and takes the user from it
+    assert [sum(line.startswith(word) for line in lines) for word in ("listener ", "require_certificate true")] == [
+        1,
+        1,
+    ]
     for needed in (
         "require_certificate true",
         "use_identity_as_username true",
         "use_username_as_clientid true",
-        "allow_anonymous false",
+        "allow_anonymous true",
         "persistence false",
     ):
         assert needed in lines

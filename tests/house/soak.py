@@ -175,6 +175,12 @@ SOAKS: dict[str, Soak] = {
         6,
         "a change of version of an agent through mosquitto on its own, bridged, and RabbitMQ, after the whole contract",
     ),
+    "broker-reloads": Soak(
+        "tests.broker.reload_soak",
+        40,
+        "a round of two revocations while devices with kept sessions are away, on a mosquitto that overwrites freed memory",
+        1,
+    ),
     "broker-kill": Soak(
         "tests.load.broker_kill",
         8_000,

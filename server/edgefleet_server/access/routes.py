@@ -30,8 +30,8 @@ TokenPage = Annotated[PageRequest, paged("id", "-id")]
 AuditFilterQuery = Annotated[AuditFilter, Depends(_audit_filter)]
 
 
-def build_router(access: AccessService, db: Database, tenant: str) -> APIRouter:
-    """Return the access routes, to be mounted under `/api/v1`."""
+def build_router(access: AccessService, db: Database, tenant: str, home: str) -> APIRouter:
+    """Return the access routes, to be mounted under `/api/v1`. home: the setting `dashboard_url`."""
     router = APIRouter(tags=["access"], route_class=ListRoute)
 
     @router.get("/whoami", operation_id="get_whoami")
@@ -77,7 +77,7 @@ def build_router(access: AccessService, db: Database, tenant: str) -> APIRouter:
     @router.post("/login-links", operation_id="create_login_link", status_code=201)
     def create_login_link(caller: Viewer) -> LoginLinkOut:
         """Make a link that signs one browser in, once, with the roles of the caller's token."""
-        return LoginLinkOut.of(access.logins.create_link(caller))
+        return LoginLinkOut.of(access.logins.create_link(caller), home.rstrip("/"))
 
     @router.get("/audit", operation_id="list_audit")
     def list_audit(page: EitherWay, what: AuditFilterQuery, _caller: Auditor) -> ListOf[AuditOut]:

@@ -106,17 +106,21 @@ class NewTokenOut(TokenOut):
 
 
 class LoginLinkOut(BaseModel):
-    """A one-time login link: open `url_path` at this server in a browser before `expires_at`."""
+    """A one-time login link: open it in a browser before `expires_at`.
+
+    url: the whole address when the server has the setting `dashboard_url`, else "": then `url_path` is at the address that you use.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
+    url: str = ""
     url_path: str
     expires_at: datetime
 
     @classmethod
-    def of(cls, link: LoginLink) -> "LoginLinkOut":
-        """Return the body of a link."""
-        return cls.model_validate(link)
+    def of(cls, link: LoginLink, home: str) -> "LoginLinkOut":
+        """Return the body of a link. home: address of the pages for people, without a slash at the end; "" if nobody said."""
+        return cls(url=home and home + link.url_path, url_path=link.url_path, expires_at=link.expires_at)
 
 
 class AuditOut(BaseModel):

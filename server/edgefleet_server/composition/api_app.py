@@ -127,7 +127,7 @@ def create_app(parts: Parts) -> FastAPI:
 def api_routers(parts: Parts) -> list[APIRouter]:
     """Return the routers of all features that take operator tokens, in the order of the API's description."""
     return [
-        access_routes.build_router(parts.access, parts.db, parts.settings.tenant),
+        access_routes.build_router(parts.access, parts.db, parts.settings.tenant, parts.settings.dashboard_url),
         people_routes.build_router(parts.access.people, parts.db),
         own_token_routes.build_router(parts.access.own_tokens, parts.db),
         account_routes.build_router(parts.access.accounts),

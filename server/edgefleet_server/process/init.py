@@ -23,7 +23,7 @@ from edgefleet_protocol.errors import EdgefleetError, error_lines
 from edgefleet_server import migrations
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.db.database import Database
+from edgefleet_server.db.database import Database, DatabaseUnavailableError
 from edgefleet_server.encryption.key_sources import source_of
 from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.settings import ServerSettings, load_settings
@@ -159,6 +159,16 @@ def report_error(error: EdgefleetError) -> None:
     sys.stderr.write("\n".join(lines) + "\n")
 
 
+def reported(error: EdgefleetError | SQLAlchemyError) -> int:
+    """Report why a command failed, and return its exit code: 6 when a server is in the way, else 1."""
+    if isinstance(error, SQLAlchemyError):
+        error = DatabaseUnavailableError(
+            f"the database cannot be used: {type(error).__name__}", next_step="check `database_url` and its space"
+        )
+    report_error(error)
+    return 6 if isinstance(error, AlreadyInitialisedError | AlreadyRunningError) else 1
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run `server init`. Returns the exit code: 0 made, 6 the folder holds a server, 1 failed."""
     parser = argparse.ArgumentParser(prog="edgectl server init", description="Make a server's data folder.")
@@ -171,12 +181,8 @@ def main(arguments: list[str] | None = None) -> int:
     data_dir = given.pop("data")
     try:
         made = initialise(data_dir, SystemClock(), **given)
-    except AlreadyInitialisedError as error:
-        report_error(error)
-        return 6
     except EdgefleetError as error:
-        report_error(error)
-        return 1
+        return reported(error)
     except (OSError, SQLAlchemyError) as error:
         sys.stderr.write(
             f"error: cannot create the server in {data_dir}\n  why: {error}\n"

@@ -21,9 +21,9 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import migrations
-from edgefleet_server.db.database import Database, DatabaseUnavailableError
+from edgefleet_server.db.database import Database
 from edgefleet_server.migrations import UpgradeWatch
-from edgefleet_server.process.init import AlreadyRunningError, report_error, stopped_server
+from edgefleet_server.process.init import reported, stopped_server
 from edgefleet_server.process.progress_lines import ProgressLines
 from edgefleet_server.setting_sources import SettingsError
 from edgefleet_server.settings import ServerSettings, load_settings
@@ -154,19 +154,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings(given.data.absolute(), database_url=given.database_url)
         result = upgrade_schema(settings, ProgressLines(), is_dry_run=given.dry_run)
-    except AlreadyRunningError as error:
-        report_error(error)
-        return 6
-    except EdgefleetError as error:
-        report_error(error)
-        return 1
-    except SQLAlchemyError as error:
-        report_error(
-            DatabaseUnavailableError(
-                f"the database cannot be used: {type(error).__name__}", next_step="check `database_url` and its space"
-            )
-        )
-        return 1
+    except (EdgefleetError, SQLAlchemyError) as error:
+        return reported(error)
     sys.stdout.write(json.dumps({"result": result}) + "\n")
     return 0
 

@@ -19,13 +19,13 @@ from edgefleet_server.access.audit_chain.chain_book import AuditChain
 from edgefleet_server.access.audit_chain.chain_model import NewEntry
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.sealed_columns import SEALED_COLUMNS
-from edgefleet_server.db.database import Database, DatabaseUnavailableError
+from edgefleet_server.db.database import Database
 from edgefleet_server.encryption.fleet_key import SEALED as FLEET_KEY
 from edgefleet_server.encryption.key_sources import source_of
 from edgefleet_server.encryption.model import Resealed
 from edgefleet_server.encryption.rules import key_id_of
 from edgefleet_server.encryption.service import Sealer
-from edgefleet_server.process.init import report_error, stopped_server
+from edgefleet_server.process.init import reported, stopped_server
 from edgefleet_server.registry.store import sealed_bundles
 from edgefleet_server.setting_sources import SettingsError
 from edgefleet_server.settings import ServerSettings, load_settings
@@ -111,16 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.write(json.dumps(told) + "\n")
             return 0
         done = seal(settings, rotate=given.rotate, forget_old=given.forget_old)
-    except EdgefleetError as error:
-        report_error(error)
-        return 1
-    except SQLAlchemyError as error:
-        report_error(
-            DatabaseUnavailableError(
-                f"the database cannot be used: {type(error).__name__}", next_step="check `database_url` and its space"
-            )
-        )
-        return 1
+    except (EdgefleetError, SQLAlchemyError) as error:
+        return reported(error)
     document = {"key": done.key, "values": done.values, "is_clean": done.is_clean, "from": source_of(settings).where}
     sys.stdout.write(json.dumps(document) + "\n")
     return 0

@@ -209,7 +209,8 @@ def test_old_links_give_way_and_expired_ones_are_removed(db: Database) -> None:
 def test_every_role_gets_a_link_over_rest_and_it_is_audited(house: ApiHouse, role: Role) -> None:
     made = house.client(role).post("/api/v1/login-links")
     assert made.status_code == 201
-    assert set(made.json()) == {"url_path", "expires_at"}
+    assert set(made.json()) == {"url", "url_path", "expires_at"}
+    assert made.json()["url"] == "", "no `dashboard_url`"
     code = made.json()["url_path"].partition("=")[2]
     assert house.parts.access.logins.use_link(code).session.principal.roles == {role}
     rows = house.client(Role.ADMIN).get("/api/v1/audit").json()["items"]

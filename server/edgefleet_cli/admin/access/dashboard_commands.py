@@ -36,8 +36,9 @@ def dashboard(
     """Print a one-time sign-in link to the pages."""
     session = Session.of(ctx)
     link = session.api.post("/login-links", NOTHING, api.access.LoginLink)
-    url = session.server + link.value.url_path
-    made = Reply({"url": url, **link.raw}, Link)
+    # the server may know better: in a container, this program reaches it at an address that no browser has
+    url = link.value.url or session.server + link.value.url_path
+    made = Reply({**link.raw, "url": url}, Link)
     session.out.one(made, LINKS, lambda entry: session.out.line(entry.url))
     if session.out.is_for_eyes:
         session.out.note("it works once within 10 minutes and signs the browser in for 12 hours")

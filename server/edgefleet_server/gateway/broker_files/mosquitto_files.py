@@ -49,7 +49,7 @@ while :; do
   done
   wait $broker
   code=$?
-  [ $code -gt 128 ] || exit $code  # else it crashed, as 2.0.21 may after its second reload: devices return, the server publishes again
+  [ $code -gt 128 ] || exit $code  # else it crashed: devices return, the server publishes again
 done
 """
 
