@@ -77,6 +77,7 @@ class Invitation(Struct, frozen=True):
 
 class LoginLink(Struct, frozen=True):
     expires_at: str = ""
+    url: str = ""
     url_path: str = ""
 
 
