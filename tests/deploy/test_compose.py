@@ -45,6 +45,12 @@ def test_each_mounted_file_is_there_and_each_volume_is_named() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"]
 
 
+def test_the_address_that_edgectl_dashboard_prints_is_where_the_pages_are_published() -> None:
+    server = trial()["services"]["server"]
+    (published,) = [port.removesuffix(":8080") for port in server["ports"] if port.endswith(":8080")]
+    assert server["environment"]["EDGEFLEET_SERVER_DASHBOARD_URL"] == f"http://{published}"
+
+
 def test_podman_can_start_it_in_its_order() -> None:
     """podman-compose starts services by the number of what they need, and podman none after an ended one that needs others."""
     services, volumes = trial()["services"], trial()["volumes"]

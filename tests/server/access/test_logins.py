@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlmodel import select
@@ -216,3 +217,12 @@ def test_every_role_gets_a_link_over_rest_and_it_is_audited(house: ApiHouse, rol
     rows = house.client(Role.ADMIN).get("/api/v1/audit").json()["items"]
     assert [(row["action"], row["status"]) for row in rows] == [("create_login_link", 201)]
     assert code not in repr(rows)
+
+
+def test_a_link_has_the_address_that_people_use(tmp_path: Path) -> None:
+    house = ApiHouse(tmp_path / "server", dashboard_url="https://fleet.example/")
+    try:
+        made = house.client(Role.VIEWER).post("/api/v1/login-links").json()
+    finally:
+        house.close()
+    assert made["url"] == f"https://fleet.example{made['url_path']}"
