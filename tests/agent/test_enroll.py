@@ -135,7 +135,7 @@ def test_a_claim_file_that_cannot_be_read_says_what_to_put_there(
         out, err = capsys.readouterr()
         assert f"error: {claim}: " in err
         for line in (
-            "code:  enroll.claim_file",
+            "code: enroll.claim_file",
             "EDGEFLEET_AGENT_CLAIM_FILE cannot be read",
             "edgectl device enroll --out",
         ):
