@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_server.gateway.broker.model import BrokerKind
+from edgefleet_server.gateway.broker.supervisor import BrokerState
 from tests.broker.client import Client, LinkOptions, RefusedError, eventually
 from tests.broker.conftest import Site
 from tests.broker.pki import Authority, Identity
@@ -64,7 +65,8 @@ def reload_round(folder: Path) -> dict[str, Any]:
     except (RefusedError, OSError):  # the broker was away
         kept = -1
     finally:
-        crashes = site.supervisor.status().restarts
+        status = site.supervisor.status()
+        crashes = status.restarts + (status.state is BrokerState.RESTARTING)
         site.supervisor.stop()
     return {"crashes": crashes, "refused": refused, "sessions_kept": kept}
 
