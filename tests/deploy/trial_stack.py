@@ -25,7 +25,7 @@ import httpx
 
 from tests.house.pages import blocks
 from tests.house.tree import ROOT
-from tests.release.image_runs import HYBRID
+from tests.release.image_runs import HYBRID, write_program
 from tests.release.images import BASE, PIP_SETTINGS, Storage, build, limits, made_base, storage
 from tests.support.ports import kept_port
 from tests.support.tool_environments import PODMAN_COMPOSE, environment
@@ -86,12 +86,6 @@ def build_parts(lent: Storage) -> None:
         sys.stderr.write(f"trial-stack: building {name}\n")
         flags = ("--isolation", "chroot", "--pull=missing", "--format", "docker", "--layers", *limits(), *given)
         lent.run("buildah", "build", *flags, "--target", name, "-t", f"{PROJECT}/{name}", folder)
-
-
-def write_program(path: Path, text: str) -> None:
-    """Write a shell script."""
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
 
 
 @contextmanager

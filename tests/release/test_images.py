@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.house.tree import ROOT
-from tests.release import signature
+from tests.release import image_runs, signature
 from tests.release.image_papers import encoded, sbom_of_root, sign, statement_of, verified
 from tests.release.refusal import RefusalError
 
@@ -101,3 +102,18 @@ def test_provenance_is_verified_and_nothing_else_is(tmp_path: Path) -> None:
 
 def test_what_is_signed_is_what_dsse_says() -> None:
     assert encoded(b"hello") == b"DSSEv1 28 application/vnd.in-toto+json 5 hello"
+
+
+def test_the_soak_types_the_whole_page_with_names_of_its_own() -> None:
+    ports = {"API": 1, "DEVICE": 2, "BROKER": 3, "INFER": 4}
+    tags = {name: f"localhost/{name}" for name in ("server", "agent", "converter")}
+    others = image_runs.replaced(Path("/run-of-it"), tags, ports)
+    texts = image_runs.texts()
+    assert ["name server" in texts[0], "name agent" in texts[1], "publish" in texts[2]] == [True] * 3
+    page, made = "\n".join(texts), "\n".join(image_runs.typed(text, others) for text in texts)
+    for word, other in others.items():
+        assert word in page, f"the page no longer has {word}"
+        assert other in made, f"{word} is replaced by something that another replaces"
+    assert not re.search(r":0\.1\.0|:8080|:8500|:8883|fleet\.example", made)
+    for text in made.split("\n\n"):
+        subprocess.run(["sh", "-n", "-c", text], check=True)
