@@ -1,5 +1,6 @@
 """The pages of the dashboard with the services that each area uses."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -69,11 +70,12 @@ MODELS_AHEAD: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """The pages, to be mounted at the root, and what they read: charts, and the page of a model."""
+    """The pages, to be mounted at the root, and what they read: charts, and the page of a model. visits: requests of users so far."""
 
     router: APIRouter
     charts: TimelineViews
     models: ModelViews
+    visits: Callable[[], int]
 
 
 def build_dashboard(parts: Parts) -> Dashboard:
@@ -88,7 +90,7 @@ def build_dashboard(parts: Parts) -> Dashboard:
     )
     models = _models(parts, views, charts, explanations)
     areas = [*_operating(parts, charts), *_looking_up(parts, views, charts, models, explanations)]
-    return Dashboard(build_router(shell, areas, lambda: stream.is_closing), charts, models)
+    return Dashboard(build_router(shell, areas, lambda: stream.is_closing), charts, models, lambda: gate.visits)
 
 
 def first_look(parts: Parts, app: FastAPI) -> FirstLook:
@@ -96,16 +98,18 @@ def first_look(parts: Parts, app: FastAPI) -> FirstLook:
     dashboard: Dashboard = app.state.dashboard
     overview, lists = _overview(parts, dashboard.charts), parts.fleet.lists
 
-    def look() -> None:
+    def look() -> int:
         compile_ahead("login.html", "fleet/overview.html", "fleet/list.html", "registry/model.html")
         overview.overview(MapQuery(), Asked())
         lists.page(DeviceQuery(order=Order.HEALTH))
-        running = dict.fromkeys(model for model, _, _ in lists.facets().versions)
+        facets = lists.facets()
+        running = dict.fromkeys(model for model, _, _ in facets.versions)
         for name in list(running)[:MODELS_AHEAD]:
             with suppress(ModelUnknownError):  # devices may run what was never published here
                 dashboard.models.overview(name, None, Asked(), None)
+        return facets.devices
 
-    return FirstLook(look, parts.clock)
+    return FirstLook(look, dashboard.visits, parts.clock)
 
 
 def _overview(parts: Parts, charts: TimelineViews) -> OverviewPages:

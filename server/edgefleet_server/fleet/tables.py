@@ -29,6 +29,9 @@ class FleetDevice(SQLModel, table=True):
             sqlite_where=text("suspect_since IS NOT NULL"),
             postgresql_where=text("suspect_since IS NOT NULL"),
         ),
+        # certificates that end and disks that fill, which every look at alerts asks for
+        Index("ix_fleet_device_cert_not_after", "cert_not_after", "id"),
+        Index("ix_fleet_device_free_mb", "free_mb", "id"),
         # the few on which a model drifts, which every look at alerts reads
         Index(
             "ix_fleet_device_drift",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import pytest
 from sqlalchemy import delete, event, select
 from sqlalchemy.exc import OperationalError
 from sqlmodel import col
@@ -15,7 +16,7 @@ from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.composition.api_app import create_app
 from edgefleet_server.composition.dashboard_app import first_look
-from edgefleet_server.dashboard.overview.first_look import AFTER_S, EVERY_S, FirstLook
+from edgefleet_server.dashboard.overview.first_look import AFTER_S, EVERY_S, LARGE, WATCHED_S, FirstLook
 from edgefleet_server.dashboard.timelines.time_range import Asked
 from edgefleet_server.db.read_cache import STALE_S
 from edgefleet_server.registry.tables import AliasRow, BundleRow, ModelRow, ReleaseRow
@@ -28,7 +29,12 @@ START = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 def test_it_is_read_soon_and_again_before_it_is_stale() -> None:
     clock, looks = HandClock(START), []
-    first = FirstLook(lambda: looks.append(clock.monotonic_s()), clock)
+
+    def look() -> int:
+        looks.append(clock.monotonic_s())
+        return 0
+
+    first = FirstLook(look, lambda: 0, clock)
     first.renew()
     assert not looks
     clock.turn(seconds=AFTER_S)
@@ -41,14 +47,37 @@ def test_it_is_read_soon_and_again_before_it_is_stale() -> None:
     assert EVERY_S < STALE_S
 
 
+@pytest.mark.parametrize("devices", [LARGE - 1, LARGE])
+def test_while_nobody_looks_only_a_large_fleet_is_read_ahead(devices: int) -> None:
+    clock, looks, visits = HandClock(START), [], [0]
+
+    def look() -> int:
+        looks.append(clock.monotonic_s())
+        return devices
+
+    def looks_in(seconds: float) -> int:
+        before = len(looks)
+        for _ in range(int(seconds)):
+            first.renew()
+            clock.turn(seconds=1)
+        return len(looks) - before
+
+    first = FirstLook(look, lambda: visits[0], clock)
+    assert looks_in(AFTER_S + WATCHED_S) == 2
+    assert looks_in(10 * EVERY_S) == (10 if devices == LARGE else 0)
+    visits[0] += 1
+    assert looks_in(EVERY_S + 1) == 2
+    assert bool(looks_in(WATCHED_S)) is (devices == LARGE)
+
+
 def test_a_database_that_fails_is_asked_again_later() -> None:
     clock, looks = HandClock(START), []
 
-    def fail() -> None:
+    def fail() -> int:
         looks.append(1)
         raise OperationalError("select 1", {}, Exception("it is gone"))
 
-    first = FirstLook(fail, clock)
+    first = FirstLook(fail, lambda: 0, clock)
     for _ in range(2):
         clock.turn(seconds=EVERY_S)
         first.renew()

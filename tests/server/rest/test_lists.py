@@ -111,6 +111,26 @@ def walk(client: Any, path: str, limit: int = 2, **params: Any) -> tuple[list[An
     return items, pages
 
 
+def test_devices_are_counted_once_in_a_walk(house: ApiHouse) -> None:
+    fleet, client = house.parts.fleet, house.client(Role.VIEWER)
+
+    def enrol(count: int) -> None:
+        for claim in fleet.enrolment.create_claims(count=count, created_by="test"):
+            fleet.enrolment.enroll(claim.token, KeyedDevice().csr(), FACTS)
+
+    enrol(5)
+    first = client.get("/api/v1/devices", params={"limit": 2}).json()
+    enrol(1)
+    second = client.get("/api/v1/devices", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    again = client.get("/api/v1/devices", params={"limit": 2}).json()
+    assert (first["total"], second["total"], again["total"]) == (5, 5, 6)
+    mark, total, place = decode_cursor(first["next_cursor"]).split(":", 2)
+    assert total == "5"
+    for key, expected in ((f"{mark}:{place}", 6), (f"{mark}:{'9' * 30}:{place}", None), (f"{mark}:x:{place}", None)):
+        answer = client.get("/api/v1/devices", params={"limit": 2, "cursor": encode_cursor(key)})
+        assert (answer.json().get("total"), answer.status_code) == (expected, 200 if expected else 422), key
+
+
 @pytest.mark.parametrize("path", PAGED)
 def test_each_order_is_walked_whole_and_the_other_way_round(stage: Any, path: str) -> None:
     client, names = stage

@@ -106,10 +106,11 @@ class AlertEngine:
         known = self._records(now, fence, {one.device for one in windows})
         changed = with_windows(known, windows)
         known |= changed
-        facts = self._facts.load(now, known)
         settings = self._rules.settings()
+        thresholds = {name: one.threshold for name, one in settings.items() if one.is_enabled}
+        facts = self._facts.load(now, known, thresholds)
         findings = self._findings(facts, settings)
-        quiet = self._silences.in_force(now, [one.id for one in facts.devices])
+        quiet = self._silences.in_force(now)
         with self._db.session() as session:
             if not store.hold_fence(session, fence, position_after):
                 return False

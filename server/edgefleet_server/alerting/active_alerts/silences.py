@@ -15,7 +15,7 @@ from edgefleet_server.alerting.active_alerts.tables import AlertSilence, AlertWi
 from edgefleet_server.alerting.rules import parse_matcher
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.errors import BadSelectorError
-from edgefleet_server.fleet.model import DeviceFacts
+from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
 from edgefleet_server.rollout.spec.maintenance_windows import MAX_WINDOW, TZ_DEVICE, Window, cron_flaw, opening, zone
 
@@ -149,11 +149,10 @@ class SilenceBook:
 
     # ---- in force
 
-    def in_force(self, now: datetime, live: Iterable[str]) -> tuple[list[Silence], list[Maintenance]]:
-        """Return what suppresses alerts at a moment. live: ids of all devices. A selector that is wrong by now suppresses nothing."""
+    def in_force(self, now: datetime) -> tuple[list[Silence], list[Maintenance]]:
+        """Return what suppresses alerts at a moment. A selector that is wrong by now suppresses nothing."""
         with self._db.read() as session:
             silences, windows = list(store.silences(session, after=now)), list(store.windows(session))
-        known = frozenset(live)
         quiet = []
         for row in silences:
             try:
@@ -163,10 +162,10 @@ class SilenceBook:
             except BadSelectorError:
                 continue
             quiet.append(Silence(row.id, [parse_matcher(one) for one in row.matchers], devices))
-        closed = [one for row in windows if (one := self._maintenance(row, now, known)) is not None]
+        closed = [one for row in windows if (one := self._maintenance(row, now)) is not None]
         return quiet, closed
 
-    def _maintenance(self, row: AlertWindow, now: datetime, live: frozenset[str]) -> Maintenance | None:
+    def _maintenance(self, row: AlertWindow, now: datetime) -> Maintenance | None:
         window = _window(row)
         if row.tz != TZ_DEVICE and not opening([window], "UTC", now).is_open:
             return None
@@ -175,7 +174,8 @@ class SilenceBook:
         except BadSelectorError:
             return None
         opened: dict[str, bool] = {}
-        inside = frozenset(one.id for one in found if one.id in live and _is_open(window, one, now, opened))
+        live = (one for one in found if one.status is not DeviceStatus.REVOKED)
+        inside = frozenset(one.id for one in live if _is_open(window, one, now, opened))
         return Maintenance(row.name, inside) if inside else None
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Protocol
@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from edgefleet_protocol.messages import EventKind
 from edgefleet_server.alerting.alert_facts.drift_verdicts import DriftVerdicts
 from edgefleet_server.alerting.alert_facts.model_facts import ModelFacts
+from edgefleet_server.alerting.alert_rules.device_rules import DISK_CLEARS_AT
 from edgefleet_server.alerting.alert_rules.drift_rules import FRESH
 from edgefleet_server.alerting.alert_rules.fleet_facts import (
     BrokenGlassFact,
@@ -27,10 +28,10 @@ from edgefleet_server.alerting.alert_rules.fleet_facts import (
     TrailFact,
     UpdateFact,
 )
-from edgefleet_server.alerting.alert_rules.model_rules import taken
+from edgefleet_server.alerting.alert_rules.model_rules import in_question, taken
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
 from edgefleet_server.alerting.alert_rules.server_rules import AFTERWARDS
-from edgefleet_server.fleet.inventory.device_health import DeviceHealth, DeviceHealthReader
+from edgefleet_server.fleet.inventory.device_health import DeviceHealth, DeviceHealthReader, DeviceNeeds
 from edgefleet_server.fleet.inventory.device_list import Trouble
 from edgefleet_server.fleet.protection.model import ProtectionRule
 from edgefleet_server.fleet.reported.absence import habit_s
@@ -149,15 +150,24 @@ class FactsLoader:
         found = series.after(position, now - SETTLED, MAX_WINDOWS)
         return found, found[-1].id if found else position
 
-    def load(self, now: datetime, models: Records) -> Facts:
-        """Return all facts of now."""
+    def load(self, now: datetime, models: Records, thresholds: Mapping[str, float]) -> Facts:
+        """Return all facts of now: of devices those that a rule may say something of (ADR 0165).
+
+        thresholds: of the rules that are enabled, by name.
+        """
+        found = self._fleet_facts(now, models)
+        counts = self._sources.health.counts()
+        devices = self._sources.health.devices(_needs(found, thresholds))
+        return replace(found, devices=[_device(one, now) for one in devices], live=counts.live, sites=counts.sites)
+
+    def _fleet_facts(self, now: datetime, models: Records) -> Facts:
+        """Return all facts but those of devices."""
         source = self._sources
         verdicts, names = source.verdicts.known()
         disk = shutil.disk_usage(source.folder)
         trail = source.trail()
         return Facts(
             now=now,
-            devices=[_device(one, now) for one in source.health.devices()],
             groups=[GroupFact(one.group, one.devices, one.away) for one in source.health.groups()],
             updates=[
                 UpdateFact(one.device, one.model, one.state, one.error_class, one.reason, one.changed_at)
@@ -198,6 +208,23 @@ def with_windows(known: Records, windows: Sequence[WindowFigures]) -> dict[tuple
         look = Look(one.at, one.n, one.bad, one.nonfinite, one.p95_ms)
         changed[key] = taken(changed.get(key) or known.get(key), one.device, one.model, one.version, look)
     return changed
+
+
+def _needs(facts: Facts, thresholds: Mapping[str, float]) -> DeviceNeeds:
+    """Return which devices the rules have to know, next to those that are away or suspect."""
+    days, room_mb = thresholds.get("certificate_ends"), thresholds.get("disk_full")
+    judged = (signal.devices for verdict in facts.drift_verdicts for signal in verdict.signals)
+    return DeviceNeeds(
+        ends_before=None if days is None else facts.now + timedelta(days=days),
+        free_below_mb=None if room_mb is None else room_mb * DISK_CLEARS_AT,
+        named={
+            *in_question(facts.models, facts.now, thresholds),
+            *(one.device for one in facts.updates),
+            *(one.device for one in facts.drift_words),
+            *(one.device for one in facts.run_troubles),
+            *(device for devices in judged for device in devices),
+        },
+    )
 
 
 def _token(one: EndingToken) -> TokenFact:

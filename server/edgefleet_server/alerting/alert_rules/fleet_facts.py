@@ -226,7 +226,11 @@ class ModelTotals:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that rules look at, of one moment."""
+    """All that rules look at, of one moment.
+
+    devices: the live ones that a rule may say something of, or all. live, sites: how many there are in all and at each site, None: those
+    in `devices`.
+    """
 
     now: datetime
     devices: Sequence[DeviceFact] = ()
@@ -244,6 +248,8 @@ class Facts:
     totals: Sequence[ModelTotals] = ()
     protections: Sequence[ProtectionFact] = ()
     run_troubles: Sequence[RunTroubleFact] = ()
+    live: int | None = None
+    sites: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

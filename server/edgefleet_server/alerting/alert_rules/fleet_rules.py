@@ -29,7 +29,8 @@ def site_silent(facts: Facts, threshold: float) -> Iterator[Finding]:
         if device.site:
             sites[device.site].append(device)
     for site, devices in sorted(sites.items()):
-        if len(devices) < LEAST_SITE or any(one.away_s is None for one in devices):
+        every = len(devices) if facts.sites is None else facts.sites.get(site, 0)
+        if every < LEAST_SITE or len(devices) < every or any(one.away_s is None for one in devices):
             continue
         silent_s = min(one.away_s or 0.0 for one in devices)
         limit_s = min(away_limit_s(one, threshold) for one in devices)
@@ -54,7 +55,8 @@ def site_silent(facts: Facts, threshold: float) -> Iterator[Finding]:
 def offline_share(facts: Facts, threshold: float) -> Iterator[Finding]:
     """Find groups, and the fleet, of which more than so many percent are away."""
     away = [one.id for one in facts.devices if one.away_s is not None]
-    for one in (GroupFact("", len(facts.devices), len(away)), *facts.groups):
+    live = len(facts.devices) if facts.live is None else facts.live
+    for one in (GroupFact("", live, len(away)), *facts.groups):
         if one.devices < LEAST_GROUP:
             continue
         percent = 100 * one.away / one.devices

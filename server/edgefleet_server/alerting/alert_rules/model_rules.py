@@ -5,9 +5,9 @@ figure, the mean of its logarithm, in which each window counts one part in at mo
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from statistics import median
 from typing import Final
 
@@ -29,6 +29,18 @@ CLEARS_AT: Final = 0.8
 """An alert ends at four fifths of the threshold."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What a rule says of a model on a device."""
+
+    text: str
+    value: float
+    evidence: str
+
+
+_Judge = Callable[[ModelFact, Sequence[Look], float], _Judged | None]
+
+
 def taken(known: ModelFact | None, device: str, model: str, version: str, look: Look) -> ModelFact:
     """Return what is known of a model on a device after one window more."""
     if known is None:
@@ -46,66 +58,90 @@ def taken(known: ModelFact | None, device: str, model: str, version: str, look: 
 
 def latency_up(facts: Facts, threshold: float) -> Iterator[Finding]:
     """Find models whose p95 is `threshold` times what it usually was on the same device."""
-    for one, device, looks in _fresh(facts):
-        times = [look.p95_ms for look in looks if look.p95_ms is not None]
-        if len(times) < LOOKS_NEEDED or one.usual_p95_ms is None or one.usual_windows < USUAL_NEEDED:
-            continue
-        now_ms, usual_ms = median(times), one.usual_p95_ms
-        ratio = now_ms / usual_ms
-        if ratio < 1 + (threshold - 1) * CLEARS_AT or now_ms - usual_ms < LEAST_MORE_MS:
-            continue
-        text = f"p95 latency is {number_text(now_ms)} ms, usually {number_text(usual_ms)} ms"
-        yield _found(
-            one,
-            device,
-            text,
-            ratio,
-            threshold,
-            f"median of its {len(times)} newest windows, against {one.usual_windows} before",
-        )
+    return _findings(facts, threshold, _slower)
 
 
 def error_share(facts: Facts, threshold: float) -> Iterator[Finding]:
     """Find models of whose requests more than so many percent failed: errors, timeouts and crashes."""
-    for one, device, looks in _fresh(facts):
-        whole, part = sum(look.n for look in looks), sum(look.bad for look in looks)
-        yield from _share(one, device, part, whole, threshold, "requests failed")
+    return _findings(facts, threshold, _failing)
 
 
 def not_finite(facts: Facts, threshold: float) -> Iterator[Finding]:
     """Find models of whose answers more than so many percent are not finite numbers."""
-    for one, device, looks in _fresh(facts):
-        whole, part = sum(look.n for look in looks), sum(look.nonfinite for look in looks)
-        yield from _share(one, device, part, whole, threshold, "answers are not finite numbers")
+    return _findings(facts, threshold, _not_finite)
 
 
-def _share(one: ModelFact, device: DeviceFact, part: int, whole: int, threshold: float, what: str) -> Iterator[Finding]:
-    whole = max(whole, part)
-    if whole < LEAST_N or 100 * part < threshold * CLEARS_AT * whole or not part:
-        return
-    text = f"{part} of {whole} {what} ({percent_text(part / whole)})"
-    yield _found(one, device, text, 100 * part / whole, threshold, f"the newest {len(one.looks)} windows together")
+def in_question(models: Iterable[ModelFact], now: datetime, thresholds: Mapping[str, float]) -> set[str]:
+    """Return the devices that these rules find something of, where they are live. thresholds: of rules, by name; of others too."""
+    asked = [(judge, thresholds[name]) for name, judge in _JUDGES.items() if name in thresholds]
+    return {
+        one.device
+        for one in models
+        if (looks := _fresh(one, now)) and any(judge(one, looks, limit) is not None for judge, limit in asked)
+    }
 
 
-def _fresh(facts: Facts) -> Iterator[tuple[ModelFact, DeviceFact, list[Look]]]:
+def _findings(facts: Facts, threshold: float, judge: _Judge) -> Iterator[Finding]:
     known = {device.id: device for device in facts.devices}
     for one in facts.models:
-        looks = [look for look in one.looks if facts.now - look.at <= FRESH]
-        if looks and one.device in known:
-            yield one, known[one.device], looks
+        device = known.get(one.device)
+        looks = [] if device is None else _fresh(one, facts.now)
+        judged = judge(one, looks, threshold) if looks else None
+        if device is not None and judged is not None:
+            yield _found(one, device, judged, threshold)
 
 
-def _found(one: ModelFact, device: DeviceFact, text: str, value: float, limit: float, evidence: str) -> Finding:
+def _fresh(one: ModelFact, now: datetime) -> list[Look]:
+    return [look for look in one.looks if now - look.at <= FRESH]
+
+
+def _slower(one: ModelFact, looks: Sequence[Look], threshold: float) -> _Judged | None:
+    times = [look.p95_ms for look in looks if look.p95_ms is not None]
+    if len(times) < LOOKS_NEEDED or one.usual_p95_ms is None or one.usual_windows < USUAL_NEEDED:
+        return None
+    now_ms, usual_ms = median(times), one.usual_p95_ms
+    ratio = now_ms / usual_ms
+    if ratio < 1 + (threshold - 1) * CLEARS_AT or now_ms - usual_ms < LEAST_MORE_MS:
+        return None
+    text = f"p95 latency is {number_text(now_ms)} ms, usually {number_text(usual_ms)} ms"
+    return _Judged(text, ratio, f"median of its {len(times)} newest windows, against {one.usual_windows} before")
+
+
+def _failing(one: ModelFact, looks: Sequence[Look], threshold: float) -> _Judged | None:
+    return _share(one, looks, sum(look.bad for look in looks), threshold, "requests failed")
+
+
+def _not_finite(one: ModelFact, looks: Sequence[Look], threshold: float) -> _Judged | None:
+    return _share(one, looks, sum(look.nonfinite for look in looks), threshold, "answers are not finite numbers")
+
+
+def _share(one: ModelFact, looks: Sequence[Look], part: int, threshold: float, what: str) -> _Judged | None:
+    whole = max(sum(look.n for look in looks), part)
+    if whole < LEAST_N or 100 * part < threshold * CLEARS_AT * whole or not part:
+        return None
+    text = f"{part} of {whole} {what} ({percent_text(part / whole)})"
+    return _Judged(text, 100 * part / whole, f"the newest {len(one.looks)} windows together")
+
+
+def _found(one: ModelFact, device: DeviceFact, judged: _Judged, limit: float) -> Finding:
     return Finding(
         subject=f"model:{one.model}@{device.id}",
         shown=f"{one.model} on {device.shown}",
-        summary=text,
-        value=value,
+        summary=judged.text,
+        value=judged.value,
         limit=limit,
         group=f"model {one.model}",
-        near=value < limit,
-        evidence=[f"version {one.version}, {device_group(device)}", evidence],
+        near=judged.value < limit,
+        evidence=[f"version {one.version}, {device_group(device)}", judged.evidence],
         devices=[device.id],
         labels=labels_of(device) | {"model": one.model, "version": one.version},
         link=f"/devices/{device.id}",
     )
+
+
+_JUDGES: Final[Mapping[str, _Judge]] = {
+    "latency_up": _slower,
+    "error_share": _failing,
+    "not_finite": _not_finite,
+}
+"""What judges a model on a device, by the name of its rule."""

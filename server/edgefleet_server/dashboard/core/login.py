@@ -47,6 +47,8 @@ class Gate:
         self._access = access
         self._behind_proxy = behind_proxy
         self._identities = identities
+        self.visits = 0
+        """How many requests of signed-in users there were, for `overview.first_look`; a lost update does no harm."""
 
     @property
     def providers(self) -> list[ProviderButton]:
@@ -63,6 +65,7 @@ class Gate:
         except LoginRefusedError:
             return None
         request.state.principal = found.principal
+        self.visits += 1
         return found
 
     def sign_in(self, request: Request, form: Form) -> Response:

@@ -1,13 +1,14 @@
-"""What rules of alerts need to know of devices and groups: read-only, of all live devices at once."""
+"""What rules of alerts need to know of devices and groups: read-only, of those devices that a rule may say something of (ADR 0165)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import and_, or_, select
-from sqlmodel import col
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlmodel import Session, col
 
+from edgefleet_server.db import bulk
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store as fleet_store
 from edgefleet_server.fleet.model import DeviceStatus
@@ -40,6 +41,26 @@ class DeviceHealth:
     free_mb: int | None
     suspect_since: datetime | None
     suspect_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceNeeds:
+    """Which live devices rules may say something of, next to those that are away or suspect.
+
+    ends_before: certificates that end before; free_below_mb: less room than this; None: no rule asks. named: ids of others.
+    """
+
+    ends_before: datetime | None = None
+    free_below_mb: float | None = None
+    named: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCounts:
+    """How many live devices there are, and how many at each site."""
+
+    live: int
+    sites: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +98,8 @@ class DeviceHealthReader:
         """Read from `db`."""
         self._db = db
 
-    def devices(self) -> list[DeviceHealth]:
-        """Return all live devices in order of id."""
+    def devices(self, needs: DeviceNeeds | None = None) -> list[DeviceHealth]:
+        """Return the live devices that are needed, None: all of them, in order of id."""
         # a label is read from its table, and absences of few: to decode the JSON of every device would take most of the time
         columns = (col(getattr(FleetDevice, name)) for name in _COLUMNS)
         label = and_(col(FleetLabel.device_id) == col(FleetDevice.id), col(FleetLabel.key) == SITE)
@@ -93,9 +114,24 @@ class DeviceHealthReader:
             sql.is_live(), col(FleetDevice.offline_since).is_not(None)
         )
         with self._db.read() as session:
+            if needs is not None:
+                ids = _needed(session, needs)
+                wanted = bulk.among(session, col(FleetDevice.id), ids)
+                statement, away = statement.where(wanted), away.where(wanted)
             absences = {str(device): tuple(bins) for device, bins in session.execute(away)}
             rows: list[list[Any]] = [list(row) for row in session.execute(statement)]
         return [DeviceHealth(site or "", absences.get(row[0], ()), *row) for site, *row in rows]
+
+    def counts(self) -> DeviceCounts:
+        """Return how many live devices there are, and how many at each site."""
+        own, here = col(FleetLabel.value), col(FleetLabel.key) == SITE
+        counted = select(own, func.count()).where(here).group_by(own)
+        gone = select(col(FleetDevice.id)).where(sql.has_status(DeviceStatus.REVOKED))
+        with self._db.read() as session:
+            sites = {str(site): int(n) for site, n in session.execute(counted)}
+            for site, n in session.execute(counted.where(col(FleetLabel.device_id).in_(gone))):
+                sites[site] -= int(n)
+            return DeviceCounts(fleet_store.count_devices(session, sql.is_live()), sites)
 
     def drifts(self, heard_since: datetime) -> list[DeviceDrift]:
         """Return what live devices say of drift, in order of id: no suspect ones, and none that was away since before."""
@@ -142,3 +178,21 @@ class DeviceHealthReader:
                         GroupPresence(name, devices, fleet_store.count_devices(session, inside, sql.is_live(), away))
                     )
         return found
+
+
+def _needed(session: Session, needs: DeviceNeeds) -> list[str]:
+    """Return the ids of devices that rules may say something of: each condition is one that an index answers."""
+    own, status = col(FleetDevice.id), sql.has_status
+    conditions: list[ColumnElement[bool]] = [
+        status(DeviceStatus.OFFLINE),
+        and_(status(DeviceStatus.UNKNOWN), col(FleetDevice.offline_since).is_not(None)),
+        col(FleetDevice.suspect_since).is_not(None),
+    ]
+    if needs.ends_before is not None:
+        conditions.append(col(FleetDevice.cert_not_after) < needs.ends_before)
+    if needs.free_below_mb is not None:
+        conditions.append(col(FleetDevice.free_mb) < needs.free_below_mb)
+    found = set(needs.named)
+    for condition in conditions:
+        found.update(session.execute(select(own).where(condition)).scalars())
+    return sorted(found)

@@ -89,7 +89,7 @@ class DeviceQuery:
     """Which devices, in which order, and which part. text: beginning of an id or of a label's value, "" = any.
 
     after, before: places that the page begins behind or ends before; neither = the first page.
-    is_counted_whole: count beyond MOST_COUNTED, too.
+    is_counted_whole: count beyond MOST_COUNTED, too. total: what an earlier page of the same walk counted, None: count.
     """
 
     selector: str = ""
@@ -100,6 +100,7 @@ class DeviceQuery:
     before: Place | None = None
     limit: int = 50
     is_counted_whole: bool = False
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,11 @@ class DeviceLister:
             if is_back:
                 places.reverse()
             rows = inventory_store.shown_devices(session, [place.id for place in places])
-            total = query_plan.count(session, found) if query.is_counted_whole else self._total(session, found, query)
+            total = query.total
+            if total is None:
+                total = (
+                    query_plan.count(session, found) if query.is_counted_whole else self._total(session, found, query)
+                )
             is_capped = total > MOST_COUNTED and not query.is_counted_whole
             return DeviceList(
                 devices=device_views(session, rows, self._withdrawn()),

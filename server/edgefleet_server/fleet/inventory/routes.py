@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
 
@@ -21,6 +21,7 @@ from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_tag,
 from edgefleet_server.web.sparse_fields import ListRoute
 
 Selector = Annotated[str, Query(max_length=4096)]
+_MOST_DIGITS: Final = 18
 DevicePage = Annotated[PageRequest, paged(*(sign + order for order in Order for sign in ("", "-")))]
 
 
@@ -47,6 +48,7 @@ def build_device_router(
     def list_devices(page: DevicePage, _caller: Viewer, selector: Selector = "") -> ListOf[DeviceView]:
         """List devices that a selector matches, in order of id unless `sort` says otherwise.
 
+        `total` is exact, and counted with the first page: the pages behind a cursor repeat it, also where devices came or went meanwhile.
         A device whose place in that order changes while pages are read (`last_seen`, `status`) may come twice or not at all.
         """
         return devices_page(lists, selector, page)
@@ -125,11 +127,22 @@ def build_summary_router(reader: FleetReader) -> APIRouter:
 
 
 def devices_page(lists: DeviceLister, selector: str, page: PageRequest) -> ListOf[DeviceView]:
-    """Return the body of a list of devices; `total` is exact, however many there are."""
+    """Return the body of a list of devices; `total` is exact, however many there are. The cursor has it, so that a walk counts once."""
     order, is_down = Order(page.sort.removeprefix("-")), page.sort.startswith("-")
-    after = None if page.after is None else Place.of(page.after)
-    found = lists.page(
-        DeviceQuery(selector, order=order, descending=is_down, after=after, limit=page.limit, is_counted_whole=True)
-    )
-    rest = None if found.next is None else encode_cursor(page.mark + found.next.text())
+    counted, place = _walked(page.after)
+    query = DeviceQuery(selector, order=order, descending=is_down, after=place, limit=page.limit)
+    found = lists.page(replace(query, is_counted_whole=True, total=counted))
+    rest = None if found.next is None else encode_cursor(f"{page.mark}{found.total}:{found.next.text()}")
     return ListOf(items=list(found.devices), next_cursor=rest, total=found.total)
+
+
+def _walked(after: str | None) -> tuple[int | None, Place | None]:
+    """Return what the first page of a walk counted, and the place behind which the next page begins. Raises BadCursorError.
+
+    A cursor of an older server has the place alone.
+    """
+    if after is None:
+        return None, None
+    total, colon, place = after.partition(":")
+    is_counted = bool(colon) and total.isdecimal() and total.isascii() and len(total) <= _MOST_DIGITS
+    return (int(total), Place.of(place)) if is_counted else (None, Place.of(after))
