@@ -247,4 +247,4 @@ def test_the_step_of_the_schema_reads_the_devices_that_are_there(filled: Databas
             step.downgrade()
             connection.execute(update(FleetDevice).where(col(FleetDevice.id) == "d-a").values(display_name="Roof"))
             step.upgrade()
-    assert searched(filled) == before | {"d-a": ("d-a\nroof", before["d-a"][1])}
+    assert searched(filled) == {**before, "d-a": ("d-a\nroof", before["d-a"][1])}

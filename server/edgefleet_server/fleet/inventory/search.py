@@ -66,7 +66,7 @@ class InventorySearch:
                 if len(found) >= limit:
                     break
             shown = {one.id: one for one in _devices(session, list(found)[:limit])}
-        return [shown[one] for one in found if one in shown]
+        return [shown[DeviceId(one)] for one in found if one in shown]
 
     def groups(self, text: str, limit: int) -> Sequence[FoundGroup]:
         """Return up to `limit` groups that have a text in their name."""
