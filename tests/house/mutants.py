@@ -34,7 +34,13 @@ SLOWER: Final = 5.0
 """How many times as long as on the unchanged copy tests may take; a mutant that makes something endless is killed by that."""
 SOURCES: Final = tuple(sorted({str(Path(package).parent) for package in PACKAGES}))
 
-_RULES: Final = ("test_rules.py", "test_rules_edges.py", "test_any_facts.py", "test_golden_decisions.py")
+_RULES: Final = (
+    "test_rules.py",
+    "test_rules_evidence.py",
+    "test_rules_edges.py",
+    "test_any_facts.py",
+    "test_golden_decisions.py",
+)
 _RECORDS: Final = ("test_machine.py", "test_trial.py", "test_wishes.py", "test_clock.py")
 _INSTALL: Final = ("test_machine.py", "test_trial.py", "test_wishes.py", "test_intake.py", "test_patience.py", "test_preflight.py",
     "test_leak.py", "test_losses.py", "test_candidate_rules.py", "test_spreading.py", "test_clock.py")  # fmt: skip

@@ -99,6 +99,8 @@ SAME_SQL: Final = (
     "tests/server/fleet/test_offering.py",
     "tests/server/registry/test_publish.py",
     "tests/server/rollout/test_confirmation.py",
+    "tests/server/rollout/test_confirmation_rollouts.py",
+    "tests/server/rollout/test_confirmation_services.py",
     "tests/server/rollout/test_duty_separation.py",
     "tests/server/rollout/test_form_and_the_rest.py",
     "tests/server/rollout/test_glancing.py",
