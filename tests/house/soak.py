@@ -53,6 +53,12 @@ SOAKS: dict[str, Soak] = {
         200,
         "threads that upload, publish, delete and collect at once, on SQLite and PostgreSQL in turn",
     ),
+    "upload-kills": Soak(
+        "tests.server.registry.upload_kills",
+        30,
+        "kill -9 of a move, a backup or a server while a part of a large blob is on its way to a bucket",
+        1,
+    ),
     "two-hosts": Soak(
         "tests.server.signing.host_pair",
         3,

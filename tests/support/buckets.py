@@ -107,7 +107,8 @@ class FaultyProxy:
                     answer = (
                         fault if isinstance(fault, Answer) else outer._forward(client, request, body, fault == "cut")
                     )
-                    self._send(answer)
+                    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client was killed
+                        self._send(answer)
 
                 def _send(self, answer: Answer) -> None:
                     self.send_response(answer.status)

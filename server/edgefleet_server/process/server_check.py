@@ -17,7 +17,7 @@ from edgefleet_server.fleet.ca_rotation.rules import life_in_words
 from edgefleet_server.fleet.enrolment.pending_devices import PendingState
 from edgefleet_server.fleet.readmission.model import ReadmissionState
 from edgefleet_server.process.setting_check import check_settings
-from edgefleet_server.registry.object_store.store_probe import probe
+from edgefleet_server.registry.object_store.store_probe import COMPARED, Expected, probe
 from edgefleet_server.settings import ServerSettings
 
 MAX_WAITING: Final = 50
@@ -26,7 +26,8 @@ MAX_WAITING: Final = 50
 def describe(settings: ServerSettings) -> dict[str, Any]:
     """Return what this server would use and why, checking database, blobs, keys, secrets and broker. Raises EdgefleetError.
 
-    blobs: `problem` is "" unless an object store refused to take, give back or remove a probe; `next` says what to do.
+    blobs: `problem` is "" unless a store refused to take, give back or remove a probe, or lacks blobs that the database names;
+    `next` says what to do.
     waiting: what waits for a person, the oldest of each kind first, at most MAX_WAITING of each.
     secrets: one object each; `problem` is "" unless it is plain, broken, missing or readable by others. `age_s` is None if not known.
     """
@@ -49,7 +50,7 @@ def describe(settings: ServerSettings) -> dict[str, Any]:
             "keys": {"initialised": initialised},
             "device_cas": _device_cas(parts) if initialised else [],
             "lost_models": parts.signing.lost_models() if initialised else [],
-            "blobs": asdict(probe(settings)),
+            "blobs": asdict(probe(settings, _expected(parts) if schema_current else None)),
             "broker": {"kind": choice.kind.value, "why": choice.reason},
             "api": {"host": settings.api_host, "port": settings.api_port, "tls": settings.api_tls_cert is not None},
             "device": {"host": settings.device_public_host, "port": settings.device_port},
@@ -59,6 +60,10 @@ def describe(settings: ServerSettings) -> dict[str, Any]:
         }
     finally:
         parts.db.dispose()
+
+
+def _expected(parts: Parts) -> Expected:
+    return Expected(parts.registry.newest_blobs(COMPARED), parts.registry.stored_size)
 
 
 def waiting_requests(parts: Parts) -> list[dict[str, Any]]:

@@ -7,9 +7,11 @@ Rules of the machine:
 * Local store: file fsync, rename to its place, folder fsync; only then may the row be committed. obstore does not fsync,
   so writing is ours and reading is obstore's. Remote stores (``s3://…`` …): the checked file is put by obstore, large
   ones in parts, and its length there is asked before the row is committed. Reads go through a spool (ADR 0154).
+* A temporary file is locked while its writer lives; what a process that was killed has left is removed by the next one.
 * A blob is immutable. Putting it again checks the bytes and changes nothing.
 """
 
+import fcntl
 import hashlib
 import os
 import re
@@ -26,6 +28,7 @@ import obstore
 from obstore.store import LocalStore, ObjectStore
 
 from edgefleet_protocol.digest import Sha256, parse_sha256
+from edgefleet_server.clock import SystemClock
 from edgefleet_server.registry.errors import (
     BlobDigestError,
     BlobStoreError,
@@ -42,6 +45,9 @@ READ_BYTES = 1024 * 1024
 _KEY = re.compile(r"(?=(..)/\1)../([0-9a-f]{64})")
 PART_BYTES = 8 * 1024 * 1024
 """One part of a large upload; S3 takes 10,000 of them."""
+UPLOAD_PREFIX = "upload-"
+YOUNG_S = 60.0
+"""A temporary file that is younger may be one that its writer has not locked yet."""
 PARTS_AT_ONCE = 4
 """An upload holds so many parts in memory."""
 
@@ -92,7 +98,8 @@ class BlobWriter:
         self._limit = limit_bytes
         self._digest = hashlib.sha256()
         self._length = 0
-        descriptor, name = tempfile.mkstemp(prefix="upload-", dir=folder)
+        descriptor, name = tempfile.mkstemp(prefix=UPLOAD_PREFIX, dir=folder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._path = Path(name)
         self._file: BinaryIO = os.fdopen(descriptor, "wb")
 
@@ -126,10 +133,9 @@ class BlobWriter:
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
-            self._file.close()
         except OSError as error:
             raise store_failed("flush", error) from error
-        self._store.commit(self._path, actual)
+        self._store.commit(self._path, actual)  # the file stays open, and so locked, meanwhile
         return actual
 
     def __enter__(self) -> Self:
@@ -225,6 +231,7 @@ class LocalBlobs(_ObjectBlobs):
 
     def _open(self) -> ObjectStore:
         self._tmp.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(self._tmp)
         return LocalStore(self._folder)
 
 
@@ -262,6 +269,7 @@ class RemoteBlobs(_ObjectBlobs):
     def __init__(self, open_store: Callable[[], ObjectStore], folder: Path, spool_bytes: int = 0) -> None:
         super().__init__(open_store)
         self._folder = folder
+        self._is_swept = False
         self.spool = (
             ReadSpool(lambda sha256: _Fetched(self._store(), sha256), folder, spool_bytes) if spool_bytes else None
         )
@@ -269,6 +277,9 @@ class RemoteBlobs(_ObjectBlobs):
     def writer(self, *, limit_bytes: int) -> BlobWriter:
         """Return a writer for one new blob."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._is_swept:
+            self._is_swept = True
+            remove_abandoned(self._folder)
         return BlobWriter(self, self._folder, limit_bytes)
 
     def commit(self, path: Path, sha256: Sha256) -> None:
@@ -346,6 +357,22 @@ def save(store: BlobStore, sha256: Sha256, length: int, path: Path) -> None:
             file.write(chunk)
     if digest.hexdigest() != sha256:
         raise damaged_blob(sha256)
+
+
+def remove_abandoned(folder: Path) -> int:
+    """Remove the temporary files of writers that were killed; return how many. Those of living ones are locked, also by other processes."""
+    count, now_s = 0, SystemClock().now().timestamp()
+    for path in folder.glob(f"{UPLOAD_PREFIX}*"):
+        try:
+            with path.open("rb") as file:
+                if now_s - os.fstat(file.fileno()).st_mtime < YOUNG_S:
+                    continue
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                count += 1
+        except OSError:  # locked by its writer, or gone
+            continue
+    return count
 
 
 def _key(sha256: Sha256) -> str:

@@ -102,6 +102,11 @@ class RegistryService:
         with self._db.read() as session:
             return list(store.stored_blobs(session))
 
+    def newest_blobs(self, limit: int) -> dict[Sha256, int]:
+        """Return the lengths of the newest blobs by digest, as the database names them."""
+        with self._db.read() as session:
+            return store.newest_blobs(session, limit)
+
     def stored_size(self, sha256: Sha256) -> int | None:
         """Return how many bytes of a blob the store really has, or None. Raises BlobStoreError."""
         return self._blobs.size(sha256)

@@ -58,6 +58,13 @@ def blob_length(session: Session, sha256: str) -> int | None:
     return session.scalar(select(col(BlobRow.length)).where(*is_it))
 
 
+def newest_blobs(session: Session, limit: int) -> dict[Sha256, int]:
+    """Return the lengths of the blobs that were recorded last, by digest."""
+    query = select(col(BlobRow.sha256), col(BlobRow.length)).where(col(BlobRow.discarded_at).is_(None))
+    query = query.order_by(col(BlobRow.created_at).desc(), col(BlobRow.sha256)).limit(limit)
+    return {Sha256(sha256): int(length) for sha256, length in session.execute(query)}
+
+
 def blob_lengths(session: Session, digests: Collection[str]) -> dict[str, int]:
     """Return the lengths of those of `digests` that are recorded, and keep them from being removed until the transaction ends."""
     query = select(col(BlobRow.sha256), col(BlobRow.length), col(BlobRow.discarded_at), col(BlobRow.unnamed_since))
