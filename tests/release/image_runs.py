@@ -110,7 +110,9 @@ def shell(lent: Storage, folder: Path, text: str) -> str:
     """Run a text with this run's podman and `edgectl`; return what it prints. Raises RuntimeError."""
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)
-    write_program(programs / "podman", f'exec {shlex.join(podman_here(lent))} "$@"')
+    # without this folder in its path: it would start itself for ever
+    real = f"export PATH={shlex.quote(os.environ['PATH'])}"
+    write_program(programs / "podman", f'{real}\nexec {shlex.join(podman_here(lent))} "$@"')
     environment = {
         **os.environ,
         "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
