@@ -85,7 +85,7 @@ def _difference(where: str, missing: int, compared: int) -> tuple[str, str]:
     if missing == compared:
         return f"{problem}: other hosts of this database use another store", (
             "give all hosts the same `blob_url` and `blob_endpoint`, compare them with `edgectl server check --settings` on each;"
-            " a store is moved by `edgectl server migrate --blobs`"
+            " a store is moved by `edgectl server migrate --blobs URL`"
         )
     return f"{problem}: some were removed, or a host with another store took them", (
         "compare `blob_url` and `blob_endpoint` of all hosts; copy what is in the other store into this one, see that no lifecycle"
