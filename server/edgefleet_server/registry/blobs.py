@@ -17,6 +17,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -99,7 +100,8 @@ class BlobWriter:
         self._digest = hashlib.sha256()
         self._length = 0
         descriptor, name = tempfile.mkstemp(prefix=UPLOAD_PREFIX, dir=folder)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError):  # on a file system without locks the next process cannot lock it either, and leaves it
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._path = Path(name)
         self._file: BinaryIO = os.fdopen(descriptor, "wb")
 
