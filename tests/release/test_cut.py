@@ -39,7 +39,7 @@ TRY_IT, DO_IT, AGAIN = (block.text for block in shell_blocks(Path("docs/how-to/c
 PAGES = ("docs/how-to/cut-a-release.md", "SECURITY.md")
 """Their shell blocks are run here."""
 LEFT_OUT = re.compile(
-    r"(docs/(?!_site/|glossary\.md|reference/openapi\.json)|tests/(?!house/|release/|__init__\.py)|bench/)"
+    r"(docs/(?!_site/|glossary\.md|reference/openapi\.json)|tests/(?!house/|release/|support/|__init__\.py)|bench/)"
 )
 """What the clone has not: it begins with one of these."""
 
