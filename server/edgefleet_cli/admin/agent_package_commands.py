@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,14 +11,14 @@ import typer
 
 from edgefleet_cli.admin.data_folder import default_data, holds_server
 from edgefleet_cli.core.errors import UsageError
-from edgefleet_cli.core.files import whole_file
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.subprocesses import server_answer
 from edgefleet_cli.render.format import size, text
 from edgefleet_cli.render.output import Column, Sheet
 
 app = typer.Typer(help="Manage the agent packages that devices install from this server.", no_args_is_help=True)
 
-FOLDER: Final = "agent-packages"
+MODULE: Final = "edgefleet_server.process.lifecycle.agent_package_intake"
 KINDS: Final = {
     "edgefleet_agent-*-py3-none-any.whl": re.compile(r"edgefleet_agent-[0-9][0-9A-Za-z.+!]{0,63}-py3-none-any\.whl"),
     "edgefleet-agent_*_all.deb": re.compile(r"edgefleet-agent_[0-9][0-9A-Za-z.+~]{0,63}_all\.deb"),
@@ -59,7 +57,7 @@ def add(
         typer.Option("--data", metavar="DIR", help="Data folder of the server; default: in the user's data folder."),
     ] = None,
 ) -> None:
-    """Replace the wheel and the Debian package of the agent that this server offers. Works while it runs."""
+    """Replace the wheel and the Debian package of the agent that new devices install, on all hosts. Works while servers run."""
     session = Session.of(ctx)
     folder = data or default_data()
     if not holds_server(folder):
@@ -78,8 +76,10 @@ def add(
     for source, served in zip(chosen.values(), KINDS.values(), strict=True):
         if source is not None:
             _check(source, served)
-    added = [_put(source, folder / FOLDER, kind) for kind, source in chosen.items() if source is not None]
-    session.out.rows({"items": [asdict(one) for one in added]}, added, ADDED)
+    files = [str(source.absolute()) for source in chosen.values() if source is not None]
+    answer = server_answer(MODULE, "--data", str(folder), *files)
+    added = [Added(**one) for one in answer["items"]]
+    session.out.rows(answer, added, ADDED)
     session.out.note("next: `edgectl device enroll` prints the line that installs the agent on a machine")
 
 
@@ -112,20 +112,3 @@ def _check(source: Path, served: re.Pattern[str]) -> None:
             why=f"it has {found:,} bytes; the server hands out packages of at most {MAX_PACKAGE_BYTES:,}",
             next_step="build it again: `./dev dist` in a clone makes the packages in dist/",
         )
-
-
-def _put(source: Path, folder: Path, kind: str) -> Added:
-    """Copy a package, and remove what there was of its kind. Raises UsageError."""
-    try:
-        folder.mkdir(mode=0o755, exist_ok=True)
-        with source.open("rb") as read, whole_file(folder / source.name, "--data", replace=True) as sink:
-            shutil.copyfileobj(read, sink)
-        for old in folder.glob(kind):
-            if old.name != source.name:
-                old.unlink()
-        data = (folder / source.name).read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"cannot add {source}", why=str(error), next_step="run this as the user that the server runs as"
-        ) from error
-    return Added(source.name, len(data), hashlib.sha256(data).hexdigest())

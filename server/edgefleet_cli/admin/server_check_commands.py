@@ -34,6 +34,12 @@ _CAS: list[Column[dict[str, Any]]] = [
     Column("until", lambda s: s["until"]),
     Column("problem", lambda s: s["problem"] or "-"),
 ]
+_PACKAGES: list[Column[dict[str, Any]]] = [
+    Column("package", lambda p: p["name"], keep=True),
+    Column("sha256", lambda p: p["sha256"][:12]),
+    Column("added", lambda p: p["added_at"][:19]),
+    Column("problem", lambda p: p["problem"] or "-"),
+]
 _PROBLEMS: list[Column[dict[str, Any]]] = [
     Column("secret", lambda s: s["what"], keep=True),
     Column("where", lambda s: s["where"]),
@@ -61,7 +67,7 @@ _DOUBTS: list[Column[dict[str, Any]]] = [
     Column("setting", lambda s: s["name"], keep=True),
     Column("look at it again", lambda s: s["doubt"], keep=True),
 ]
-_TABLES = frozenset({"secrets", "waiting", "device_cas"})
+_TABLES = frozenset({"secrets", "waiting", "device_cas", "agent_packages"})
 
 Data = Annotated[
     Path | None,
@@ -91,7 +97,7 @@ def check(
     settings: Settings = False,
     show_all: All = False,
 ) -> None:
-    """Check settings, database, blobs, broker, keys and secrets; show which are used. Exit code 1: secrets or blobs have a problem."""
+    """Check settings, database, blobs, broker, keys and secrets; show which are used. Exit code 1: one has a problem."""
     if ctx.invoked_subcommand is not None:
         return
     session = Session.of(ctx)
@@ -112,6 +118,9 @@ def check(
             session.out.table(facts["waiting"], _WAITING)
         session.out.heading("Device CAs")
         session.out.table(facts["device_cas"], _CAS)
+        if facts["agent_packages"]:
+            session.out.heading("Packages of the agent")
+            session.out.table(facts["agent_packages"], _PACKAGES)
         session.out.heading("Secrets")
         session.out.table(shown, _SECRETS)
         if wrong:
@@ -119,7 +128,7 @@ def check(
             session.out.table(wrong, _PROBLEMS)
 
     session.out.facts(facts, show)
-    if wrong or facts["blobs"]["problem"]:
+    if wrong or facts["blobs"]["problem"] or any(one["problem"] for one in facts["agent_packages"]):
         raise typer.Exit(1)
 
 

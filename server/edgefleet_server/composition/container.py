@@ -121,6 +121,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     first = build_first_parts(settings, clock, lambda: fleet.reader.profiles_in_use(), is_turned=is_turned)  # noqa: PLW0108
     db, shared, signing, registry = first.db, first.shared, first.signing, first.registry
     fleet = build_fleet(db, signing, registry, clock, settings, shared)
+    registry.withdrawals.leave(fleet.packages.digests)
     poster = HttpPoster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
     sealer, references = Sealer(db, source_of(settings), shared), BundleReferences(registry)
     telemetry = build_telemetry(db, clock, references, fleet)

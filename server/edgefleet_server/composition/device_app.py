@@ -197,7 +197,7 @@ def _add_agent_routes(app: FastAPI, installer: AgentInstaller) -> None:
         tagged = {**headers, "etag": f'"{package.sha256}"'}
         if known == tagged["etag"]:
             return Response(status_code=304, headers=tagged)
-        return Response(package.data, media_type="application/octet-stream", headers=tagged)
+        return Response(installer.data(package), media_type="application/octet-stream", headers=tagged)
 
 
 async def _bounded_body(request: Request) -> bytes:

@@ -85,6 +85,14 @@ class Registry(Protocol):
         """Return signed bundles by the digests that are known."""
         ...
 
+    def put_blob_bytes(self, data: bytes) -> Sha256:
+        """Store bytes as a blob. Joins the caller's transaction."""
+        ...
+
+    def read_blob(self, sha256: Sha256, max_bytes: int) -> bytes:
+        """Return a whole blob, its digest checked. Raises an error when there is none."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
@@ -119,6 +127,7 @@ class Fleet:
     addresses: ServerAddresses
     enroller: Enroller
     enrolment: EnrolmentService
+    packages: AgentPackages
     installer: AgentInstaller
     authenticator: DeviceAuthenticator
     approvals: ApprovalBook
@@ -150,6 +159,7 @@ def build_fleet(
     tasks, addresses = TaskBook(db, desired, feed, clock), ServerAddresses(settings, signing, db)
     recovery, hold = MetadataRecovery(db, signing, desired, feed, clock), HoldDocument(db, signing, clock)
     groups, protection = _groups(db, feed, clock)
+    packages = AgentPackages(db, registry, clock)
     return Fleet(
         feed=feed,
         stream=EventHub(feed),
@@ -180,7 +190,8 @@ def build_fleet(
         addresses=addresses,
         enroller=enroller,
         enrolment=EnrolmentService(enroller, addresses, signing, readmissions, registry.profile, settings, clock),
-        installer=AgentInstaller(AgentPackages(settings.agent_packages_dir), addresses, signing),
+        packages=packages,
+        installer=AgentInstaller(packages, addresses, signing),
         authenticator=DeviceAuthenticator(db, enroller, addresses, clock),
         approvals=ApprovalBook(db, enroller, feed, clock),
         readmissions=readmissions,

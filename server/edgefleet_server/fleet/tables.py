@@ -430,6 +430,18 @@ class FleetMove(SQLModel, table=True):
     left_behind: int = Field(default=0)
 
 
+class FleetAgentPackage(SQLModel, table=True):
+    """The package of the agent of one kind (wheel, deb) that new devices install; its bytes are the blob `sha256` (ADR 0170)."""
+
+    __tablename__ = "fleet_agent_package"
+
+    kind: str = Field(primary_key=True, max_length=16)
+    name: str = Field(max_length=120)
+    sha256: str = Field(max_length=64)
+    length: int = Field(sa_type=BigInteger)
+    added_at: datetime = Field(sa_type=UtcDateTime)
+
+
 class FleetCaRotation(SQLModel, table=True):
     """A rotation of the device CA, never deleted: the first one says what server ids are made of.
 

@@ -28,6 +28,7 @@ def describe(settings: ServerSettings) -> dict[str, Any]:
 
     blobs: `problem` is "" unless a store refused to take, give back or remove a probe, or lacks blobs that the database names;
     `next` says what to do.
+    agent_packages: what new devices install; `problem` is "" unless the store lacks one's bytes, or has others.
     waiting: what waits for a person, the oldest of each kind first, at most MAX_WAITING of each.
     secrets: one object each; `problem` is "" unless it is plain, broken, missing or readable by others. `age_s` is None if not known.
     """
@@ -51,6 +52,7 @@ def describe(settings: ServerSettings) -> dict[str, Any]:
             "device_cas": _device_cas(parts) if initialised else [],
             "lost_models": parts.signing.lost_models() if initialised else [],
             "blobs": asdict(probe(settings, _expected(parts) if schema_current else None)),
+            "agent_packages": _agent_packages(parts) if schema_current else [],
             "broker": {"kind": choice.kind.value, "why": choice.reason},
             "api": {"host": settings.api_host, "port": settings.api_port, "tls": settings.api_tls_cert is not None},
             "device": {"host": settings.device_public_host, "port": settings.device_port},
@@ -60,6 +62,21 @@ def describe(settings: ServerSettings) -> dict[str, Any]:
         }
     finally:
         parts.db.dispose()
+
+
+def _agent_packages(parts: Parts) -> list[dict[str, Any]]:
+    """Return the packages of the agent. problem: "" unless the blob store lacks one's bytes, or has others."""
+    packages = parts.fleet.packages
+    return [
+        {
+            "name": one.name,
+            "bytes": one.length,
+            "sha256": one.sha256,
+            "added_at": one.added_at.isoformat(),
+            "problem": packages.problem(one),
+        }
+        for one in packages.all()
+    ]
 
 
 def _expected(parts: Parts) -> Expected:

@@ -77,10 +77,15 @@ class WithdrawalBook:
         self._clock = clock
         self._jobs = jobs
         self._guards: list[Callable[[ReleaseRef], None]] = []
+        self._also_named: list[Callable[[], Collection[str]]] = []
 
     def add_guard(self, guard: Callable[[ReleaseRef], None]) -> None:
         """Let something refuse releases before they are deployed, by raising."""
         self._guards.append(guard)
+
+    def leave(self, named: Callable[[], Collection[str]]) -> None:
+        """Let blobs stay that something else than releases names."""
+        self._also_named.append(named)
 
     def keep_deployable(self, ref: ReleaseRef) -> None:
         """Let nobody withdraw or delete a release until the caller's transaction ends.
@@ -154,7 +159,8 @@ class WithdrawalBook:
                 model=ref.model, version=ref.version, removed_at=self._clock.now(), removed_by=by[:80], reason=reason
             )
             store.remove_release(session, row, removed if is_signed else None)
-            gone = sorted(named - store.used_blobs(session, self._jobs.reports()) - {""})
+            others = {digest for also in self._also_named for digest in also()}
+            gone = sorted(named - store.used_blobs(session, self._jobs.reports()) - others - {""})
             store.discard_blobs(session, gone, self._clock.now())
             return [Sha256(sha256) for sha256 in gone]
 

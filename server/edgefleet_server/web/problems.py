@@ -113,6 +113,8 @@ STATUS: Final[Mapping[str, int]] = {
     "fleet.protection_exists": 409,
     "fleet.bad_protection": 422,
     "fleet.nothing_to_recover": 409,
+    "agent.package_bad": 422,
+    "agent.package_damaged": 503,
     "enroll.pending": 202,
     "enroll.rejected": 403,
     "device.certificate_ended": 401,

@@ -7,16 +7,23 @@ import os
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from edgefleet_cli.admin import agent_package_commands
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.enrolment import agent_installer, agent_packages
+from edgefleet_server.fleet.enrolment.agent_packages import AgentPackages, PackageKind
+from edgefleet_server.process.blob_collection.name_reader import named_digests
+from edgefleet_server.registry.errors import BlobStoreError
+from edgefleet_server.registry.model import Publication, SourceFile
 from tests.server.fleet.apps import Operators, device_client
-from tests.server.fleet.house import House
+from tests.server.fleet.house import PROFILE, House
 
 WHEEL = "edgefleet_agent-0.1.0-py3-none-any.whl"
 DEB = "edgefleet-agent_0.1.0_all.deb"
@@ -31,13 +38,11 @@ def client(house: House) -> TestClient:
 
 
 @pytest.fixture
-def folder(house: House) -> Path:
-    """The folder of packages, with one of each kind."""
-    made = house.settings.agent_packages_dir
-    made.mkdir()
-    (made / WHEEL).write_bytes(b"a wheel")
-    (made / DEB).write_bytes(b"a package")
-    return made
+def added(house: House) -> AgentPackages:
+    """A server that hands out one package of each kind."""
+    house.fleet.packages.add(WHEEL, b"a wheel")
+    house.fleet.packages.add(DEB, b"a package")
+    return house.fleet.packages
 
 
 def sha256(data: bytes) -> str:
@@ -60,14 +65,15 @@ def test_without_a_package_there_is_no_line_and_the_next_step_is_said(house: Hou
     assert "edgectl server agent-packages add" in refused.json()["next"]
 
 
-def test_packages_are_handed_out_without_a_token_and_once_to_who_keeps_them(client: TestClient, folder: Path) -> None:
+def test_packages_are_handed_out_without_a_token_and_once_to_who_keeps_them(
+    client: TestClient, added: AgentPackages
+) -> None:
     assert all(name in client.get("").text for name in (WHEEL, DEB, sha256(b"a wheel")))
     answer = client.get(WHEEL)
     assert (answer.content, answer.headers["etag"]) == (b"a wheel", f'"{sha256(b"a wheel")}"')
     assert client.get(WHEEL, headers={"if-none-match": answer.headers["etag"]}).status_code == 304
     newer = WHEEL.replace("0.1.0", "0.0.9")  # an operator may go back: what was added last counts
-    (folder / newer).write_bytes(b"another")
-    os.utime(folder / WHEEL, ns=(1, 1))
+    added.add(newer, b"another")
     assert client.get(WHEEL).status_code == 404
     assert client.get(newer).content == b"another"
 
@@ -75,28 +81,135 @@ def test_packages_are_handed_out_without_a_token_and_once_to_who_keeps_them(clie
 @pytest.mark.parametrize(
     "name", ["notes.txt", "..%2Fkeys%2Froot.pem", "%2e%2e/keys/root.pem", "", WHEEL.replace("0.1.0", "0.1.0%2F..")]
 )
-def test_nothing_else_is_handed_out(client: TestClient, folder: Path, name: str) -> None:
-    (folder / "notes.txt").write_text("mine")
+def test_nothing_else_is_handed_out(house: House, client: TestClient, added: AgentPackages, name: str) -> None:
+    house.registry.put_blob_bytes(b"mine")
     answer = client.get(name)
     assert answer.status_code == 404 or (name == "" and "mine" not in answer.text)
 
 
-def test_a_link_and_a_file_that_is_too_large_are_no_packages(
-    client: TestClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("notes.txt", b"mine", "is not the name"),
+        (f"../{WHEEL}", b"mine", "is not the name"),
+        (WHEEL, b"many", "at most 3"),
+    ],
+)
+def test_only_a_package_of_the_agent_is_added(
+    house: House, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes, why: str
 ) -> None:
-    (folder / DEB).unlink()
-    (folder / DEB).symlink_to(folder / WHEEL)
-    assert client.get(DEB).status_code == 404
     monkeypatch.setattr(agent_packages, "MAX_PACKAGE_BYTES", 3)
-    assert client.get(WHEEL).status_code == 404
+    with pytest.raises(agent_packages.BadAgentPackageError, match=why):
+        house.fleet.packages.add(name, data)
+    assert house.fleet.packages.all() == []
+
+
+def test_who_can_write_to_the_store_cannot_plant_an_agent(
+    house: House, client: TestClient, added: AgentPackages
+) -> None:
+    wheel = added.find(PackageKind.WHEEL)
+    assert wheel is not None
+    assert added.problem(wheel) == ""
+    for planted, code in (
+        (b"a spies", "package_damaged"),
+        (b"a spies.", "package_damaged"),
+        (b"a spy", "store_failed"),
+    ):
+        (house.settings.blobs_dir / wheel.sha256[:2] / wheel.sha256).write_bytes(planted)
+        answer = client.get(WHEEL)
+        assert answer.status_code == 503
+        assert answer.json()["code"].endswith(code)
+        assert added.problem(wheel) != ""
+    added.add(WHEEL, b"a wheel 2")
+    assert client.get(WHEEL).content == b"a wheel 2"
+
+
+def test_a_release_with_the_same_bytes_takes_no_package_with_it(house: House, added: AgentPackages) -> None:
+    house.registry.withdrawals.leave(added.digests)  # as `build_parts` does
+    wheel, ref = added.find(PackageKind.WHEEL), ReleaseRef.parse("copy@1.0.0")
+    assert wheel is not None
+    file = SourceFile("model.onnx", wheel.sha256, wheel.length)
+    other = SourceFile("other.onnx", house.registry.put_blob_bytes(b"its own"), 7)
+    house.registry.publish(Publication(ref, "folder", (file, other), (ProfileName(PROFILE),), (), {}, {}), "test")
+    assert house.registry.withdrawals.remove(ref, "test", "") == [other.sha256]
+
+
+def test_garbage_collection_leaves_packages(house: House, added: AgentPackages) -> None:
+    assert {package.sha256 for package in added.all()} <= named_digests(house.db)
+
+
+def test_an_old_folder_is_taken_in_once_and_what_was_added_later_stays(
+    house: House, client: TestClient, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"  # two hosts of a version before
+    for folder, name, changed_s in ((first, WHEEL, 200), (first, DEB, 100), (second, WHEEL, 100), (second, DEB, 200)):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(f"{folder.name} {name}".encode())
+        os.utime(folder / name, (changed_s, changed_s))
+    (second / "notes.txt").write_text("mine")
+    packages = house.fleet.packages
+    assert [one.name for one in packages.take_over(first)] == [WHEEL, DEB]
+    assert [one.name for one in packages.take_over(second)] == [DEB]
+    assert (client.get(WHEEL).text, client.get(DEB).text) == (f"first {WHEEL}", f"second {DEB}")
+    assert not first.exists()
+    assert [path.name for path in second.iterdir()] == ["notes.txt"]
+    assert packages.take_over(first) == packages.take_over(second) == []
+    packages.add(WHEEL, b"added")
+    first.mkdir()
+    (first / WHEEL).write_bytes(b"older")
+    os.utime(first / WHEEL, (300, 300))
+    assert packages.take_over(first) == []
+    assert client.get(WHEEL).content == b"added"
+
+
+def test_a_link_and_a_file_that_is_too_large_are_not_taken(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder := tmp_path / "agent-packages").mkdir()
+    (folder / WHEEL).write_bytes(b"a wheel")
+    (folder / DEB).symlink_to(folder / WHEEL)
+    monkeypatch.setattr(agent_packages, "MAX_PACKAGE_BYTES", 3)
+    assert house.fleet.packages.take_over(folder) == []
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_hosts_that_take_their_folders_in_at_once_agree(house: House, tmp_path: Path) -> None:
+    folders = [tmp_path / str(number) for number in range(4)]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        (folder / WHEEL).write_bytes(b"wheel of %d" % number)
+        os.utime(folder / WHEEL, (1000 + number, 1000 + number))
+    with ThreadPoolExecutor(4) as hosts:
+        list(hosts.map(house.fleet.packages.take_over, folders))
+    found = house.fleet.packages.find(PackageKind.WHEEL)
+    assert found is not None
+    assert house.fleet.packages.read(found) == b"wheel of 3"
+    assert not any(folder.exists() for folder in folders)
+
+
+def test_a_start_goes_on_when_an_old_folder_cannot_be_taken(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / WHEEL).write_bytes(b"a wheel")
+
+    def away(_data: bytes) -> Sha256:
+        raise BlobStoreError("the bucket is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(house.registry, "put_blob_bytes", away)
+        agent_packages.take_over_or_warn(house.fleet.packages, tmp_path)
+    assert "stay in the data folder" in caplog.text
+    assert (tmp_path / WHEEL).is_file()
+    agent_packages.take_over_or_warn(house.fleet.packages, tmp_path)
+    assert [one.name for one in house.fleet.packages.all()] == [WHEEL]
 
 
 def test_the_command_adds_only_what_is_served() -> None:
     assert agent_package_commands.MAX_PACKAGE_BYTES == agent_packages.MAX_PACKAGE_BYTES
-    assert list(agent_package_commands.KINDS.values()) == list(agent_packages._NAMES.values())
+    assert list(agent_package_commands.KINDS.values()) == list(agent_packages.NAMES.values())
 
 
-def test_the_line_pins_the_ca_that_devices_are_shown(house: House, folder: Path) -> None:
+def test_the_line_pins_the_ca_that_devices_are_shown(house: House, added: AgentPackages) -> None:
     line = install_line(house)
     assert line is not None
     shown = device_client(house).get("ca").content
@@ -135,7 +248,7 @@ def test_the_line_stops_at_the_first_step_that_fails(tmp_path: Path, broken: str
     ids=["whole", "changed", "no token", "not a token"],
 )
 def test_the_installer_stops_before_it_changes_anything(
-    client: TestClient, folder: Path, tmp_path: Path, change: bytes, stdin: str, why: str
+    client: TestClient, added: AgentPackages, tmp_path: Path, change: bytes, stdin: str, why: str
 ) -> None:
     script, programs, home = tmp_path / "install.sh", tmp_path / "bin", tmp_path / "home"
     script.write_bytes(client.get("install.sh").content)
@@ -167,7 +280,9 @@ def part_of_installer(client: TestClient, folder: Path, call: str, **programs: s
     return subprocess.run(["sh", "-c", text], env=environment, capture_output=True, text=True, check=False, timeout=30)
 
 
-def test_the_installer_shows_what_apt_says_only_when_it_fails(client: TestClient, folder: Path, tmp_path: Path) -> None:
+def test_the_installer_shows_what_apt_says_only_when_it_fails(
+    client: TestClient, added: AgentPackages, tmp_path: Path
+) -> None:
     good = part_of_installer(client, tmp_path, "install_deb", apt_get="echo Unpacking; echo Unpacking >&2")
     assert good.returncode == 0
     assert "Unpacking" not in good.stdout + good.stderr
@@ -179,7 +294,7 @@ def test_the_installer_shows_what_apt_says_only_when_it_fails(client: TestClient
 
 
 def test_the_installer_repeats_no_next_step_that_it_does_itself(
-    client: TestClient, folder: Path, tmp_path: Path
+    client: TestClient, added: AgentPackages, tmp_path: Path
 ) -> None:
     agent = (
         "echo 'waiting for approval' >&2; read -r token; echo \"enrolled with $token\"; echo 'next: `edge-agent run`'"
@@ -197,7 +312,7 @@ def stand_in(path: Path, body: str) -> None:
     path.chmod(0o755)
 
 
-def test_the_installer_quotes_what_the_server_writes_into_it(client: TestClient, folder: Path) -> None:
+def test_the_installer_quotes_what_the_server_writes_into_it(client: TestClient, added: AgentPackages) -> None:
     text = client.get("install.sh").text
     assert text.startswith("#!/bin/sh\n")
     for name in ("url", "ca", "wheel", "wheel_sha256", "deb", "deb_sha256", "unit"):

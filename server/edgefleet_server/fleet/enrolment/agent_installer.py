@@ -12,14 +12,11 @@ from typing import Final
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.fleet.enrolment.agent_packages import AgentPackage, AgentPackages, PackageKind
+from edgefleet_server.fleet.enrolment.agent_packages import ADD, AgentPackage, AgentPackages, PackageKind
 from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
 from edgefleet_server.signing.service import SigningService
 
 SCRIPT: Final = "install.sh"
-_ADD: Final = (
-    "`./dev dist` in a clone makes the packages; on the server's machine: edgectl server agent-packages add dist"
-)
 
 
 class NoAgentPackageError(EdgefleetError):
@@ -47,25 +44,29 @@ class AgentInstaller:
         """Return the installer. Raises NoAgentPackageError."""
         wheel, deb = (self._packages.find(kind) for kind in (PackageKind.WHEEL, PackageKind.DEB))
         if wheel is None:
-            raise NoAgentPackageError("this server has no package of the agent yet", next_step=_ADD)
+            raise NoAgentPackageError("this server has no package of the agent yet", next_step=ADD)
         return install_script(self._addresses.device_url, self._signing.ca_pem().decode(), wheel, deb).encode()
 
     def package(self, name: str) -> AgentPackage:
         """Return a package by its file name. Raises NoAgentPackageError."""
         found = next((package for package in self._packages.all() if package.name == name), None)
         if found is None:
-            raise NoAgentPackageError(f"this server has no package {name[:80]!r} of the agent", next_step=_ADD)
+            raise NoAgentPackageError(f"this server has no package {name[:80]!r} of the agent", next_step=ADD)
         return found
+
+    def data(self, package: AgentPackage) -> bytes:
+        """Return the bytes of a package, their digest checked. Raises AgentPackageDamagedError, BlobStoreError."""
+        return self._packages.read(package)
 
     def page(self) -> str:
         """Return what there is, for people, as plain text."""
         found = self._packages.all()
-        rows = [f"  {package.name}  {len(package.data)} bytes\n    sha256 {package.sha256}" for package in found]
+        rows = [f"  {package.name}  {package.length} bytes\n    sha256 {package.sha256}" for package in found]
         how = (
             ["It has:", "", *rows, "", "`edgectl device enroll` prints the line that installs it: the line checks this server's",
              f"CA first, then runs {SCRIPT}. Do not copy a line from a page that you have not verified."]
             if found
-            else ["It has no package yet.", "", _ADD]
+            else ["It has no package yet.", "", ADD]
         )  # fmt: skip
         return "\n".join(["This server hands out edgefleet's agent to machines that become its devices.", *how, ""])
 

@@ -1,4 +1,7 @@
-"""SQL of claim tokens and of keys that wait for approval. Every function works in the caller's session and never commits."""
+"""SQL of claim tokens, of keys that wait for approval, and of packages of the agent.
+
+Every function works in the caller's session and never commits.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -9,7 +12,15 @@ from sqlmodel import Session, col
 
 from edgefleet_protocol.claim import fingerprint
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.fleet.tables import FleetClaim, FleetDevice, FleetEnrolment, FleetPending, FleetProtectedDevice
+from edgefleet_server.db.bulk import insert_new
+from edgefleet_server.fleet.tables import (
+    FleetAgentPackage,
+    FleetClaim,
+    FleetDevice,
+    FleetEnrolment,
+    FleetPending,
+    FleetProtectedDevice,
+)
 
 PENDING: Final = "pending"
 
@@ -221,3 +232,18 @@ def note_cut_off(session: Session, device_ids: Sequence[DeviceId], now: datetime
         update(row).where(col(row.id).in_(device_ids), col(row.cut_off_at).is_(None)).values(cut_off_at=now)
     ).returning(col(row.id))
     return sorted(DeviceId(one) for one in session.execute(statement).scalars())
+
+
+def agent_packages(session: Session) -> list[FleetAgentPackage]:
+    """Return the packages of the agent, at most one of a kind."""
+    return list(session.execute(select(FleetAgentPackage)).scalars())
+
+
+def put_agent_package(session: Session, row: Mapping[str, object], *, replaces: bool) -> None:
+    """Write the package of a kind. replaces: False = only over one that was added earlier."""
+    if insert_new(session, FleetAgentPackage, dict(row)):
+        return
+    written = update(FleetAgentPackage).where(col(FleetAgentPackage.kind) == row["kind"])
+    if not replaces:
+        written = written.where(col(FleetAgentPackage.added_at) < row["added_at"])
+    session.execute(written.values(**row))

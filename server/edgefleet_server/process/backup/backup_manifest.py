@@ -26,7 +26,7 @@ class TableEntry(msgspec.Struct, frozen=True):
 
 
 class BlobEntry(msgspec.Struct, frozen=True, array_like=True):
-    """One blob that the database names, or one file. path: where in the data folder it is, "" for a blob of the store."""
+    """One blob that the database names. path: "", or in backups of earlier versions where in the data folder a file was."""
 
     sha256: str
     bytes: int

@@ -6,7 +6,6 @@ always, its database when all of it is there and every blob that it names can st
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,7 +25,7 @@ from edgefleet_server.process.backup.backup_manifest import BlobEntry, DatabaseP
 from edgefleet_server.process.backup.backup_places import BackupPlace, read_small
 from edgefleet_server.process.backup.database_reader import Batch, Reader, reading
 from edgefleet_server.process.backup.errors import PlainKeysError
-from edgefleet_server.process.backup.row_files import digest_of, write_rows
+from edgefleet_server.process.backup.row_files import write_rows
 from edgefleet_server.process.backup.table_shapes import TableShape, shapes_of
 from edgefleet_server.process.backup_keys import key_archive, passphrase_key
 from edgefleet_server.process.backup_keys.recipient_key import Recipient
@@ -151,7 +150,7 @@ class BackupWriter:
                 part = DatabasePart(now, db.engine.dialect.name, reader.revision(), reader.counters(), tables)
         finally:
             db.dispose()
-        draft = _Draft(part, [*named.values(), *self._files()])
+        draft = _Draft(part, list(named.values()))
         self._put_bytes(f"{naming.folder_of(name)}/{DRAFT}", msgspec.json.encode(draft))
         return name, draft
 
@@ -168,16 +167,7 @@ class BackupWriter:
             yield TableEntry(shape, written)
         self._progress("database", len(shapes), len(shapes), "")
 
-    # -- blobs and files -------------------------------------------------------------------------------------------------
-
-    def _files(self) -> Iterator[BlobEntry]:
-        """Yield the agent's packages that the server hands out: they go where blobs go."""
-        folder = self._settings.agent_packages_dir
-        for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-            if path.is_file():
-                with path.open("rb") as file:
-                    sha256, length = digest_of(file)
-                yield BlobEntry(sha256, length, path.relative_to(self._settings.data_dir).as_posix())
+    # -- blobs -----------------------------------------------------------------------------------------------------------
 
     def _copy_blobs(self, wanted: list[BlobEntry]) -> list[str]:
         """Copy what the place lacks; return the digests that the server lacks itself."""
@@ -186,7 +176,7 @@ class BackupWriter:
         done = 0
         for one in wanted:
             target = naming.blob_name(one.sha256)
-            self._progress("blobs", done, total, one.path or one.sha256[:12])
+            self._progress("blobs", done, total, one.sha256[:12])
             if there.get(target) != one.bytes:
                 if self._copy(one, target):
                     there[target] = one.bytes
@@ -201,11 +191,8 @@ class BackupWriter:
     def _copy(self, one: BlobEntry, target: str) -> bool:
         file = self._place.scratch()
         try:
-            if one.path:
-                shutil.copyfile(self._settings.data_dir / one.path, file)
-            else:
-                blobs.save(self._store, Sha256(one.sha256), one.bytes, file)
-        except (BlobUnknownError, FileNotFoundError):
+            blobs.save(self._store, Sha256(one.sha256), one.bytes, file)
+        except BlobUnknownError:
             file.unlink(missing_ok=True)
             return False
         self._place.put(target, file)

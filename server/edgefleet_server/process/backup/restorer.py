@@ -146,6 +146,7 @@ class Restorer:
         self._progress("blobs", total, total, "")
 
     def _file(self, one: BlobEntry) -> None:
+        """Write a package of the agent out of a backup of an earlier version; the server takes it in when it starts."""
         path = self._target.data / one.path
         if ".." in Path(one.path).parts or not path.is_relative_to(self._target.settings.agent_packages_dir):
             raise damaged("the manifest", f"it names the file {one.path!r}")

@@ -18,6 +18,7 @@ _SUGGESTIVE: Final = re.compile(r"sha256|digest|hash|blob|leaves|fingerprint|fil
 ROOTS: Final[Mapping[str, str]] = {
     "bundles": "sha256 leaves report",
     "conversion_jobs": "report spec",
+    "fleet_agent_package": "sha256",
     "fleet_desired": "models",
     "model_cards": "stated",
     "prediction_file": "sha256",

@@ -25,6 +25,7 @@ from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.composition.dashboard_app import first_look
 from edgefleet_server.composition.sealed_columns import SEALED_COLUMNS
 from edgefleet_server.conversion.sandbox import LAYERS, active_layers
+from edgefleet_server.fleet.enrolment.agent_packages import take_over_or_warn
 from edgefleet_server.fleet.moves.rules import ports_besides
 from edgefleet_server.observability.health import Recent, disk_line
 from edgefleet_server.process.file_limit import raise_file_limit, share_of
@@ -174,6 +175,7 @@ class Server:
         parts.sealer.start(SEALED_COLUMNS)
         parts.signing.start()
         ensure_certificate(parts)
+        take_over_or_warn(parts.fleet.packages, settings.agent_packages_dir)
         parts.health.add("database", Recent(lambda: database_line(parts), parts.clock))
         parts.health.add("disk", Recent(lambda: disk_line(settings.data_dir, settings.min_free_bytes), parts.clock))
         parts.health.add("keys", lambda: keys_line(parts))
