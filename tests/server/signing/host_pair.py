@@ -19,20 +19,22 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgefleet_protocol.digest import sha256_hex
+from tests.server.signing.pair_story import Pair, problems
 from tests.support import databases
 from tests.support.buckets import make_bucket, moto_server
 from tests.support.servers import ServerProcess, server_process
 
-ROLES = ("--roles", "api,engine")
+FIRST = ("--roles", "api,engine,converter", "--instance", "a")
+SECOND = ("--roles", "api,engine", "--instance", "b")
 START_S = 200.0
 
 
 def main(n: int, seed: int) -> dict[str, Any]:
-    """Start n pairs; what is uploaded at the first host is read at the second, whose listener has a certificate of the same CA."""
-    problems: list[str] = []
+    """Start n pairs; what is done at one host is seen at the other: uploads, and the story of `pair_story`."""
+    found: list[str] = []
     for number in range(n):
-        problems += [f"pair {number}: {one}" for one in _pair(seed + number)]
-    return {"ok": not problems, "pairs": n, "problems": problems}
+        found += [f"pair {number}: {one}" for one in _pair(seed + number)]
+    return {"ok": not found, "pairs": n, "problems": found}
 
 
 def _pair(seed: int) -> list[str]:
@@ -47,13 +49,14 @@ def _pair(seed: int) -> list[str]:
         command = [sys.executable, "-m", "edgefleet_server.process.init", "--data", str(one)]
         subprocess.run(command, env={**os.environ, **shared}, check=True, capture_output=True)
         token = (one / "admin.token").read_text().strip()
-        run = (*ROLES, "--instance", "a")
-        first = stack.enter_context(server_process(one, token, *run, environment=shared, timeout_s=START_S))
+        first = stack.enter_context(server_process(one, token, *FIRST, environment=shared, timeout_s=START_S))
         forwarded = _second_host(stack, one, other)
         shared["EDGEFLEET_SERVER_SIGNER_SOCKET"] = str(forwarded)
-        run = (*ROLES, "--instance", "b")
-        second = stack.enter_context(server_process(other, token, *run, environment=shared, timeout_s=START_S))
-        return _problems(first, second, b"%d " % seed * 20_000)
+        second = stack.enter_context(server_process(other, token, *SECOND, environment=shared, timeout_s=START_S))
+        found = _problems(first, second, b"%d " % seed * 20_000)
+        pair = Pair(first, second, shared)
+        stack.callback(pair.close)
+        return found + problems(pair)
 
 
 def _second_host(stack: ExitStack, one: Path, other: Path) -> Path:
@@ -74,22 +77,22 @@ def _second_host(stack: ExitStack, one: Path, other: Path) -> Path:
 
 
 def _problems(first: ServerProcess, second: ServerProcess, data: bytes) -> list[str]:
-    problems: list[str] = []
+    found: list[str] = []
     sha256 = sha256_hex(data)
     with first.client() as here, second.client() as there:
         here.put(f"/api/v1/blobs/{sha256}", content=data).raise_for_status()
         if there.get(f"/api/v1/blobs/{sha256}").content != data:
-            problems.append("the second host gives other bytes")
+            found.append("the second host gives other bytes")
         if not there.get("/readyz").json()["checks"]["signer"]["ok"]:
-            problems.append("the second host does not reach the signing process")
+            found.append("the second host does not reach the signing process")
     files = {path.name for path in (second.data / "keys").iterdir()}
     if files != {"secrets.key", "device-ca.crt", "server.crt", "server.key"}:
-        problems.append(f"the second host's keys are {sorted(files)}")
+        found.append(f"the second host's keys are {sorted(files)}")
     context = ssl.create_default_context(cafile=str(first.data / "keys" / "device-ca.crt"))
     address = urlsplit(str(second.run["device_url"]))
     with socket.create_connection((str(address.hostname), int(address.port or 0)), 30) as plain:
         context.wrap_socket(plain, server_hostname="localhost").close()  # raises for a certificate of another CA
-    return problems
+    return found
 
 
 def _environment(database: str, bucket: str) -> dict[str, str]:
