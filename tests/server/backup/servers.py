@@ -16,6 +16,7 @@ from edgefleet_server.process.backup.database_reader import reading, sum_of
 from edgefleet_server.process.backup.table_shapes import shapes_of
 from tests.server.fleet.house import PROFILE, House, TurnedClock
 
+WHEEL = "edgefleet_agent-0.1.0-py3-none-any.whl"
 TEXTS = (
     "",
     "plain",
@@ -55,6 +56,7 @@ def begin(folder: Path, url: str | None = None) -> House:
     house.device(labels={"site": "desk"})
     ref = house.release("digits@1.0.0", bundles={PROFILE: b"some bytes of a bundle"})
     house.fleet.deployer.deploy(ref, selector="site=desk", by="ann")
+    house.fleet.packages.add(WHEEL, b"some bytes of a wheel")
     return house
 
 

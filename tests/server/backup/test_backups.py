@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from obstore.store import from_url
 
+from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.composition.container import build_parts
 from edgefleet_server.db.database import Database
+from edgefleet_server.process.backup import backup_manifest as naming
 from edgefleet_server.process.backup import backup_places
 from edgefleet_server.process.backup.backup_catalog import names_of, prune
 from edgefleet_server.process.backup.backup_check import BackupChecker
@@ -56,6 +59,15 @@ def live(tmp_path: Path) -> Path:
     return tmp_path / "live"
 
 
+def wheel_of(folder: Path) -> bytes:
+    """Return the wheel of the agent that a server with this data folder hands out."""
+    parts = build_parts(load_settings(folder), SystemClock())
+    (wheel,) = parts.fleet.packages.all()
+    data = parts.fleet.packages.read(wheel)
+    parts.db.dispose()
+    return data
+
+
 @pytest.mark.parametrize("kind", ["folder", "tar", "bucket"])
 def test_a_server_comes_back_from_each_kind_of_place(live: Path, tmp_path: Path, kind: str) -> None:
     where = tmp_path / ("bk.tar" if kind == "tar" else "bk")
@@ -75,6 +87,7 @@ def test_a_server_comes_back_from_each_kind_of_place(live: Path, tmp_path: Path,
             Restorer(place, Target(tmp_path / "back"), silent).restore(None, PASSPHRASE)
     one, two = (Database(load_settings(folder).database) for folder in (live, tmp_path / "back"))
     assert servers.sums(one) == servers.sums(two)
+    assert wheel_of(tmp_path / "back") == b"some bytes of a wheel"
     for db in (one, two):
         db.dispose()
     names = [path.relative_to(live) for path in [*live.rglob("keys/*"), *live.rglob("blobs/*/*")] if path.is_file()]
@@ -144,6 +157,26 @@ def test_what_is_there_is_not_overwritten(live: Path, tmp_path: Path) -> None:
         made(live, place)
         with pytest.raises(TargetNotEmptyError):
             Restorer(place, Target(live), silent).restore(None, PASSPHRASE)
+
+
+def test_a_package_in_a_backup_of_an_earlier_version_is_where_the_server_takes_it_in(
+    live: Path, tmp_path: Path
+) -> None:
+    data, target = b"a newer wheel", Target(tmp_path / "back")
+    with opened_place(str(tmp_path / "bk"), is_new=True) as place:
+        file = place.scratch()
+        file.write_bytes(data)
+        place.put(naming.blob_name(sha256_hex(data)), file)
+        restorer = Restorer(place, target, silent)
+        entry = naming.BlobEntry(sha256_hex(data), len(data), f"agent-packages/{servers.WHEEL}")
+        restorer._file(entry)
+        for path in (f"keys/{servers.WHEEL}", f"agent-packages/../keys/{servers.WHEEL}"):
+            with pytest.raises(DamagedBackupError):
+                restorer._file(naming.BlobEntry(entry.sha256, entry.bytes, path))
+    parts = build_parts(load_settings(live), SystemClock())
+    parts.fleet.packages.take_over(target.settings.agent_packages_dir)
+    parts.db.dispose()
+    assert wheel_of(live) == data
 
 
 def test_settings_keep_what_a_person_wrote() -> None:

@@ -19,6 +19,7 @@ from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.enrolment import agent_installer, agent_packages
 from edgefleet_server.fleet.enrolment.agent_packages import AgentPackages, PackageKind
+from edgefleet_server.fleet.tables import FleetAgentPackage
 from edgefleet_server.process.blob_collection.name_reader import named_digests
 from edgefleet_server.registry.errors import BlobStoreError
 from edgefleet_server.registry.model import Publication, SourceFile
@@ -171,6 +172,21 @@ def test_a_link_and_a_file_that_is_too_large_are_not_taken(
     monkeypatch.setattr(agent_packages, "MAX_PACKAGE_BYTES", 3)
     assert house.fleet.packages.take_over(folder) == []
     assert len(list(folder.iterdir())) == 2
+
+
+def test_another_host_hands_out_what_was_added_here(house: House, added: AgentPackages) -> None:
+    there = AgentPackages(house.db, house.registry, house.clock)
+    for data in (b"a wheel", b"another"):
+        house.fleet.packages.add(WHEEL, data)
+        wheel = there.find(PackageKind.WHEEL)
+        assert wheel is not None
+        assert there.read(wheel) == data
+
+
+def test_a_kind_of_a_later_version_is_left_alone(house: House, added: AgentPackages) -> None:
+    with house.db.session() as session:
+        session.add(FleetAgentPackage(kind="flatpak", name="a", sha256="0" * 64, length=1, added_at=house.clock.now()))
+    assert [one.kind for one in added.all()] == [PackageKind.WHEEL, PackageKind.DEB]
 
 
 def test_hosts_that_take_their_folders_in_at_once_agree(house: House, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ class PackageKind(StrEnum):
     DEB = "deb"
 
 
+KINDS: Final = frozenset(PackageKind)
+"""Those that this version knows: a later one may know more."""
 NAMES: Final[Mapping[PackageKind, re.Pattern[str]]] = {
     PackageKind.WHEEL: re.compile(r"edgefleet_agent-[0-9][0-9A-Za-z.+!]{0,63}-py3-none-any\.whl"),
     PackageKind.DEB: re.compile(r"edgefleet-agent_[0-9][0-9A-Za-z.+~]{0,63}_all\.deb"),
@@ -89,7 +91,7 @@ class AgentPackages:
     def all(self) -> list[AgentPackage]:
         """Return what there is, at most one package of a kind, the wheel first."""
         with self._db.read() as session:
-            found = {PackageKind(row.kind): _package(row) for row in store.agent_packages(session)}
+            found = {row.kind: _package(row) for row in store.agent_packages(session) if row.kind in KINDS}
         return [found[kind] for kind in PackageKind if kind in found]
 
     def find(self, kind: PackageKind) -> AgentPackage | None:
