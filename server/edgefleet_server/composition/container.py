@@ -121,7 +121,6 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     first = build_first_parts(settings, clock, lambda: fleet.reader.profiles_in_use(), is_turned=is_turned)  # noqa: PLW0108
     db, shared, signing, registry = first.db, first.shared, first.signing, first.registry
     fleet = build_fleet(db, signing, registry, clock, settings, shared)
-    registry.withdrawals.leave(fleet.packages.digests)
     poster = HttpPoster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
     sealer, references = Sealer(db, source_of(settings), shared), BundleReferences(registry)
     telemetry = build_telemetry(db, clock, references, fleet)
@@ -189,10 +188,11 @@ def build_metrics(rollout: RolloutService, access: AccessService) -> Metrics:
 def _watch_fleet(
     metrics: Metrics, costs: CostService, first: ConverterParts, watched: Watched, settings: ServerSettings
 ) -> Alarm:
-    """Return what raises alerts; let the metrics ask for figures of the fleet, and the registry for what bundles will cost."""
+    """Return what raises alerts; let metrics ask for figures of the fleet, the registry for costs of bundles and packages of the agent."""
     clock = first.clock
     alarm = build_alarm(first.db, watched, clock=clock, shared=first.shared, settings=settings)
     watched.registry.forecast_with(costs.forecast)
+    watched.registry.withdrawals.leave(watched.fleet.packages.digests)
     sources = FigureSources(
         FleetCounter(first.db),
         first.registry,

@@ -149,8 +149,7 @@ def build_fleet(
     feed = EventLog(db, shared or clock, names.name_of)
     desired, devices = DesiredBook(db, signing, clock), DeviceSelector(db, sealed_needs_tpm=settings.sealed_needs_tpm)
     lists = DeviceLister(db, clock, registry.withdrawn)
-    reports = ReportBook(db, feed, shared or clock)
-    mapper = FleetMapper(db, clock)
+    reports, mapper = ReportBook(db, feed, shared or clock), FleetMapper(db, clock)
     reports.news.subscribe(lists.forget)
     reports.news.subscribe(mapper.forget)
     suspicion = Suspicion(db, feed, reports.news, clock)
@@ -159,7 +158,6 @@ def build_fleet(
     tasks, addresses = TaskBook(db, desired, feed, clock), ServerAddresses(settings, signing, db)
     recovery, hold = MetadataRecovery(db, signing, desired, feed, clock), HoldDocument(db, signing, clock)
     groups, protection = _groups(db, feed, clock)
-    packages = AgentPackages(db, registry, clock)
     return Fleet(
         feed=feed,
         stream=EventHub(feed),
@@ -190,7 +188,7 @@ def build_fleet(
         addresses=addresses,
         enroller=enroller,
         enrolment=EnrolmentService(enroller, addresses, signing, readmissions, registry.profile, settings, clock),
-        packages=packages,
+        packages=(packages := AgentPackages(db, registry, clock)),
         installer=AgentInstaller(packages, addresses, signing),
         authenticator=DeviceAuthenticator(db, enroller, addresses, clock),
         approvals=ApprovalBook(db, enroller, feed, clock),
