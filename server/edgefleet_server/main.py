@@ -27,7 +27,6 @@ from edgefleet_server.observability import logs
 from edgefleet_server.process.gc_tuning import collect_seldom
 from edgefleet_server.setting_sources import SettingsError
 from edgefleet_server.settings import ServerSettings, load_settings
-from edgefleet_server.signing.keys import service_libraries
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +90,6 @@ def parse(arguments: list[str] | None) -> tuple[ServerSettings, bool]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run or check the server of a data folder. Returns the exit code."""
-    service_libraries.leave_out()
     collect_seldom()  # loading all features, which comes after this, takes a fifth less processor time
     try:
         settings, only_check = parse(arguments)
