@@ -26,7 +26,10 @@ KEY_SERVICES = ("boto3", "botocore", "hvac", "pkcs11")
         ("edgefleet_server.main", KEY_SERVICES),
         ("edgefleet_server.process.init", (*WEB, *FLEET, *KEY_SERVICES, "alembic")),
         ("edgefleet_server.process.lifecycle.server_lifecycle", (*KEY_SERVICES, "alembic")),
-        ("edgefleet_server.process.secret_sealer", (*KEY_SERVICES, "uvicorn", "jinja2", "edgefleet_server.process.lifecycle")),
+        (
+            "edgefleet_server.process.secret_sealer",
+            (*KEY_SERVICES, "uvicorn", "jinja2", "edgefleet_server.process.lifecycle"),
+        ),
     ],
 )
 def test_a_process_starts_without(module: str, heavy: tuple[str, ...]) -> None:
