@@ -17,6 +17,7 @@ from edgefleet_cli.admin import agent_package_commands
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.access.model import Role
+from edgefleet_server.composition.container import build_parts
 from edgefleet_server.fleet.enrolment import agent_installer, agent_packages
 from edgefleet_server.fleet.enrolment.agent_packages import AgentPackages, PackageKind
 from edgefleet_server.fleet.tables import FleetAgentPackage
@@ -126,13 +127,14 @@ def test_who_can_write_to_the_store_cannot_plant_an_agent(
 
 
 def test_a_release_with_the_same_bytes_takes_no_package_with_it(house: House, added: AgentPackages) -> None:
-    house.registry.withdrawals.leave(added.digests)  # as `build_parts` does
+    parts = build_parts(house.settings, house.clock)
     wheel, ref = added.find(PackageKind.WHEEL), ReleaseRef.parse("copy@1.0.0")
     assert wheel is not None
     file = SourceFile("model.onnx", wheel.sha256, wheel.length)
     other = SourceFile("other.onnx", house.registry.put_blob_bytes(b"its own"), 7)
     house.registry.publish(Publication(ref, "folder", (file, other), (ProfileName(PROFILE),), (), {}, {}), "test")
-    assert house.registry.withdrawals.remove(ref, "test", "") == [other.sha256]
+    assert parts.registry.withdrawals.remove(ref, "test", "") == [other.sha256]
+    parts.db.dispose()
 
 
 def test_garbage_collection_leaves_packages(house: House, added: AgentPackages) -> None:
