@@ -37,8 +37,8 @@ _CAS: list[Column[dict[str, Any]]] = [
 _PACKAGES: list[Column[dict[str, Any]]] = [
     Column("package", lambda p: p["name"], keep=True),
     Column("sha256", lambda p: p["sha256"][:12]),
-    Column("added", lambda p: p["added_at"][:19]),
-    Column("problem", lambda p: p["problem"] or "-"),
+    Column("added", lambda p: p["added_at"][:10]),
+    Column("bytes", lambda p: "see below" if p["problem"] else "as added"),
 ]
 _PROBLEMS: list[Column[dict[str, Any]]] = [
     Column("secret", lambda s: s["what"], keep=True),
@@ -121,6 +121,9 @@ def check(
         if facts["agent_packages"]:
             session.out.heading("Packages of the agent")
             session.out.table(facts["agent_packages"], _PACKAGES)
+            for one in facts["agent_packages"]:
+                if one["problem"]:
+                    session.out.note(f"{one['problem']}; add it again: edgectl server agent-packages add dist")
         session.out.heading("Secrets")
         session.out.table(shown, _SECRETS)
         if wrong:
