@@ -66,19 +66,19 @@ class ServerSettings(BaseSettings):
     upgrade_schema_at_start: bool = True
     """A start upgrades the schema of an older version; False = it refuses, and `edgectl server upgrade-schema` does it before."""
     blob_url: str | None = None
-    """``file:///…`` or ``s3://…`` (tested, S3 against moto), ``gs://…`` or ``az://…`` (not tested yet); None = the folder ``blobs/``."""
-    blob_endpoint: str = Field(default="", max_length=500, pattern=r"^(https?://[^\s/]+/?)?$")
-    """Address of an S3 store outside AWS: ``https://minio.example:9000``; "" = AWS, or ``AWS_ENDPOINT_URL`` of the environment."""
+    """``file:///…``, ``s3://…``, ``gs://…`` or ``az://…``, tested against imitations of the three clouds; None = the folder ``blobs/``."""
+    blob_endpoint: str = Field(default="", max_length=500, pattern=r"^(https?://[^\s/]+(/[^\s?#]*)?)?$")
+    """Address of a store outside its cloud: ``https://minio.example:9000``; "" = the cloud, or what the environment says."""
     blob_region: str = Field(default="", max_length=60)
     """Region of the bucket; "" = ``AWS_REGION`` of the environment, else us-east-1."""
     blob_virtual_host: bool = False
     """The bucket is part of the host name (``BUCKET.s3.example``) and not of the path."""
     blob_access_key_id: str = Field(default="", max_length=200)
-    """Access key of S3, with ``blob_secret_key``; "" = credentials of the environment, a web identity or the machine's role."""
+    """Access key of S3, or storage account of Azure; "" = credentials of the environment, a web identity or the machine's role."""
     blob_secret_key: SecretStr | None = None
-    """Secret of that access key; better in a file."""
+    """Secret of that access key, key of that account, or JSON key of a service account of Google Cloud; better in a file."""
     blob_secret_key_file: Path | None = None
-    """File that holds the secret of the access key."""
+    """File that holds it."""
     blob_encryption: Literal["", "AES256", "aws:kms", "aws:kms:dsse"] = ""
     """How S3 encrypts what is put: SSE-S3 (``AES256``) or SSE-KMS (``aws:kms``); "" = as the bucket says."""
     blob_kms_key: str = Field(default="", max_length=500)

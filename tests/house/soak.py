@@ -59,6 +59,11 @@ SOAKS: dict[str, Soak] = {
         "kill -9 of a move, a backup or a server while a part of a large blob is on its way to a bucket",
         1,
     ),
+    "stores": Soak(
+        "tests.server.registry.every_store",
+        1,
+        "a run of the contract of blob stores against moto (S3, Google's XML), fake-gcs-server and Azurite; installs them (pip, npm)",
+    ),
     "two-hosts": Soak(
         "tests.server.signing.host_pair",
         3,

@@ -79,10 +79,15 @@ class Answer:
 
 @dataclass
 class FaultyProxy:
-    """Forwards to a store. `fault` is asked first about each request: an answer is sent instead, "cut" cuts the store's own."""
+    """Forwards to a store. `fault` is asked first about each request: an answer is sent instead, "cut" cuts the store's own.
+
+    sent, came: change what goes on to the store, and what it answers.
+    """
 
     upstream: str
     fault: Callable[[Request], Answer | str | None] = lambda request: None
+    sent: Callable[[Request], Request] = lambda request: request
+    came: Callable[[Request, Answer], Answer] = lambda request, answer: answer
     seen: list[Request] = field(default_factory=list)
     url: str = ""
 
@@ -99,14 +104,19 @@ class FaultyProxy:
             class Handler(BaseHTTPRequestHandler):
                 protocol_version = "HTTP/1.1"
 
+                def handle(self) -> None:
+                    with contextlib.suppress(ConnectionResetError):  # by a client that was killed
+                        super().handle()
+
                 def handle_one(self) -> None:
                     body = self.rfile.read(int(self.headers.get("content-length") or 0))
                     request = Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
                     outer.seen.append(request)
                     fault = outer.fault(request)
-                    answer = (
-                        fault if isinstance(fault, Answer) else outer._forward(client, request, body, fault == "cut")
-                    )
+                    if isinstance(fault, Answer):
+                        answer = fault
+                    else:
+                        answer = outer.came(request, outer._forward(client, outer.sent(request), body, fault == "cut"))
                     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client was killed
                         self._send(answer)
 

@@ -176,14 +176,15 @@ def server_process(
     """
     arguments: Sequence[str] = ("--data", str(data), "--port", "0", "--device-port", "0", *flags)
     log = data.parent / "server.log"
+    run_file = data / "run" / "server.json"
+    stale = run_file.read_bytes() if run_file.exists() else b""  # of a server that was killed
     if is_cold or environment is not None:
         process: subprocess.Popen[bytes] | ForkedServer = _cold(arguments, log, environment or {})
     else:
         process = ForkedServer(arguments, log)
     try:
-        run_file = data / "run" / "server.json"
         deadline = time.monotonic() + timeout_s
-        while not run_file.exists():
+        while not run_file.exists() or run_file.read_bytes() == stale:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the server did not start:\n{log.read_text(encoding='utf-8')[-3000:]}")
             time.sleep(0.05)

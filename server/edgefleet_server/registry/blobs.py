@@ -14,7 +14,6 @@ Rules of the machine:
 import fcntl
 import hashlib
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -37,13 +36,13 @@ from edgefleet_server.registry.errors import (
     damaged_blob,
     unknown_blob,
 )
+from edgefleet_server.registry.object_store.blob_keys import key_of, sha256_of
 from edgefleet_server.registry.object_store.opened_store import is_remote, open_object_store
 from edgefleet_server.registry.object_store.read_spool import ReadSpool
 from edgefleet_server.registry.object_store.store_failures import is_lost_bucket, store_failed
 from edgefleet_server.settings import ServerSettings
 
 READ_BYTES = 1024 * 1024
-_KEY = re.compile(r"(?=(..)/\1)../([0-9a-f]{64})")
 PART_BYTES = 8 * 1024 * 1024
 """One part of a large upload; S3 takes 10,000 of them."""
 UPLOAD_PREFIX = "upload-"
@@ -158,7 +157,7 @@ class _ObjectBlobs:
 
     def size(self, sha256: Sha256) -> int | None:
         """Return the blob's length in bytes, or None."""
-        store, key = self._store(), _key(sha256)
+        store, key = self._store(), key_of(sha256)
         try:
             return int(obstore.head(store, key)["size"])
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
@@ -169,7 +168,7 @@ class _ObjectBlobs:
     def remove(self, sha256: Sha256) -> None:
         """Remove a blob's bytes."""
         try:
-            obstore.delete(self._store(), _key(sha256))
+            obstore.delete(self._store(), key_of(sha256))
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
             return
         except (OSError, obstore.exceptions.BaseError) as error:
@@ -179,7 +178,7 @@ class _ObjectBlobs:
         """Return `length` bytes from `start`."""
         if length <= 0:
             return b""
-        store, key = self._store(), _key(sha256)
+        store, key = self._store(), key_of(sha256)
         try:
             data = bytes(obstore.get_range(store, key, start=start, length=length))
         except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
@@ -195,9 +194,9 @@ class _ObjectBlobs:
         try:
             for page in obstore.list(self._store()):
                 for entry in page:
-                    found = _KEY.fullmatch(str(entry["path"]))
-                    if found:
-                        yield StoredBlob(Sha256(found[2]), int(entry["size"]), entry["last_modified"])
+                    found = sha256_of(str(entry["path"]))
+                    if found is not None:
+                        yield StoredBlob(found, int(entry["size"]), entry["last_modified"])
         except (OSError, obstore.exceptions.BaseError) as error:
             raise store_failed("list", error) from error
 
@@ -217,7 +216,7 @@ class LocalBlobs(_ObjectBlobs):
 
     def commit(self, path: Path, sha256: Sha256) -> None:
         """Rename the file into its place and fsync the folders."""
-        target = self._folder / _key(sha256)
+        target = self._folder / key_of(sha256)
         try:
             if target.exists():
                 path.unlink()
@@ -242,7 +241,7 @@ class _Fetched:
 
     def __init__(self, store: ObjectStore, sha256: Sha256) -> None:
         try:
-            self._answer = obstore.get(store, _key(sha256))
+            self._answer = obstore.get(store, key_of(sha256))
         except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
             raise (store_failed("read", error) if is_lost_bucket(error) else unknown_blob(sha256)) from error
         except (OSError, obstore.exceptions.BaseError) as error:
@@ -289,7 +288,7 @@ class RemoteBlobs(_ObjectBlobs):
         length = path.stat().st_size
         if self.size(sha256) == length:
             return
-        key = _key(sha256)
+        key = key_of(sha256)
         try:
             obstore.put(self._store(), key, path, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
         except (OSError, obstore.exceptions.BaseError) as error:
@@ -375,11 +374,6 @@ def remove_abandoned(folder: Path) -> int:
         except OSError:  # locked by its writer, or gone
             continue
     return count
-
-
-def _key(sha256: Sha256) -> str:
-    digest = parse_sha256(sha256)
-    return f"{digest[:2]}/{digest}"
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from obstore.store import from_url
+from obstore.store import MemoryStore, from_url
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.clock import SystemClock
@@ -68,12 +68,38 @@ def wheel_of(folder: Path) -> bytes:
     return data
 
 
+def test_what_a_killed_backup_to_a_bucket_left_here_goes_with_the_next(tmp_path: Path) -> None:
+    scratch = tmp_path / "run" / "backup"
+    bucket = MemoryStore()
+    killed = scratch / "killed"
+    killed.mkdir(parents=True)
+    (killed / "table").write_bytes(b"rows of people")
+    reading = BucketPlace(bucket, scratch)
+    assert reading.sizes("tables") == {}
+    assert list(scratch.iterdir()) == [killed], "a reader writes nothing"
+    first, second = (
+        BucketPlace(bucket, scratch),
+        BucketPlace(bucket, scratch),
+    )  # as two processes: a lock is of one opened file
+    file, other = first.scratch(), second.scratch()
+    file.write_bytes(b"1")
+    other.write_bytes(b"2")
+    assert sorted(scratch.iterdir()) == sorted([file.parent, other.parent]), "what is in use stays"
+    first.put("a", file)
+    second.put("b", other)
+    first.close()
+    assert list(scratch.iterdir()) == [other.parent]
+    second.close()
+    reading.close()
+    assert list(scratch.iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", ["folder", "tar", "bucket"])
 def test_a_server_comes_back_from_each_kind_of_place(live: Path, tmp_path: Path, kind: str) -> None:
     where = tmp_path / ("bk.tar" if kind == "tar" else "bk")
     if kind == "bucket":
         where.mkdir()
-        bucket: BackupPlace = BucketPlace(from_url(f"file://{where}"))
+        bucket: BackupPlace = BucketPlace(from_url(f"file://{where}"), live / "run" / "backup")
         first = made(live, bucket)
         assert made(live, bucket).copied == 0 < first.copied, "blobs are copied once"
         assert problems(bucket, is_deep=True) == []
@@ -85,6 +111,7 @@ def test_a_server_comes_back_from_each_kind_of_place(live: Path, tmp_path: Path,
         with opened_place(str(where), is_new=False) as place:
             assert problems(place, is_deep=True) == []
             Restorer(place, Target(tmp_path / "back"), silent).restore(None, PASSPHRASE)
+    assert not any((live / "run" / "backup").glob("*"))
     one, two = (Database(load_settings(folder).database) for folder in (live, tmp_path / "back"))
     assert servers.sums(one) == servers.sums(two)
     assert wheel_of(tmp_path / "back") == b"some bytes of a wheel"

@@ -18,6 +18,7 @@ from edgefleet_server.process.blob_collection.garbage_collector import Collector
 from edgefleet_server.process.blob_collection.name_reader import named_digests
 from edgefleet_server.registry.errors import BlobStoreError, BlobUnknownError
 from edgefleet_server.registry.model import Publication, SourceFile
+from edgefleet_server.registry.object_store.unfinished_uploads import UnfinishedUploads
 from tests.support import databases
 from tests.support.servers import PROFILE, ApiHouse
 
@@ -28,10 +29,13 @@ STEPS = 25
 CONTENTS = 4
 
 
-def collector(house: ApiHouse, progress: Progress = lambda *_: None) -> Collector:
+def collector(
+    house: ApiHouse, progress: Progress = lambda *_: None, uploads: UnfinishedUploads | None = None
+) -> Collector:
     """Return what collects the garbage of a server."""
     parts = house.parts
-    return Collector(parts.db, parts.registry.unnamed, parts.access.record, house.clock, progress)
+    uploads = uploads or UnfinishedUploads(house.settings, house.clock)
+    return Collector(parts.db, parts.registry.unnamed, uploads, parts.access.record, house.clock, progress)
 
 
 def publish(house: ApiHouse, version: str, data: bytes) -> ReleaseRef:

@@ -19,11 +19,12 @@ _WHAT: Final = (
     ("waiting", "unnamed, marked by a run with --delete, or not yet"),
     ("young", "unnamed, uploaded or asked for lately: left alone"),
     ("strays", "bytes without a record: --delete --strays removes them"),
+    ("unfinished", "uploads cut off a day ago or longer: --delete ends them"),
 )
 _SHEET: list[Column[dict[str, Any]]] = [
     Column("blobs", lambda r: r["what"], keep=True),
     Column("count", lambda r: f"{r['count']:,}", right=True, keep=True),
-    Column("size", lambda r: size(r["bytes"]), right=True),
+    Column("size", lambda r: size(r["bytes"]) if "bytes" in r else "-", right=True),
     Column("oldest", lambda r: (r["oldest"] or "-")[:10]),
     Column("means", lambda r: r["means"]),
 ]
@@ -65,6 +66,7 @@ def garbage_collect(
                 [
                     ("deleted", _amount(found["deleted"])),
                     ("strays deleted", _amount(found["strays_deleted"])),
+                    ("uploads ended", f"{found['unfinished']['ended']:,}"),
                     ("marked now", f"{found['marked']:,}"),
                     ("failed", f"{found['failed']:,}"),
                     ("took", duration(found["elapsed_s"])),
@@ -72,6 +74,8 @@ def garbage_collect(
             )
 
     session.out.facts(found, show)
+    if found["unfinished"]["unchecked"]:
+        session.out.note(f"{found['unfinished']['unchecked']}; {found['unfinished']['next']}")
     if found["is_dry_run"]:
         session.out.note("nothing was changed; --delete marks what is unnamed, and removes what is due")
     elif found["next_due"]:

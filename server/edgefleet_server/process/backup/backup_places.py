@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
@@ -210,9 +210,10 @@ class BucketPlace:
     is_private = False
     holds_one = False
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, scratch: Path) -> None:
+        """scratch: a folder of this machine; what this process writes there is in a folder of its own."""
         self._store = store
-        self._tmp = Path(tempfile.mkdtemp(prefix="edgefleet-backup-"))
+        self._scratch = _ScratchFolder(scratch)
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return names and lengths."""
@@ -223,7 +224,7 @@ class BucketPlace:
 
     def scratch(self) -> Path:
         """Return a new file name."""
-        return _scratch(self._tmp)
+        return _scratch(self._scratch.folder())
 
     def put(self, name: str, file: Path) -> None:
         """Put the file."""
@@ -246,7 +247,43 @@ class BucketPlace:
 
     def close(self) -> None:
         """Remove the local files."""
-        shutil.rmtree(self._tmp, ignore_errors=True)
+        self._scratch.close()
+
+
+class _ScratchFolder:
+    """A folder of one process below `parent`, made when it is first asked for, and locked as long as it is used.
+
+    What processes have left there that were killed is not locked any more: it goes first. On a file system without locks it stays.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        self._parent = parent
+        self._made: tuple[Path, int] | None = None
+
+    def folder(self) -> Path:
+        """Return it. Raises OSError."""
+        if self._made is None:
+            self._parent.parent.mkdir(exist_ok=True)
+            self._parent.mkdir(mode=0o700, exist_ok=True)
+            with _folder_lock(
+                self._parent, fcntl.LOCK_EX
+            ):  # or another process takes this one for left behind before it is locked
+                for left in self._parent.iterdir():
+                    with suppress(OSError), _folder_lock(left, fcntl.LOCK_EX | fcntl.LOCK_NB, is_needed=True):
+                        shutil.rmtree(left)
+                folder = Path(tempfile.mkdtemp(dir=self._parent))
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                with suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._made = folder, descriptor
+        return self._made[0]
+
+    def close(self) -> None:
+        """Remove it."""
+        if self._made is not None:
+            shutil.rmtree(self._made[0], ignore_errors=True)
+            os.close(self._made[1])
+            self._made = None
 
 
 class _Slice(io.RawIOBase):
@@ -323,7 +360,8 @@ def opened_place(
 
 def _open(where: str, *, is_new: bool, settings: Callable[[], ServerSettings] = bucket_settings) -> BackupPlace:
     if is_remote(where):
-        return BucketPlace(open_object_store(settings().model_copy(update={"blob_url": where})))
+        access = settings().model_copy(update={"blob_url": where})
+        return BucketPlace(open_object_store(access), access.run_dir / "backup")
     if "://" in where and not where.startswith("file://"):
         raise BackupPlaceError(
             f"{where} is no place of backups", next_step="use a folder, FILE.tar, s3://NAME/PATH, gs://… or az://…"
@@ -355,6 +393,18 @@ def _locked(path: Path) -> BinaryIO:
             f"another backup is being written to {path.parent}", next_step="wait until it has ended"
         ) from None
     return file
+
+
+@contextmanager
+def _folder_lock(folder: Path, how: int, *, is_needed: bool = False) -> Iterator[None]:
+    """Hold the lock of a folder. Raises OSError; where there are no locks only if it is needed."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with nullcontext() if is_needed else suppress(OSError):
+            fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _scratch(folder: Path) -> Path:
@@ -392,7 +442,7 @@ def _bucket_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-        why, following = meaning_of(error) or (" ".join(str(error).split())[:300], _CHECK)
+        why, following = meaning_of(error, is_write=what == "write") or (" ".join(str(error).split())[:300], _CHECK)
         raise BackupPlaceError(f"the bucket cannot be used to {what} backups: {why}", next_step=following) from error
 
 

@@ -47,6 +47,7 @@ from edgefleet_server.process.backup_keys.recipient_key import identity_of, new_
 from edgefleet_server.process.blob_collection.garbage_collector import Collector, Terms
 from edgefleet_server.process.init import report_error
 from edgefleet_server.process.progress_lines import ProgressLines
+from edgefleet_server.registry.object_store.unfinished_uploads import UnfinishedUploads
 from edgefleet_server.setting_sources import SettingsError
 from edgefleet_server.settings import ServerSettings, load_settings
 
@@ -121,14 +122,15 @@ def garbage_collect(given: argparse.Namespace) -> tuple[dict[str, Any], int]:
         raise SettingsError(
             "--grace-days needs 1 at least", next_step="what is uploaded just now is named by nothing yet"
         )
-    parts = build_parts(_settings_of(given.data), clock)
+    settings = _settings_of(given.data)
+    parts, uploads = build_parts(settings, clock), UnfinishedUploads(settings, clock)
     try:
         parts.db.ping()
         if not migrations.is_current(parts.db):
             raise SettingsError(
                 "the database has the tables of another version", next_step="start the server once, which migrates it"
             )
-        collector = Collector(parts.db, parts.registry.unnamed, parts.access.record, clock, ProgressLines())
+        collector = Collector(parts.db, parts.registry.unnamed, uploads, parts.access.record, clock, ProgressLines())
         found = collector.run(Terms(timedelta(days=given.grace_days), deletes=given.delete, strays=given.strays))
     finally:
         parts.db.dispose()

@@ -1,4 +1,4 @@
-"""One run of garbage collection: look, mark, look again, remove (ADR 0159)."""
+"""One run of garbage collection: look, mark, look again, remove (ADR 0159); and end uploads that were cut off (ADR 0171)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.process.blob_collection.name_reader import named_digests
 from edgefleet_server.registry.blobs import StoredBlob
 from edgefleet_server.registry.object_store.garbage_collection import Inventory, UnnamedBlob, UnnamedBlobs
+from edgefleet_server.registry.object_store.unfinished_uploads import LEFT_ALONE, UnfinishedUploads
 
 ACTOR: Final = "edgectl server garbage-collect"
 Progress = Callable[[str, int, int, str], None]
@@ -64,10 +65,19 @@ class _Found:
 class Collector:
     """Finds and removes blobs that nothing names. Calls block for as long as it takes; a server may run meanwhile."""
 
-    def __init__(self, db: Database, blobs: UnnamedBlobs, record: Record, clock: Clock, progress: Progress) -> None:
+    def __init__(
+        self,
+        db: Database,
+        blobs: UnnamedBlobs,
+        uploads: UnfinishedUploads,
+        record: Record,
+        clock: Clock,
+        progress: Progress,
+    ) -> None:
         """Wire the parts."""
         self._db = db
         self._blobs = blobs
+        self._uploads = uploads
         self._record = record
         self._clock = clock
         self._progress = progress
@@ -92,8 +102,10 @@ class Collector:
         strays_deleted = Amount()
         if terms.deletes and terms.strays:
             failed += self._remove_strays(strays, strays_deleted)
-        if terms.deletes and (marked or deleted.count or strays_deleted.count or failed):
-            self._note(marked, deleted, strays_deleted, failed)
+        uploads = self._cut_off(now, deletes=terms.deletes)
+        failed += uploads["failed"]
+        if terms.deletes and (marked or deleted.count or strays_deleted.count or uploads["ended"] or failed):
+            self._note(marked, deleted, strays_deleted, uploads["ended"], failed)
         stray_amount = Amount()
         for one in strays:
             stray_amount.add(one.length, one.stored_at)
@@ -109,6 +121,7 @@ class Collector:
             "marked": marked,
             "deleted": deleted.document(),
             "strays_deleted": strays_deleted.document(),
+            "unfinished": {name: value for name, value in uploads.items() if name != "failed"},
             "failed": failed,
         }
 
@@ -146,8 +159,30 @@ class Collector:
         self._progress("delete strays", len(strays), len(strays), "")
         return failed
 
-    def _note(self, marked: int, deleted: Amount, strays: Amount, failed: int) -> None:
+    def _cut_off(self, now: datetime, *, deletes: bool) -> dict[str, Any]:
+        """Find uploads that were begun and never ended; end those that are old enough where asked."""
+        self._progress("uploads", 0, 1, "")
+        look = self._uploads.look()
+        old = [one for one in look.uploads if one.begun_at <= now - LEFT_ALONE]
+        ended = 0
+        for done, one in enumerate(old if deletes else []):
+            self._progress("end uploads", done, len(old), one.key[-12:])
+            ended += self._uploads.end(one)
+        self._progress("uploads", 1, 1, "")
+        oldest = min((one.begun_at for one in old), default=None)
+        return {
+            "count": len(old),
+            "young": len(look.uploads) - len(old),
+            "oldest": None if oldest is None else oldest.isoformat(),
+            "ended": ended,
+            "failed": len(old) - ended if deletes else 0,
+            "unchecked": look.unchecked,
+            "next": look.next,
+        }
+
+    def _note(self, marked: int, deleted: Amount, strays: Amount, ended: int, failed: int) -> None:
         what = f"{deleted.count} blobs ({deleted.bytes} bytes) and {strays.count} without a record ({strays.bytes} bytes) deleted"
+        what += f", {ended} uploads ended" if ended else ""
         what += f", {marked} marked" + (f", {failed} failed" if failed else "")
         with self._db.session():
             self._record(ACTOR, "collect_blobs", what, 500 if failed else 200, "")

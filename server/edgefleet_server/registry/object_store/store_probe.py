@@ -19,7 +19,8 @@ COMPARED: Final = 20
 """So many of the newest blobs that the database names are looked for in the store."""
 _BYTES = 1024
 _UNCHECKED: Final = {
-    "s3": "lifecycle rules, incomplete uploads: `aws s3api get-bucket-lifecycle-configuration --bucket {bucket}`, `list-multipart-uploads`",
+    "s3": "lifecycle rules: `aws s3api get-bucket-lifecycle-configuration --bucket {bucket}`;"
+    " uploads that were cut off: `edgectl server garbage-collect`",
     "gs": "lifecycle rules: `gcloud storage buckets describe gs://{bucket} --format='default(lifecycle_config)'`",
     "az": "lifecycle rules: `az storage account management-policy show` for the account of {bucket}",
 }
