@@ -338,7 +338,7 @@ class ServerSettings(BaseSettings):
 
     @property
     def agent_packages_dir(self) -> Path:
-        """Folder of the agent's packages of an earlier version; they are taken into the database at the next start (ADR 0170)."""
+        """Folder of the agent's packages of an earlier version; they are taken into the database at the next start (ADR 0168)."""
         return self.data_dir / "agent-packages"
 
     @property

@@ -431,7 +431,7 @@ class FleetMove(SQLModel, table=True):
 
 
 class FleetAgentPackage(SQLModel, table=True):
-    """The package of the agent of one kind (wheel, deb) that new devices install; its bytes are the blob `sha256` (ADR 0170)."""
+    """The package of the agent of one kind (wheel, deb) that new devices install; its bytes are the blob `sha256` (ADR 0168)."""
 
     __tablename__ = "fleet_agent_package"
 

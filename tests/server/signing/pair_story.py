@@ -1,4 +1,4 @@
-"""What is done at one of two hosts and seen at the other: packages of the agent, enrolment, a bundle, a revocation (ADR 0170)."""
+"""What is done at one of two hosts and seen at the other: packages of the agent, enrolment, a bundle, a revocation (ADR 0168)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The packages of the agent that this server hands out: one of each kind, the one added last (ADR 0170).
+"""The packages of the agent that this server hands out: one of each kind, the one added last (ADR 0168).
 
 Their digests are in the database, their bytes in the blob store, so every host hands out the same. What the store gives is compared with
 the digest first: who can write to a bucket cannot plant an agent.

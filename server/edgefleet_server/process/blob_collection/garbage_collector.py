@@ -1,4 +1,4 @@
-"""One run of garbage collection: look, mark, look again, remove (ADR 0159); and end uploads that were cut off (ADR 0171)."""
+"""One run of garbage collection: look, mark, look again, remove (ADR 0159); and end uploads that were cut off (ADR 0169)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

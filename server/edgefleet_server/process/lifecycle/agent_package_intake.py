@@ -1,4 +1,4 @@
-"""`edgectl server agent-packages add`: puts packages of the agent into database and blob store, for all hosts (ADR 0170).
+"""`edgectl server agent-packages add`: puts packages of the agent into database and blob store, for all hosts (ADR 0168).
 
     python -m edgefleet_server.process.lifecycle.agent_package_intake --data DIR FILE...
 

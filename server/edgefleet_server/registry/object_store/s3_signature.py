@@ -1,4 +1,4 @@
-"""Signed requests to S3: AWS Signature Version 4, for requests without a body (ADR 0171).
+"""Signed requests to S3: AWS Signature Version 4, for requests without a body (ADR 0169).
 
 The rules are those of "Signing AWS requests" in Amazon's S3 API reference; a test compares with botocore.
 """

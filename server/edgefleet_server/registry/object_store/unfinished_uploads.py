@@ -1,4 +1,4 @@
-"""Uploads in parts that were begun and never ended (ADR 0171).
+"""Uploads in parts that were begun and never ended (ADR 0169).
 
 S3 keeps their parts, bills them, and shows them in no list of objects. obstore has no call for them, so the two requests are made here,
 with the key of the settings or of the environment. Only uploads below the prefix of this store are looked at, and only of names that a

@@ -1,9 +1,9 @@
-"""Add the packages of the agent, whose bytes are blobs (ADR 0170)."""
+"""Add the packages of the agent, whose bytes are blobs (ADR 0168)."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "1049"
+revision = "1048"
 down_revision = "1047"
 branch_labels = None
 depends_on = None
