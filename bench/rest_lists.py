@@ -78,9 +78,9 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "most_rows_two_fields": (f"{API}/devices", {"limit": 500, "fields": "id,status"}),
     "search_id": (f"{API}/search", {"q": "d-00004"}),
     "search_inside_id": (f"{API}/search", {"q": "0042"}),
-    "search_name": (f"{API}/search", {"q": "gate 4242"}),
+    "search_name": (f"{API}/search", {"q": "gate 42"}),
     "search_label": (f"{API}/search", {"q": "s49"}),
-    "search_serial": (f"{API}/search", {"q": "sn-0000042"}),
+    "search_serial": (f"{API}/search", {"q": "sn-0000294"}),
     "search_nothing": (f"{API}/search", NOTHING),
     "one_device": (f"{API}/devices/d-0000042", {}),
     "summary": (f"{API}/fleet/summary", {}),
@@ -177,7 +177,7 @@ def kept_against_new(url: str, headers: Mapping[str, str], pid: int, requests: i
 def narrow_against_wide(db: Database, rounds: int) -> dict[str, dict[str, float]]:
     """Return of some texts how long it takes to look for them through narrow rows and through those of devices, and the ratio."""
     finder, found = InventorySearch(db), {}
-    for name, words in (("label", "s49"), ("serial", "sn-0000042"), ("nothing", NOTHING["q"])):
+    for name, words in (("label", "s49"), ("serial", "sn-0000294"), ("nothing", NOTHING["q"])):
         took: dict[str, list[float]] = {"narrow": [], "wide": []}
         for _ in range(rounds + 1):
             for way, times in took.items():
