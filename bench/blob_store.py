@@ -106,7 +106,6 @@ def ours(
         for start in given.ranges:
             assert len(reader.read_range(large, start, MIB)) == MIB
     assert (folder / "large").read_bytes() == given.large
-    (folder / "large").unlink()
     for sha256 in (large, *small):
         blobs.remove(sha256)
     return took.figures
@@ -165,7 +164,6 @@ def copied(given: Work, folder: Path) -> dict[str, Figures]:
             assert len(os.pread(file.fileno(), MIB, start)) == MIB
     shutil.rmtree(source)
     shutil.rmtree(target)
-    (folder / "large").unlink()
     return took.figures
 
 
@@ -198,8 +196,9 @@ def main() -> None:
                 "local": lambda given=given: ours(lambda: open_blob_store(local), given, folder, None),  # type: ignore[misc]
                 "copy": lambda given=given: copied(given, folder),  # type: ignore[misc]
             }
-            for side in list(tasks) if number % 2 == 0 else list(reversed(tasks)):
+            for side in sorted(tasks, reverse=number % 2 == 1):
                 rounds.setdefault(side, []).append(tasks[side]())
+                (folder / "large").unlink()
     print(json.dumps({
         "bench": "blob_store", **vars(args),
         **{side: _medians(some) for side, some in rounds.items()},

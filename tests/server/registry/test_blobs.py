@@ -48,6 +48,25 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.is_file() and len(path.name) != 64]
 
 
+def test_what_stays_on_this_disk_is_brought_to_it_and_nothing_else(
+    store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought, fsync = list[str](), os.fsync
+
+    def noted(descriptor: int) -> None:
+        place = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        brought.append(place.removeprefix(str(tmp_path)))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    put_chunks(store, [DATA], limit_bytes=len(DATA), expected=DIGEST)
+    if isinstance(store, RemoteBlobs):
+        assert brought == [], "the file here is read once and removed"
+    else:
+        assert brought[0].startswith("/blobs/tmp/upload-")
+        assert brought[1:] == ["/blobs", f"/blobs/{DIGEST[:2]}"], "then its name"
+
+
 def test_a_blob_comes_back_whole_and_in_parts(store: BlobStore, tmp_path: Path) -> None:
     assert store.size(DIGEST) is None
     pieces = [DATA[i : i + 100_000] for i in range(0, len(DATA), 100_000)]

@@ -106,8 +106,13 @@ def bucket(cloud: CloudStore, tmp_path: Path) -> Iterator[Bucket]:
 
 
 def test_a_small_blob_is_put_found_read_in_ranges_listed_and_removed(bucket: Bucket) -> None:
+    bucket.put(b"small")
+    assert [one.method for one in bucket.proxy.seen] == ["PUT", "HEAD"]
+    bucket.blobs.remove(sha256_hex(b"small"))
     sha256 = bucket.put(SMALL)
+    writes = bucket.proxy.count("PUT")
     assert bucket.put(SMALL) == sha256
+    assert bucket.proxy.count("PUT") == writes, "from 64 KiB on it is asked for first"
     plain = RemoteBlobs(lambda: open_object_store(bucket.settings), bucket.settings.run_dir / "spool")
     for store in (bucket.blobs, plain):
         assert store.size(sha256) == len(SMALL)

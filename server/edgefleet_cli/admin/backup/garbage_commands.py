@@ -15,11 +15,11 @@ from edgefleet_cli.render.format import counted, duration, size
 from edgefleet_cli.render.output import Column
 
 _WHAT: Final = (
-    ("due", "unnamed for the grace period: --delete removes them"),
-    ("waiting", "unnamed, marked by a run with --delete, or not yet"),
-    ("young", "unnamed, uploaded or asked for lately: left alone"),
-    ("strays", "bytes without a record: --delete --strays removes them"),
-    ("unfinished", "uploads cut off a day ago or longer: --delete ends them"),
+    ("due", "unnamed long enough: --delete removes"),
+    ("waiting", "unnamed, marked or to be marked"),
+    ("young", "unnamed, used lately: left alone"),
+    ("strays", "no record: --delete --strays removes"),
+    ("unfinished", "uploads cut off: --delete ends them"),
 )
 _SHEET: list[Column[dict[str, Any]]] = [
     Column("blobs", lambda r: r["what"], keep=True),
