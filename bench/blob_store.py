@@ -1,8 +1,8 @@
 """Blobs put, read and asked for in ranges: our store against boto3 on the same S3 server (moto), and against a copied file on this disk.
 
 Each round has new random bytes and does every task with both, and every other round begins with the other one. What ours does beyond the
-other: it takes the bytes in pieces as a server does, hashes them, and brings them to the disk before it sends them (`receive`; `send` is
-the rest); and what it reads is compared with the digest before the first byte is given out.
+other: it takes the bytes in pieces as a server does and hashes them while it writes them into a file (`receive`; `send` is the rest);
+and what it reads is compared with the digest before the first byte is given out.
 
 Prints one JSON object: of each task and each side the medians of seconds, of processor seconds of this process and of the S3 server; and
 the medians of the rounds' ratios, ours ÷ theirs.

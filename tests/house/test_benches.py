@@ -18,6 +18,7 @@ import psutil
 import pytest
 from bench import (
     _busy_fleet,
+    blob_store,
     cli,
     cost_report,
     fleet_drift,
@@ -100,6 +101,19 @@ def test_lists_of_the_api(printed: Bench) -> None:
     assert all(is_figure(value) for name, value in connections.items() if name != "cpu_ratio")
     assert told["within"] == rest_lists.within(connections)
     assert told["ok"] == all(told["within"].values())
+
+
+@pytest.mark.network
+def test_blobs_against_boto3_and_copied_files(printed: Bench) -> None:
+    told = printed(blob_store, "--mib", "9", "--small", "2", "--rounds", "2")
+    tasks = {"put_large", "put_small", "get_large", "get_small", "ranges"}
+    for side in ("s3", "local"):
+        assert told[side].keys() == tasks | {"receive", "send"}
+    for side in ("boto3", "copy"):
+        assert told[side].keys() == tasks
+    for ratios in (told["s3_to_boto3"], told["local_to_copy"]):
+        assert ratios.keys() == tasks
+        assert all(is_figure(one["wall_s"]) for one in ratios.values())
 
 
 def test_a_report_of_costs_by_group(printed: Bench) -> None:

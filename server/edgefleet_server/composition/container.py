@@ -188,11 +188,10 @@ def build_metrics(rollout: RolloutService, access: AccessService) -> Metrics:
 def _watch_fleet(
     metrics: Metrics, costs: CostService, first: ConverterParts, watched: Watched, settings: ServerSettings
 ) -> Alarm:
-    """Return what raises alerts; let metrics ask for figures of the fleet, the registry for costs of bundles and packages of the agent."""
+    """Return what raises alerts; let the metrics ask for figures of the fleet, and the registry for what bundles will cost."""
     clock = first.clock
     alarm = build_alarm(first.db, watched, clock=clock, shared=first.shared, settings=settings)
     watched.registry.forecast_with(costs.forecast)
-    watched.registry.withdrawals.leave(watched.fleet.packages.digests)
     sources = FigureSources(
         FleetCounter(first.db),
         first.registry,

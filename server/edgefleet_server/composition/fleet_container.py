@@ -50,6 +50,7 @@ from edgefleet_server.fleet.reported.receiver import ReportReceiver
 from edgefleet_server.fleet.reported.suspicion import Suspicion
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
 from edgefleet_server.registry.model import BundleView, ReleaseView
+from edgefleet_server.registry.withdrawals import WithdrawalBook
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
 
@@ -83,6 +84,11 @@ class Registry(Protocol):
 
     def bundles_by_digest(self, digests: Sequence[str]) -> Mapping[Sha256, BundleView]:
         """Return signed bundles by the digests that are known."""
+        ...
+
+    @property
+    def withdrawals(self) -> WithdrawalBook:
+        """What removes releases, and leaves blobs that others name."""
         ...
 
     def put_blob_bytes(self, data: bytes) -> Sha256:
@@ -158,6 +164,7 @@ def build_fleet(
     tasks, addresses = TaskBook(db, desired, feed, clock), ServerAddresses(settings, signing, db)
     recovery, hold = MetadataRecovery(db, signing, desired, feed, clock), HoldDocument(db, signing, clock)
     groups, protection = _groups(db, feed, clock)
+    packages = _agent_packages(db, registry, clock)
     return Fleet(
         feed=feed,
         stream=EventHub(feed),
@@ -188,7 +195,7 @@ def build_fleet(
         addresses=addresses,
         enroller=enroller,
         enrolment=EnrolmentService(enroller, addresses, signing, readmissions, registry.profile, settings, clock),
-        packages=(packages := AgentPackages(db, registry, clock)),
+        packages=packages,
         installer=AgentInstaller(packages, addresses, signing),
         authenticator=DeviceAuthenticator(db, enroller, addresses, clock),
         approvals=ApprovalBook(db, enroller, feed, clock),
@@ -201,6 +208,13 @@ def build_fleet(
 def _readmissions(db: Database, feed: EventLog, settings: ServerSettings, clock: Clock) -> ReadmissionBook:
     terms = ReadmissionTerms(timedelta(days=settings.readmit_days), settings.readmit_per_day)
     return ReadmissionBook(db, feed, terms, clock)
+
+
+def _agent_packages(db: Database, registry: Registry, clock: Clock) -> AgentPackages:
+    """Return the packages of the agent, whose blobs no deleted release takes with it."""
+    packages = AgentPackages(db, registry, clock)
+    registry.withdrawals.leave(packages.digests)
+    return packages
 
 
 def _groups(db: Database, feed: EventLog, clock: Clock) -> tuple[GroupBook, ProtectionBook]:

@@ -77,10 +77,8 @@ def test_what_a_killed_backup_to_a_bucket_left_here_goes_with_the_next(tmp_path:
     reading = BucketPlace(bucket, scratch)
     assert reading.sizes("tables") == {}
     assert list(scratch.iterdir()) == [killed], "a reader writes nothing"
-    first, second = (
-        BucketPlace(bucket, scratch),
-        BucketPlace(bucket, scratch),
-    )  # as two processes: a lock is of one opened file
+    # as two processes: a lock is of one opened file
+    first, second = BucketPlace(bucket, scratch), BucketPlace(bucket, scratch)
     file, other = first.scratch(), second.scratch()
     file.write_bytes(b"1")
     other.write_bytes(b"2")

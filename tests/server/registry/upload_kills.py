@@ -225,7 +225,7 @@ def play(cloud: CloudStore, name: str, draw: random.Random) -> tuple[list[str], 
 
 
 def main(n: int, seed: int) -> dict[str, Any]:
-    """Kill n processes, of each story in turn. unfinished: uploads that only a lifecycle rule of the bucket removes."""
+    """Kill n processes, of each story in turn. unfinished: uploads that somebody has to end: garbage collection, or a rule."""
     draw, problems, unfinished = random.Random(seed), list[str](), 0
     with tempfile.TemporaryDirectory() as folder, s3_store(Path(folder)) as cloud:
         for number in range(n):

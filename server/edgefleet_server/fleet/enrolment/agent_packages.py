@@ -153,9 +153,8 @@ class AgentPackages:
                 next_step="build it again: `./dev dist` in a clone makes the packages in dist/",
             )
         with self._db.session() as session:
-            sha256 = self._blobs.put_blob_bytes(
-                data
-            )  # in the transaction that names it: no collection of garbage comes between
+            # in the transaction that names it: no collection of garbage comes between
+            sha256 = self._blobs.put_blob_bytes(data)
             package = AgentPackage(name, kind, sha256, len(data), added_at)
             store.put_agent_package(session, _row(package), replaces=replaces)
         return package

@@ -265,9 +265,8 @@ class _ScratchFolder:
         if self._made is None:
             self._parent.parent.mkdir(exist_ok=True)
             self._parent.mkdir(mode=0o700, exist_ok=True)
-            with _folder_lock(
-                self._parent, fcntl.LOCK_EX
-            ):  # or another process takes this one for left behind before it is locked
+            # or another process takes this one for left behind before it is locked
+            with _folder_lock(self._parent, fcntl.LOCK_EX):
                 for left in self._parent.iterdir():
                     with suppress(OSError), _folder_lock(left, fcntl.LOCK_EX | fcntl.LOCK_NB, is_needed=True):
                         shutil.rmtree(left)
