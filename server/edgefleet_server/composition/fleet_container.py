@@ -159,12 +159,11 @@ def build_fleet(
     reports.news.subscribe(lists.forget)
     reports.news.subscribe(mapper.forget)
     suspicion = Suspicion(db, feed, reports.news, clock)
-    readmissions = _readmissions(db, feed, settings, clock)
+    readmissions, packages = _readmissions(db, feed, settings, clock), _agent_packages(db, registry, clock)
     enroller = Enroller(db, signing, feed, desired, PendingEnrolments(feed, clock, settings), suspicion, clock)
     tasks, addresses = TaskBook(db, desired, feed, clock), ServerAddresses(settings, signing, db)
     recovery, hold = MetadataRecovery(db, signing, desired, feed, clock), HoldDocument(db, signing, clock)
     groups, protection = _groups(db, feed, clock)
-    packages = _agent_packages(db, registry, clock)
     return Fleet(
         feed=feed,
         stream=EventHub(feed),
