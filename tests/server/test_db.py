@@ -191,7 +191,7 @@ def test_overwriting_what_was_freed_is_given_up_where_others_would_wait_long(db:
         began_s = time.monotonic()
         found.append((db.overwrite_freed(["access_tokens"]), time.monotonic() - began_s))
 
-    with db.read() as session:
+    with db.read(streams=True) as session:
         session.execute(text("SELECT id FROM access_tokens")).all()
         thread = threading.Thread(target=write_and_overwrite)
         thread.start()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import JSON, Column, Integer, MetaData, Table, insert, select, text
 
-from edgefleet_server.db.database import SQLITE_CACHE_KIB, Database
+from edgefleet_server.db.database import Database
+from edgefleet_server.db.engines import SQLITE_CACHE_KIB
 
 TABLE = Table("told", MetaData(), Column("id", Integer, primary_key=True), Column("value", JSON))
 

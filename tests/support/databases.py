@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -46,20 +46,27 @@ class _Statements(dict[Any, Any]):
 
 def share_statements() -> None:
     """Let the databases that are made from now on share compiled statements, and the dialect that these belong to."""
-    make = database.make_engine
-    statements, dialects = _Statements(), dict[str, Dialect]()
+    statements = _Statements()
 
-    def make_sharing(url: URL) -> Engine:
-        engine = make(url)
-        first = dialects.setdefault(engine.dialect.name, engine.dialect)
-        if first.server_version_info is None:  # its engine was never connected, so it knows nothing of its database yet
-            dialects[engine.dialect.name] = engine.dialect
-        else:
-            engine.dialect = first
-        engine.update_execution_options(compiled_cache=statements)
-        return engine
+    def sharing(make: Callable[[URL], Engine]) -> Callable[[URL], Engine]:
+        dialects = dict[str, Dialect]()
 
-    database.make_engine = make_sharing
+        def make_sharing(url: URL) -> Engine:
+            engine = make(url)
+            first = dialects.setdefault(engine.dialect.name, engine.dialect)
+            if (
+                first.server_version_info is None
+            ):  # its engine was never connected, so it knows nothing of its database yet
+                dialects[engine.dialect.name] = engine.dialect
+            else:
+                engine.dialect = first
+            engine.update_execution_options(compiled_cache=statements)
+            return engine
+
+        return make_sharing
+
+    database.make_engine = sharing(database.make_engine)
+    database.make_reading_engine = sharing(database.make_reading_engine)
 
 
 share_statements()

@@ -7,13 +7,17 @@ role once more. A test holds both equal. ``throttled`` runs after ``authorize``.
 
 What a request touches beyond that is asked in ``authorize`` where its address says it. Where only its body does, the route declares
 `ScopedOperator` or `ScopedPublisher`, and gets its caller by saying what the body names.
+
+What asks nothing of the database is a coroutine, here and in `web`: FastAPI hands each plain function to another thread and waits for
+it, and while other threads work each such turn costs a list more than the function does (ADR 0169).
 This module is neither routes nor service: it is the seam that all features' routes import.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Final, cast
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 
 from edgefleet_server.access.errors import ForbiddenError, MissingTokenError, TooManyRequestsError
 from edgefleet_server.access.grants.grant_scope import EVERYTHING, Touch
@@ -63,11 +67,12 @@ def _by_token(request: Request) -> Principal:
     return access.authenticate_from(request.client.host if request.client is not None else "", token.strip())
 
 
-def require(role: Role) -> Callable[[Request], Principal]:
+def require(role: Role) -> Callable[[Request], Awaitable[Principal]]:
     """Return a dependency that gives the caller and refuses one who lacks ``role``."""
 
-    def principal_of(request: Request) -> Principal:
-        principal = cast("Principal | None", getattr(request.state, "principal", None)) or authorize(request)
+    async def principal_of(request: Request) -> Principal:
+        known = cast("Principal | None", getattr(request.state, "principal", None))
+        principal = known or await run_in_threadpool(authorize, request)
         _check(principal, role, is_scoped=touch_of(request.method, request.scope["route"].path) is not None)
         return principal
 
@@ -75,19 +80,19 @@ def require(role: Role) -> Callable[[Request], Principal]:
     return principal_of
 
 
-def require_stated(role: Role) -> Callable[[Request], ScopedCaller]:
+def require_stated(role: Role) -> Callable[[Request], Awaitable[ScopedCaller]]:
     """Return a dependency like `require` for a route whose body says what it touches."""
     known = require(role)
 
-    def caller_of(request: Request) -> ScopedCaller:
-        return ScopedCaller(known(request), role)
+    async def caller_of(request: Request) -> ScopedCaller:
+        return ScopedCaller(await known(request), role)
 
     caller_of.required_role = role  # type: ignore[attr-defined]  # as in `require`
     caller_of.is_stated = True  # type: ignore[attr-defined]  # read by the test that holds it equal to the table
     return caller_of
 
 
-def throttled(request: Request) -> None:
+async def throttled(request: Request) -> None:
     """Take one request of the caller's token, after `authorize`. Raises TooManyRequestsError."""
     principal = cast("Principal", request.state.principal)
     throttle = cast("AccessService", request.app.state.access).throttle

@@ -16,7 +16,7 @@ from edgefleet_server.web.sparse_fields import ListRoute
 from edgefleet_server.web.strict_types import Moment
 
 
-def _audit_filter(
+async def _audit_filter(
     actor: Annotated[str, Query(max_length=120)] = "",
     action: Annotated[str, Query(max_length=120)] = "",
     target: Annotated[str, Query(max_length=255, alias="object")] = "",

@@ -1,4 +1,4 @@
-"""The database of the server: one engine, one session scope, SQLite and PostgreSQL alike.
+"""The database of the server: session scopes, SQLite and PostgreSQL alike. How they connect says `engines`.
 
 Rules of the machine:
 
@@ -9,12 +9,12 @@ Rules of the machine:
 * SQLite: WAL, foreign keys on, 10 s busy timeout; a writing scope starts with BEGIN IMMEDIATE, so two writers queue
   instead of failing half-way (a deferred transaction that upgrades fails at once with SQLITE_BUSY, whatever the timeout).
   The writers of one process take turns, in the order in which they came.
-* PostgreSQL: psycopg 3, READ COMMITTED; rows that are claimed are locked with FOR UPDATE SKIP LOCKED by their store.
+* PostgreSQL: psycopg 3, READ COMMITTED; rows that are claimed are locked with FOR UPDATE SKIP LOCKED by their store. A reading scope
+  is no transaction there: each of its statements sees what is committed, which is what it would see in one. Rows that are fetched
+  piece by piece (`yield_per`) come from a cursor of a transaction, so that is asked for: ``with db.read(streams=True)``.
 * Times are stored with :class:`UtcDateTime`: aware UTC in, aware UTC out, on both databases.
 """
 
-import json
-import os
 import sqlite3
 import threading
 from collections import deque
@@ -22,19 +22,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from pathlib import Path
+from enum import Enum, auto
 from typing import Any
 
-import msgspec
-from sqlalchemy import DateTime, Engine, FromClause, MetaData, create_engine, event, text
-from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
-from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy import DateTime, Engine, MetaData, event, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Session, SQLModel
 
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.db.engines import BRIEF, SQLITE_BUSY_TIMEOUT_MS, WRITES, make_engine, make_reading_engine
 
 
 class FairLock:
@@ -113,12 +112,6 @@ class CommitSignal:
             listener()
 
 
-SQLITE_BUSY_TIMEOUT_MS = 10_000
-SQLITE_CACHE_KIB = 8 * 1024
-"""Of each connection; with the 2 MiB that SQLite has by itself a page of a large fleet reads half of its rows from the file again."""
-SQLITE_LOG_PAGES = 8_000
-"""Pages of 4 KiB in the write-ahead log before they go into the file; with the 1,000 that SQLite has by itself a page that a storm of
-telemetry changes again and again is written into the file each time."""
 CHECKPOINT_TRIES = 3
 OVERWRITE_WAIT_MS = 500
 """How long overwriting what was freed waits for others: they wait behind it meanwhile."""
@@ -128,8 +121,6 @@ BRIEF_MS = 250
 """How long a write that may be left undone waits for others."""
 PROBE_MS = 5000
 """How long a probe waits: half of what a writer does, so that long transactions of our own are no failure."""
-_WRITES = "edgefleet_writes"
-_BRIEF = "edgefleet_brief"
 
 # Constraint names are fixed by this convention, so a migration can name what it drops on both databases.
 SQLModel.metadata.naming_convention = {
@@ -169,8 +160,14 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class _Kind(Enum):
+    READS = auto()
+    STREAMS = auto()
+    WRITES = auto()
+
+
 class Database:
-    """The engine and the session scopes of one database URL (``sqlite:///…`` or ``postgresql://…``).
+    """The engines and the session scopes of one database URL (``sqlite:///…`` or ``postgresql://…``).
 
     Safe to share between threads. Nothing is opened before the first session.
     """
@@ -180,16 +177,22 @@ class Database:
         if self._url.drivername in {"postgresql", "postgres"}:
             self._url = self._url.set(drivername="postgresql+psycopg")
         self._engine = make_engine(self._url)
-        self._writer = self._engine.execution_options(**{_WRITES: True})
+        self._writer = self._engine.execution_options(**{WRITES: True})
+        self._reader = self._engine if self.is_sqlite else make_reading_engine(self._url)
         self._turns = FairLock()
-        self._current: ContextVar[tuple[Session, bool] | None] = ContextVar(
+        self._current: ContextVar[tuple[Session, _Kind] | None] = ContextVar(
             f"edgefleet_session_{id(self)}", default=None
         )
 
     @property
     def engine(self) -> Engine:
-        """The SQLAlchemy engine (for migrations and tests)."""
+        """The SQLAlchemy engine of writers (for migrations and tests)."""
         return self._engine
+
+    @property
+    def engines(self) -> list[Engine]:
+        """All engines, for tests that listen to what is sent."""
+        return list(dict.fromkeys((self._engine, self._reader)))
 
     @property
     def is_sqlite(self) -> bool:
@@ -199,7 +202,7 @@ class Database:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Open (or join) a transaction that may write; commit at the end, roll back on any exception."""
-        yield from self._scope(writes=True)
+        yield from self._scope(_Kind.WRITES)
 
     @contextmanager
     def brief_session(self, wait_ms: int = BRIEF_MS) -> Iterator[Session]:
@@ -207,7 +210,7 @@ class Database:
 
         Joins nothing. Raises SQLAlchemyError, or DatabaseUnavailableError when another writer of this process has the turn.
         """
-        writer = self._writer.execution_options(**{_BRIEF: wait_ms})
+        writer = self._writer.execution_options(**{BRIEF: wait_ms})
         with self._brief_turn(wait_ms), Session(writer, expire_on_commit=False) as session:
             if not self.is_sqlite:
                 session.execute(text(f"SET LOCAL lock_timeout = {wait_ms}"))
@@ -239,25 +242,27 @@ class Database:
             yield
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
-        """Open (or join) a transaction that only reads. On SQLite it never waits for a writer."""
-        yield from self._scope(writes=False)
+    def read(self, *, streams: bool = False) -> Iterator[Session]:
+        """Open (or join) a scope that only reads. On SQLite it never waits for a writer.
 
-    def _scope(self, *, writes: bool) -> Iterator[Session]:
+        streams: rows are fetched piece by piece in it; inside a reading scope without that it has a connection of its own.
+        """
+        yield from self._scope(_Kind.STREAMS if streams else _Kind.READS)
+
+    def _scope(self, kind: _Kind) -> Iterator[Session]:
         joined = self._current.get()
+        writes = kind is _Kind.WRITES
         if joined is not None:
-            session, outer_writes = joined
-            if writes and not outer_writes:
+            session, outer = joined
+            if writes and outer is not _Kind.WRITES:
                 raise RuntimeError("a writing scope was opened inside a reading one; open the outer one with session()")
-            yield session
-            if writes:
-                session.flush()
-            return
-        with (
-            self._turn(writes=writes),
-            Session(self._writer if writes else self._engine, expire_on_commit=False) as session,
-        ):
-            token = self._current.set((session, writes))
+            if kind is not _Kind.STREAMS or outer is not _Kind.READS or self.is_sqlite:
+                yield session
+                if writes:
+                    session.flush()
+                return
+        with self._turn(writes=writes), self._opened(kind) as session:
+            token = self._current.set((session, kind))
             try:
                 yield session
                 if writes:
@@ -269,6 +274,11 @@ class Database:
                 raise
             finally:
                 self._current.reset(token)
+
+    def _opened(self, kind: _Kind) -> Session:
+        if kind is _Kind.READS:
+            return Session(self._reader, expire_on_commit=False, autoflush=False)
+        return Session(self._writer if kind is _Kind.WRITES else self._engine, expire_on_commit=False)
 
     def _turn(self, *, writes: bool) -> AbstractContextManager[object]:
         """Return what waits for one's turn to write; SQLite itself refuses a writer that waited too long."""
@@ -368,83 +378,7 @@ class Database:
     def dispose(self) -> None:
         """Close all connections."""
         self._engine.dispose()
-
-
-def make_engine(url: URL) -> Engine:
-    """Return the engine of a database; nothing is opened."""
-    if url.get_backend_name() != "sqlite":
-        # the driver's own takes a third of the time of a look at a large rollout
-        options: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 10}
-        return create_engine(url, json_deserializer=msgspec.json.decode, **options)
-    if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    options = {"connect_args": {"check_same_thread": False}, "pool_size": 10, "max_overflow": 20}
-    engine = create_engine(url, json_deserializer=_read_json, **options)
-    engine.dialect.statement_compiler = _HintingCompiler
-    if url.database and url.database != ":memory:":
-        event.listen(engine, "do_connect", _Private(Path(url.database)))
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-class _Private:
-    """Makes a file of SQLite 0600 before it is first opened; SQLite gives its log the mode of the file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._is_done = False
-
-    def __call__(self, *_: object) -> None:
-        if self._is_done:
-            return
-        # O_EXCL: opening a file that is in use and closing it would end SQLite's locks on it. Other errors are SQLite's to report.
-        with suppress(OSError):
-            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        for ending in ("", "-wal", "-shm"):
-            with suppress(OSError):  # it belongs to another user, or is not there
-                self._path.with_name(self._path.name + ending).chmod(0o600)
-        self._is_done = True
-
-
-class _HintingCompiler(SQLiteCompiler):
-    """Writes what `with_hint` says of a table behind its name, as other databases' compilers do: `INDEXED BY …`."""
-
-    def get_from_hint_text(self, table: FromClause, text: str | None) -> str | None:
-        """Return a hint as it stands."""
-        return text
-
-
-def _read_json(stored: str) -> Any:
-    """Return the value of a JSON column of SQLite, which takes what is none in other languages: NaN and the infinities."""
-    try:
-        return msgspec.json.decode(stored)
-    except msgspec.DecodeError:
-        return json.loads(stored)
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    """Set the pragmas of one new SQLite connection; the driver's own transaction control is switched off."""
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_TIMEOUT_MS}")
-    cursor.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute(f"PRAGMA wal_autocheckpoint = {SQLITE_LOG_PAGES}")
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute("PRAGMA secure_delete = ON")  # Debian's SQLite has it by itself, others have not
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    """Begin a transaction: IMMEDIATE for writers, so that they queue for the lock at the start."""
-    options = connection.get_execution_options()
-    writes, brief_ms = options.get(_WRITES, False), options.get(_BRIEF, 0)
-    if brief_ms or connection.info.get(_BRIEF):  # the pool hands a connection to everybody in turn
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {brief_ms or SQLITE_BUSY_TIMEOUT_MS}")
-        connection.info[_BRIEF] = bool(brief_ms)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        self._reader.dispose()
 
 
 def metadata() -> MetaData:

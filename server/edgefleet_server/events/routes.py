@@ -34,7 +34,7 @@ class BadStreamError(EdgefleetError):
     code = "fleet.bad_stream"
 
 
-def _stream_filter(
+async def _stream_filter(
     rollout: Annotated[str | None, Query(max_length=32)] = None,
     device: Annotated[str | None, Query(max_length=63)] = None,
     kind: Annotated[str, Query(max_length=512, description="kinds, separated by commas")] = "",
@@ -53,7 +53,7 @@ def _stream_filter(
     return StreamFilter(EventFilter(device, rollout, tuple(_listed(kind))), tuple(types))
 
 
-def _event_filter(
+async def _event_filter(
     since: Moment | None = None,
     rollout: Annotated[str | None, Query(max_length=32)] = None,
     kind: Annotated[str, Query(max_length=512, description="kinds, separated by commas")] = "",

@@ -12,7 +12,7 @@ from edgefleet_server.db.bulk import insert_into
 from edgefleet_server.db.keyset import walked
 from edgefleet_server.fleet.errors import DeviceUnknownError
 from edgefleet_server.fleet.model import CA_FINISHED, CA_STARTED, DeviceFacts, DeviceStatus
-from edgefleet_server.fleet.tables import FleetCaRotation, FleetDevice, FleetGroup, FleetModelState
+from edgefleet_server.fleet.tables import FleetCaRotation, FleetDevice, FleetGroup, FleetModelState, FleetSearchText
 from edgefleet_server.signing.trust import CaChoice
 
 
@@ -159,6 +159,19 @@ def count_devices(session: Session, *conditions: ColumnElement[bool], most: int 
     if most is not None:
         found = found.limit(most)
     return int(session.execute(select(func.count()).select_from(found.subquery())).scalar_one())
+
+
+def count_all(session: Session) -> int:
+    """Return the number of devices, the revoked too: of the narrow rows that the database keeps one of for each (ADR 0164).
+
+    Reports change the devices' own rows all the time, and PostgreSQL then looks into each of them to see whether it is there.
+    """
+    return int(session.execute(select(func.count()).select_from(FleetSearchText)).scalar_one())
+
+
+def count_live(session: Session) -> int:
+    """Return the number of devices that are not revoked; the revoked are few."""
+    return count_all(session) - count_devices(session, col(FleetDevice.revoked_at).is_not(None))
 
 
 def forget_presence(session: Session, now: datetime) -> None:

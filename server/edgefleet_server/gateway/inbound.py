@@ -19,6 +19,7 @@ Rules:
 import contextlib
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,9 @@ KNOWN_TOPICS: Final = 50_000
 DONE_AT_ONCE: Final = 256
 """So many messages that were dropped are acknowledged together, or what there is after each batch."""
 GATHER_S: Final = 0.02
+GATHER_MOST_S: Final = 0.1
+REST: Final = 4
+"""After a batch messages are gathered for so many times what storing it took, between GATHER_S and GATHER_MOST_S (ADR 0169)."""
 RETRY_S: Final = 1.0
 MAX_RETRIES: Final = 5
 LOG_EVERY: Final = 60
@@ -298,8 +302,10 @@ class Inbound:
         _log.info("bad message", extra={"topic": topic[:200], "reason": error.message[:200]})
 
     def _run(self) -> None:
+        took_s = 0.0
         while not (self._stopping.is_set() and not len(self._queue)):
-            items = self._queue.gather(0.2, GATHER_S, MAX_BATCH, MAX_BATCH_BYTES)
+            items = self._queue.gather(0.2, gather_s(took_s), MAX_BATCH, MAX_BATCH_BYTES)
+            began_s = time.monotonic()
             is_half_full = len(self._queue) > HALF_FULL or self._queue.is_half_full
             self._pressed = self._pressed + 1 if is_half_full else 0
             try:
@@ -314,6 +320,7 @@ class Inbound:
                 self._turns += 1
                 if not self._is_left:
                     self._acknowledge_done([receipt for _, _, receipt, _ in items if receipt])
+                took_s = time.monotonic() - began_s
         self._traffic.write()
 
     def _sorted(self, items: Sequence[_Item]) -> _Batch:
@@ -462,6 +469,11 @@ class Inbound:
         for (device, boot_id), seqs in boots.items():
             ack = Ack(boot_id=boot_id, events=seqs[0], telemetry=seqs[1], samples=seqs[2], stretch=stretch)
             self._answers.send_ack(DeviceId(device), ack)
+
+
+def gather_s(took_s: float) -> float:
+    """Return how long messages are gathered after a batch that took so long to store."""
+    return min(GATHER_MOST_S, max(GATHER_S, REST * took_s))
 
 
 def _parts(messages: list[Item]) -> Iterator[list[Item]]:

@@ -458,6 +458,8 @@ class RegistryService:
             return models, self._view(session, rows)
 
     def _view(self, session: Session, rows: Sequence[ReleaseRow]) -> list[ReleaseView]:
+        if not rows:
+            return []
         jobs = self._jobs.jobs_of([ref_of(row) for row in rows])
         bundles = store.bundles_of(session, [row.id for row in rows if row.id is not None])
         named = aliases.by_version(session, [row.model for row in rows])

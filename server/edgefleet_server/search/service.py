@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote
 
+from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.inventory.search import InventorySearch
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.service import RolloutService
@@ -24,8 +25,11 @@ _PATHS: Final = {
 class SearchService:
     """Finds things by a part of their names."""
 
-    def __init__(self, devices: InventorySearch, registry: RegistryService, rollouts: RolloutService) -> None:
+    def __init__(
+        self, db: Database, devices: InventorySearch, registry: RegistryService, rollouts: RolloutService
+    ) -> None:
         """Wire the features."""
+        self._db = db
         self._devices = devices
         self._registry = registry
         self._rollouts = rollouts
@@ -33,7 +37,10 @@ class SearchService:
     def find(self, text: str, limit: int = EACH) -> list[Hit]:
         """Return up to `limit` hits of each kind: devices, groups, models, releases, rollouts. Capitals do not matter."""
         wanted = text.strip().lower()
-        return list(self._all(wanted, limit)) if wanted else []
+        if not wanted:
+            return []
+        with self._db.read():  # the features join it: one connection for all
+            return list(self._all(wanted, limit))
 
     def _all(self, text: str, limit: int) -> Iterator[Hit]:
         for device in self._devices.devices(text, limit):

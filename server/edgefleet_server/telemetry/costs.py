@@ -151,7 +151,7 @@ class CostService:
         wanted = {str(bundle.sha256): bundle.profile for bundle in bundles}
         since = self._clock.now() - REACH
         windows: dict[str, dict[str, list[DeviceWindow]]] = {digest: {} for digest in wanted}
-        with self._db.read() as session:
+        with self._db.read(streams=True) as session:
             each = min(MAX_NAMED, MAX_PAIRS // max(1, len(wanted)))
             reporting = [
                 (digest, device)

@@ -187,7 +187,7 @@ class TelemetryService:
 
     def figures(self, sha256: str, since: datetime, device_id: str | None = None) -> Figures:
         """Return what one bundle's windows received since a moment say, of one device or of all."""
-        with self._db.read() as session:
+        with self._db.read(streams=True) as session:
             return _summed(store.windows_of_bundle(session, sha256, since, device_id))
 
     def recent(self, sha256: str, since: datetime, most: int) -> Figures:
@@ -204,7 +204,7 @@ class TelemetryService:
         """Return the newest windows of a model that began since a moment, and before `until`; at most `windows` of each device."""
         found: dict[str, list[PeriodWindow]] = {}
         if devices:
-            with self._db.read() as session:
+            with self._db.read(streams=True) as session:
                 for row in store.windows_of_devices(session, devices, model, since, until, windows=windows):
                     found.setdefault(row.device_id, []).append(_period_window(row))
         return found

@@ -57,7 +57,7 @@ def paged(*orders: str) -> Any:
         f"The order of the list, `-` for downwards; with `cursor` the same as before. One of: {', '.join(orders)}."
     )
 
-    def page_request(
+    async def page_request(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
         cursor: Annotated[str | None, Query()] = None,

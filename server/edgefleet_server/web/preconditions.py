@@ -52,7 +52,7 @@ class Expected:
             raise PreconditionFailedError(f"it was changed since it was read: its ETag is {now} now")
 
 
-def _expected(
+async def _expected(
     if_match: Annotated[
         str | None, Header(max_length=1024, description="Act only while the resource has one of these ETags.")
     ] = None,
@@ -64,7 +64,7 @@ IfMatch = Annotated[Expected, Depends(_expected)]
 """Dependency of a writing route: check it inside the transaction that writes."""
 
 
-def _dry_run(
+async def _dry_run(
     request: Request, dry_run: Annotated[bool, Query(description="Only tell what would happen; write nothing.")] = False
 ) -> bool:
     request.state.is_dry_run = dry_run

@@ -63,7 +63,7 @@ def _fields_query(names: Sequence[str]) -> Any:
         f"; of: {', '.join(names)}." if names else "."
     )
 
-    def read_fields(
+    async def read_fields(
         request: Request, fields: Annotated[str, Query(max_length=1024, description=description)] = ""
     ) -> None:
         wanted = tuple(dict.fromkeys(filter(None, (one.strip() for one in fields.split(",")))))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from inspect import iscoroutinefunction
 
 import pytest
 from fastapi.routing import APIRoute
@@ -38,6 +39,16 @@ def test_every_route_declares_the_role_that_the_table_gives_it(house: ApiHouse) 
             roles = {call.required_role for call in needed if call is not None and hasattr(call, "required_role")}
             declared |= {(method, route.path): roles for method in route.methods or ()}
     assert declared == {row: {role_of(*row)} for row in POLICY}
+
+
+def test_no_dependency_of_a_route_is_handed_to_another_thread(house: ApiHouse) -> None:
+    plain: set[str] = set()
+    for router in api_routers(house.parts):
+        for route in router.routes:
+            assert isinstance(route, APIRoute)
+            calls = [dependency.call for dependency in route.dependant.dependencies]
+            plain |= {call.__qualname__ for call in calls if call is not None and not iscoroutinefunction(call)}
+    assert plain == set(), "each costs a turn of the threads: ADR 0169"
 
 
 def test_a_route_whose_body_says_what_it_touches_gets_its_caller_only_by_saying_so(house: ApiHouse) -> None:

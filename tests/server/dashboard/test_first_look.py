@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import delete, event, select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import OperationalError
 from sqlmodel import col
 
@@ -23,6 +21,7 @@ from edgefleet_server.registry.tables import AliasRow, BundleRow, ModelRow, Rele
 from tests.server.dashboard.fleet import ORT, Fleet
 from tests.server.dashboard.shelf import shelve, stocked
 from tests.support.servers import HandClock
+from tests.support.statements import heard
 
 START = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -90,7 +89,7 @@ def test_a_person_who_looks_then_waits_for_no_reading_of_all_devices(fleet: Flee
     look = first_look(fleet.parts, create_app(fleet.parts))
     fleet.house.clock.turn(seconds=AFTER_S)
     look.renew()
-    with _statements(fleet) as asked:
+    with heard(fleet.parts.db) as asked:
         page = browser.get("/")
         browser.get("/devices")
     assert "1 device" in page.text
@@ -103,11 +102,11 @@ def test_the_page_of_a_model_that_runs_is_read_ahead(fleet: Fleet) -> None:
     stocked(fleet)
     app = create_app(fleet.parts)
     models = app.state.dashboard.models
-    with _statements(fleet) as by_look:
+    with heard(fleet.parts.db) as by_look:
         look = first_look(fleet.parts, app)
         fleet.house.clock.turn(seconds=AFTER_S)
         look.renew()
-    with _statements(fleet) as by_person:
+    with heard(fleet.parts.db) as by_person:
         models.overview("digits", None, Asked(), None)
     ahead = [one for one in set(by_look) - set(by_person) if "telemetry" in one]
     assert ahead, "the person's page read what it shows of telemetry itself"
@@ -131,22 +130,7 @@ def test_a_model_that_is_not_known_here_keeps_no_other_from_being_read_ahead(fle
     look = first_look(fleet.parts, app)
     fleet.house.clock.turn(seconds=AFTER_S)
     look.renew()
-    with _statements(fleet) as by_person:
+    with heard(fleet.parts.db) as by_person:
         app.state.dashboard.models.overview("words", None, Asked(), None)
     assert running.index("digits") < running.index("words")
     assert not [one for one in by_person if "telemetry" in one]
-
-
-@contextmanager
-def _statements(fleet: Fleet) -> Iterator[list[str]]:
-    asked: list[str] = []
-
-    def note(*arguments: object) -> None:
-        asked.append(str(arguments[2]))
-
-    engine = fleet.parts.db.engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield asked
-    finally:
-        event.remove(engine, "before_cursor_execute", note)

@@ -97,7 +97,7 @@ def parts_of(house: House) -> Parts:
         ),
         watching=LivePredictions(house.db, house.clock, house.fleet.reader, house.fleet.desired),
         governance=build_governance(house.db, house.clock, house.registry, house.signing, access.chain),
-        search=SearchService(house.fleet.finder, house.registry, rollout),
+        search=SearchService(house.db, house.fleet.finder, house.registry, rollout),
         metrics=Metrics(),
         health=Health(),
     )

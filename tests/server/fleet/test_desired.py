@@ -27,6 +27,7 @@ from edgefleet_server.fleet.inventory.device_list import DeviceQuery, Place
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.registry.errors import ProfileUnknownError, ReleaseUnknownError
 from tests.server.fleet.house import FACTS, PROFILE, House
+from tests.support.statements import heard
 
 OTHER = "generic-aarch64-ort"
 
@@ -153,7 +154,8 @@ def test_a_device_that_is_revoked_while_a_deployment_runs_gets_no_document(house
             steps.append("revoked")
             other.fleet.revocation.revoke(revoked.id)
 
-    event.listen(house.db.engine, "after_cursor_execute", note)
+    for engine in house.db.engines:
+        event.listen(engine, "after_cursor_execute", note)
     event.listen(house.db.engine, "engine_connect", revoke)
     done = house.fleet.deployer.deploy(ref, selector="")
     other.db.dispose()
@@ -371,13 +373,12 @@ def test_a_page_costs_as_many_queries_as_one_device(house: House, selector: str)
     for _ in range(3):
         device = house.device()
         house.fleet.receiver.take_state(device.id, state(device.id, gen=1, models=[running]))
-    sent: list[int] = []
-    event.listen(house.db.engine, "before_cursor_execute", lambda *_: sent.append(1))
     costs = []
-    for limit in (1, 5):
-        sent.clear()
-        found = house.fleet.lists.page(DeviceQuery(selector, limit=limit)).devices
-        costs.append((len(found), len(sent)))
+    with heard(house.db) as sent:
+        for limit in (1, 5):
+            sent.clear()
+            found = house.fleet.lists.page(DeviceQuery(selector, limit=limit)).devices
+            costs.append((len(found), len(sent)))
     assert [found for found, _ in costs] == [1, 3]
     assert costs[0][1] == costs[1][1]
 

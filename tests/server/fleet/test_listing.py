@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 from sqlmodel import col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
@@ -14,8 +14,10 @@ from edgefleet_server.db.keyset import BadCursorError
 from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.fleet.health_state import WORST_FIRST
 from edgefleet_server.fleet.inventory import device_list, query_plan
+from edgefleet_server.fleet.inventory.device_health import DeviceHealthReader
 from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery, Facets, Order, Place, _Count
 from edgefleet_server.fleet.inventory.store import count_labels
+from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice
 from tests.server.conftest import KINDS, new_database
@@ -162,6 +164,27 @@ def test_what_is_more_than_can_be_told_is_not_counted_at_each_page(
     lister.forget()
     found = lister.page(query)
     assert (found.total, found.is_capped) == (4, False)
+
+
+def test_the_total_of_all_devices_is_exact_after_every_kind_of_change(db: Database, lister: DeviceLister) -> None:
+    own = col(FleetDevice.id)
+    health = DeviceHealthReader(db)
+    changes = (
+        update(FleetDevice).where(own < "d-04").values(labels={"site": "none"}, display_name="renamed"),
+        update(FleetDevice).where(own.in_(["d-04", "d-06"])).values(revoked_at=START),
+        delete(FleetDevice).where(own.in_(["d-05", "d-06"])),
+    )
+    for change in (None, *changes):
+        with db.session() as session:
+            if change is not None:
+                session.execute(change)
+            rows = [one.revoked_at for one in session.execute(select(FleetDevice)).scalars()]
+        live = sum(one is None for one in rows)
+        assert lister.page(DeviceQuery(is_counted_whole=True)).total == len(rows)
+        assert lister.page(DeviceQuery(selector="status!=revoked", is_counted_whole=True)).total == live
+        assert health.counts().live == live
+        assert FleetReader(db).summary().devices == live
+        assert FleetReader(db).summary().status["revoked"] == len(rows) - live
 
 
 class _SlowClock(TurnedClock):

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import event
 
 from edgefleet_protocol.desired import (
     DESIRED_TYPE,
@@ -31,6 +30,7 @@ from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.reported.model import ModelReport
 from edgefleet_server.fleet.reported.reader import report_of
 from tests.server.fleet.house import PROFILE, START, House
+from tests.support.statements import heard
 
 DIGITS, FACES = ModelName("digits"), ModelName("faces")
 
@@ -55,14 +55,8 @@ def document_of(house: House, device: DeviceId) -> Desired:
 
 def statements(house: House, act: Callable[[], object]) -> int:
     """Return how many statements an act sends."""
-    sent: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        sent.append(statement)
-
-    event.listen(house.db.engine, "before_cursor_execute", note)
-    act()
-    event.remove(house.db.engine, "before_cursor_execute", note)
+    with heard(house.db) as sent:
+        act()
     return len(sent)
 
 

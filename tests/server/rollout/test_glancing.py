@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event
 
 from edgefleet_server.rollout.preparation import loader
 from tests.server.rollout.fleet_sim import World
 from tests.server.rollout.test_engine import row_of
+from tests.support.statements import heard
 
 ALL = [{"name": "all", "size": {"percent": 100}, "soak": "1h"}]
 
@@ -129,12 +129,6 @@ def test_eight_idle_rollouts_cost_few_statements(any_world: World) -> None:
         world.create(selector=f"site={site}", stages=ALL)
     for _ in range(3):
         look(world)
-    said: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
-        said.append(statement)
-
-    event.listen(world.house.db.engine, "before_cursor_execute", note)
-    assert look(world) == 8
-    event.remove(world.house.db.engine, "before_cursor_execute", note)
+    with heard(world.house.db) as said:
+        assert look(world) == 8
     assert len(said) <= 8 + 16, "one for each, to match its selector; the rest for all of them"

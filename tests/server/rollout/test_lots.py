@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import event
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
@@ -18,6 +17,7 @@ from edgefleet_server.rollout.analysis.facts import facts_of, facts_of_lots
 from edgefleet_server.rollout.model import GUARD_CLASSES, LOST, SMALL_CLASSES, Assignment, StageRun, StageState
 from edgefleet_server.rollout.store import assignments, device_counts, rollouts
 from tests.server.rollout.fleet_sim import World, make_world, stages
+from tests.support.statements import heard
 
 S = AssignmentState
 FAILURES = (S.FAILED, S.LOST, S.ROLLED_BACK, S.REGRESSED)
@@ -167,19 +167,15 @@ def test_rollouts_and_places_of_one_device(made: World) -> None:
 def test_a_look_at_a_large_rollout_reads_few_devices(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
     rollout = rollout_of(made, 2_500)
     read: list[str] = []
-    statements: list[str] = []
     plain = assignments.assignment_of
 
     def noted(row: Any) -> Assignment:
         read.append(row.device_id)
         return plain(row)
 
-    def told(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
-        statements.append(statement)
-
     monkeypatch.setattr(assignments, "assignment_of", noted)
-    event.listen(made.house.db.engine, "before_cursor_execute", told)
-    made.service.reader.reading(rollout, PageRequest(50))
+    with heard(made.house.db) as statements:
+        made.service.reader.reading(rollout, PageRequest(50))
     assert (len(read) <= 600, len(statements) <= 12) == (True, True), (len(read), statements)
     read.clear()
     made.service.reader.page(PageRequest(20), is_whole=True)

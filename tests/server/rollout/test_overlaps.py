@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import select
 
 from edgefleet_server.db import bulk
 from edgefleet_server.db.database import Database
@@ -14,6 +14,7 @@ from edgefleet_server.rollout.preparation import overlap
 from edgefleet_server.rollout.store.tables import Rollout, RolloutMember
 from tests.server.rollout.explored import START
 from tests.server.rollout.fleet_sim import MODEL, World
+from tests.support.statements import heard
 
 ALL = [{"name": "all", "size": {"percent": 100}, "soak": "1h"}]
 
@@ -81,20 +82,14 @@ def test_each_of_many_that_are_apart_is_named_by_what_it_shares(any_world: World
 
 
 def test_making_one_of_many_takes_as_many_statements_as_making_the_first(ready: World) -> None:
-    said: list[str] = []
     counts: list[int] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
-        said.append(statement)
-
     for number in range(6):
         ready.enrol(1, site=f"s{number}")
-    event.listen(ready.house.db.engine, "before_cursor_execute", note)
-    for number in range(6):
-        said.clear()
-        ready.create(selector=f"site=s{number}", stages=ALL)
-        counts.append(len(said))
-    event.remove(ready.house.db.engine, "before_cursor_execute", note)
+    with heard(ready.house.db) as said:
+        for number in range(6):
+            said.clear()
+            ready.create(selector=f"site=s{number}", stages=ALL)
+            counts.append(len(said))
     assert len(set(counts[1:])) == 1, counts
     assert counts[1] <= counts[0] + 1, "what the others hold is asked of all of them at once"
 

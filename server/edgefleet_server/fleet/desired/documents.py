@@ -253,7 +253,7 @@ class DesiredBook:
                 return 0
         for _ in range(NEW_KEY_BATCHES):
             with self._db.session() as session:
-                due = desired_store.signed_with_others(session, self._signing.director_keyid(), RESIGN_BATCH)
+                due = desired_store.signed_with_others(session, self._signing.director_keyid(), RESIGN_BATCH, lock=True)
                 self._sign_again(session, due)
             done += len(due)
             if len(due) < RESIGN_BATCH:

@@ -230,16 +230,17 @@ def due_for_signing(session: Session, now: datetime, limit: int) -> list[str]:
     return list(session.execute(statement).scalars())
 
 
-def signed_with_others(session: Session, keyid: str, limit: int) -> list[str]:
-    """Return devices whose document another key of the director signed, locked; those that others hold are left out."""
+def signed_with_others(session: Session, keyid: str, limit: int, *, lock: bool = False) -> list[str]:
+    """Return devices whose document another key of the director signed; lock: locked, without those that others hold."""
     other = or_(col(FleetDesired.key_id) < keyid, col(FleetDesired.key_id) > keyid)  # so an index finds them
     statement = (
         select(col(FleetDesired.device_id))
         .join(FleetDevice, col(FleetDevice.id) == col(FleetDesired.device_id))
         .where(other, col(FleetDevice.revoked_at).is_(None))
         .limit(limit)
-        .with_for_update(skip_locked=True, of=FleetDevice)
     )
+    if lock:
+        statement = statement.with_for_update(skip_locked=True, of=FleetDevice)
     return list(session.execute(statement).scalars())
 
 

@@ -131,7 +131,7 @@ class DeviceHealthReader:
             sites = {str(site): int(n) for site, n in session.execute(counted)}
             for site, n in session.execute(counted.where(col(FleetLabel.device_id).in_(gone))):
                 sites[site] -= int(n)
-            return DeviceCounts(fleet_store.count_devices(session, sql.is_live()), sites)
+            return DeviceCounts(fleet_store.count_live(session), sites)
 
     def drifts(self, heard_since: datetime) -> list[DeviceDrift]:
         """Return what live devices say of drift, in order of id: no suspect ones, and none that was away since before."""

@@ -218,7 +218,7 @@ class DeviceLister:
                 )
             is_capped = total > MOST_COUNTED and not query.is_counted_whole
             return DeviceList(
-                devices=device_views(session, rows, self._withdrawn()),
+                devices=device_views(session, rows, self._withdrawn),
                 total=MOST_COUNTED if is_capped else total,
                 is_capped=is_capped,
                 previous=places[0] if places and (has_more if is_back else query.after is not None) else None,

@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, func, se
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
+from edgefleet_server.fleet import store
 from edgefleet_server.fleet.selectors import sql
 from edgefleet_server.fleet.selectors.grammar import GROUP, MODEL_PREFIX, RESERVED, Operator, Requirement, Selector
 from edgefleet_server.fleet.tables import FleetDevice, FleetLabel, FleetModelState
@@ -39,6 +40,7 @@ class QueryPlan:
     condition: what holds for a device that is wanted; at_hand: the same for a device at hand, of what has its id and `columns`.
     alone: the condition for a row of the driver without its device, None where more than the id is compared.
     is_near: whether those that are wanted may stand thickly in the order, so that looking at its first devices fills a page.
+    is_all: whether every device is wanted.
     """
 
     condition: ColumnElement[bool]
@@ -47,6 +49,7 @@ class QueryPlan:
     is_near: bool
     driver: Any = None
     alone: ColumnElement[bool] | None = None
+    is_all: bool = False
 
     @property
     def own(self) -> Any:
@@ -102,11 +105,14 @@ def plan_query(
         condition = and_(*mine, sql.matching(rest, groups, probing=True))
         if not columns and not more:
             alone = and_(*mine, sql.matching(rest, groups, probing=True, device=_ById(driver.device_id)))
-    return QueryPlan(and_(condition, *more), at_hand, columns, is_near, driver, alone)
+    is_all = not flat and not more
+    return QueryPlan(and_(condition, *more), at_hand, columns, is_near, driver, alone, is_all)
 
 
 def count(session: Session, found: QueryPlan, *, most: int | None = None) -> int:
     """Return how many devices are wanted; counting stops at `most`."""
+    if found.is_all and most is None:
+        return store.count_all(session)
     ids = found.ids()
     if most is not None:
         ids = ids.limit(most)

@@ -241,7 +241,7 @@ class FleetReader:
         """Return one device. Raises DeviceUnknownError."""
         with self._db.read() as session:
             known = fleet_store.known_device(session, device_id)
-            return device_views(session, inventory_store.shown_devices(session, [known.id]), self._withdrawn())[0]
+            return device_views(session, inventory_store.shown_devices(session, [known.id]), self._withdrawn)[0]
 
     def facts_of(self, device_id: str) -> Mapping[str, Any]:
         """Return the facts of a device's newest report, none where it is unknown or has not reported."""
@@ -308,7 +308,7 @@ class FleetReader:
         with self._db.read() as session:
             presence = inventory_store.count_by(session, col(FleetDevice.is_online))
             live = sum(presence.values())
-            total = fleet_store.count_devices(session)
+            total = fleet_store.count_all(session)
             status = {
                 DeviceStatus.ONLINE.value: presence.get(True, 0),
                 DeviceStatus.OFFLINE.value: presence.get(False, 0),
@@ -320,16 +320,15 @@ class FleetReader:
             return Summary(live, status, profiles, models)
 
 
-def device_views(session: Session, rows: Sequence[Any], withdrawn: Mapping[str, str]) -> list[DeviceView]:
+def device_views(session: Session, rows: Sequence[Any], withdrawn: Withdrawn) -> list[DeviceView]:
     """Return devices with their documents, reports and groups: as many queries as for one device. rows: as `store.shown_devices`.
 
-    withdrawn: why releases were withdrawn, by release.
+    withdrawn: returns why releases were withdrawn, by release; asked where a device reports one.
     """
-    states, groups = (
-        inventory_store.shown_states(session, [row.id for row in rows]),
-        device_selector.all_groups(session),
-    )
-    return [_device_view(row, states.get(row.id, ()), groups, withdrawn) for row in rows]
+    states = inventory_store.shown_states(session, [row.id for row in rows])
+    groups = device_selector.all_groups(session)
+    reasons = withdrawn() if states else {}
+    return [_device_view(row, states.get(row.id, ()), groups, reasons) for row in rows]
 
 
 def _facts(row: Any, status: DeviceStatus, states: Sequence[Any], health: str) -> dict[str, str]:

@@ -12,7 +12,8 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from edgefleet_server.db.database import SQLITE_BUSY_TIMEOUT_MS, Database
+from edgefleet_server.db.database import Database
+from edgefleet_server.db.engines import SQLITE_BUSY_TIMEOUT_MS
 from edgefleet_server.process.backup.table_shapes import (
     ColumnShape,
     Kind,

@@ -115,7 +115,7 @@ class Baselines:
         scale = Scale.HOUR if until - since <= FINE else Scale.DAY
         first = scale.begin(since)
         digests = [str(one.view.sha256) for one in bundles]
-        with self._db.read() as session:
+        with self._db.read(streams=True) as session:
             named = store.counted_devices(session, digests, scale.seconds, first, 100_000)
             devices = period.drawn({device for _, own, device in named if own == basis}, MOST_DEVICES)
             wanted = period.Wanted(digests, basis, scale, self._members(devices))

@@ -203,7 +203,7 @@ class DriftService:
         bundles = self._registry.bundles(PageRequest(MOST_BUNDLES), model=name).items
         by_digest = {str(one.sha256): self._references.known(one) for one in bundles}
         said = self._words.open(model=name)
-        with self._db.read() as session:
+        with self._db.read(streams=True) as session:
             for one in (scale,) if scale is not None else (Scale.HOUR, Scale.DAY):
                 newest = store.newest_step(session, list(by_digest), one.seconds)
                 if newest is not None:

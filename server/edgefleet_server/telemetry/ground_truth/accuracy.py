@@ -162,7 +162,7 @@ class AccuracyService:
         self, name: str, version: str, scale: Scale, since: datetime, until: datetime
     ) -> tuple[list[Bucket], bool]:
         """Return what devices counted of real answers in a span of time, and whether there is more than is read at once."""
-        with self._db.read() as session:
+        with self._db.read(streams=True) as session:
             steps = store.steps(session, name, version, int(scale), since, until, MOST_BUCKETS + 1)
             found = [Bucket(*one) for one in steps]
         return found[:MOST_BUCKETS], len(found) > MOST_BUCKETS

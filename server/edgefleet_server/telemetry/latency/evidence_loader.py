@@ -119,7 +119,7 @@ class EvidenceLoader:
     def of_device(self, model: str, device: str, since: datetime, until: datetime) -> Case:
         """Return the question about one device, next to others that ran its bundles."""
         step_s = _step_of(since, until)
-        with self._db.read() as session:
+        with self._db.read(streams=True) as session:
             own = store.latency_rows(session, [device], since, until)
             digests = sorted({row.sha256 for row in own if row.model == model and row.lane == ACTIVE})
             near = store.devices_of_bundles(session, digests, since, until, windows=LOOKED_AT, but=device)
@@ -127,7 +127,7 @@ class EvidenceLoader:
         crowds = self._crowds([device, *others])
         kept = [device, *(one for one in others if one in crowds)]
         steps: dict[str, Steps] = {one: {} for one in kept}
-        with self._db.read() as session:
+        with self._db.read(streams=True) as session:
             for row in store.latency_rows(session, kept, since, until):
                 _add_window(_at(steps[row.device_id], row.t0, since, step_s), row, model)
             for sender, at, figures in store.system_rows(session, kept, since, until):

@@ -360,9 +360,9 @@ def noted_since(session: Session, model: str, moment: datetime) -> tuple[int, in
     return int(found[0]), int(found[1]), found[2]
 
 
-def data_set(session: Session, data_set_id: str) -> DataSet | None:
-    """Return a data set, locked."""
-    return session.get(DataSet, data_set_id, with_for_update=True)
+def data_set(session: Session, data_set_id: str, *, lock: bool = False) -> DataSet | None:
+    """Return a data set, locked where asked for."""
+    return session.get(DataSet, data_set_id, with_for_update=lock or None)
 
 
 def records_to_remove(session: Session, data_set_id: str, erasure_id: str) -> list[tuple[str, str]]:

@@ -55,7 +55,7 @@ def span_of(clock: Clock, since: datetime | None, until: datetime | None) -> tup
     return begin, end
 
 
-def _asked(since: Since = None, until: Until = None, points: Points = MOST_POINTS, by: ByQuery = None) -> Asked:
+async def _asked(since: Since = None, until: Until = None, points: Points = MOST_POINTS, by: ByQuery = None) -> Asked:
     return Asked(since, until, points, by)
 
 

@@ -161,7 +161,7 @@ class TimelineReader:
     def _of_device(
         self, device: str, since: datetime, until: datetime, step_s: int
     ) -> tuple[dict[str, Cells], list[Step[SystemSums]]]:
-        with self._db.read() as session:
+        with self._db.read(streams=True) as session:
             lines = joined(window_steps(store.windows_between(session, device, since, until)), step_s)
             return lines, list(message_steps(store.system_rows(session, [device], since, until)))
 
