@@ -1,5 +1,7 @@
 """How readers and writers connect: readers without transactions on PostgreSQL, connections that were idle, rows piece by piece."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -37,7 +39,8 @@ def test_a_reading_scope_is_no_transaction_on_postgresql(db: Database) -> None:
     if db.is_sqlite:
         with db.read() as session:
             session.execute(text("SELECT id FROM access_tokens")).all()
-            assert session.connection().connection.driver_connection.in_transaction
+            driver: Any = session.connection().connection.driver_connection
+            assert driver.in_transaction
         return
     with db.read() as session:
         pid = pid_of(session)

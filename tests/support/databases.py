@@ -24,7 +24,7 @@ from psycopg import sql
 from sqlalchemy import URL, Dialect, Engine
 
 from edgefleet_server import migrations
-from edgefleet_server.db import database
+from edgefleet_server.db import engines
 from edgefleet_server.db.database import Database
 from edgefleet_server.signing.service import SigningService
 from tests.support.postgres import PostgresServer, shared_server
@@ -65,8 +65,8 @@ def share_statements() -> None:
 
         return make_sharing
 
-    database.make_engine = sharing(database.make_engine)
-    database.make_reading_engine = sharing(database.make_reading_engine)
+    for name in ("make_engine", "make_reading_engine"):
+        setattr(engines, name, sharing(getattr(engines, name)))
 
 
 share_statements()

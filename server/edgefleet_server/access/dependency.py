@@ -72,7 +72,7 @@ def require(role: Role) -> Callable[[Request], Awaitable[Principal]]:
 
     async def principal_of(request: Request) -> Principal:
         known = cast("Principal | None", getattr(request.state, "principal", None))
-        principal = known or await run_in_threadpool(authorize, request)
+        principal = known if known is not None else await run_in_threadpool(authorize, request)
         _check(principal, role, is_scoped=touch_of(request.method, request.scope["route"].path) is not None)
         return principal
 

@@ -33,7 +33,8 @@ from sqlalchemy.types import TypeDecorator
 from sqlmodel import Session, SQLModel
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.db.engines import BRIEF, SQLITE_BUSY_TIMEOUT_MS, WRITES, make_engine, make_reading_engine
+from edgefleet_server.db import engines
+from edgefleet_server.db.engines import BRIEF, SQLITE_BUSY_TIMEOUT_MS, WRITES
 
 
 class FairLock:
@@ -176,9 +177,9 @@ class Database:
         self._url = make_url(url)
         if self._url.drivername in {"postgresql", "postgres"}:
             self._url = self._url.set(drivername="postgresql+psycopg")
-        self._engine = make_engine(self._url)
+        self._engine = engines.make_engine(self._url)
         self._writer = self._engine.execution_options(**{WRITES: True})
-        self._reader = self._engine if self.is_sqlite else make_reading_engine(self._url)
+        self._reader = self._engine if self.is_sqlite else engines.make_reading_engine(self._url)
         self._turns = FairLock()
         self._current: ContextVar[tuple[Session, _Kind] | None] = ContextVar(
             f"edgefleet_session_{id(self)}", default=None
