@@ -9,7 +9,7 @@ What a request touches beyond that is asked in ``authorize`` where its address s
 `ScopedOperator` or `ScopedPublisher`, and gets its caller by saying what the body names.
 
 What asks nothing of the database is a coroutine, here and in `web`: FastAPI hands each plain function to another thread and waits for
-it, and while other threads work each such turn costs a list more than the function does (ADR 0169).
+it, and while other threads work each such turn costs a list more than the function does (ADR 0170).
 This module is neither routes nor service: it is the seam that all features' routes import.
 """
 

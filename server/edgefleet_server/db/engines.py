@@ -3,7 +3,7 @@
 Rules:
 1. On PostgreSQL readers and writers have connections of their own. Those of readers begin no transaction (each statement sees what is
    committed, as in READ COMMITTED) and refuse to write. Beginning and ending one took three round trips of four that a token's look-up
-   needed, and made the driver forget the statements that it had prepared (ADR 0169).
+   needed, and made the driver forget the statements that it had prepared (ADR 0170).
 2. A connection that was idle for IDLE_S is tried before it is used: the database may have been started again meanwhile. One that
    answered just now is not. The one that was used last is used next, since it has prepared what is asked often.
 3. SQLite: one engine; `database` says how its transactions begin.

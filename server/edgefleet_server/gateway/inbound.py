@@ -7,8 +7,8 @@ Rules:
 3. Events and telemetry are acknowledged after their transaction, never before; what is shown to who watches a device never is. When
    a batch is refused, its messages are stored one by one in their order, so that one of them costs nobody else anything.
 4. Messages of unknown and revoked devices count for nothing.
-5. Telemetry and events of a batch are one transaction each, presence and states one for each STORED_TOGETHER of them: their devices are
-   locked meanwhile, and each state may sign a document (ADR 0156). Of the states of one device in a batch only the newest counts.
+5. Telemetry and events of a batch are one transaction each; presence, certificates and states one for each STORED_TOGETHER of them:
+   their devices are locked meanwhile, and each state may sign a document (ADR 0156). Of one device's states only the newest counts.
 6. The broker has a message acknowledged once it was stored, refused or dropped, so no more wait here than it hands over before: the
    queue holds as many of up to 1.5 KB each.
 7. While the database does not answer, a batch waits for it: devices say a state once. What waits when the server stops is not
@@ -58,7 +58,7 @@ DONE_AT_ONCE: Final = 256
 GATHER_S: Final = 0.02
 GATHER_MOST_S: Final = 0.1
 REST: Final = 4
-"""After a batch messages are gathered for so many times what storing it took, between GATHER_S and GATHER_MOST_S (ADR 0169)."""
+"""After a batch messages are gathered for so many times what storing it took, between GATHER_S and GATHER_MOST_S (ADR 0170)."""
 RETRY_S: Final = 1.0
 MAX_RETRIES: Final = 5
 LOG_EVERY: Final = 60
@@ -83,8 +83,8 @@ class Reports(Protocol):
         """Store whether devices are there; return the certificates that are to be noted."""
         ...
 
-    def note_certificate(self, device_id: DeviceId, serial: str) -> None:
-        """Note the certificate that a device connected with."""
+    def note_certificates(self, serials: Mapping[DeviceId, str]) -> None:
+        """Note the certificates that devices connected with."""
         ...
 
     def take_events(self, events: Sequence[Event]) -> int:
@@ -320,7 +320,7 @@ class Inbound:
                 self._turns += 1
                 if not self._is_left:
                     self._acknowledge_done([receipt for _, _, receipt, _ in items if receipt])
-                took_s = time.monotonic() - began_s
+                took_s = time.monotonic() - began_s if items else 0.0
         self._traffic.write()
 
     def _sorted(self, items: Sequence[_Item]) -> _Batch:
@@ -396,8 +396,8 @@ class Inbound:
         certificates: dict[DeviceId, str] = {}
         for words in _parts(batch.presences):
             self._stored("presence", words, lambda some: certificates.update(self._reports.take_presences(some)))
-        for device, serial in certificates.items():
-            self._try("certificate", partial(self._reports.note_certificate, device, serial))
+        for serials in _parts(list(certificates.items())):
+            self._stored("certificate", serials, lambda some: self._reports.note_certificates(dict(some)))
         for states in _parts(list(batch.states.items())):
             self._stored("state", states, self._take_states)
         events = self._stored("events", batch.events, self._reports.take_events)

@@ -45,7 +45,6 @@ from edgefleet_server.signing.fast_forward_recovery import (
     RoleChange,
     SignedVersions,
     VersionsSeen,
-    resign_plan,
     role_changes,
 )
 from edgefleet_server.signing.key_rotation import DIRECTOR_KEYS, KeyRotation
@@ -204,10 +203,6 @@ class SigningService:
             if asked is not None:
                 return asked
             return self._repository.withdraw_targets(session, withdrawal, self._clock.now())
-
-    def is_outrun(self, seen: VersionsSeen) -> bool:
-        """Return whether this is more of the repository than is here. Writes nothing, reads one file."""
-        return resign_plan(self.versions(), seen, self._clock.now()) is not None
 
     def versions(self) -> SignedVersions:
         """Return the versions of all roles but root and timestamp. Reads one file."""

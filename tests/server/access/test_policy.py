@@ -48,7 +48,7 @@ def test_no_dependency_of_a_route_is_handed_to_another_thread(house: ApiHouse) -
             assert isinstance(route, APIRoute)
             calls = [dependency.call for dependency in route.dependant.dependencies]
             plain |= {call.__qualname__ for call in calls if call is not None and not iscoroutinefunction(call)}
-    assert plain == set(), "each costs a turn of the threads: ADR 0169"
+    assert plain == set(), "each costs a turn of the threads: ADR 0170"
 
 
 def test_a_route_whose_body_says_what_it_touches_gets_its_caller_only_by_saying_so(house: ApiHouse) -> None:

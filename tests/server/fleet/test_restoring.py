@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import event
 
 from edgefleet_protocol.messages import CHILD_DIED_CODE, Presence, Seen, State
 from edgefleet_server.fleet.errors import NothingToRecoverError
@@ -223,6 +224,22 @@ def test_a_document_that_rests_after_deaths_of_the_child_is_shown_though_it_was_
     said = msgspec.structs.replace(state, refused_code=CHILD_DIED_CODE, refused_reason="tried again at noon")
     house.fleet.receiver.take_state(device.id, said)
     assert house.fleet.reader.device(device.id).refused == Refusal(0, CHILD_DIED_CODE, "tried again at noon")
+
+
+def test_many_that_say_it_at_once_are_kept_together_and_told_once(any_house: House) -> None:
+    house = any_house
+    devices = fleet_of(house, 4)
+    seen = {one.id: Seen(version=now_s(house), roles={f"m.late{n}": 1}) for n, one in enumerate(devices)}
+    seen[devices[3].id] = Seen()  # has seen no more than is here
+    commits: list[object] = []
+    event.listen(house.db.engine, "commit", commits.append)
+    assert house.fleet.recovery.take_all(seen) == 3
+    assert house.fleet.recovery.take_all(seen) == 0, "all of it is known"
+    assert len(commits) == 2
+    words = {word.device: word.version for word in house.fleet.recovery.view().words}
+    assert words == {one.id: seen[one.id].version for one in devices[:3]}
+    (first,) = told(house, KIND_OF_WORD)
+    assert first["device"] == min(one.id for one in devices[:3])
 
 
 def test_a_report_without_it_signs_nothing(house: House) -> None:

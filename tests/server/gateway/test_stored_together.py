@@ -17,7 +17,7 @@ from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.reported.state_columns import device_columns
 from edgefleet_server.gateway import inbound as inbound_side
 from edgefleet_server.gateway.device_ledger import DeviceLedger
-from edgefleet_server.gateway.inbound import Inbound
+from edgefleet_server.gateway.inbound import GATHER_MOST_S, GATHER_S, Inbound, gather_s
 from edgefleet_server.gateway.service import limits_of
 from tests.agent.field import eventually
 from tests.server.conftest import database_url  # noqa: F401  # a fixture
@@ -143,6 +143,85 @@ def test_one_that_cannot_be_stored_costs_only_itself(
     assert len(stored) == DEVICES - 1
     assert bad not in {row[0] for row in stored}
     assert inbound.counters.failed == 2, "the batch, and the one"
+
+
+def presented(crowd: Crowd) -> list[tuple[str, bytes]]:
+    """Return what all devices say that connect with the certificates of their enrolment."""
+    with crowd.house.db.read() as session:
+        found = session.execute(text("SELECT subject, serial FROM signing_certificate")).all()
+    serials = {str(subject): str(serial) for subject, serial in found}
+    words = {one: Presence(on=True, conn_id="c1", boot_id="b", ts=0, cert=serials[one]) for one in crowd.ids}
+    return [(crowd.topics.presence(one), encode(word)) for one, word in words.items()]
+
+
+def noted(crowd: Crowd) -> list[bool]:
+    """Return of each device whether the certificate that it came with is noted."""
+    with crowd.house.db.read() as session:
+        return [
+            bool(one) for one in session.execute(text("SELECT cert_serial FROM fleet_device ORDER BY id")).scalars()
+        ]
+
+
+def test_new_certificates_of_a_crowd_are_one_transaction(crowd: Crowd) -> None:
+    commits: list[object] = []
+    said = presented(crowd)
+    event.listen(crowd.house.db.engine, "commit", commits.append)
+    crowd.take(said)
+    assert noted(crowd) == [True] * DEVICES
+    assert len(commits) < DEVICES
+    before = len(commits)
+    crowd.take(said)
+    assert len(commits) - before == 1, "nothing is to be noted of one that is known"
+
+
+def test_a_certificate_that_cannot_be_noted_costs_only_its_device(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = crowd.house.signing.key_of_certificate
+    bad = sorted(crowd.ids)[7]
+
+    def fails(device_id: str, serial: str) -> str | None:
+        if device_id == bad:
+            raise KeyError(serial)
+        return find(device_id, serial)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(crowd.house.signing, "key_of_certificate", fails)
+        crowd.take(presented(crowd))
+    assert noted(crowd) == [n != 7 for n in range(DEVICES)]
+    assert crowd.online() == DEVICES
+    crowd.take(presented(crowd))
+    assert noted(crowd) == [True] * DEVICES
+
+
+@pytest.mark.parametrize(
+    ("took_s", "gathered_s"),
+    [(0.0, GATHER_S), (0.005, GATHER_S), (0.015, 0.06), (0.025, GATHER_MOST_S), (9.0, GATHER_MOST_S)],
+)
+def test_what_comes_is_gathered_longer_after_a_batch_that_took_long(took_s: float, gathered_s: float) -> None:
+    assert gather_s(took_s) == pytest.approx(gathered_s)
+
+
+def test_after_a_turn_without_messages_the_next_are_gathered_shortly(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbound = crowd.inbound()
+    gather, asked, turns = inbound._queue.gather, list[tuple[float, int]](), threading.Semaphore(0)
+
+    def noted(wait_s: float, longest_s: float, most: int, most_bytes: int) -> list[Any]:
+        found = gather(wait_s, longest_s, most, most_bytes)
+        asked.append((longest_s, len(found)))
+        turns.release()
+        return found
+
+    monkeypatch.setattr(inbound._queue, "gather", noted)
+    monkeypatch.setattr(inbound_side, "gather_s", lambda took_s: 0.0 if took_s == 0.0 else GATHER_MOST_S)
+    inbound.put(*crowd.coming()[0])
+    inbound.start()
+    for _ in range(3):
+        assert turns.acquire(timeout=30)
+    inbound.stop()
+    assert asked[:3] == [(0.0, 1), (GATHER_MOST_S, 0), (0.0, 0)]
 
 
 def test_a_value_that_the_database_refuses_costs_only_its_device(crowd: Crowd) -> None:

@@ -362,29 +362,29 @@ class Enroller:
                 row.public_key = used_key
                 row.next_public_key = None
 
-    def connected(self, device_id: DeviceId, serial: str) -> None:
-        """Take a device's word for the certificate that it connected with: what that one replaces is revoked.
+    def connected(self, serials: Mapping[DeviceId, str]) -> None:
+        """Take devices' words for the certificates that they connected with, in one transaction: what those replace is revoked.
 
         Its word is enough, because it can only cost the device itself older certificates. A serial that is not of this device,
         or for a key that was not issued last or used before, changes nothing: an interrupted renewal locks nobody out.
         """
-        with self._db.read() as session:  # who only connects again must not queue for the write lock
-            known = store.device(session, device_id)
-            if known is None or known.cert_serial == serial:
-                return
         with self._db.session() as session:
-            row = store.device(session, device_id, lock=True)
-            if row is None or row.revoked_at is not None or row.cert_serial == serial:
-                return
-            key = self._signing.key_of_certificate(device_id, serial)
-            old = public_key_sha256(row.public_key)
-            new = "" if row.next_public_key is None else public_key_sha256(row.next_public_key)
-            if key is None or key not in (old, new):
-                return
-            row.cert_serial, row.cert_ca = serial, self._signing.cas.issuer_of(serial)
-            self._signing.retire_certificates(device_id, serial, "" if key == old else old)
-            if key != old and row.next_public_key is not None:
-                row.public_key, row.next_public_key = row.next_public_key, None
+            for device_id, serial in sorted(serials.items()):
+                self._note_certificate(session, device_id, serial)
+
+    def _note_certificate(self, session: Session, device_id: DeviceId, serial: str) -> None:
+        row = store.device(session, device_id, lock=True)
+        if row is None or row.revoked_at is not None or row.cert_serial == serial:
+            return
+        key = self._signing.key_of_certificate(device_id, serial)
+        old = public_key_sha256(row.public_key)
+        new = "" if row.next_public_key is None else public_key_sha256(row.next_public_key)
+        if key is None or key not in (old, new):
+            return
+        row.cert_serial, row.cert_ca = serial, self._signing.cas.issuer_of(serial)
+        self._signing.retire_certificates(device_id, serial, "" if key == old else old)
+        if key != old and row.next_public_key is not None:
+            row.public_key, row.next_public_key = row.next_public_key, None
 
     def _checked_claim(self, session: Session, claim_id: str, secret: str) -> FleetClaim:
         claim = session.get(FleetClaim, claim_id)

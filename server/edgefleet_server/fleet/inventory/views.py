@@ -4,7 +4,7 @@ The dataclasses are the bodies of the routes: their fields are public and never 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, Final
@@ -333,9 +333,8 @@ def device_views(session: Session, rows: Sequence[Any], withdrawn: Withdrawn) ->
 
 def _facts(row: Any, status: DeviceStatus, states: Sequence[Any], health: str) -> dict[str, str]:
     versions = {state.model: state.version for state in states if state.version}
-    own = DeviceFacts(DeviceId(row.id), ProfileName(row.profile), row.arch, status, row.labels, row.free_mb, versions)
-    own = replace(own, is_suspect=row.suspect_since is not None, health=health)
-    return grammar.facts_of(own)
+    named = (DeviceId(row.id), ProfileName(row.profile), row.arch, status, row.labels, row.free_mb, versions)
+    return grammar.facts_of(DeviceFacts(*named, is_suspect=row.suspect_since is not None, health=health))
 
 
 def _device_view(
@@ -349,14 +348,14 @@ def _device_view(
         else None
     )
     reported_model = {model["model"]: model for model in reported.get("models", [])}
-    judgement = judged(row, states)
+    judgement, facts = judged(row, states), reported.get("facts")
     return DeviceView(
         id=row.id,
         profile=row.profile,
         arch=row.arch,
         status=status,
         labels=row.labels,
-        facts={**row.facts, **(reported.get("facts") or {})},
+        facts={**row.facts, **(facts or {})},
         enrolled_at=row.enrolled_at,
         last_seen=row.last_seen,
         cert_not_after=row.cert_not_after,
@@ -366,10 +365,7 @@ def _device_view(
         reported_gen=row.reported_gen,
         refused=refused,
         models=[
-            replace(
-                _reported_model(state, reported_model.get(state.model, {}), withdrawn),
-                probation=_probation(reported.get("facts"), state),
-            )
+            _reported_model(state, reported_model.get(state.model, {}), withdrawn, _probation(facts, state))
             for state in states
         ],
         groups=sorted(device_selector.groups_of(_facts(row, status, states, judgement.health), groups))
@@ -424,7 +420,9 @@ def _candidate_from(reported_model: Mapping[str, Any]) -> ReportedCandidate:
     )
 
 
-def _reported_model(state: Any, reported_model: Mapping[str, Any], withdrawn: Mapping[str, str]) -> ReportedModel:
+def _reported_model(
+    state: Any, reported_model: Mapping[str, Any], withdrawn: Mapping[str, str], probation: ReportedProbation | None
+) -> ReportedModel:
     return ReportedModel(
         model=state.model,
         release=f"{state.model}@{state.version}" if state.version else None,
@@ -443,6 +441,7 @@ def _reported_model(state: Any, reported_model: Mapping[str, Any], withdrawn: Ma
         changed_at=state.changed_at,
         candidate=_reported_candidate(reported_model.get("candidate")),
         withdrawn=withdrawn.get(f"{state.model}@{state.version}", ""),
+        probation=probation,
     )
 
 

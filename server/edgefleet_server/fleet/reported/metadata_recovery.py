@@ -11,7 +11,7 @@ Rules:
 
 import logging
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -66,23 +66,36 @@ class MetadataRecovery:
 
     def take(self, device: DeviceId, seen: Seen) -> bool:
         """Keep what a device has seen, when that is more than is here; return whether it was new. Signs nothing."""
-        roles = {name: _bounded(version) for name, version in seen.roles.items() if is_model_role(name)}
-        known = VersionsSeen(_bounded(seen.version), dict(sorted(roles.items())[:MAX_SEEN_ROLES]))
-        if not self._signing.is_outrun(known):  # a whole fleet repeats it until it has heard of the new metadata
-            return False
+        return self.take_all({device: seen}) == 1
+
+    def take_all(self, words: Mapping[DeviceId, Seen]) -> int:
+        """Keep in one transaction what devices have seen, when that is more than is here; return how much was new. Signs nothing."""
+        if not words:
+            return 0
+        ours, now = self._signing.versions(), self._clock.now()
+        known = {device: _versions_of(seen) for device, seen in words.items()}
+        more = {device: seen for device, seen in known.items() if resign_plan(ours, seen, now) is not None}
+        if not more:  # a whole fleet repeats it until it has heard of the new metadata
+            return 0
+        new = 0
         with self._db.session() as session:
             is_first = not store.has_recovery_words(session)
-            if not store.put_recovery_word(session, device, known, self._clock.now(), MAX_WORDS):
-                return False
-            if is_first:
-                models = sorted(name.removeprefix(MODEL_PREFIX) for name in known.roles)
-                detail = {"device": device, "seen": known.version, "unknown_models": models[:MAX_NAMED]}
-                self._feed.add([NewEvent(KIND_OF_WORD, detail=detail)])
-                _log.warning(
-                    "a device has seen newer metadata: was this server restored from an older copy? see `edgectl server restored`",
-                    extra={"device_id": device, "seen": known.version, "unknown_models": len(models)},
-                )
-        return True
+            for device, seen in sorted(more.items()):
+                if store.put_recovery_word(session, device, seen, now, MAX_WORDS):
+                    if is_first and not new:
+                        self._suspect(device, seen)
+                    new += 1
+        return new
+
+    def _suspect(self, device: DeviceId, seen: VersionsSeen) -> None:
+        """Tell people of the first word."""
+        models = sorted(name.removeprefix(MODEL_PREFIX) for name in seen.roles)
+        detail = {"device": device, "seen": seen.version, "unknown_models": models[:MAX_NAMED]}
+        self._feed.add([NewEvent(KIND_OF_WORD, detail=detail)])
+        _log.warning(
+            "a device has seen newer metadata: was this server restored from an older copy? see `edgectl server restored`",
+            extra={"device_id": device, "seen": seen.version, "unknown_models": len(models)},
+        )
 
     def step(self, now: datetime) -> None:
         """Ask devices or sign, if a word waits for that. For the engine's tick. Raises SigningError when a key is missing."""
@@ -199,6 +212,12 @@ class MetadataRecovery:
 
     def _most(self) -> int:
         return int((self._clock.now() + MAX_AHEAD).timestamp())
+
+
+def _versions_of(seen: Seen) -> VersionsSeen:
+    """Return what a device says, within bounds."""
+    roles = {name: _bounded(version) for name, version in seen.roles.items() if is_model_role(name)}
+    return VersionsSeen(_bounded(seen.version), dict(sorted(roles.items())[:MAX_SEEN_ROLES]))
 
 
 def _bounded(version: int) -> int:

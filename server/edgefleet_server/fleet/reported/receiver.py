@@ -24,9 +24,9 @@ class ReportReceiver:
         desired: DesiredBook,
         tasks: TaskBook,
         recovery: MetadataRecovery,
-        connected: Callable[[DeviceId, str], None],
+        connected: Callable[[Mapping[DeviceId, str]], None],
     ) -> None:
-        """Wire the parts. connected: takes the serial of the certificate that a device connected with."""
+        """Wire the parts. connected: takes the serials of the certificates that devices connected with."""
         self._db = db
         self._reports = reports
         self._desired = desired
@@ -42,9 +42,7 @@ class ReportReceiver:
 
     def take_states(self, states: Mapping[DeviceId, State]) -> Sequence[SignedDesired]:
         """Store reported states in one transaction; return the documents of those devices that lack the newest one. Keeps `seen`."""
-        for device_id, state in states.items():
-            if state.seen is not None:
-                self._recovery.take(device_id, state.seen)
+        self._recovery.take_all({device: state.seen for device, state in states.items() if state.seen is not None})
         with self._db.session() as session:
             answers = self._reports.take_states(states)
             lacking = [device for device, answer in answers.items() if answer is Answer.SEND_DESIRED]
@@ -54,19 +52,19 @@ class ReportReceiver:
 
     def take_presence(self, device_id: DeviceId, presence: Presence) -> None:
         """Store whether a device is there, and the certificate that it connected with; a stale "off" is ignored."""
-        for device, serial in self.take_presences([(device_id, presence)]).items():
-            self.note_certificate(device, serial)
+        self.note_certificates(self.take_presences([(device_id, presence)]))
 
     def take_presences(self, words: Sequence[tuple[DeviceId, Presence]]) -> Mapping[DeviceId, str]:
         """Store in one transaction whether devices are there, in the order of their words.
 
-        Return the serials of certificates that are to be noted (`note_certificate`): of devices that connected with another than before.
+        Return the serials of certificates that are to be noted (`note_certificates`): of devices that connected with another than before.
         """
         return self._reports.take_presences(words)
 
-    def note_certificate(self, device_id: DeviceId, serial: str) -> None:
-        """Note the serial of the certificate that a device connected with."""
-        self._connected(device_id, serial)
+    def note_certificates(self, serials: Mapping[DeviceId, str]) -> None:
+        """Note in one transaction the serials of the certificates that devices connected with."""
+        if serials:
+            self._connected(serials)
 
     def take_events(self, events: Sequence[Event]) -> int:
         """Store events, each once; return how many were new."""
