@@ -37,6 +37,7 @@ OURS: Final = (
 """What an evaluation writes of an alert that there is already."""
 IN_CHUNK: Final = 500
 _ALERT: Final[Table] = Alert.__table__  # type: ignore[attr-defined]
+_RECORD: Final[Table] = AlertModelRecord.__table__  # type: ignore[attr-defined]
 _COLUMNS: Final = tuple(col(getattr(Alert, name)) for name in Alert.model_fields)
 """For lists, which nobody changes: a row of columns costs a tenth of an object."""
 
@@ -366,10 +367,7 @@ def write_records(session: Session, changed: Iterable[ModelFact]) -> None:
         for one in changed
     ]
     names = ("version", "newest_at", "looks", "usual_p95_ms", "usual_windows")
-    for start in range(0, len(rows), IN_CHUNK):
-        statement = insert_into(session, AlertModelRecord).values(rows[start : start + IN_CHUNK])
-        new = {name: getattr(statement.excluded, name) for name in names}
-        session.execute(statement.on_conflict_do_update(index_elements=["device_id", "model"], set_=new))
+    bulk.merge_rows(session, _RECORD, rows, {name: f'excluded."{name}"' for name in names})
 
 
 # ---- drift
