@@ -139,3 +139,13 @@ def test_a_connection_that_answered_just_now_is_used_without_being_tried(
         with db.read() as session:
             session.connection()
             assert "pg_backend_pid" not in last_sent(), "one that was idle is tried"
+
+
+@POSTGRESQL
+@pytest.mark.parametrize("scope", ["read", "stream", "write"])
+def test_no_statement_is_compiled_to_machine_code(db: Database, scope: str) -> None:
+    opened = {"read": db.read, "stream": lambda: db.read(streams=True), "write": db.session}[scope]
+    for _ in range(2):  # also after a transaction was rolled back
+        with opened() as session:
+            assert session.execute(text("SHOW jit")).scalar_one() == "off"
+            session.rollback()
