@@ -38,7 +38,7 @@ from edgefleet_protocol.sketch import LatencySketch  # noqa: E402
 from edgefleet_server.access.model import Role  # noqa: E402
 from edgefleet_server.composition.container import Parts  # noqa: E402
 from edgefleet_server.dashboard.timelines.charts import SPANS  # noqa: E402
-from edgefleet_server.process.gc_tuning import collect_seldom, settle  # noqa: E402
+from edgefleet_server.process.memory import collect_seldom, settle  # noqa: E402
 from edgefleet_server.telemetry.rollups import store  # noqa: E402
 from edgefleet_server.telemetry.rollups.model import SCALES, Cohort  # noqa: E402
 from edgefleet_server.telemetry.rollups.rollup_writer import MODEL, NO_BUNDLE, SYSTEM  # noqa: E402

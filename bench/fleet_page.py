@@ -52,8 +52,8 @@ from edgefleet_server.dashboard.core.login import COOKIE  # noqa: E402
 from edgefleet_server.dashboard.overview.first_look import FirstLook  # noqa: E402
 from edgefleet_server.events.tables import FleetEvent  # noqa: E402
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState  # noqa: E402
-from edgefleet_server.process.gc_tuning import collect_seldom, settle  # noqa: E402
 from edgefleet_server.process.listener import listening_socket  # noqa: E402
+from edgefleet_server.process.memory import collect_seldom, settle  # noqa: E402
 from edgefleet_server.settings import load_settings  # noqa: E402
 from edgefleet_server.telemetry.tables import TelemetryBatch, TelemetryWindow  # noqa: E402
 

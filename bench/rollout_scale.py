@@ -54,7 +54,7 @@ from edgefleet_server.fleet.tables import FleetDevice  # noqa: E402
 from edgefleet_server.gateway.broker.model import BrokerKind  # noqa: E402
 from edgefleet_server.gateway.mqtt import LinkHandlers, MqttLink  # noqa: E402
 from edgefleet_server.gateway.outbound import Outbound  # noqa: E402
-from edgefleet_server.process.gc_tuning import collect_seldom  # noqa: E402
+from edgefleet_server.process.memory import collect_seldom  # noqa: E402
 from edgefleet_server.rollout.controller.controller import RolloutController  # noqa: E402
 from edgefleet_server.rollout.service import RolloutService  # noqa: E402
 

@@ -13,7 +13,7 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.container import build_parts
 from edgefleet_server.gateway.broker.model import BrokerEndpoint, BrokerKind
 from edgefleet_server.gateway.service import Gateway
-from edgefleet_server.process.gc_tuning import collect_seldom, settle
+from edgefleet_server.process.memory import collect_seldom, settle
 from edgefleet_server.settings import load_settings
 
 QUOTA = {"device_messages_per_s": 1_000, "device_bytes_per_s": 16 * 1024 * 1024, "device_daily_windows": 10_000_000}

@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.db.database import DatabaseUnavailableError
 from edgefleet_server.observability import logs
-from edgefleet_server.process.gc_tuning import collect_seldom
+from edgefleet_server.process.memory import collect_seldom, give_back
 from edgefleet_server.setting_sources import SettingsError
 from edgefleet_server.settings import ServerSettings, load_settings
 
@@ -90,6 +90,7 @@ def parse(arguments: list[str] | None) -> tuple[ServerSettings, bool]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run or check the server of a data folder. Returns the exit code."""
+    give_back()
     collect_seldom()  # loading all features, which comes after this, takes a fifth less processor time
     try:
         settings, only_check = parse(arguments)

@@ -47,7 +47,7 @@ SHARED_NAMES = {
 """Other base names that two modules of a package share: the same thing seen from two layers."""
 MAX_SHARED_NAMES = 15
 """Base names, no role names, that modules of several packages of one distribution may share."""
-GERUNDS = {"pending_devices", "gc_tuning", "precision_ranking", "setting_check", "setting_sources"}
+GERUNDS = {"pending_devices", "precision_ranking", "setting_check", "setting_sources"}
 """Words of the field, or adjectives."""
 NOT_A_CLAIM = {
     "edgefleet_agent.connection.metered": "says that the rest of it is pure",

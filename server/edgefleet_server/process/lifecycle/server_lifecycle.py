@@ -29,7 +29,6 @@ from edgefleet_server.fleet.enrolment.agent_packages import take_over_or_warn
 from edgefleet_server.fleet.moves.rules import ports_besides
 from edgefleet_server.observability.health import Recent, disk_line
 from edgefleet_server.process.file_limit import raise_file_limit, share_of
-from edgefleet_server.process.gc_tuning import settle
 from edgefleet_server.process.init import AlreadyRunningError
 from edgefleet_server.process.lifecycle.engine_work import build_engine, build_webhook_sender
 from edgefleet_server.process.lifecycle.listener_certificate import ensure_certificate
@@ -43,6 +42,7 @@ from edgefleet_server.process.listener import (
     further_sockets,
     listening_socket,
 )
+from edgefleet_server.process.memory import settle
 from edgefleet_server.process.schema_upgrade import prepare_schema
 from edgefleet_server.process.setting_check import check_settings
 from edgefleet_server.process.signer_child import SignerChild, wait_for_signer, watch_signer
