@@ -472,8 +472,11 @@ class SigningService:
             replace_private(self.server_cert_file, issued.pem + self.ca_pem(), mode=0o644)
             store.add_certificate(session, issued, "server")
 
-    def renew_own(self, instance: str) -> bool:
-        """Issue the listeners' and this server's certificates again where another CA issued them; return whether it was so."""
+    def renew_own(self, instance: str = "") -> bool:
+        """Issue the listeners' and this server's certificates again where another CA issued them; return whether it was so.
+
+        instance: "" = only the listeners'.
+        """
         ca, own = self.ca_pem(), self._keys_dir / f"srv-{instance}.crt"
         is_good = is_issued_by(self.server_cert_file, ca), not own.exists() or is_issued_by(own, ca)
         if not is_good[0]:

@@ -19,7 +19,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgefleet_protocol.digest import sha256_hex
+from tests.broker.outside_brokers import free_port
 from tests.server.signing.pair_story import Pair, problems
+from tests.server.signing.rotation_story import host_of, rotation_problems
 from tests.support import databases
 from tests.support.buckets import make_bucket, moto_server
 from tests.support.servers import ServerProcess, server_process
@@ -49,14 +51,21 @@ def _pair(seed: int) -> list[str]:
         command = [sys.executable, "-m", "edgefleet_server.process.init", "--data", str(one)]
         subprocess.run(command, env={**os.environ, **shared}, check=True, capture_output=True)
         token = (one / "admin.token").read_text().strip()
-        first = stack.enter_context(server_process(one, token, *FIRST, environment=shared, timeout_s=START_S))
+        first = stack.enter_context(server_process(one, token, *FIRST, *_port(), environment=shared, timeout_s=START_S))
         forwarded = _second_host(stack, one, other)
         shared["EDGEFLEET_SERVER_SIGNER_SOCKET"] = str(forwarded)
-        second = stack.enter_context(server_process(other, token, *SECOND, environment=shared, timeout_s=START_S))
+        flags = (*SECOND, *_port())
+        second = stack.enter_context(server_process(other, token, *flags, environment=shared, timeout_s=START_S))
         found = _problems(first, second, b"%d " % seed * 20_000)
         pair = Pair(first, second, shared)
         stack.callback(pair.close)
-        return found + problems(pair)
+        hosts = [stack.enter_context(host_of(server)) for server in (first, second)]
+        return found + problems(pair) + rotation_problems(hosts)
+
+
+def _port() -> tuple[str, str]:
+    """Return the flag of a device port that stays, as a rotation of the device CA wants it."""
+    return "--device-port", str(free_port())
 
 
 def _second_host(stack: ExitStack, one: Path, other: Path) -> Path:
@@ -98,6 +107,7 @@ def _problems(first: ServerProcess, second: ServerProcess, data: bytes) -> list[
 def _environment(database: str, bucket: str) -> dict[str, str]:
     settings = {
         "DATABASE_URL": database,
+        "BROKER": "mqtts://127.0.0.1:1",  # no process of the story has a gateway
         "BLOB_URL": "s3://blobs/fleet",
         "BLOB_ENDPOINT": bucket,
         "BLOB_ACCESS_KEY_ID": "id",

@@ -21,19 +21,12 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.registry.object_store.opened_store import open_object_store
 from edgefleet_server.settings import load_settings
 from tests.server.fleet.house import FACTS, KeyedDevice
+from tests.server.signing.rotation_story import Enrolled
 from tests.support.servers import ServerProcess, release_body
 
 MODEL = Path(__file__).resolve().parents[3] / "examples" / "digits" / "digits-1.0.0.onnx"
 WHEEL = "edgefleet_agent-0.{}.0-py3-none-any.whl"
 CONVERTED_S = 400.0
-
-
-@dataclass(frozen=True)
-class Enrolled:
-    """What the answer to an enrolment says that tokens need."""
-
-    device_id: str
-    server_id: str
 
 
 @dataclass
@@ -74,7 +67,7 @@ def problems(pair: Pair) -> list[str]:
     token = pair.apis[0].post("/api/v1/enrollments", json={}).raise_for_status().json()["tokens"][0]["token"]
     body = {"token": token, "csr": device.csr().decode(), "facts": FACTS}
     made = pair.devices[1].post("/device/v1/enroll", json=body).raise_for_status().json()
-    device.enrolment = Enrolled(made["device_id"], made["server_id"])
+    device.enrolment = Enrolled(made["device_id"], made["server_id"], made["cert"])
     if pair.apis[0].get(f"/api/v1/devices/{device.id}").status_code != 200:
         found.append("the first host does not know a device that enrolled at the second")
     if pair.devices[0].post("/device/v1/enroll", json=body | {"csr": KeyedDevice().csr().decode()}).is_success:

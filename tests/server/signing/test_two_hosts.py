@@ -13,8 +13,11 @@ from edgefleet_server.signing.keys.own_certificates import hosts_in, is_issued_b
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.signing.signer import remote_keys
 from edgefleet_server.signing.signer.remote_keys import RemoteAuthority, RemoteKeys
+from tests.broker.outside_brokers import free_port
 from tests.server.fleet.house import House, TurnedClock
+from tests.server.signing.rotation_story import host_of, rotation_problems
 from tests.server.signing.test_signing_process import Apart, apart_of
+from tests.support.servers import copy_server, server_process
 
 
 @pytest.fixture(name="house")
@@ -75,3 +78,11 @@ def test_what_was_copied_stays_while_the_signing_process_is_away(house: House, t
     nowhere = second_host(house, apart, tmp_path / "c")
     with pytest.raises(KeysMissingError, match="cannot be read"):
         nowhere.ca_pem()
+
+
+def test_a_process_without_a_gateway_follows_a_rotation_of_the_device_ca(tmp_path: Path) -> None:
+    """The sample of `./dev soak two-hosts`, with one host: its listener shows the CA that stays, though no gateway runs here."""
+    token = copy_server(tmp_path / "data")
+    flags = ("--roles", "api,engine", "--broker", "mqtts://127.0.0.1:1", "--device-port", str(free_port()))
+    with server_process(tmp_path / "data", token, *flags) as server, host_of(server) as host:
+        assert rotation_problems([host]) == []

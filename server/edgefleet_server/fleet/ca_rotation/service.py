@@ -30,7 +30,6 @@ from edgefleet_server.fleet.moves.service import MoveBook
 from edgefleet_server.fleet.store import newest_ca_rotation
 from edgefleet_server.fleet.tables import FleetCaRotation
 from edgefleet_server.signing.authority import CLOCK_SLACK
-from edgefleet_server.signing.keys.own_certificates import is_issued_by
 from edgefleet_server.signing.keys.trusted_cas import fingerprint_of
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.signing.trust import AuthorityView
@@ -153,8 +152,10 @@ class CaRotationBook:
                 else:
                     self._signing.cas.drop_next()
                 return True
-            if row.told == row.number or not self._is_in_force(row) or not self._is_shown():
+            if row.told == row.number or not self._is_in_force(row):
                 return False
+            if self._signing.renew_own():  # devices that trust the new CA alone would meet a certificate of another one
+                return True
             row.told = row.number
             self._hold.sign_again()
             session.flush()
@@ -165,10 +166,6 @@ class CaRotationBook:
     def _is_due(self, row: FleetCaRotation) -> bool:
         is_ending = row.state not in UNDER_WAY and not self._are_keys_settled(row)
         return is_ending or (row.told != row.number and self._is_in_force(row))
-
-    def _is_shown(self) -> bool:
-        """Return whether the listeners show a certificate of the CA by now; devices that trust it alone would meet another one."""
-        return is_issued_by(self._signing.server_cert_file, self._signing.ca_pem())
 
     def _cas(self) -> _Cas:
         pems = [self._signing.cas.current(), self._signing.cas.following()]

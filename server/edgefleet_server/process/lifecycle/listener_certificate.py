@@ -1,17 +1,21 @@
-"""The certificate of the listeners: issued when there is none, and again when it lacks a name or ends soon."""
+"""The certificate of the listeners: issued when there is none, when it lacks a name or ends soon, and when another device CA is in use."""
 
 import logging
 from datetime import timedelta
 
 from cryptography import x509
 
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.composition.container import Parts
 from edgefleet_server.fleet.moves.rules import hosts_of
 from edgefleet_server.process.setting_check import WILDCARDS
 from edgefleet_server.signing.keys.own_certificates import hosts_in, is_issued_by
+from edgefleet_server.signing.service import SigningService
 
 _log = logging.getLogger(__name__)
 _CERT_MARGIN = timedelta(days=30)
+_LOOK_S = 2.0
 
 
 def ensure_certificate(parts: Parts) -> None:
@@ -25,3 +29,33 @@ def ensure_certificate(parts: Parts) -> None:
             return
     parts.signing.issue_server_certificate(sorted(wanted))
     _log.info("listener certificate issued", extra={"names": ",".join(sorted(wanted))})
+
+
+class CertificateFollower:
+    """Issues the listeners' certificate again when the device CA was rotated, by whatever host. For the chores of a listener; may block.
+
+    A gateway does the same for its host, before it hands the broker the new CAs. A host without one has only this (ADR 0133).
+    """
+
+    def __init__(self, signing: SigningService, clock: Clock) -> None:
+        """Wire the parts. `ensure_certificate` was called."""
+        self._signing = signing
+        self._clock = clock
+        self._due_s = 0.0
+        self._problem = ""
+
+    def follow(self) -> None:
+        """Look, every few seconds however often it is called. What fails is tried again, and logged once."""
+        now_s = self._clock.monotonic_s()
+        if now_s < self._due_s:
+            return
+        self._due_s = now_s + _LOOK_S
+        try:
+            if self._signing.renew_own():
+                _log.info("listener certificate issued by the device CA that stays")
+            self._problem = ""
+        except (EdgefleetError, OSError) as error:
+            why = error.message if isinstance(error, EdgefleetError) else str(error)
+            if why != self._problem:
+                _log.warning("the listener certificate was not issued again", extra={"reason": why})
+            self._problem = why

@@ -31,7 +31,7 @@ from edgefleet_server.observability.health import Recent, disk_line
 from edgefleet_server.process.file_limit import raise_file_limit, share_of
 from edgefleet_server.process.init import AlreadyRunningError
 from edgefleet_server.process.lifecycle.engine_work import build_engine, build_webhook_sender
-from edgefleet_server.process.lifecycle.listener_certificate import ensure_certificate
+from edgefleet_server.process.lifecycle.listener_certificate import CertificateFollower, ensure_certificate
 from edgefleet_server.process.lifecycle.readiness_checks import database_line, keys_line, refuse_to_be_ready
 from edgefleet_server.process.lifecycle.systemd_notice import notify_systemd
 from edgefleet_server.process.listener import (
@@ -316,9 +316,15 @@ class Server:
             parts.access.repeats.free_due()
             look.renew()
 
+        follower = CertificateFollower(parts.signing, parts.clock)
+
+        def each_second_of_devices() -> None:
+            write_due()
+            follower.follow()
+
         for name, app, listening, budget, tls, chore in (
             ("api", api, api_socket, api_budget, api_tls, each_second),
-            ("device", device, device_socket, device_budget, device_tls, write_due),
+            ("device", device, device_socket, device_budget, device_tls, each_second_of_devices),
             *(("device-also", device, one, device_budget, device_tls, write_due) for one in also),
         ):
             guard = ConnectionGuard(name, budget, parts.metrics)
