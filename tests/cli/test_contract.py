@@ -221,7 +221,7 @@ ACTS = {
     "model alias set", "model pull", "publish",
     "release cancel", "release delete", "release sign", "release withdraw", "server agent-packages add", "server monitoring-files",
     "server backup", "server backup-key create",
-    "server broker-files", "server migrate", "server restore", "server restored", "server signer",
+    "server broker-files", "server broker-trust", "server migrate", "server restore", "server restored", "server signer",
     "server move finish", "server move plan", "server move start", "server move undo",
     "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
     "rollout resume", "rollout retry", "rollout rollback", "rollout skip", "server init", "server start", "sim", "sim fleet",

@@ -20,6 +20,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
         ("edge-server.service", 2.5),
         ("edge-backup.service", 2.0),
         ("edge-signer.service", 1.5),
+        ("edge-broker-trust.service", 2.5),
     ],
 )
 def test_a_unit_is_no_more_exposed_than_it_was(unit: str, most: float) -> None:

@@ -9,7 +9,6 @@ import typer
 
 from edgefleet_cli.admin import (
     agent_package_commands,
-    broker_commands,
     recovery_commands,
     server_check_commands,
     server_move_commands,
@@ -23,6 +22,7 @@ from edgefleet_cli.admin.backup import (
     schema_commands,
 )
 from edgefleet_cli.admin.data_folder import check_new, default_data, holds_server
+from edgefleet_cli.admin.outside_broker import broker_commands, trust_commands
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import become, child_flags, python_module, require
@@ -43,6 +43,7 @@ app.command("upgrade-schema")(schema_commands.upgrade_schema)
 app.command("garbage-collect")(garbage_commands.garbage_collect)
 app.command("seal")(server_check_commands.seal)
 app.command("broker-files")(broker_commands.broker_files)
+app.command("broker-trust")(trust_commands.broker_trust)
 app.add_typer(agent_package_commands.app, name="agent-packages")
 app.add_typer(server_move_commands.app, name="move")
 app.add_typer(backup_key_commands.app, name="backup-key")

@@ -130,6 +130,7 @@ POLICY: Final[Mapping[tuple[str, str], Role | Scoped]] = {
     ("POST", "/releases/{ref}:ask-team"): on(Touch.MODEL, Role.PUBLISHER),
     ("GET", "/signing-progress"): Role.VIEWER,
     ("GET", "/trust"): Role.VIEWER,
+    ("GET", "/trust/broker"): Role.VIEWER,
     ("GET", "/trust/metadata/{file}"): Role.VIEWER,
     ("GET", "/recovery"): Role.ADMIN,
     ("POST", "/recovery:sign"): Role.ADMIN,

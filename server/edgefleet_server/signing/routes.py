@@ -1,8 +1,8 @@
 """Routes of keys and certificates. They only translate."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Response
 
 from edgefleet_server.access.dependency import Admin, Viewer
 from edgefleet_server.db.database import Database
@@ -11,7 +11,7 @@ from edgefleet_server.signing.errors import RoleUnknownError
 from edgefleet_server.signing.keys.rotation import KeyOrder, KeysRotated
 from edgefleet_server.signing.schemas import RevokeKeyIn, RotateKeyIn, TrustOut
 from edgefleet_server.signing.service import SigningService
-from edgefleet_server.signing.trust import RoleView
+from edgefleet_server.signing.trust import BrokerTrust, RoleView
 from edgefleet_server.web.pagination import ByName, ListOf
 from edgefleet_server.web.preconditions import DryRun, acting
 from edgefleet_server.web.sparse_fields import ListRoute
@@ -59,6 +59,25 @@ def build_router(signing: SigningService, db: Database) -> APIRouter:
         """Return the CA of the devices, its certificates, the digest of the first root, and whether the root key lies on this server."""
         found = signing.trust()
         return TrustOut(found.authority, found.certificates, found.is_root_here, found.first_root_sha256)
+
+    @router.get(
+        "/trust/broker",
+        operation_id="get_broker_trust",
+        response_model=BrokerTrust,
+        responses={304: {"description": "nothing has changed since the ETag in If-None-Match"}},
+    )
+    def get_broker_trust(
+        response: Response,
+        _caller: Viewer,
+        known: Annotated[str, Header(alias="If-None-Match", max_length=200, description="ETag of what is known.")] = "",
+    ) -> BrokerTrust | Response:
+        """Return the CAs and the list of revoked certificates that a broker goes by which no server runs; new once a day at least."""
+        tag, found = signing.broker_trust.read(known.removeprefix("W/").strip('"'))
+        tagged = {"etag": f'W/"{tag}"', "cache-control": "no-cache"}
+        if found is None:
+            return Response(status_code=304, headers=tagged)
+        response.headers.update(tagged)
+        return found
 
     @router.get(
         "/trust/metadata/{file}", operation_id="get_metadata_file", response_class=Response, responses=_METADATA

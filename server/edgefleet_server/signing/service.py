@@ -48,6 +48,7 @@ from edgefleet_server.signing.fast_forward_recovery import (
     role_changes,
 )
 from edgefleet_server.signing.key_rotation import DIRECTOR_KEYS, KeyRotation
+from edgefleet_server.signing.keys.broker_trust import BrokerTrustReader
 from edgefleet_server.signing.keys.key_files import replace_private
 from edgefleet_server.signing.keys.key_keeper import KeyKeeper
 from edgefleet_server.signing.keys.key_ring import KeyRing
@@ -116,6 +117,7 @@ class SigningService:
         self.keys = KeyRotation(db, self._ring, self._repository, clock)
         self.cas = TrustedCas(self._authority, db, clock)
         self.outside = OutsideCertificates(self._authority, db, clock)
+        self.broker_trust = BrokerTrustReader(self._authority, self.cas, db, clock)
         self.places = PlaceAnnouncer(db, self._repository, self.ceremony, clock)
 
     # -- beginning ---------------------------------------------------------------------------------------------------

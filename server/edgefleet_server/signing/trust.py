@@ -101,6 +101,22 @@ class RefusedCertificates:
 
 
 @dataclass(frozen=True)
+class BrokerTrust:
+    """What a broker goes by that no server runs, to be written into files as it is.
+
+    crl: the list of revoked certificates, one of each CA (PEM); trusted_cas: the CAs, two while the CA is rotated (PEM).
+    issued_at, expires_at: `thisUpdate` and `nextUpdate` of the list; from expires_at on a broker refuses everybody. revoked: how many
+    it names.
+    """
+
+    crl: str
+    trusted_cas: str
+    issued_at: datetime
+    expires_at: datetime
+    revoked: int
+
+
+@dataclass(frozen=True)
 class CaChoice:
     """Which CA issues a device's certificate. by_next: the one that is to follow, where there is one.
 

@@ -35,6 +35,14 @@ class Authority(Struct, frozen=True):
     subject: str = ""
 
 
+class BrokerTrust(Struct, frozen=True):
+    crl: str = ""
+    expires_at: str = ""
+    issued_at: str = ""
+    revoked: int = 0
+    trusted_cas: str = ""
+
+
 class Certificates(Struct, frozen=True):
     ended: int = 0
     kind: str = ""

@@ -79,6 +79,15 @@ class ApiClient:
         """Return the object at `path` (below /api/v1). kind: its struct; `dict` for what has no schema."""
         return Reply(self._get(path, params), kind)
 
+    def changed(self, path: str, kind: type[T], tag: str) -> tuple[Reply[T] | None, str]:
+        """Return the object at `path` and its ETag; no object while it is the one with this ETag. tag: "" = return it in any case."""
+        headers = {"if-none-match": tag} if tag else {}
+        response = self._send("GET", path, accept=(httpx.codes.NOT_MODIFIED,), headers=headers)
+        found = response.headers.get("etag", "")
+        if response.status_code == httpx.codes.NOT_MODIFIED:
+            return None, found or tag
+        return Reply(self._json(response), kind), found
+
     def page(self, path: str, kind: type[T], /, **params: Any) -> Page[T]:
         """Return one page of a list, the whole of one that has no pages."""
         return Page(self._get(path, params), kind)
