@@ -133,6 +133,7 @@ def garbage_collect(given: argparse.Namespace) -> tuple[dict[str, Any], int]:
         collector = Collector(parts.db, parts.registry.unnamed, uploads, parts.access.record, clock, ProgressLines())
         found = collector.run(Terms(timedelta(days=given.grace_days), deletes=given.delete, strays=given.strays))
     finally:
+        uploads.close()
         parts.db.dispose()
     return found | {"elapsed_s": round(time.monotonic() - began, 3)}, 1 if found["failed"] else 0
 

@@ -88,6 +88,11 @@ class UnfinishedUploads:
             return False
         return True
 
+    def close(self) -> None:
+        """Close the connections to the store. Harmless when none was opened."""
+        if "_client" in vars(self):
+            self._client.close()
+
     def _listed(self) -> Iterator[UnfinishedUpload]:
         """Yield them page by page. Raises BlobStoreError."""
         prefix = urlsplit(self._settings.blob_url or "").path.strip("/")
@@ -124,8 +129,7 @@ class UnfinishedUploads:
         url = address(bucket_address(self._settings, region, self._environ), key, query)
         headers = signed(method, url, region, access, self._clock.now())
         try:
-            with httpx.Client(verify=self._trust, timeout=30) as client:
-                answer = client.request(method, url, headers=headers)
+            answer = self._client.request(method, url, headers=headers)
         except (httpx.HTTPError, OSError) as error:
             raise _failed(f"error sending request: {error}") from error
         if not answer.is_success and answer.status_code not in accepted:
@@ -133,12 +137,12 @@ class UnfinishedUploads:
         return answer.content
 
     @cached_property
-    def _trust(self) -> ssl.SSLContext:
-        """Raises OSError."""
+    def _client(self) -> httpx.Client:
+        """One for all requests, else each would begin with a handshake. Raises OSError."""
         trust = ssl.create_default_context()
         if self._settings.blob_ca_file is not None:
             trust.load_verify_locations(cafile=self._settings.blob_ca_file)
-        return trust
+        return httpx.Client(verify=trust, timeout=30)
 
 
 def role_key() -> S3Key | None:
