@@ -17,11 +17,12 @@ from typing import cast
 import psutil
 import pytest
 
-from edgefleet_cli.admin import device_here
+from edgefleet_cli.admin import background_server, device_here
 from edgefleet_cli.admin.data_folder import default_data
 from edgefleet_cli.core.errors import ApiError
 from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_server.process.init import main as initialise
+from edgefleet_server.process.lifecycle.run_file import RunFile, process_mark
 from tests.broker.pki import Authority
 from tests.cli.conftest import Edgectl
 
@@ -194,3 +195,39 @@ def test_an_agent_that_ends_at_once_is_not_taken_for_one_that_is_not_enrolled(mo
     with pytest.raises(device_here.DeviceHereError, match=r"a device already .* its agent did not start") as caught:
         device_here.ensure(cast("ApiClient", None))
     assert (caught.value.why, caught.value.next_step) == ("the agent ended at once: port 8500", "free it")
+
+
+def test_down_ends_no_other_process_that_has_the_number_of_a_server_that_was_killed(
+    edgectl: Edgectl, folder: Path
+) -> None:
+    (folder / "run").mkdir(parents=True)
+    with subprocess.Popen(["sleep", "60"]) as other:
+        said = {"api_url": "http://127.0.0.1:1", "pid": other.pid, "process": "a-boot-before:4711"}
+        (folder / "run" / "server.json").write_text(json.dumps(said))
+        ran = edgectl("server", "down", "--data", folder)
+        is_left_alone = other.poll() is None
+        other.terminate()
+    assert is_left_alone
+    assert "no server runs" in ran.err
+
+
+def test_a_run_file_is_removed_by_its_own_process_or_when_that_is_gone(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path, mine = folder / "server.json", RunFile(folder)
+    mine.write({"api_url": "http://127.0.0.1:1"})
+    assert (
+        json.loads(path.read_text())["process"]
+        == process_mark(os.getpid())
+        == background_server._process_mark(os.getpid())
+    )
+    mine.drop_stale()
+    assert path.exists(), "it runs"
+    with subprocess.Popen(["sleep", "60"]) as other:
+        text = json.dumps({"api_url": "", "pid": other.pid, "process": process_mark(other.pid)})
+        path.write_text(text)
+        mine.remove()
+        mine.drop_stale()
+        assert path.read_text() == text, "another server of this folder runs"
+        other.terminate()
+    mine.drop_stale()
+    assert not path.exists()

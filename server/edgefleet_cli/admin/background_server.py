@@ -49,10 +49,11 @@ class Up(Struct, frozen=True):
 
 
 class Running(Struct, frozen=True):
-    """What a running server says of itself in `run/server.json`."""
+    """What a running server says of itself in `run/server.json`. process: when it began, by boot; "" = an older server."""
 
     api_url: str
     pid: int
+    process: str = ""
 
 
 class ServerStartError(CliError):
@@ -161,7 +162,18 @@ def running_server(folder: Path) -> Running | None:
         running = struct_of(json.loads((folder / "run" / "server.json").read_text("utf-8")), Running)
     except (OSError, ValueError, BadAnswerError):
         return None
+    if running.process and running.process != _process_mark(running.pid):
+        return None  # it was killed, and its number is another process's
     return running if _is_alive(running.pid) else None
+
+
+def _process_mark(pid: int) -> str:
+    """Return what the server calls `process`, "" where there is no such process."""
+    try:
+        began = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()[19]
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text('ascii').strip()}:{began}"
+    except (OSError, IndexError):
+        return ""
 
 
 def _is_alive(pid: int) -> bool:

@@ -4,7 +4,6 @@ Start: lock, sockets, schema, keys, broker, gateway, engine thread, workers, lis
 """
 
 import fcntl
-import json
 import logging
 import math
 import os
@@ -33,6 +32,7 @@ from edgefleet_server.process.init import AlreadyRunningError
 from edgefleet_server.process.lifecycle.engine_work import build_engine, build_webhook_sender
 from edgefleet_server.process.lifecycle.listener_certificate import CertificateFollower, ensure_certificate
 from edgefleet_server.process.lifecycle.readiness_checks import database_line, keys_line, refuse_to_be_ready
+from edgefleet_server.process.lifecycle.run_file import RunFile
 from edgefleet_server.process.lifecycle.systemd_notice import notify_systemd
 from edgefleet_server.process.listener import (
     ConnectionGuard,
@@ -85,6 +85,7 @@ class Server:
         check_settings(settings)
         settings.run_dir.mkdir(mode=0o700, exist_ok=True)
         self._lock()
+        RunFile(settings.run_dir).drop_stale()
         roles = set(settings.roles)
         api_socket = device_socket = None
         if ServerRole.API in roles:
@@ -343,13 +344,10 @@ class Server:
             "broker": None
             if endpoint is None
             else {"kind": endpoint.kind.value, "host": endpoint.host, "port": endpoint.port},
-            "pid": os.getpid(),
         }
-        path = settings.run_dir / "server.json"
-        fresh = path.with_suffix(".json.new")
-        fresh.write_text(json.dumps(document), encoding="utf-8")
-        fresh.replace(path)
-        self._stack.callback(path.unlink, missing_ok=True)
+        file = RunFile(settings.run_dir)
+        file.write(document)
+        self._stack.callback(file.remove)
         _log.info("ready", extra={"api": document["api_url"], "device": document["device_url"]})
 
 
