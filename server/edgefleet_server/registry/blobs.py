@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
+from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.store import LocalStore, ObjectStore
@@ -203,11 +204,15 @@ class _ObjectBlobs:
 
 
 class LocalBlobs(_ObjectBlobs):
-    """Blobs in a local folder: ``ab/<sha256>``, files 0444, temporary files in ``tmp/``."""
+    """Blobs in a local folder: ``ab/<sha256>``, files 0444, temporary files in ``tmp/``.
 
-    def __init__(self, folder: Path) -> None:
+    is_ours: the folder is made where there is none. One that the operator named may be a mount that is missing: it must be there.
+    """
+
+    def __init__(self, folder: Path, *, is_ours: bool = True) -> None:
         super().__init__(self._open)
         self._folder = folder
+        self._is_ours = is_ours
         self._tmp = folder / "tmp"
 
     def writer(self, *, limit_bytes: int) -> BlobWriter:
@@ -234,7 +239,15 @@ class LocalBlobs(_ObjectBlobs):
             raise store_failed("store", error) from error
 
     def _open(self) -> ObjectStore:
-        self._tmp.mkdir(parents=True, exist_ok=True)
+        if not self._is_ours and not self._folder.is_dir():
+            raise BlobStoreError(
+                f"the folder {self._folder} of `blob_url` is not there",
+                next_step="mount it, or make it if the store is new",
+            )
+        try:
+            self._tmp.mkdir(parents=self._is_ours, exist_ok=True)
+        except OSError as error:
+            raise store_failed("open", error) from error
         remove_abandoned(self._tmp)
         return LocalStore(self._folder)
 
@@ -332,6 +345,9 @@ def open_blob_store(settings: ServerSettings, *, is_spooled: bool = True) -> Blo
     url = settings.blob_url
     if url is None:
         return LocalBlobs(settings.blobs_dir)
+    parts = urlsplit(url)
+    if parts.scheme == "file" and not parts.netloc:
+        return LocalBlobs(Path(unquote(parts.path)), is_ours=False)
     spool_bytes = settings.blob_spool_bytes if is_spooled and is_remote(url) else 0
     return RemoteBlobs(lambda: open_object_store(settings), settings.run_dir / "spool", spool_bytes)
 

@@ -11,7 +11,7 @@ from obstore.store import from_url
 
 from edgefleet_protocol.digest import Sha256, sha256_hex
 from edgefleet_server.access.model import Role
-from edgefleet_server.registry.blobs import BlobStore, LocalBlobs, RemoteBlobs, read_chunks
+from edgefleet_server.registry.blobs import BlobStore, LocalBlobs, RemoteBlobs, open_blob_store, read_chunks
 from edgefleet_server.registry.errors import (
     BadRangeError,
     BlobDigestError,
@@ -20,6 +20,7 @@ from edgefleet_server.registry.errors import (
     BlobUnknownError,
 )
 from edgefleet_server.registry.rules import parse_range
+from edgefleet_server.settings import load_settings
 from tests.support.servers import ApiHouse, copy_server, server_process
 
 DATA = os.urandom(3 * 1024 * 1024 + 17)
@@ -191,3 +192,22 @@ def test_an_upload_cut_half_way_leaves_nothing(tmp_path: Path) -> None:
                 pass
             assert client.put(f"/api/v1/blobs/{DIGEST}", content=DATA).status_code == 201
     assert leftovers(data / "blobs") == []
+
+
+def test_a_folder_named_by_a_url_is_the_folder_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was acknowledged is there after a power cut, whichever way the folder was named."""
+    brought, fsync = list[str](), os.fsync
+
+    def noted(descriptor: int) -> None:
+        brought.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    folder = tmp_path / "a store"
+    store = open_blob_store(load_settings(tmp_path, blob_url=folder.as_uri()))
+    with pytest.raises(BlobStoreError, match="is not there"):
+        store.size(DIGEST)  # a mount that is missing is no empty store
+    folder.mkdir()
+    assert put_chunks(store, [DATA], limit_bytes=len(DATA), expected=None) == DIGEST
+    assert len([place for place in brought if place.startswith(str(folder))]) == 3, "the file and both folders"
+    assert (folder / DIGEST[:2] / DIGEST).read_bytes() == DATA
