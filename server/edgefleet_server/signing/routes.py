@@ -61,6 +61,21 @@ def build_router(signing: SigningService, db: Database) -> APIRouter:
         return TrustOut(found.authority, found.certificates, found.is_root_here, found.first_root_sha256)
 
     @router.get(
+        "/trust/metadata/{file}", operation_id="get_metadata_file", response_class=Response, responses=_METADATA
+    )
+    def get_metadata_file(file: str, _caller: Viewer) -> Response:
+        """Return a TUF file by the name that clients ask for, exactly as it was signed: `timestamp.json`, `7.snapshot.json`."""
+        data = signing.metadata_file(file)
+        if data is None:
+            raise RoleUnknownError(f"there is no TUF file {file[:80]!r}")
+        return Response(data, media_type="application/json")
+
+    _add_broker_route(router, signing)
+    return router
+
+
+def _add_broker_route(router: APIRouter, signing: SigningService) -> None:
+    @router.get(
         "/trust/broker",
         operation_id="get_broker_trust",
         response_model=BrokerTrust,
@@ -78,18 +93,6 @@ def build_router(signing: SigningService, db: Database) -> APIRouter:
             return Response(status_code=304, headers=tagged)
         response.headers.update(tagged)
         return found
-
-    @router.get(
-        "/trust/metadata/{file}", operation_id="get_metadata_file", response_class=Response, responses=_METADATA
-    )
-    def get_metadata_file(file: str, _caller: Viewer) -> Response:
-        """Return a TUF file by the name that clients ask for, exactly as it was signed: `timestamp.json`, `7.snapshot.json`."""
-        data = signing.metadata_file(file)
-        if data is None:
-            raise RoleUnknownError(f"there is no TUF file {file[:80]!r}")
-        return Response(data, media_type="application/json")
-
-    return router
 
 
 def _order(wanted: RotateKeyIn) -> KeyOrder:
