@@ -54,7 +54,7 @@ from edgefleet_server.signing.keys.key_keeper import KeyKeeper
 from edgefleet_server.signing.keys.key_ring import KeyRing
 from edgefleet_server.signing.keys.key_views import with_keys
 from edgefleet_server.signing.keys.outside_certificates import OutsideCertificates
-from edgefleet_server.signing.keys.own_certificates import hosts_in, is_issued_by
+from edgefleet_server.signing.keys.own_certificates import hosts_in, is_usable
 from edgefleet_server.signing.keys.signer_uris import SecretOf, public_key_of, public_pem_of
 from edgefleet_server.signing.keys.trusted_cas import TrustedCas
 from edgefleet_server.signing.named_files.audit_role import AuditRole
@@ -475,12 +475,12 @@ class SigningService:
             store.add_certificate(session, issued, "server")
 
     def renew_own(self, instance: str = "") -> bool:
-        """Issue the listeners' and this server's certificates again where another CA issued them; return whether it was so.
+        """Issue the listeners' and this server's certificates again where another CA issued them or they end soon; True if any.
 
         instance: "" = only the listeners'.
         """
-        ca, own = self.ca_pem(), self._keys_dir / f"srv-{instance}.crt"
-        is_good = is_issued_by(self.server_cert_file, ca), not own.exists() or is_issued_by(own, ca)
+        ca, own, now = self.ca_pem(), self._keys_dir / f"srv-{instance}.crt", self._clock.now()
+        is_good = is_usable(self.server_cert_file, ca, now), not own.exists() or is_usable(own, ca, now)
         if not is_good[0]:
             self.issue_server_certificate(hosts_in(self.server_cert_file))
         if not is_good[1]:

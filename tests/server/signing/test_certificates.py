@@ -14,6 +14,7 @@ from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.verify import SignatureError, WrongTypeError, verify_envelope
 from edgefleet_server.signing.errors import BadCsrError
+from edgefleet_server.signing.keys.own_certificates import hosts_in
 from tests.server.fleet.house import House, KeyedDevice, TurnedClock
 
 
@@ -140,3 +141,19 @@ def test_revoking_marks_every_certificate_of_a_device(house: House) -> None:
     house.signing.issue_device_certificate(KeyedDevice().csr(), "d-xyz")
     assert house.signing.revoke_device_certificates("d-abc") == 2
     assert house.signing.revoke_device_certificates("d-abc") == 0
+
+
+def test_a_server_that_runs_for_years_never_shows_a_certificate_that_has_ended(house: House) -> None:
+    """Both are issued for 397 days; the daily round of a gateway asks for them again."""
+    house.signing.issue_server_certificate(["fleet.example"])
+    own = house.signing.service_identity("main").cert_file
+    renewed = 0
+    for _ in range(800):
+        house.clock.turn(days=1)
+        renewed += house.signing.renew_own("main")
+        for file in (house.signing.server_cert_file, own):
+            cert = x509.load_pem_x509_certificate(file.read_bytes())
+            assert cert.not_valid_after_utc - house.clock.now() > dt.timedelta(days=29)
+            cert.verify_directly_issued_by(ca_of(house))
+    assert renewed == 2
+    assert "fleet.example" in hosts_in(house.signing.server_cert_file)

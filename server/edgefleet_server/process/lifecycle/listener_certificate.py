@@ -1,20 +1,16 @@
-"""The certificate of the listeners: issued when there is none, when it lacks a name or ends soon, and when another device CA is in use."""
+"""The certificate of the listeners: issued when there is none, when it lacks a name or ends soon, when another CA is in use."""
 
 import logging
-from datetime import timedelta
-
-from cryptography import x509
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.composition.container import Parts
 from edgefleet_server.fleet.moves.rules import hosts_of
 from edgefleet_server.process.setting_check import WILDCARDS
-from edgefleet_server.signing.keys.own_certificates import hosts_in, is_issued_by
+from edgefleet_server.signing.keys.own_certificates import hosts_in, is_usable
 from edgefleet_server.signing.service import SigningService
 
 _log = logging.getLogger(__name__)
-_CERT_MARGIN = timedelta(days=30)
 _LOOK_S = 2.0
 
 
@@ -23,16 +19,14 @@ def ensure_certificate(parts: Parts) -> None:
     named = (parts.settings.device_public_host, parts.settings.broker_host, *hosts_of(parts.fleet.moves.places()))
     wanted = {host for host in named if host not in WILDCARDS}
     file = parts.signing.server_cert_file
-    if is_issued_by(file, parts.signing.ca_pem()) and wanted <= set(hosts_in(file)):
-        certificate = x509.load_pem_x509_certificate(file.read_bytes())
-        if certificate.not_valid_after_utc - parts.clock.now() > _CERT_MARGIN:
-            return
+    if is_usable(file, parts.signing.ca_pem(), parts.clock.now()) and wanted <= set(hosts_in(file)):
+        return
     parts.signing.issue_server_certificate(sorted(wanted))
     _log.info("listener certificate issued", extra={"names": ",".join(sorted(wanted))})
 
 
 class CertificateFollower:
-    """Issues the listeners' certificate again when the device CA was rotated, by whatever host. For the chores of a listener; may block.
+    """Issues the listeners' certificate again when the device CA was rotated, on any host, and before it ends. May block.
 
     A gateway does the same for its host, before it hands the broker the new CAs. A host without one has only this (ADR 0133).
     """
@@ -52,7 +46,7 @@ class CertificateFollower:
         self._due_s = now_s + _LOOK_S
         try:
             if self._signing.renew_own():
-                _log.info("listener certificate issued by the device CA that stays")
+                _log.info("listener certificate issued again")
             self._problem = ""
         except (EdgefleetError, OSError) as error:
             why = error.message if isinstance(error, EdgefleetError) else str(error)

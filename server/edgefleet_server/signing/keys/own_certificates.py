@@ -1,9 +1,14 @@
 """What can be read in the certificates that this server has itself."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+
+RENEW_BEFORE: Final = timedelta(days=30)
+"""So long before its end a certificate is issued again."""
 
 
 def is_issued_by(cert_file: Path, ca_pem: bytes) -> bool:
@@ -14,6 +19,13 @@ def is_issued_by(cert_file: Path, ca_pem: bytes) -> bool:
     except (OSError, ValueError, TypeError, InvalidSignature):
         return False
     return True
+
+
+def is_usable(cert_file: Path, ca_pem: bytes, now: datetime) -> bool:
+    """Return whether a CA (PEM) issued the certificate in a file, and it is good for more than RENEW_BEFORE."""
+    if not is_issued_by(cert_file, ca_pem):
+        return False
+    return x509.load_pem_x509_certificate(cert_file.read_bytes()).not_valid_after_utc - now > RENEW_BEFORE
 
 
 def hosts_in(cert_file: Path) -> list[str]:
