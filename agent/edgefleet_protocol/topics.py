@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.digest import Sha256, sha256_hex
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import (
     SERVER_ACCOUNT_PREFIX,
@@ -27,6 +27,7 @@ UP_LEAVES = ("state", "pres", "tele", "ev", "log", "blk", "meta", "cap")
 RETAINED_UP_LEAVES = ("state", "pres")
 """The only uplinks that a device retains: a broker that can tell keeps no other."""
 DN_LEAVES = ("desired", "blk", "meta")
+SHARDS = tuple(f"{one:02x}" for one in range(256))
 _SHARED = ("repo/head", "hold")
 
 
@@ -101,6 +102,17 @@ class Topics:
         """Signed hold, retained, QoS 1."""
         return f"{self.prefix}/hold"
 
+    def repo_head_shard(self, shard: str) -> str:
+        """Return where `repo_head` is published once more for the devices of one shard: in the space of `stage/+`, retained, QoS 1.
+
+        Every access file ever written lets devices read `stage/+`, and every bridge passes it down.
+        """
+        return f"{self.prefix}/stage/head-{shard}"
+
+    def hold_shard(self, shard: str) -> str:
+        """Return where `hold` is published once more for the devices of one shard, as `repo_head_shard`."""
+        return f"{self.prefix}/stage/hold-{shard}"
+
     def heartbeat(self, account: str) -> str:
         """Proof of life of a server process to itself: nobody subscribes, only the acknowledgement counts, QoS 1."""
         return f"{self.prefix}/srv/{account}"
@@ -118,10 +130,21 @@ class Topics:
             (self.hold(), 1),
         )
 
+    def sharded_subscriptions(self, device: DeviceId) -> tuple[tuple[str, int], ...]:
+        """Return `device_subscriptions` with the two shared topics replaced by those of the device's shard."""
+        shard = shard_of(device)
+        shards = ((self.repo_head_shard(shard), 1), (self.hold_shard(shard), 1))
+        return self.device_subscriptions(device)[:-2] + shards
+
     def server_filters(self) -> tuple[tuple[str, int], ...]:
         """Return (filter, QoS) pairs the gateway subscribes to: one a leaf, non-overlapping."""
         qos = {"log": 0, "blk": 0}
         return tuple((f"{self.prefix}/d/+/up/{leaf}", qos.get(leaf, 1)) for leaf in UP_LEAVES)
+
+
+def shard_of(device: DeviceId) -> str:
+    """Return the shard of a device: the first byte of the sha256 of its id, since ids of one batch may begin alike."""
+    return sha256_hex(device.encode("ascii"))[:2]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import Ack, Downlink, encode
-from edgefleet_protocol.topics import Topics
+from edgefleet_protocol.topics import SHARDS, Topics
 
 POLL_S: Final = 1.0
 PATIENCE: Final = 20
@@ -87,6 +87,8 @@ class Outbound:
     ) -> None:
         """Wire the parts; `start` runs the thread. hold: returns the signed hold, None when there never was one."""
         self._topics = topics
+        self._head_topics = (topics.repo_head(), *map(topics.repo_head_shard, SHARDS))
+        self._hold_topics = (topics.hold(), *map(topics.hold_shard, SHARDS))
         self._sources = sources
         self._repo_head = repo_head
         self._hold_envelope = hold
@@ -220,13 +222,17 @@ class Outbound:
     def _publish_shared(self) -> None:
         began_s = self._clock.monotonic_s()
         head = self._repo_head()
-        if head != self._head and self._publish(self._topics.repo_head(), head, 1, True):
+        if head != self._head and self._publish_to_all(self._head_topics, head):
             self._head = head
         hold = self._hold_envelope()
-        if hold is not None and hold != self._hold and self._publish(self._topics.hold(), hold, 1, True):
+        if hold is not None and hold != self._hold and self._publish_to_all(self._hold_topics, hold):
             self._hold = hold
         if head == self._head and hold in (None, self._hold):
             self._shared_at_s = began_s
+
+    def _publish_to_all(self, topics: Sequence[str], payload: bytes) -> bool:
+        """Publish to the shared topic and to its shards; False, and it is published to all of them once more, if one did not take it."""
+        return all(self._publish(topic, payload, 1, True) for topic in topics)
 
     def _publish_desired(self, document: Signed, *, again: bool = False) -> bool:
         """Publish a document unless this or a newer one is out; return False when the connection is gone."""
