@@ -212,7 +212,6 @@ def test_a_hold_that_did_not_reach_all_its_topics_is_published_to_all_again_befo
     monkeypatch.setattr(module, "PATIENCE", 0)
     said: list[tuple[str, bytes]] = []
     database, failures = OtherProcess(), [at]
-    database.hold, database.old = b"hold 1", [Document(ONE, 1, b"document 1")]
     wanted = [TOPICS.hold(), *map(TOPICS.hold_shard, SHARDS)]
 
     def publish(topic: str, payload: bytes, _qos: int, _retain: bool) -> bool:
@@ -225,6 +224,9 @@ def test_a_hold_that_did_not_reach_all_its_topics_is_published_to_all_again_befo
     outbound = Outbound(TOPICS, database, lambda: database.head, database.hold_envelope, publish, SystemClock())
     outbound.start()
     outbound.send_everything()
+    eventually(lambda: (TOPICS.repo_head_shard("ff"), b"head 1") in said, "all heads")
+    database.hold, database.documents = b"hold 1", [Document(ONE, 1, b"document 1")]
+    outbound.send_shared()
     eventually(lambda: TOPICS.desired(ONE) in [topic for topic, _ in said], "the document")
     outbound.stop()
     before = [topic for topic, _ in said[: said.index((TOPICS.desired(ONE), b"document 1"))]]
