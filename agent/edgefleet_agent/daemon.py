@@ -23,9 +23,10 @@ from edgefleet_agent.composition.lazy_candidates import LazyCandidates
 from edgefleet_agent.composition.lazy_feedback import LazyFeedback
 from edgefleet_agent.connection.install_requests import InstallRequests
 from edgefleet_agent.connection.metered import look
-from edgefleet_agent.connection.mqtt import Connected, Disconnected, MqttLink, Received
+from edgefleet_agent.connection.mqtt import Answered, Connected, Disconnected, MqttLink, Received
 from edgefleet_agent.connection.outbox import Kind
-from edgefleet_agent.connection.sender import OutboxSender, Sources, topic_chooser
+from edgefleet_agent.connection.sender import OutboxSender
+from edgefleet_agent.connection.shared_topics import SharedTopics
 from edgefleet_agent.control_socket import Control, obey
 from edgefleet_agent.core.code_files import CodeFiles
 from edgefleet_agent.core.durable import read_record
@@ -103,31 +104,25 @@ class Daemon:
         self._runs = agent_parts.batch_runs(self._loop, self._clock, self._paths, settings, *told)
         self._candidates = LazyCandidates(self._paths, self._candidate_controller)
         self._slots = Slots(self._paths.models)
-        self._serving = Supervisor(
-            self._loop,
-            agent_parts.worker_options(settings, self._paths, self._listeners),
-            self._slots,
-            __version__,
-            self._clock.monotonic_s,
-            Listeners(self._captures, self._drift, self._feedback, self._runs),
-            self._candidates,
-        )
+        options = agent_parts.worker_options(settings, self._paths, self._listeners)
+        watchers = Listeners(self._captures, self._drift, self._feedback, self._runs)
+        deps = (self._slots, __version__, self._clock.monotonic_s, watchers, self._candidates)
+        self._serving = Supervisor(self._loop, options, *deps)
         self._requests = self._install_requests()
         # block request ids rise over restarts if a device asks less than once a second on average
         first_req_id = int(self._clock.now().timestamp()) & 0x7FFFFFFF
         self._intake = Intake(self._loop, state, self._device, settings, self._requests, self, first_req_id)
-        self._reports = Reports(
-            self._device, self._boot_id, self._clock, self._outbox, self._report_soon, self._candidates.states
-        )
+        tells = (self._outbox, self._report_soon, self._candidates.states)
+        self._reports = Reports(self._device, self._boot_id, self._clock, *tells)
         self._runner = self._install_runner()
         self._serving.attach(self._runner)
         self._golden = GoldenSchedule(self._serving.ask_golden, settings.golden_interval_s, settings.golden_trial_s)
         self._tasks = self._task_runner()
         self._control_socket = self._paths.sockets() / "control.sock"
         self._control = Control(self._loop, self._control_socket, partial(obey, self._runner, self._captures.write_out))
-        self._link = agent_parts.open_link(
-            settings, self._renewal, self._boot_id, self._loop.wake, self._reports.unix_ms
-        )
+        link_deps = (self._boot_id, self._loop.wake, self._reports.unix_ms)
+        self._link = agent_parts.open_link(settings, self._renewal, *link_deps)
+        self._shared = SharedTopics(self._link, self._topics, self._device, self._loop, self._paths.shards_ok)
         self._sender = self._outbox_sender()
         self._ticker = Ticker(self._loop, self._clock, self._device, settings.telemetry_interval_s, self._close_window)
         self._state_timer_set = self._state_waits = self._is_leaving = self._starts_again = False
@@ -182,10 +177,8 @@ class Daemon:
         return TaskRunner(self._loop, self._paths, self._clock, self._settings.python_command, deps)
 
     def _outbox_sender(self) -> OutboxSender:
-        captures = self._captures
-        sources = Sources(captures.next_sample, self._topics.log(self._device), captures.live.next_message)
-        chooser = topic_chooser(self._topics, self._device)
-        return agent_parts.open_sender(self._settings, self._outbox, self._link, chooser, self._loop, sources)
+        parts = (self._outbox, self._link, self._topics, self._device, self._loop, self._captures)
+        return agent_parts.open_sender(self._settings, *parts)
 
     # ---- life
 
@@ -351,6 +344,8 @@ class Daemon:
                     self._link.ack(item)
             elif isinstance(item, Connected):
                 self._on_connected(item)
+            elif isinstance(item, Answered):
+                self._shared.answered(item)
             elif isinstance(item, Disconnected):
                 log.info("disconnected", extra={"reason": item.reason})
                 self._renewal.lost(item.reason)
@@ -365,6 +360,7 @@ class Daemon:
 
     def _on_connected(self, item: Connected) -> None:
         log.info("connected", extra={"conn_id": item.conn_id})
+        self._shared.connected()
         self._heard_s = self._clock.monotonic_s()
         self._reports.conn_id = item.conn_id
         presence = encode(self._reports.presence(on=True, cert=self._renewal.connected(item.folder, item.number)))
@@ -382,10 +378,12 @@ class Daemon:
         elif item.topic == self._topics.dn_meta(self._device):
             self._on_downlink(item.payload)
         elif item.topic == self._topics.desired(self._device):
-            self._renewal.offered("desired", self._intake.offer("desired", item.payload))
-        elif item.topic == self._topics.hold():
+            is_known = self._intake.offer("desired", item.payload)
+            self._renewal.offered("desired", is_known)
+            self._shared.took_document(item, is_known=is_known)
+        elif self._shared.is_hold(item.topic):
             self._renewal.offered("hold", self._intake.offer("hold", item.payload))
-        elif item.topic == self._topics.repo_head():
+        elif self._shared.took_head(item.topic):
             self._intake.head(item.payload)
 
     def _on_downlink(self, payload: bytes) -> None:
@@ -405,6 +403,7 @@ class Daemon:
         removed += self._outbox.ack(Kind.SAMPLE, ack.boot_id, ack.samples)
         self._captures.stored(ack.boot_id, ack.samples)
         self._ticker.stretch(ack.stretch)
+        self._shared.acked(ack.shards)
         if removed:
             self._pump()
 

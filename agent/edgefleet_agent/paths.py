@@ -1,7 +1,7 @@
 """Where things lie in the state folder. One place, so that every process means the same file.
 
-agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  hold.ok  queue/q.db  agent.lock  logs/agent.log  tasks.ok
-predictions/*.log  predictions/parts/<model>/{state,open,*.part}  feedback.ok  capture/*.cap  capture.salt
+agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  hold.ok  shards.ok  queue/q.db  agent.lock  logs/agent.log
+tasks.ok  predictions/*.log  predictions/parts/<model>/{state,open,*.part}  feedback.ok  capture/*.cap  capture.salt
 models/<name>/current.msgpack  models/<name>/{A,B}/{bundle,slot.msgpack,bundle.part,bundle.bits}  models/<name>/active -> A
 model-key  tpm-key  models/<model>/candidate.msgpack  shadow/<model>.msgpack  drift/<model>.<digest>.{watch,reference}
 run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock  run/<model>.recording
@@ -28,7 +28,7 @@ SYSTEM_STATE = Path("/var/lib/edgefleet-agent")
 STATE_NAMES = (
     "agent.toml", "identity", ".identity.new", "pending-key.pem", "tuf", "floor.a", "floor.b", "desired.ok", "hold.ok", "queue",
     "agent.lock", "logs", "tasks.ok", "predictions", "feedback.ok", "capture", "capture.salt", "models", "shadow", "drift", "run",
-    "model-key", "tpm-key", "batch",
+    "model-key", "tpm-key", "batch", "shards.ok",
 )  # fmt: skip
 """All that the agent puts into its state folder."""
 
@@ -90,6 +90,11 @@ class StatePaths:
     def hold_ok(self) -> Path:
         """The verified fields of the last accepted hold."""
         return self.root / "hold.ok"
+
+    @property
+    def shards_ok(self) -> Path:
+        """It says 1 while hold and head are heard in the shard."""
+        return self.root / "shards.ok"
 
     @property
     def outbox(self) -> Path:

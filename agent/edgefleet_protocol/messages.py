@@ -26,8 +26,7 @@ QUARANTINED_CODES: Final = frozenset({OVER_MEMORY_CODE})  # though of a transien
 CANDIDATE_RESTS_CODE: Final = "candidate.rest"
 """A shadow that is compared in turns waits for the next turn: it has been compared before."""
 OLD_HOLD_CODE: Final = "verify.old_hold"
-MESSAGE_VERSION = 1
-MAX_META_CHUNK_BYTES = 96 * 1024
+MESSAGE_VERSION, MAX_META_CHUNK_BYTES = 1, 96 * 1024
 MAX_LABELS = 3
 """How many classes or numbers a `PredictionLine` shows."""
 
@@ -355,13 +354,15 @@ class MetaReply(_Message, frozen=True, kw_only=True):
 
 
 class Ack(_Message, frozen=True, kw_only=True):
-    """The server stored these, since a PUBACK proves nothing; `seq` per kind of one boot. stretch: make windows so many times as long."""
+    """The server stored these, since a PUBACK proves nothing; `seq` per kind of one boot. stretch: make windows so many times as long.
+    shards: hold and head are also in so many shards (ADR 0171)."""
 
     boot_id: str
     events: list[int] = msgspec.field(default_factory=list)
     telemetry: list[int] = msgspec.field(default_factory=list)
     samples: list[int] = msgspec.field(default_factory=list)
     stretch: int = 0
+    shards: int = 0
 
 
 class CaptureReason(StrEnum):
@@ -468,7 +469,6 @@ class Downlink(_Message, frozen=True, kw_only=True):
 M = TypeVar("M", bound=msgspec.Struct)
 
 _ENCODER = msgspec.msgpack.Encoder()
-
 _DECODERS: dict[type[msgspec.Struct], msgspec.msgpack.Decoder[Any]] = {}
 
 

@@ -10,24 +10,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgefleet_protocol.digest import Sha256, sha256_hex
+from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import (
     SERVER_ACCOUNT_PREFIX,
     DeviceId,
-    RolloutId,
     TenantId,
     parse_device_id,
     parse_tenant,
 )
 
 ROOT = "ef/1"
-BLOB_TOPIC_HEX = 32
 UP_LEAVES = ("state", "pres", "tele", "ev", "log", "blk", "meta", "cap")
 RETAINED_UP_LEAVES = ("state", "pres")
 """The only uplinks that a device retains: a broker that can tell keeps no other."""
 DN_LEAVES = ("desired", "blk", "meta")
-SHARDS = tuple(f"{one:02x}" for one in range(256))
 _SHARED = ("repo/head", "hold")
 
 
@@ -86,14 +83,6 @@ class Topics:
         """Metadata requests, QoS 1."""
         return f"{self.prefix}/d/{device}/up/meta"
 
-    def blob(self, sha256: Sha256) -> str:
-        """Fan-out block data of one blob, QoS 0."""
-        return f"{self.prefix}/b/{sha256[:BLOB_TOPIC_HEX]}"
-
-    def stage(self, rollout: RolloutId) -> str:
-        """Hints of a rollout stage, QoS 1."""
-        return f"{self.prefix}/stage/{rollout}"
-
     def repo_head(self) -> str:
         """Newest TUF root version and timestamp, retained, QoS 1."""
         return f"{self.prefix}/repo/head"
@@ -102,16 +91,9 @@ class Topics:
         """Signed hold, retained, QoS 1."""
         return f"{self.prefix}/hold"
 
-    def repo_head_shard(self, shard: str) -> str:
-        """Return where `repo_head` is published once more for the devices of one shard: in the space of `stage/+`, retained, QoS 1.
-
-        Every access file ever written lets devices read `stage/+`, and every bridge passes it down.
-        """
-        return f"{self.prefix}/stage/head-{shard}"
-
-    def hold_shard(self, shard: str) -> str:
-        """Return where `hold` is published once more for the devices of one shard, as `repo_head_shard`."""
-        return f"{self.prefix}/stage/hold-{shard}"
+    def shard(self, leaf: str, shard: str) -> str:
+        """`hold`, or "head", once more for a part of the devices (ADR 0171)."""
+        return f"{self.prefix}/stage/{leaf}-{shard}"
 
     def heartbeat(self, account: str) -> str:
         """Proof of life of a server process to itself: nobody subscribes, only the acknowledgement counts, QoS 1."""
@@ -130,11 +112,10 @@ class Topics:
             (self.hold(), 1),
         )
 
-    def sharded_subscriptions(self, device: DeviceId) -> tuple[tuple[str, int], ...]:
-        """Return `device_subscriptions` with the two shared topics replaced by those of the device's shard."""
+    def shard_subscriptions(self, device: DeviceId) -> tuple[tuple[str, int], ...]:
+        """Return what may stand for the last two of `device_subscriptions`."""
         shard = shard_of(device)
-        shards = ((self.repo_head_shard(shard), 1), (self.hold_shard(shard), 1))
-        return self.device_subscriptions(device)[:-2] + shards
+        return (self.shard("head", shard), 1), (self.shard("hold", shard), 1)
 
     def server_filters(self) -> tuple[tuple[str, int], ...]:
         """Return (filter, QoS) pairs the gateway subscribes to: one a leaf, non-overlapping."""
@@ -143,7 +124,7 @@ class Topics:
 
 
 def shard_of(device: DeviceId) -> str:
-    """Return the shard of a device: the first byte of the sha256 of its id, since ids of one batch may begin alike."""
+    """Return the shard of a device: ids of one batch begin alike."""
     return sha256_hex(device.encode("ascii"))[:2]
 
 

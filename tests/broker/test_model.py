@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from paho.mqtt.client import topic_matches_sub
 
-from edgefleet_protocol.digest import sha256_hex
-from edgefleet_protocol.ids import DeviceId, RolloutId, TenantId
+from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.topics import DN_LEAVES, UP_LEAVES, Topics, may
 from edgefleet_server.gateway.broker.errors import BrokerSettingError
 from edgefleet_server.gateway.broker.model import (
@@ -151,7 +150,7 @@ def test_access_file_says_the_same_as_the_rule() -> None:
         for leaf in leaves
     ]
     for of in (ours, theirs):
-        topics += [of.repo_head(), of.hold(), of.blob(sha256_hex(b"")), of.stage(RolloutId("r-1"))]
+        topics += [of.repo_head(), of.hold(), f"{of.prefix}/b/0a", f"{of.prefix}/stage/r-1"]
         topics += [
             f"{of.prefix}/repo/other",
             f"{of.prefix}/b/x/y",

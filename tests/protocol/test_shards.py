@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId, TenantId
-from edgefleet_protocol.topics import SHARDS, Topics, may, shard_of
+from edgefleet_protocol.topics import Topics, may, shard_of
+from edgefleet_server.gateway.outbound import SHARDS
 
 TOPICS = Topics(TenantId("acme"))
 
@@ -16,12 +17,9 @@ TOPICS = Topics(TenantId("acme"))
 @given(st.from_regex(r"[a-z0-9][a-z0-9-]{2,62}", fullmatch=True).map(DeviceId))
 def test_a_device_may_read_its_shards_and_publish_to_none(device: DeviceId) -> None:
     shard = shard_of(device)
-    mine = (TOPICS.repo_head_shard(shard), TOPICS.hold_shard(shard))
+    mine = (TOPICS.shard("head", shard), TOPICS.shard("hold", shard))
     assert shard in SHARDS
-    assert TOPICS.sharded_subscriptions(device) == (
-        *TOPICS.device_subscriptions(device)[:3],
-        *((one, 1) for one in mine),
-    )
+    assert TOPICS.shard_subscriptions(device) == tuple((one, 1) for one in mine)
     for topic in mine:
         assert may("acme", device, topic, publish=False)
         assert not may("acme", device, topic, publish=True)

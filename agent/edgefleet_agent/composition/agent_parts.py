@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from edgefleet_agent.batch_runs.service import BatchRuns, ChildOptions, Tell
 from edgefleet_agent.connection.mqtt import LinkOptions, MqttLink
-from edgefleet_agent.connection.outbox import Joins, Kind, Outbox
-from edgefleet_agent.connection.sender import OutboxSender, Sources
+from edgefleet_agent.connection.outbox import Joins, Outbox
+from edgefleet_agent.connection.sender import OutboxSender, Sources, topic_chooser
 from edgefleet_agent.core.cgroup import delegated
 from edgefleet_agent.core.durable import read_record
 from edgefleet_agent.core.loop import Loop
@@ -36,6 +36,8 @@ from edgefleet_agent.serving.worker_process import Worker, WorkerOptions
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.worker.control.launch import listen_tcp, listen_unix
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.topics import Topics
 
 if TYPE_CHECKING:
     from edgefleet_agent.candidate.controller import CandidateController
@@ -186,13 +188,15 @@ def open_sender(
     settings: AgentSettings,
     outbox: Outbox,
     link: MqttLink,
-    topic_of: Callable[[Kind], str],
+    topics: Topics,
+    device: DeviceId,
     loop: Loop,
-    sources: Sources,
+    captures: "CaptureRecorder",
 ) -> OutboxSender:
     """Return what hands the outbox's messages to the link."""
-    budget = settings.telemetry_daily_bytes
-    return OutboxSender(outbox, link, topic_of, loop.monotonic_s, loop.call_later, budget, sources)
+    sources = Sources(captures.next_sample, topics.log(device), captures.live.next_message)
+    times = (loop.monotonic_s, loop.call_later, settings.telemetry_daily_bytes)
+    return OutboxSender(outbox, link, topic_chooser(topics, device), *times, sources)
 
 
 def limits(settings: AgentSettings) -> Limits:

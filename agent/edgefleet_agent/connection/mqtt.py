@@ -6,7 +6,7 @@
 3. At most MAX_UNACKED QoS 1 publishes are in paho's hands; `publish` says no beyond that and the outbox keeps the rest.
 4. Incoming QoS 1 messages are acknowledged by `ack` when the main loop has taken them in (manual_ack); documents are retained and
    come again with each connection.
-5. On every connect: SUBSCRIBE to exact filters; the main loop then publishes retained state and presence.
+5. On every connect the main loop subscribes, then publishes retained state and presence.
 6. Which identity is used is asked again before each connection, so that a renewed one is taken up (`renewal_timer`). A place that cannot
    be reached says nothing about an identity: the next attempt is at another place, or with the first identity again.
 7. What was sent and is not acknowledged by the other end's kernel for UNHEARD_S ends the connection (TCP_USER_TIMEOUT): a way that has
@@ -23,7 +23,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,14 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """The broker answered a SUBSCRIBE or UNSUBSCRIBE."""
+
+    mid: int
+    is_granted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """A message for us. `client` is opaque: an ack must go to the connection the message came on."""
 
@@ -85,9 +93,10 @@ class Received:
     qos: int
     mid: int
     client: Any
+    is_retained: bool = False
 
 
-Inbound = Connected | Disconnected | Published | Received
+Inbound = Connected | Disconnected | Published | Received | Answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +237,16 @@ class MqttLink:
         if message.qos and client is not None and message.client is client and self._connected:
             client.ack(message.mid, message.qos)
 
+    def subscribe(self, filters: Sequence[tuple[str, int]]) -> int:
+        """Return the mid of the `Answered` that comes, or 0."""
+        client = self._client
+        return (client.subscribe(list(filters))[1] or 0) if client is not None and self._connected else 0
+
+    def unsubscribe(self, topics: list[str]) -> int:
+        """Return as `subscribe`."""
+        client = self._client
+        return (client.unsubscribe(topics)[1] or 0) if client is not None and self._connected else 0
+
     def live_until(self, unix_s: float) -> None:
         """Know until when the server wants to hear often: the broker shall then notice soon when the device is gone."""
         self._live_until_s = unix_s
@@ -333,6 +352,7 @@ class MqttLink:
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
+        client.on_subscribe = client.on_unsubscribe = self._on_answer
         client.on_log = self._on_log
         client.user_data_set(conn_id)
         return client
@@ -347,7 +367,7 @@ class MqttLink:
 
     # ---- paho's thread: only enqueue
 
-    def _on_connect(self, client: paho.Client, conn_id: str, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_connect(self, _client: paho.Client, conn_id: str, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
             self._put(Disconnected(f"refused: {reason}"))
             self._gone.set()
@@ -355,7 +375,6 @@ class MqttLink:
         with self._lock:
             self._unacked.clear()
             self._acked_early.clear()
-        client.subscribe(list(self._topics.device_subscriptions(self._device)))
         self._failures = 0
         self._next = 0
         self._silence = Silence(time.monotonic())
@@ -377,7 +396,12 @@ class MqttLink:
         # blocks are QoS 0 and asked for by credit; a flood beyond that is somebody else's and may be lost
         if message.qos == 0 and self.inbox.qsize() > MAX_INBOX:
             return
-        self._put(Received(message.topic, bytes(message.payload), message.qos, message.mid, client))
+        fields = message.qos, message.mid, client, message.retain
+        self._put(Received(message.topic, bytes(message.payload), *fields))
+
+    def _on_answer(self, client: paho.Client, _data: Any, mid: int, reasons: list[Any], _properties: Any) -> None:
+        if client is self._client:
+            self._put(Answered(mid, not any(one.is_failure for one in reasons)))
 
     def _on_publish(self, _client: paho.Client, _data: Any, mid: int, _reason: Any, _properties: Any) -> None:
         with self._lock:

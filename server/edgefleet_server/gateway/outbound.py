@@ -7,6 +7,7 @@ Rules:
    by looking at the database every POLL_S, less often after a long look that found nothing. Head and hold go before any document.
 3. An older `gen` is never published after a newer one of the same device.
 4. One thread publishes: order is its queue.
+5. An acknowledgement names the shards only while the newest head and hold that this process read are in all of them (ADR 0171).
 """
 
 import contextlib
@@ -19,19 +20,22 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol
 
+import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import Ack, Downlink, encode
-from edgefleet_protocol.topics import SHARDS, Topics
+from edgefleet_protocol.shards import SHARD_COUNT
+from edgefleet_protocol.topics import Topics
 
 POLL_S: Final = 1.0
 PATIENCE: Final = 20
 LONGEST_S: Final = 10.0
 """A look that found nothing is followed by so many times as long without one, at most LONGEST_S: while this process signs thousands a
 second, each look reads them all only to see that they are on their way."""
+SHARDS: Final = tuple(f"{one:02x}" for one in range(SHARD_COUNT))
 OVERLAP: Final = timedelta(seconds=10)
 MAX_WAITING: Final = 100_000
 
@@ -87,8 +91,8 @@ class Outbound:
     ) -> None:
         """Wire the parts; `start` runs the thread. hold: returns the signed hold, None when there never was one."""
         self._topics = topics
-        self._head_topics = (topics.repo_head(), *map(topics.repo_head_shard, SHARDS))
-        self._hold_topics = (topics.hold(), *map(topics.hold_shard, SHARDS))
+        self._head_topics = (topics.repo_head(), *(topics.shard("head", one) for one in SHARDS))
+        self._hold_topics = (topics.hold(), *(topics.shard("hold", one) for one in SHARDS))
         self._sources = sources
         self._repo_head = repo_head
         self._hold_envelope = hold
@@ -100,6 +104,7 @@ class Outbound:
         self._shared_at_s = -math.inf
         self._head = b""
         self._hold = b""
+        self._is_sharded = False
         self._looked_at = clock.now()
         self._look_at_s = clock.monotonic_s() + POLL_S
         self._lock = threading.Lock()
@@ -169,7 +174,8 @@ class Outbound:
 
     def _publish_ack(self, device: DeviceId, ack: Ack) -> None:
         # QoS 0: what is not acknowledged is sent again and counts once, and a day of PUBACKs costs a device 10 KB (ADR 0045)
-        self._publish(self._topics.dn_meta(device), encode(Downlink(ack=ack)), 0, False)
+        said = msgspec.structs.replace(ack, shards=SHARD_COUNT) if self._is_sharded else ack
+        self._publish(self._topics.dn_meta(device), encode(Downlink(ack=said)), 0, False)
 
     def _publish_queued(self, documents: Sequence[Signed], queued_at_s: float, *, again: bool = False) -> None:
         """Publish what waited its turn; from then on the look for changes finds what could not be sent."""
@@ -190,7 +196,7 @@ class Outbound:
 
     def _publish_everything(self) -> None:
         self._published.clear()
-        self._head, self._hold, self._shared_at_s = b"", b"", -math.inf
+        self._head, self._hold, self._shared_at_s, self._is_sharded = b"", b"", -math.inf, False
         self._is_up = self._owes_everything = True
         self._looked_at = self._clock.now()
         self._publish_shared()
@@ -227,7 +233,8 @@ class Outbound:
         hold = self._hold_envelope()
         if hold is not None and hold != self._hold and self._publish_to_all(self._hold_topics, hold):
             self._hold = hold
-        if head == self._head and hold in (None, self._hold):
+        self._is_sharded = head == self._head and hold in (None, self._hold)
+        if self._is_sharded:
             self._shared_at_s = began_s
 
     def _publish_to_all(self, topics: Sequence[str], payload: bytes) -> bool:

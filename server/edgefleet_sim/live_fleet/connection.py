@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.shards import Act, Step
 from edgefleet_protocol.topics import Topics
 from edgefleet_sim.live_fleet import mqtt_packets as packets
 from edgefleet_sim.live_fleet.wire_device import Said, SimulatedDevice
@@ -26,6 +27,7 @@ from edgefleet_sim.live_fleet.wire_device import Said, SimulatedDevice
 READ_BYTES: Final = 32 * 1024
 WILL_DELAY_S: Final = 15
 SESSION_S: Final = 7 * 86_400
+REFUSED_FROM: Final = 0x80
 
 
 class Owner(Protocol):
@@ -91,8 +93,8 @@ class Link:
     """One connection, from `open` to its end. bytes_in, bytes_out: of MQTT, without TLS."""
 
     __slots__ = (
-        "_at", "_buffer", "_is_writing", "_mid", "_out", "_owner", "_sock", "_way", "began_s", "bytes_in", "bytes_out", "device", "last_s",
-        "was_up",
+        "_at", "_buffer", "_is_writing", "_mid", "_out", "_owner", "_shards_mid", "_sock", "_way", "began_s", "bytes_in", "bytes_out",
+        "device", "last_s", "was_up",
     )  # fmt: skip
 
     def __init__(self, device: SimulatedDevice, way: Way, owner: Owner) -> None:
@@ -100,7 +102,7 @@ class Link:
         self._way, self._owner = way, owner
         self._buffer: bytearray | None = None
         self._out: bytearray | None = None
-        self._mid = self.bytes_in = self.bytes_out = 0
+        self._mid = self._shards_mid = self.bytes_in = self.bytes_out = 0
         self._is_writing = self.was_up = False
         self._at = _At.DIALLING
         self.began_s = self.last_s = way.loop.time()
@@ -124,9 +126,7 @@ class Link:
 
     def say(self, said: Said) -> None:
         """Send a message."""
-        mid = 0
-        if said.is_sure:
-            self._mid = mid = self._mid % 0xFFFF + 1
+        mid = self._next_mid() if said.is_sure else 0
         topic = f"{self._way.topics.prefix}/d/{self.device.id}/up/{said.leaf}"
         self._send(packets.publish(topic, said.payload, mid, is_v5=self._way.is_v5, is_retained=said.is_retained))
 
@@ -142,6 +142,23 @@ class Link:
         """Say that this side leaves, and end."""
         self._send(packets.DISCONNECT_PACKET)
         self.end("")
+
+    def go(self, step: Step, first: tuple[tuple[str, int], ...] = ()) -> None:
+        """Take a step between the shared topics and those of the shard. first: what else to subscribe to with it."""
+        self.device.shards, acts = step
+        if not acts:
+            return
+        topics, device, is_v5 = self._way.topics, DeviceId(self.device.id), self._way.is_v5
+        shared = topics.device_subscriptions(device)[-2:]
+        for act in acts:
+            if act is Act.SUBSCRIBE_SHARED:
+                self._send(packets.subscribe(self._next_mid(), (*first, *shared), is_v5=is_v5))
+            elif act is Act.SUBSCRIBE_SHARDS:
+                mid = self._shards_mid = self._next_mid()
+                filters = (*first, *topics.shard_subscriptions(device))
+                self._send(packets.subscribe(mid, filters, is_v5=is_v5))
+            elif act is Act.UNSUBSCRIBE_SHARED:
+                self._send(packets.unsubscribe(self._next_mid(), [name for name, _ in shared], is_v5=is_v5))
 
     def end(self, reason: str) -> None:
         """End the connection at once: without a goodbye the broker sends the will."""
@@ -240,14 +257,26 @@ class Link:
                 self.end(f"the broker refused the connection: code {body[1] if len(body) > 1 else '?'}")
                 return
             self._at = _At.SUBSCRIBING
-            filters = self._way.topics.device_subscriptions(DeviceId(self.device.id))
-            self._mid = 1
-            self._send(packets.subscribe(1, filters, is_v5=self._way.is_v5))
+            mine = self._way.topics.device_subscriptions(DeviceId(self.device.id))
+            self.go(self.device.shards.connected(self._way.loop.time()), mine[:-2])
         elif kind == packets.SUBACK:
-            self._at, self.was_up = _At.UP, True
-            self._owner.came_up(self)
+            self._subscribed(body)
+        elif kind == packets.UNSUBACK:
+            self.go(self.device.shards.left())
         elif kind == packets.DISCONNECT:
             self.end("the broker said goodbye")
+
+    def _subscribed(self, body: bytes) -> None:
+        if self._at is _At.SUBSCRIBING:
+            self._at, self.was_up = _At.UP, True
+            self._owner.came_up(self)
+        if int.from_bytes(body[:2], "big") == self._shards_mid:
+            is_granted = all(code < REFUSED_FROM for code in body[-2:])
+            self.go(self.device.shards.granted(is_granted, self._way.loop.time()))
+
+    def _next_mid(self) -> int:
+        self._mid = self._mid % 0xFFFF + 1
+        return self._mid
 
     def _send(self, data: bytes) -> None:
         if self._at is _At.OVER:

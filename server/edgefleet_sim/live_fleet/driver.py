@@ -89,6 +89,7 @@ class Driver:
         """Return what was counted so far, for `edgectl`; latencies since the line before."""
         said, links = self.meter.line(), [one for one in self._links if one is not None]
         said["bytes_in"] += sum(one.bytes_in for one in links)
+        said["sharded"] = sum(device.shards.is_kept for device in self._devices)
         said["bytes_out"] += sum(one.bytes_out for one in links)
         return said
 
@@ -128,11 +129,16 @@ class Driver:
         if message.mid:
             self._after(late_s, lambda: link.acknowledge(message.mid))
         if message.topic.endswith("/dn/meta"):
-            device.acked(message.payload, self._now(), self.meter)
+            if device.acked(message.payload, self._now(), self.meter):
+                link.go(device.shards.acked(device.server_shards, self._now()))
+        elif "/stage/head-" in message.topic:
+            link.go(device.shards.heard_head(self._now()))
         elif message.topic.endswith("/dn/desired"):
             was_installing = device.is_installing
             if device.desired(message.payload, self._draw, self.meter):
                 self._after(late_s, lambda: self._report(self._place(device)))
+            elif not message.is_retained:
+                link.go(device.shards.heard_again(self._now()))
             if device.is_installing and not was_installing:
                 self._later(self._now() + late_s + self._step_s(device), self._step, self._place(device))
 
@@ -200,6 +206,7 @@ class Driver:
             if self._now() - link.began_s > CONNECT_LIMIT_S:
                 link.end("no answer in time")
             return
+        link.go(device.shards.looked(self._now()))
         self._say(link, device.overdue(self._now(), is_new_link=False, meter=self.meter))
         if self._now() - link.last_s > 0.75 * self._way.keepalive_s - LOOK_S:
             link.ping()

@@ -16,6 +16,7 @@ CONNACK: Final = 0x20
 PUBLISH: Final = 0x30
 PUBACK: Final = 0x40
 SUBACK: Final = 0x90
+UNSUBACK: Final = 0xB0
 PINGRESP: Final = 0xD0
 DISCONNECT: Final = 0xE0
 PINGREQ_PACKET: Final = b"\xc0\x00"
@@ -59,6 +60,12 @@ def subscribe(mid: int, filters: Sequence[tuple[str, int]], *, is_v5: bool) -> b
     """Return a SUBSCRIBE packet. filters: with the QoS of each."""
     named = b"".join(_field(name.encode()) + bytes((qos,)) for name, qos in filters)
     return _packet(0x82, mid.to_bytes(2, "big") + (b"\x00" if is_v5 else b"") + named)
+
+
+def unsubscribe(mid: int, topics: Sequence[str], *, is_v5: bool) -> bytes:
+    """Return an UNSUBSCRIBE packet."""
+    named = b"".join(_field(name.encode()) for name in topics)
+    return _packet(0xA2, mid.to_bytes(2, "big") + (b"\x00" if is_v5 else b"") + named)
 
 
 def publish(topic: str, payload: bytes, mid: int, *, is_v5: bool, is_retained: bool = False) -> bytes:

@@ -4,7 +4,8 @@
    sends again without one after RESEND_AFTER_S; at most KEPT of them, then the oldest go.
 2. A newer desired document is taken as it is: its signature is not checked, its bundle not downloaded (docs/operate/load-test.md says
    what that leaves out). It walks through the phases of an install and reports each.
-3. It keeps what it needs and no more: 10,000 of them are in one process.
+3. It hears hold and head where an agent does (`edgefleet_protocol.shards`), and remembers that over connections.
+4. It keeps what it needs and no more: 10,000 of them are in one process.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from edgefleet_protocol.envelope import parse_envelope
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import parse_target_path
 from edgefleet_protocol.messages import CRASH_LOOP_CODE, Downlink, ErrorClass, EventKind, ModelState, Phase, decode
+from edgefleet_protocol.shards import Shards
 from edgefleet_sim.live_fleet import device_reports as reports
 from edgefleet_sim.live_fleet.device_reports import DRIFT_PSI, DRIFT_WINDOWS, Names, Running
 from edgefleet_sim.live_fleet.figures import Meter
@@ -70,12 +72,13 @@ class SimulatedDevice:
 
     __slots__ = (
         "_boot_id", "_drift", "_event_seq", "_install", "_kept", "_model", "_running", "_skew_ms", "_state_seq", "_tele_seq", "behaviour",
-        "conn_id", "failures", "gen", "id", "is_drifting", "number", "stretch",
+        "conn_id", "failures", "gen", "id", "is_drifting", "number", "server_shards", "shards", "stretch",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, behaviour: Behaviour, draw: random.Random) -> None:
         self.number, self.id, self.behaviour = number, name, behaviour
         self.conn_id, self.failures, self.gen, self.stretch = "", 0, 0, 1
+        self.shards, self.server_shards = _SHARED, 0
         self.is_drifting = False
         self._boot_id = f"{draw.getrandbits(64):016x}"
         self._skew_ms = int(1000 * draw.uniform(-behaviour.skew_s, behaviour.skew_s))
@@ -179,7 +182,7 @@ class SimulatedDevice:
         ack = decode(Downlink, payload).ack
         if ack is None or ack.boot_id != self._boot_id:
             return False
-        self.stretch = max(1, ack.stretch)
+        self.stretch, self.server_shards = max(1, ack.stretch), ack.shards
         meter.figures.stretch = max(meter.figures.stretch, ack.stretch)
         for leaf, seqs in (("tele", ack.telemetry), ("ev", ack.events)):
             for seq in seqs:
@@ -256,5 +259,6 @@ def _running(install: Install) -> Running:
     return Running(install.model, version, install.ref.target, install.ref.sha256)
 
 
+_SHARED: Final = Shards()
 _DEFAULT: Final = Running()
 _IDLE: Final = reports.model_state(_DEFAULT, Phase.IDLE)

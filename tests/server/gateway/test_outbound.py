@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from edgefleet_protocol.ids import DeviceId, TenantId
-from edgefleet_protocol.topics import SHARDS, Topics
+from edgefleet_protocol.topics import Topics
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway import outbound as module
-from edgefleet_server.gateway.outbound import Outbound
+from edgefleet_server.gateway.outbound import SHARDS, Outbound
 from tests.broker.client import eventually
 
 TOPICS = Topics(TenantId("acme"))
@@ -212,7 +212,7 @@ def test_a_hold_that_did_not_reach_all_its_topics_is_published_to_all_again_befo
     monkeypatch.setattr(module, "PATIENCE", 0)
     said: list[tuple[str, bytes]] = []
     database, failures = OtherProcess(), [at]
-    wanted = [TOPICS.hold(), *map(TOPICS.hold_shard, SHARDS)]
+    wanted = [TOPICS.hold(), *(TOPICS.shard("hold", one) for one in SHARDS)]
 
     def publish(topic: str, payload: bytes, _qos: int, _retain: bool) -> bool:
         if failures and topic == wanted[failures[0]]:
@@ -224,7 +224,7 @@ def test_a_hold_that_did_not_reach_all_its_topics_is_published_to_all_again_befo
     outbound = Outbound(TOPICS, database, lambda: database.head, database.hold_envelope, publish, SystemClock())
     outbound.start()
     outbound.send_everything()
-    eventually(lambda: (TOPICS.repo_head_shard("ff"), b"head 1") in said, "all heads")
+    eventually(lambda: (TOPICS.shard("head", "ff"), b"head 1") in said, "all heads")
     database.hold, database.documents = b"hold 1", [Document(ONE, 1, b"document 1")]
     outbound.send_shared()
     eventually(lambda: TOPICS.desired(ONE) in [topic for topic, _ in said], "the document")

@@ -138,11 +138,14 @@ def own_filters_deliver(stand: Stand) -> str:
     own = stand.device()
     me, topics = device_of(own), stand.topics
     server, device = stand.server(), stand.client(own)
-    wanted = topics.device_subscriptions(me)
+    wanted = (*topics.device_subscriptions(me), *topics.shard_subscriptions(me))
     codes = [(device.subscribe(pair) or [-1])[0] for pair in wanted]
     _expect(codes == [qos for _, qos in wanted], f"SUBACK codes {codes} instead of {[qos for _, qos in wanted]}")
     stage = stand.stage()
+    server.publish(stage, b"retained", retain=True)  # as the hold of a shard is (ADR 0171)
     device.subscribe((stage, 1))
+    device.wait_for(b"retained", stage)
+    server.publish(stage, b"", retain=True)
     private = [(topic, qos) for topic, qos in wanted if f"/d/{me}/" in topic]  # the others are read by real devices too
     for topic, qos in (*private, (stage, 1)):
         server.publish(topic, topic.encode(), qos)
