@@ -1,27 +1,33 @@
-"""What subscribing costs mosquitto by the form of the topics that all devices share: processor time of the broker, plain TCP.
+"""What subscribing to hold and head costs mosquitto, by the form of their topics: processor time of the broker, plain TCP (ADR 0171).
 
-    ./dev run python bench/broker_subscriptions.py 1000 4000 8000
+`shared`: all devices subscribe to one `hold` and one `repo/head`. `shards-256`: what devices do today. `shards-4096`: the same with more of
+them. `own`: below the device's own `dn/`. `none`: neither, the lower bound. Forms take turns, each on a broker of its own. TLS, presence
+and windows are left out: they cost the same in all forms. Prints one JSON object: the medians of the rounds of each form, and the medians
+of the rounds' ratios, shared ÷ shards-256.
 
-Prints a JSON line for each number of devices and form. TLS, presence and windows are left out: they cost the same in all forms.
-`shared`: all devices subscribe to one `hold` and one `repo/head`. `shards-N`: `stage/hold-xx` and `stage/head-xx`, of N each, by the
-sha256 of the device id. `own`: below the device's own `dn/`. `none`: neither, the lower bound.
+    python bench/broker_subscriptions.py [--devices 8000] [--rounds 3] [--forms shared,shards-256]
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import getpass
 import hashlib
 import json
+import os
 import selectors
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.topics import Topics
@@ -31,6 +37,8 @@ from edgefleet_sim.live_fleet import mqtt_packets as packets
 TENANT: Final = "default"
 TOPICS: Final = Topics(TenantId(TENANT))
 FORMS: Final = ("none", "shared", "shards-256", "shards-4096", "own")
+COMPARED: Final = ("shared", "shards-256")
+FIGURES: Final = ("us_a_connect", "us_a_reconnect_with_session", "broker_ms_a_hold", "publisher_ms_a_hold")
 HOLD: Final = b"h" * 700
 HEAD: Final = b"t" * 900
 CONNACK_OK_AT: Final = 1
@@ -44,12 +52,14 @@ def shared_topics(form: str, device: str) -> tuple[str, ...]:
         return (TOPICS.repo_head(), TOPICS.hold())
     if form == "own":
         return (f"{TOPICS.prefix}/d/{device}/dn/head", f"{TOPICS.prefix}/d/{device}/dn/hold")
+    if form == "shards-256":
+        return tuple(topic for topic, _ in TOPICS.shard_subscriptions(DeviceId(device)))
     shards = int(form.removeprefix("shards-"))
     shard = int.from_bytes(hashlib.sha256(device.encode()).digest()[:4], "big") % shards
     return (f"{TOPICS.prefix}/stage/head-{shard:03x}", f"{TOPICS.prefix}/stage/hold-{shard:03x}")
 
 
-def measure(form: str, n: int) -> dict[str, object]:
+def measure(form: str, n: int) -> dict[str, Any]:
     """Connect n devices, twice (the second time with the sessions kept), and publish one hold."""
     devices = [f"d{i:09d}" for i in range(n)]
     with broker() as (pid, port):
@@ -75,7 +85,7 @@ def measure(form: str, n: int) -> dict[str, object]:
             one.close()
         server.close()
     return {
-        "form": form, "devices": n, "us_a_connect": round(1e6 * first_s / n), "us_a_reconnect_with_session": round(1e6 * again_s / n),
+        "us_a_connect": round(1e6 * first_s / n), "us_a_reconnect_with_session": round(1e6 * again_s / n),
         "publishes_a_hold": len(holds), "reached": reached, "broker_ms_a_hold": round(1e3 * hold_s),
         "publisher_ms_a_hold": round(1e3 * publisher_s),
     }  # fmt: skip
@@ -191,7 +201,32 @@ def _hear(connected: Sequence[_Client], payload: bytes, wanted: int) -> int:
     return have
 
 
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--devices", type=int, default=8_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--forms", default=",".join(FORMS))
+    args = parser.parse_args()
+    forms = args.forms.split(",")
+    rounds = []
+    for number in range(args.rounds):
+        order = forms if number % 2 == 0 else forms[::-1]
+        rounds.append({form: measure(form, args.devices) for form in order})
+    medians = {form: {name: statistics.median(one[form][name] for one in rounds) for name in FIGURES} for form in forms}
+    ratio = {}
+    if set(COMPARED) <= set(forms):
+        one, other = COMPARED
+        ratio = {name: statistics.median(r[one][name] / max(r[other][name], 1) for r in rounds) for name in FIGURES[:2]}
+    told = {"bench": "broker_subscriptions", "devices": args.devices, "rounds": args.rounds, **medians, "ratio": ratio}
+    holds = {
+        form: {"publishes_a_hold": rounds[0][form]["publishes_a_hold"], "reached": rounds[0][form]["reached"]}
+        for form in forms
+    }
+    print(
+        json.dumps(told | {"holds": holds, "machine": {"cpus": os.cpu_count(), "load": os.getloadavg()[0]}}, indent=2)
+    )
+
+
 if __name__ == "__main__":
-    for count in map(int, sys.argv[1:]):
-        for kind in FORMS:
-            print(json.dumps(measure(kind, count)), flush=True)
+    main()

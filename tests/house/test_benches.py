@@ -19,6 +19,7 @@ import pytest
 from bench import (
     _busy_fleet,
     blob_store,
+    broker_subscriptions,
     cli,
     cost_report,
     fleet_drift,
@@ -227,3 +228,15 @@ def test_documents_published_by_two_clients(printed: Bench, signed: list[str]) -
     for name in (*mqtt_publish.CLIENTS, "ratio"):
         assert figures[name].keys() == {"wall_s", "per_s", "cpu_us", "broker_cpu_us"}, name
         assert all(is_figure(value) for value in figures[name].values()), name
+
+
+@pytest.mark.broker
+@pytest.mark.skipif(find_mosquitto() is None, reason="no mosquitto binary")
+def test_subscribing_to_shared_topics_and_to_shards(printed: Bench) -> None:
+    told = printed(broker_subscriptions, "--devices", "30", "--rounds", "1")
+    for form in broker_subscriptions.FORMS:
+        assert told[form].keys() == set(broker_subscriptions.FIGURES), form
+        assert all(is_figure(value) for value in told[form].values()), form
+        assert told["holds"][form]["reached"] == (0 if form == "none" else 30), form
+    assert told["holds"]["shared"]["publishes_a_hold"] == 1
+    assert all(is_figure(value) for value in told["ratio"].values())
