@@ -128,7 +128,14 @@ class Dashboard(App[Exception | None]):
         self.set_interval(1.0, self._tick)
         if self._limit_s is not None:
             self.set_timer(self._limit_s, lambda: self.exit(return_code=EXIT_TIMEOUT))
-        self.feed.start()
+        self._look_when_laid_out()
+
+    def _look_when_laid_out(self) -> None:
+        """Begin to look once every pane is there: what came sooner would find nothing to be shown in."""
+        if self._is_laid_out:
+            self.feed.start()
+        else:
+            self.call_after_refresh(self._look_when_laid_out)
 
     def on_unmount(self) -> None:
         """Look no more."""
@@ -173,6 +180,10 @@ class Dashboard(App[Exception | None]):
     def _base(self):  # type: ignore[no-untyped-def]
         return self.screen_stack[0]
 
+    @property
+    def _is_laid_out(self) -> bool:
+        return len(self._base.query(", ".join(f"#{name}" for name in PANES))) == len(PANES)
+
     async def _show_fleet(self, view: FleetView) -> None:
         self._view = view
         await self._base.query_one(Rollouts).show(view.rollouts, self.session.clock.now())
@@ -188,6 +199,8 @@ class Dashboard(App[Exception | None]):
             self._redraw()
 
     def _redraw(self) -> None:
+        if not self._is_laid_out:  # the terminal got another size meanwhile
+            return
         base, view = self._base, self._view
         base.query_one(FleetLine).show(view, self._away)
         for box, tile in zip(
