@@ -12,7 +12,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -120,6 +120,27 @@ def test_start_makes_the_server_where_there_is_none_and_shows_no_token(folder: P
     token = (folder / "admin.token").read_text().strip()
     assert token
     assert token not in said.read_text()
+
+
+def test_a_new_server_gets_another_port_for_its_broker_when_a_program_took_it_before_the_start(
+    edgectl: Edgectl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, taken = background_server.started, list[socket.socket]()
+
+    def started(*given: Any) -> background_server.Running:
+        if not taken:
+            taken.append(socket.create_server(("127.0.0.1", kept_port())))
+        return start(*given)
+
+    def kept_port() -> int:
+        return int(tomllib.loads((folder / "server.toml").read_text())["broker_port"])
+
+    monkeypatch.setattr(background_server, "started", started)
+    ran = edgectl("server", "up", "--data", folder, *PORTS, "-o", "json")
+    with taken[0]:
+        assert ran.code == 0, ran.err
+        assert kept_port() != taken[0].getsockname()[1]
+    assert json.loads((folder / "run" / "server.json").read_text())["broker"]["port"] == kept_port()
 
 
 def test_a_taken_port_is_named(edgectl: Edgectl, folder: Path) -> None:

@@ -25,6 +25,7 @@ READY_S: Final = 90.0
 STOP_S: Final = 30.0
 _POLL_S: Final = 0.1
 _MQTTS: Final = 8883
+_BROKER_PORT: Final = "broker_port = "
 LOG: Final = "server.log"
 _ERROR: Final = "error: "
 _NEXT = " next: "
@@ -91,7 +92,17 @@ def _keep_broker_port(folder: Path) -> None:
     """Write down a port for the broker: devices that have enrolled must find it there after every start."""
     port = _MQTTS if _is_free(_MQTTS) else _free_port()
     with (folder / "server.toml").open("a", encoding="utf-8") as file:
-        file.write(f"broker_port = {port}\n")
+        file.write(f"{_BROKER_PORT}{port}\n")
+
+
+def _take_another_port(folder: Path) -> bool:
+    """Write down another port for the broker where the one that was kept for it is taken; return whether it was so."""
+    file = folder / "server.toml"
+    text, _, port = file.read_text("utf-8").rpartition(_BROKER_PORT)
+    if not port.strip().isdecimal() or _is_free(int(port)):
+        return False
+    file.write_text(f"{text}{_BROKER_PORT}{_free_port()}\n", "utf-8")
+    return True
 
 
 def _is_free(port: int) -> bool:
@@ -139,6 +150,16 @@ def started(session: Session, folder: Path, flags: list[str], ca_file: str | Non
         why=why,
         next_step=next_step or f"`edgectl server check{data_flag(folder)}`",
     )
+
+
+def started_new(session: Session, folder: Path, flags: list[str], ca_file: str | None) -> Running:
+    """Start a server that was made just now. Where another program took the broker's port since, the server gets another one."""
+    try:
+        return started(session, folder, flags, ca_file)
+    except ServerStartError:
+        if not _take_another_port(folder):
+            raise
+        return started(session, folder, flags, ca_file)
 
 
 def log_in(session: Session, folder: Path, url: str, name: str, known: Context | None) -> None:

@@ -62,14 +62,16 @@ def up(  # noqa: PLR0913, PLR0917 - the flags of the command
     require("fastapi", "server")
     session = Session.of(ctx)
     folder = (data or default_data()).resolve()
-    if not holds_server(folder):
+    is_new = not holds_server(folder)
+    if is_new:
         check_new(folder)
         background_server.make(session, folder, public_host=public_host, broker=broker)
     running = background_server.running_server(folder)
     known = session.contexts.contexts.get(name)
     if running is None:
         flags = child_flags(port=port, device_port=device_port, public_host=public_host, broker=broker)
-        running = background_server.started(session, folder, flags, known.ca_file if known else None)
+        start = background_server.started_new if is_new else background_server.started
+        running = start(session, folder, flags, known.ca_file if known else None)
     else:
         session.out.note("already running")
     background_server.log_in(session, folder, running.api_url, name, known)
