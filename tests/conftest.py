@@ -157,20 +157,7 @@ SLOW = (
     "sim/",
 )
 WITH_A_DATABASE = frozenset(
-    {
-        "database_url",
-        "any_house",
-        "any_site",
-        "any_world",
-        "house",
-        "world",
-        "fleet",
-        "empty_fleet",
-        "sending",
-        "visitor",
-        "visited",
-        "visit",
-    }
+    {"database_url", "house", "world", "fleet", "empty_fleet", "sending", "visitor", "visited", "visit"}
 )
 """Fixtures that make a server's database, each for one test or for a file: there are thousands of them."""
 LONGEST = (

@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 
 import pytest
 
-_FUNCTIONS: Final = re.compile(r"^(?:async )?def \w+\(([^)]*)\)", re.MULTILINE)
+_TESTS: Final = re.compile(r"^(?:async )?def test_\w+\(([^)]*)\)", re.MULTILINE)
 
 
 class QueuedFile(pytest.Item):
@@ -51,8 +51,8 @@ class _Queued(pytest.File):
 
 
 def asked_for(text: str) -> frozenset[str]:
-    """Return the words in the parameters of the functions of a source: all fixtures that these ask for, and more."""
-    return frozenset(word for parameters in _FUNCTIONS.findall(text) for word in re.findall(r"\w+", parameters))
+    """Return the words in the parameters of the test functions of a source: all fixtures that these ask for, and more."""
+    return frozenset(word for parameters in _TESTS.findall(text) for word in re.findall(r"\w+", parameters))
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector:

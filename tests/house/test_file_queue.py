@@ -98,4 +98,4 @@ def test_every_test_has_the_end_that_it_has_without_the_queue(tmp_path: Path) ->
 def test_what_a_file_asks_for_is_seen_in_its_text() -> None:
     text = "def test_a(house: House, n: int = 3) -> None: ...\nasync def test_b(\n    any_world: dict[str, int],\n) -> None:"
     assert asked_for(text) >= {"house", "n", "any_world"}
-    assert not asked_for("made(house)\nclass Fleet:\n    def test(self, world): ...")
+    assert not asked_for("def helper(house): ...\nclass Fleet:\n    def test(self, world): ...")
