@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,10 +31,12 @@ from tests.broker.outside_brokers import free_port, write_mosquitto
 from tests.broker.pki import Identity
 from tests.cli.conftest import Edgectl, edgectl  # noqa: F401 - a fixture
 from tests.hostile.revocation import is_let_in
+from tests.house.tree import ROOT
 from tests.server.dashboard.serving import served
 from tests.server.fleet.house import FACTS, KeyedDevice
 from tests.support.servers import ApiHouse
 
+PAGE = "docs/operate/brokers.md"
 NOTES = "broker-trust.json"
 PATH = "/api/v1/trust/broker"
 Document = dict[str, Any]
@@ -326,3 +330,25 @@ def test_a_command_line_that_cannot_work_is_refused_before_anything_is_asked(
     base = ("server", "broker-trust", "--server", "http://127.0.0.1:1", "--token", "t", "--out")
     for flags in ((folder / "none",), (folder, "--ca-sha256", "abc"), (folder, "--reload", "systemctl 'reload")):
         assert edgectl(*base, *flags).code == 2, flags
+
+
+def test_the_command_of_the_page_fetches_and_has_the_broker_read(
+    ca: Authority,
+    folder: Path,
+    edgectl: Edgectl,  # noqa: F811
+) -> None:
+    block = re.search(r"```sh\n(edgectl server broker-trust .*?)```", (ROOT / PAGE).read_text(), re.DOTALL)
+    assert block is not None
+    words = shlex.split(block[1].replace("\\\n", " "))
+    here = {
+        "/etc/mosquitto/edgefleet": folder,
+        "systemctl reload mosquitto": "true",
+        "systemctl restart mosquitto": "true",
+    }
+    assert set(here) <= set(words)
+    with lying() as (liar, at):
+        liar.says(ca.document())
+        ran = edgectl(*(here.get(word, word) for word in words[1:]), *at, "-o", "json")
+    assert ran.code == 0, ran.err
+    assert ran.json["did"] == "restart", "it trusts a CA that it did not trust before"
+    assert (folder / CRL_NAME).read_bytes().startswith(b"-----BEGIN X509 CRL")

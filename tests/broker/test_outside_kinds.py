@@ -14,8 +14,7 @@ from paho.mqtt.client import topic_matches_sub
 from pyhocon import ConfigFactory
 from starlette.testclient import TestClient
 
-from edgefleet_protocol.digest import sha256_hex
-from edgefleet_protocol.ids import DeviceId, RolloutId, TenantId
+from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.topics import DN_LEAVES, UP_LEAVES, Topics, may
 from edgefleet_server.gateway.broker.model import MAX_KEEPALIVE_S, MAX_PACKET_BYTES
 from edgefleet_server.gateway.broker_contract.capacity_checks import BLOCK_BYTES
@@ -41,7 +40,7 @@ def _topics() -> list[str]:
         for leaf in leaves
     ]
     for of in (OURS, THEIRS):
-        found += [of.repo_head(), of.hold(), of.blob(sha256_hex(b"")), of.stage(RolloutId("r-1"))]
+        found += [of.repo_head(), of.hold(), f"{of.prefix}/b/0a", f"{of.prefix}/stage/r-1"]
         found += [f"{of.prefix}/repo/other", f"{of.prefix}/b/x/y", f"{of.prefix}/d/{ONE}", f"{of.prefix}/other"]
     return found
 

@@ -430,6 +430,7 @@ def keeping(call: Caller) -> None:
     assert "root" in [one.name for one in keys.items]
     assert call("signing", "get_key", "root")[1].resign_at is None
     assert call("signing", "get_trust")[1].is_root_here
+    assert "BEGIN X509 CRL" in call("signing", "get_broker_trust")[1].crl
     rotated = call("signing", "rotate_key", "director", body=call.models.RotateKeyIn())[1]
     assert [one.role for one in rotated.roles] == ["director"]
     revoked = call("signing", "revoke_key", "m.digits", body=call.models.RevokeKeyIn())[1]
