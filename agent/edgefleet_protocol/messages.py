@@ -21,18 +21,16 @@ HELD_CODE: Final = "install.held"
 CRASH_LOOP_CODE: Final = "trial.crash_loop"
 OVER_MEMORY_CODE: Final = "trial.over_declared"
 """More memory in the golden test than the bundle declares: of the class MEMORY, but a property of the bundle."""
-
 QUARANTINED_CODES: Final = frozenset({OVER_MEMORY_CODE})  # though of a transient class
 CANDIDATE_RESTS_CODE: Final = "candidate.rest"
 """A shadow that is compared in turns waits for the next turn: it has been compared before."""
 OLD_HOLD_CODE: Final = "verify.old_hold"
-MESSAGE_VERSION, MAX_META_CHUNK_BYTES = 1, 96 * 1024
+MESSAGE_VERSION = 1
+MAX_META_CHUNK_BYTES = 96 * 1024
 MAX_LABELS = 3
 """How many classes or numbers a `PredictionLine` shows."""
-
 CHILD_DIED_CODE = "install.child_died"
 """The process that verifies died over a document, or over a download: a refused document with this code is tried again, slowly."""
-
 SPREAD_CODE = "install.spread"
 """The device has its document and waits for its part of the seconds over which devices begin to ask for the bundle."""
 
@@ -354,8 +352,10 @@ class MetaReply(_Message, frozen=True, kw_only=True):
 
 
 class Ack(_Message, frozen=True, kw_only=True):
-    """The server stored these, since a PUBACK proves nothing; `seq` per kind of one boot. stretch: make windows so many times as long.
-    shards: hold and head are also in so many shards (ADR 0171)."""
+    """The server stored these, since a PUBACK proves nothing; `seq` per kind of one boot.
+
+    stretch: make windows so many times as long. shards: hold and head are also in so many shards (ADR 0171).
+    """
 
     boot_id: str
     events: list[int] = msgspec.field(default_factory=list)

@@ -4,7 +4,7 @@ A look at a rollout of 100,000 devices makes millions of objects that live as lo
 Python's own setting searches them again and again: a third of the processor time of such a look (`./dev bench rollout-scale`).
 
 The C library keeps what was freed: a heap for each of up to eight threads a core, and once a block of some megabytes was freed, blocks of
-that size come from those heaps too. Readings of a large fleet are such blocks, and a server that reads them every minute grew (ADR 0170).
+that size come from those heaps too. Readings of a large fleet are such blocks (measured: docs/operate/sizing.md).
 """
 
 import ctypes

@@ -65,9 +65,8 @@ def standing_of(folder: Path) -> Standing:
             trust = read_trust(crl, cas)
         except BrokerTrustError:
             trust = None  # a list that is broken already is replaced by any good one
-    if trust is None or notes.files != _digest(
-        crl, cas
-    ):  # cut off, or written by somebody else: the broker may not have read it
+    is_noted = notes.files == _digest(crl, cas)
+    if trust is None or not is_noted:  # cut off, or written by somebody else: the broker may not have read it
         return Standing(trust, known, "", notes.due or ("reload" if notes.files else ""))
     return Standing(trust, known, notes.tag, notes.due)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 WARN_BEFORE = timedelta(days=15)
 _LIST_END = b"-----END X509 CRL-----"
-_REFUSED = "the broker's files stay as they are; look who answers at the server's address, and at the server's log"
+_REFUSED = "the broker's files stay as they are; check what answers at the server's address, and the server's log"
 
 
 @dataclass(frozen=True)

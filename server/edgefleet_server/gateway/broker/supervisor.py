@@ -70,6 +70,7 @@ class BrokerSupervisor:
         self._first = threading.Event()
         self._thread: threading.Thread | None = None
         self._child: BrokerChild | None = None
+        self._shown = b""
         self._endpoint: BrokerEndpoint | None = None
         self._state = BrokerState.STOPPED
         self._since: datetime | None = None
@@ -144,12 +145,15 @@ class BrokerSupervisor:
         """Let these certificates in no more; return False while no broker runs that could be given them (the next one will be).
 
         A broker that is to trust other CAs is started again: mosquitto takes none back, and open sessions of a CA that has gone must end.
+        So is an embedded one whose certificate was issued again; mosquitto reads its own again with the list.
         An external broker is given nothing: its operator fetches the list, which is kept in `run_dir`. Raises RevocationListError, OSError.
         """
         # first: what is taken into the configuration here is what a broker that is started again must read
         wanted = dataclasses.replace(self._config, refused=refused)
         check_revocation_list(refused.crl, wanted.trusted(), refused)
         is_same = self._config.trusted() == wanted.trusted()
+        if wanted.kind is BrokerKind.EMBEDDED:
+            is_same = is_same and self._shown == wanted.cert_file.read_bytes()
         self._config = wanted
         with self._lock:
             if self._config.kind is BrokerKind.EXTERNAL:
@@ -161,7 +165,7 @@ class BrokerSupervisor:
                 write_files(self._config, child.port)
                 child.reload()
         if child is not None and not is_same:
-            logger.info("the broker is started again, with other CAs")
+            logger.info("the broker is started again, with other CAs or another certificate")
             child.stop()  # `_run` starts it with the new configuration
             return True
         if child is not None and self._config.kind is BrokerKind.EMBEDDED:
@@ -212,6 +216,7 @@ class BrokerSupervisor:
         if self._config.kind is BrokerKind.MOSQUITTO:
             return start_mosquitto(self._config, port)
         write_trusted(self._config)
+        self._shown = self._config.cert_file.read_bytes()
         return start_embedded(self._config, port)
 
     def _adopt(self, child: BrokerChild) -> None:

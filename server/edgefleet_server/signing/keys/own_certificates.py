@@ -13,19 +13,22 @@ RENEW_BEFORE: Final = timedelta(days=30)
 
 def is_issued_by(cert_file: Path, ca_pem: bytes) -> bool:
     """Return whether a CA (PEM) issued the certificate in a file; a file that is not there, or holds none, is by nobody."""
-    try:
-        found = x509.load_pem_x509_certificate(cert_file.read_bytes())
-        found.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem))
-    except (OSError, ValueError, TypeError, InvalidSignature):
-        return False
-    return True
+    return _issued_by(cert_file, ca_pem) is not None
 
 
 def is_usable(cert_file: Path, ca_pem: bytes, now: datetime) -> bool:
     """Return whether a CA (PEM) issued the certificate in a file, and it is good for more than RENEW_BEFORE."""
-    if not is_issued_by(cert_file, ca_pem):
-        return False
-    return x509.load_pem_x509_certificate(cert_file.read_bytes()).not_valid_after_utc - now > RENEW_BEFORE
+    found = _issued_by(cert_file, ca_pem)
+    return found is not None and found.not_valid_after_utc - now > RENEW_BEFORE
+
+
+def _issued_by(cert_file: Path, ca_pem: bytes) -> x509.Certificate | None:
+    try:
+        found = x509.load_pem_x509_certificate(cert_file.read_bytes())
+        found.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem))
+    except (OSError, ValueError, TypeError, InvalidSignature):
+        return None
+    return found
 
 
 def hosts_in(cert_file: Path) -> list[str]:
