@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,7 +25,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.db.database import DatabaseUnavailableError
 from edgefleet_server.observability import logs
-from edgefleet_server.process.memory import collect_seldom, give_back
+from edgefleet_server.process.lifecycle.claim import Claim
+from edgefleet_server.process.memory import Tidying, collect_seldom, give_back
 from edgefleet_server.setting_sources import SettingsError
 from edgefleet_server.settings import ServerSettings, load_settings
 
@@ -33,8 +35,6 @@ _log = logging.getLogger(__name__)
 
 def run_server(settings: ServerSettings) -> int:
     """Run the server until SIGTERM or SIGINT; return the exit code. Must be called on the main thread."""
-    from edgefleet_server.process.lifecycle.server_lifecycle import Server
-
     stop = threading.Event()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -45,11 +45,17 @@ def run_server(settings: ServerSettings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    server = Server(settings)
+    claim = Claim(settings)
+    # only now: loading all features takes two seconds
+    from edgefleet_server.process.lifecycle.server_lifecycle import Server
+
+    server = Server(settings, claim)
     try:
         server.start()
+        tidying = Tidying(time.monotonic())
         while not stop.wait(0.5):
             server.check_threads()
+            tidying.do_due(time.monotonic())
         server.drain()
     finally:
         server.stop()

@@ -23,12 +23,12 @@ KEY_SERVICES = ("boto3", "botocore", "hvac", "pkcs11")
     ("module", "heavy"),
     [
         ("edgefleet_server.process.conversion_worker", (*WEB, *FLEET, *KEY_SERVICES, "alembic")),
-        ("edgefleet_server.main", KEY_SERVICES),
+        ("edgefleet_server.main", (*KEY_SERVICES, *FLEET, "fastapi")),
         ("edgefleet_server.process.init", (*WEB, *FLEET, *KEY_SERVICES, "alembic")),
         ("edgefleet_server.process.lifecycle.server_lifecycle", (*KEY_SERVICES, "alembic")),
         (
             "edgefleet_server.process.secret_sealer",
-            (*KEY_SERVICES, "uvicorn", "jinja2", "edgefleet_server.process.lifecycle"),
+            (*KEY_SERVICES, "uvicorn", "jinja2", "edgefleet_server.process.lifecycle.server_lifecycle"),
         ),
     ],
 )

@@ -1,9 +1,8 @@
 """What a running server consists of, and in which order it starts and stops. `main.py` is the process around it.
 
-Start: lock, sockets, schema, keys, broker, gateway, engine thread, workers, listeners, `run/server.json`. Stop: backwards.
+Start: claim, schema, keys, broker, gateway, engine thread, workers, listeners, `run/server.json`. Stop: backwards.
 """
 
-import fcntl
 import logging
 import math
 import os
@@ -28,7 +27,7 @@ from edgefleet_server.fleet.enrolment.agent_packages import take_over_or_warn
 from edgefleet_server.fleet.moves.rules import ports_besides
 from edgefleet_server.observability.health import Recent, disk_line
 from edgefleet_server.process.file_limit import raise_file_limit, share_of
-from edgefleet_server.process.init import AlreadyRunningError
+from edgefleet_server.process.lifecycle.claim import Claim
 from edgefleet_server.process.lifecycle.engine_work import build_engine, build_webhook_sender
 from edgefleet_server.process.lifecycle.listener_certificate import CertificateFollower, ensure_certificate
 from edgefleet_server.process.lifecycle.readiness_checks import database_line, keys_line, refuse_to_be_ready
@@ -40,11 +39,9 @@ from edgefleet_server.process.listener import (
     ListenerDiedError,
     ListeningSocket,
     further_sockets,
-    listening_socket,
 )
 from edgefleet_server.process.memory import settle
 from edgefleet_server.process.schema_upgrade import prepare_schema
-from edgefleet_server.process.setting_check import check_settings
 from edgefleet_server.process.signer_child import SignerChild, wait_for_signer, watch_signer
 from edgefleet_server.process.worker_pool import WorkerPool
 from edgefleet_server.rollout.controller.gate_caller import GateCaller
@@ -68,9 +65,12 @@ _PARTS_STOP_S = 20.0
 class Server:
     """One server process. `start` raises or leaves everything running; `stop` may be called at any time, once."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, claim: Claim) -> None:
+        """Take over what was claimed; `stop` lets go of it."""
         self.settings = settings
+        self._claim = claim
         self._stack = ExitStack()
+        self._stack.callback(claim.close)
         self._listeners: list[Listener] = []
         self._endpoint: BrokerEndpoint | None = None
         self._otlp: OtlpExporter | None = None
@@ -81,17 +81,8 @@ class Server:
 
     def start(self) -> None:
         """Start all parts of this process's roles; return when they answer. Raises EdgefleetError."""
-        settings = self.settings
-        check_settings(settings)
-        settings.run_dir.mkdir(mode=0o700, exist_ok=True)
-        self._lock()
-        RunFile(settings.run_dir).drop_stale()
-        roles = set(settings.roles)
-        api_socket = device_socket = None
-        if ServerRole.API in roles:
-            api_socket = self._stack.enter_context(listening_socket(settings.api_host, settings.api_port))
-            device_socket = self._stack.enter_context(listening_socket(settings.device_host, settings.device_port))
-        settings = self.settings = self._with_signer(settings)
+        roles = set(self.settings.roles)
+        settings = self.settings = self._with_signer(self.settings)
         parts = self.parts = build_parts(settings, SystemClock())
         self._stack.callback(parts.db.dispose)
         self._prepare(parts)
@@ -110,6 +101,7 @@ class Server:
             self._start_callers(parts)
         if ServerRole.CONVERTER in roles:
             self._start_workers(parts)
+        api_socket, device_socket = self._claim.api, self._claim.device
         if api_socket is not None and device_socket is not None:
             self._start_listeners(parts, api_socket, device_socket)
             settle()
@@ -140,18 +132,6 @@ class Server:
         for listener in self._listeners:
             if not listener.is_alive:
                 raise ListenerDiedError(f"the {listener.name} listener ended by itself", next_step="see the log above")
-
-    def _lock(self) -> None:
-        path = self.settings.run_dir / f"{self.settings.instance}.lock"
-        file = path.open("a+")
-        self._stack.callback(file.close)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise AlreadyRunningError(
-                f"a server named {self.settings.instance!r} already runs on {self.settings.data_dir}",
-                next_step="stop it first, or give this replica its own name with --instance",
-            ) from error
 
     def _with_signer(self, settings: ServerSettings) -> ServerSettings:
         """Start the signing process, unless one is run apart; return the settings that name its socket."""
