@@ -236,7 +236,7 @@ class Dashboard(App[Exception | None]):
 
     def _tick(self) -> None:
         """Let the time that is left run on, where a rollout has any."""
-        view = self._view
+        view = self._view if self._is_laid_out else None
         if view and any(cell.soak_until for one in view.rollouts for stage in one.stages for cell in stage.strata):
             self._base.query_one(Rollouts).draw(self.session.clock.now())
 
