@@ -35,6 +35,10 @@ _log = logging.getLogger(__name__)
 
 def run_server(settings: ServerSettings) -> int:
     """Run the server until SIGTERM or SIGINT; return the exit code. Must be called on the main thread."""
+    claim = Claim(settings)
+    # only now: loading all features takes two seconds
+    from edgefleet_server.process.lifecycle.server_lifecycle import Server
+
     stop = threading.Event()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -45,10 +49,6 @@ def run_server(settings: ServerSettings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    claim = Claim(settings)
-    # only now: loading all features takes two seconds
-    from edgefleet_server.process.lifecycle.server_lifecycle import Server
-
     server = Server(settings, claim)
     try:
         server.start()

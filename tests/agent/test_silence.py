@@ -54,17 +54,18 @@ def test_the_answer_to_a_ping_breaks_a_silence(site: Site, tmp_path: Path) -> No
     write_identity(site, site.house.device(), tmp_path / "device")
     folder = tmp_path / "device" / "identity"
     identity = load_identity(folder)
-    options = LinkOptions(keepalive_s=3, connect_timeout_s=10.0, reconnect_max_s=1.0)
+    options = LinkOptions(keepalive_s=4, connect_timeout_s=10.0, reconnect_max_s=1.0)
     link = MqttLink(identity, lambda: [Way(identity, folder)], "boot", options, lambda: None, lambda: 0)
     link.start()
     try:
         assert eventually(lambda: link.is_connected)
         assert link._client is not None
         assert sends_at_once(link._client.socket())
-        # a connection that ended because a busy machine was late with a ping is followed by another one
-        assert eventually(lambda: link.is_connected and link._silence.limits(time.monotonic())["lasted_s"] > 8)
+        time.sleep(10)  # with a shorter keepalive a ping that is a moment late would cost the connection
         told = link._silence.limits(time.monotonic())
-        assert told["quiet_s"] < 5, "pings are answered each three or four seconds"
+        assert link.is_connected
+        assert told["lasted_s"] > 9
+        assert told["quiet_s"] < 6, "pings are answered each four or five seconds"
         assert told["survived_s"] > 0.5
     finally:
         link.stop(b"")

@@ -28,7 +28,7 @@ KEY_SERVICES = ("boto3", "botocore", "hvac", "pkcs11")
         ("edgefleet_server.process.lifecycle.server_lifecycle", (*KEY_SERVICES, "alembic")),
         (
             "edgefleet_server.process.secret_sealer",
-            (*KEY_SERVICES, "uvicorn", "jinja2", "edgefleet_server.process.lifecycle.server_lifecycle"),
+            (*KEY_SERVICES, "uvicorn", "jinja2", "edgefleet_server.process.lifecycle"),
         ),
     ],
 )

@@ -15,7 +15,7 @@ from edgefleet_server import migrations
 from edgefleet_server.db.database import Database
 from edgefleet_server.migrations import UpgradeWatch
 from edgefleet_server.migrations.schema_lock import schema_lock
-from edgefleet_server.process.lifecycle.run_file import AlreadyRunningError
+from edgefleet_server.process.init import AlreadyRunningError
 from edgefleet_server.process.progress_lines import ProgressLines
 from edgefleet_server.process.schema_upgrade import (
     SchemaBusyError,

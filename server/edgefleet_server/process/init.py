@@ -26,7 +26,6 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.db.database import Database, DatabaseUnavailableError
 from edgefleet_server.encryption.key_sources import source_of
 from edgefleet_server.encryption.service import Sealer
-from edgefleet_server.process.lifecycle.run_file import AlreadyRunningError
 from edgefleet_server.settings import ServerSettings, load_settings
 from edgefleet_server.signing.keys.key_files import secret_of
 from edgefleet_server.signing.service import SigningService
@@ -50,6 +49,12 @@ class AlreadyInitialisedError(EdgefleetError):
     """The folder already holds a server."""
 
     code = "server.already_initialised"
+
+
+class AlreadyRunningError(EdgefleetError):
+    """Another process runs this server."""
+
+    code = "server.already_running"
 
 
 @contextmanager

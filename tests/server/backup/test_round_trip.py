@@ -18,7 +18,7 @@ from edgefleet_server.process.backup.backup_writer import BackupWriter, KeysChoi
 from edgefleet_server.process.backup.database_migration import BEFORE, Destination, Migration
 from edgefleet_server.process.backup.errors import TargetNotEmptyError, UnstorableRowError
 from edgefleet_server.process.backup.restorer import Restorer, Target
-from edgefleet_server.process.lifecycle.run_file import AlreadyRunningError
+from edgefleet_server.process.init import AlreadyRunningError
 from edgefleet_server.settings import load_settings
 from tests.server.backup import servers
 from tests.server.fleet.house import House, TurnedClock

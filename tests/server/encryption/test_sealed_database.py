@@ -31,8 +31,8 @@ from edgefleet_server.encryption.secret_list import secret_entries
 from edgefleet_server.encryption.service import Sealer
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
+from edgefleet_server.process.init import AlreadyRunningError
 from edgefleet_server.process.lifecycle.engine_work import build_webhook_sender
-from edgefleet_server.process.lifecycle.run_file import AlreadyRunningError
 from edgefleet_server.process.secret_sealer import drop_lost, lost
 from edgefleet_server.registry.tables import BlobRow, ModelRow, ReleaseRow, UnsignedBundleRow
 from tests.server.webhook.independent import is_signed

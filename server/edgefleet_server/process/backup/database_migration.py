@@ -27,8 +27,7 @@ from edgefleet_server.process.backup.database_reader import Reader, reading, sum
 from edgefleet_server.process.backup.errors import DifferentRowsError, MissingBlobError, TargetNotEmptyError
 from edgefleet_server.process.backup.settings_file import write_settings
 from edgefleet_server.process.backup.table_shapes import Row, RowSum, TableShape, packed, shapes_of
-from edgefleet_server.process.init import SETTINGS_FILE, stopped_server
-from edgefleet_server.process.lifecycle.run_file import AlreadyRunningError
+from edgefleet_server.process.init import SETTINGS_FILE, AlreadyRunningError, stopped_server
 from edgefleet_server.registry import blobs
 from edgefleet_server.setting_sources import SettingsError, is_in_environment
 from edgefleet_server.settings import ServerSettings

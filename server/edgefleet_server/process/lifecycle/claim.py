@@ -6,7 +6,7 @@ Loading all features takes two seconds of processor time. A server that may not 
 import fcntl
 from contextlib import ExitStack
 
-from edgefleet_server.process.lifecycle.run_file import AlreadyRunningError, RunFile
+from edgefleet_server.process.lifecycle.run_file import RunFile
 from edgefleet_server.process.listener import ListeningSocket, listening_socket
 from edgefleet_server.process.setting_check import check_settings
 from edgefleet_server.settings import ServerRole, ServerSettings
@@ -39,6 +39,8 @@ def _lock(settings: ServerSettings, stack: ExitStack) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        from edgefleet_server.process.init import AlreadyRunningError  # only here: it loads keys and signing
+
         raise AlreadyRunningError(
             f"a server named {settings.instance!r} already runs on {settings.data_dir}",
             next_step="stop it first, or give this replica its own name with --instance",

@@ -11,17 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from edgefleet_protocol.errors import EdgefleetError
-
 NAME: Final = "server.json"
 _BEGAN: Final = 19
 """Place of `starttime` in `/proc/PID/stat`, counted after the name of the program."""
-
-
-class AlreadyRunningError(EdgefleetError):
-    """Another process runs this server."""
-
-    code = "server.already_running"
 
 
 def process_mark(pid: int) -> str:
