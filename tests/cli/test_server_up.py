@@ -11,6 +11,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -122,24 +123,31 @@ def test_start_makes_the_server_where_there_is_none_and_shows_no_token(folder: P
     assert token not in said.read_text()
 
 
+@pytest.mark.parametrize("lets_go", [False, True], ids=["keeps it", "lets go of it at once"])
 def test_a_new_server_gets_another_port_for_its_broker_when_a_program_took_it_before_the_start(
-    edgectl: Edgectl, folder: Path, monkeypatch: pytest.MonkeyPatch
+    edgectl: Edgectl, folder: Path, monkeypatch: pytest.MonkeyPatch, lets_go: bool
 ) -> None:
-    start, taken = background_server.started, list[socket.socket]()
+    start, taken = background_server.started, list[int]()
 
     def started(*given: Any) -> background_server.Running:
-        if not taken:
-            taken.append(socket.create_server(("127.0.0.1", kept_port())))
-        return start(*given)
+        if taken:
+            return start(*given)
+        taken.append(kept_port())
+        other = held.enter_context(socket.create_server(("127.0.0.1", kept_port())))
+        try:
+            return start(*given)
+        finally:
+            if lets_go:
+                other.close()
 
     def kept_port() -> int:
         return int(tomllib.loads((folder / "server.toml").read_text())["broker_port"])
 
     monkeypatch.setattr(background_server, "started", started)
-    ran = edgectl("server", "up", "--data", folder, *PORTS, "-o", "json")
-    with taken[0]:
+    with ExitStack() as held:
+        ran = edgectl("server", "up", "--data", folder, *PORTS, "-o", "json")
         assert ran.code == 0, ran.err
-        assert kept_port() != taken[0].getsockname()[1]
+    assert [kept_port()] != taken
     assert json.loads((folder / "run" / "server.json").read_text())["broker"]["port"] == kept_port()
 
 

@@ -95,11 +95,14 @@ def _keep_broker_port(folder: Path) -> None:
         file.write(f"{_BROKER_PORT}{port}\n")
 
 
-def _take_another_port(folder: Path) -> bool:
-    """Write down another port for the broker where the one that was kept for it is taken; return whether it was so."""
+def _take_another_port(folder: Path, why: str) -> bool:
+    """Write down another port for the broker where a server could not start for the one that was kept; return whether it was so.
+
+    why: what the server said. The program that had the port may have let go of it since.
+    """
     file = folder / "server.toml"
     text, _, port = file.read_text("utf-8").rpartition(_BROKER_PORT)
-    if not port.strip().isdecimal() or _is_free(int(port)):
+    if f"port {port.strip()} of " not in why:
         return False
     file.write_text(f"{text}{_BROKER_PORT}{_free_port()}\n", "utf-8")
     return True
@@ -156,8 +159,8 @@ def started_new(session: Session, folder: Path, flags: list[str], ca_file: str |
     """Start a server that was made just now. Where another program took the broker's port since, the server gets another one."""
     try:
         return started(session, folder, flags, ca_file)
-    except ServerStartError:
-        if not _take_another_port(folder):
+    except ServerStartError as error:
+        if not _take_another_port(folder, error.why):
             raise
         return started(session, folder, flags, ca_file)
 
