@@ -23,9 +23,9 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.top import commands, live_feed
 from edgefleet_cli.top.fleet_screen import Dashboard
-from edgefleet_cli.top.fleet_view import SORTS, FleetView, device_rows, online_tile, sentence, shown_span
+from edgefleet_cli.top.fleet_view import SORTS, DeviceRow, FleetView, device_rows, online_tile, sentence, shown_span
 from edgefleet_cli.top.live_feed import LiveFeed
-from edgefleet_cli.top.panes import Devices, Rollouts, alert_text
+from edgefleet_cli.top.panes import Alerts, Devices, Rollouts, alert_text
 from edgefleet_cli.top.rollout_actions import actions_of
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
@@ -187,6 +187,25 @@ def says(fleet: Stub) -> None:
     fleet.says("GET /fleet/metrics", timeline(by="none", lines=[rates]))
     fleet.says("GET /events", page([]))
     fleet.says("GET /events/stream", told([]))
+
+
+def test_a_table_that_is_drawn_the_moment_its_rows_come_has_room_for_them(fleet: Stub) -> None:
+    says(fleet)
+    name, why = "camera-of-the-north-gate", "It does not answer"
+    row = DeviceRow("d-9", "failing", name, why, "digits@1.0.0", "2 min", "")
+    alert = Alert(state="firing", severity="critical", summary=why, since="2026-01-03T00:00:00Z")
+
+    async def steps(app: Dashboard, pilot: Play) -> None:
+        app.feed.stop()
+        app.query_one(Devices).show([row])
+        screen_text(app)
+        await shows(app, pilot, f"{name}  {why}  digits@1.0.0  2 min")
+        await pilot.press("3")
+        app.query_one(Alerts).show([alert], NOON)
+        screen_text(app)
+        await shows(app, pilot, f"critical firing  {why}")
+
+    play(Session(GlobalOptions(server=fleet.url, token="t")), steps, (120, 30))
 
 
 def test_a_lost_server_is_said_and_come_back_to(fleet: Stub) -> None:

@@ -25,6 +25,8 @@ WITH_SPAN = 28
 """Columns of a tile that also says which time its line is of."""
 NAME, RUNS = 24, 20
 """Most columns of a name and of releases; the reason has the rest."""
+DEVICE_TITLES = (" ", "Name", "Why", "Runs", "Seen")
+ALERT_TITLES = ("Since", "State", "What")
 PADDED = 5
 """Columns of the table: each has a blank on both sides."""
 SEVERITIES = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
@@ -59,6 +61,18 @@ class TileBox(Static):
         self.update(shown)
 
 
+def fill(table: DataTable[Text], titles: Sequence[str], rows: Sequence[Sequence[Text]], keys: Sequence[str]) -> None:
+    """Give a table columns as wide as what stands in them, and rows: a width that it finds later may be drawn too late.
+
+    rows: cells, one per title. keys: of the rows, unique.
+    """
+    table.clear(columns=True)
+    for place, title in enumerate(titles):
+        table.add_column(title, width=max([len(title), *(cells[place].cell_len for cells in rows)]))
+    for key, cells in zip(keys, rows, strict=True):
+        table.add_row(*cells, key=key)
+
+
 class Devices(DataTable[Text]):
     """Devices, the worst first."""
 
@@ -72,7 +86,7 @@ class Devices(DataTable[Text]):
     def on_mount(self) -> None:
         """Make the columns."""
         self.cursor_type = "row"
-        self.add_columns(" ", "Name", "Why", "Runs", "Seen")
+        fill(self, DEVICE_TITLES, [], [])
 
     def show(self, rows: Sequence[DeviceRow]) -> None:
         """Show rows; the cursor stays on its device."""
@@ -81,15 +95,16 @@ class Devices(DataTable[Text]):
             return
         chosen = self.chosen
         self._shown = (rows, width)
-        self.clear()
         runs = min(RUNS, max((len(row.runs) for row in rows), default=0) or 4)
         name = min(NAME, max((len(row.name) for row in rows), default=0))
         room = max(12, width - name - max(runs, 4) - 2 * PADDED - 6)
+        lines = []
         for row in rows:
             style = STYLES.get(row.health, "")
             cells = [Text(MARKS.get(row.health, "?"), style), Text(cut(visible(row.name), name))]
             cells += [Text(cut(visible(row.why or row.health), room), style), Text(cut(visible(row.runs), runs))]
-            self.add_row(*cells, Text(row.seen, justify="right"), key=row.id)
+            lines.append([*cells, Text(row.seen, justify="right")])
+        fill(self, DEVICE_TITLES, lines, [row.id for row in rows])
         place = next((n for n, row in enumerate(rows) if row.id == chosen), 0)
         self.move_cursor(row=place)
 
@@ -147,20 +162,21 @@ class Alerts(DataTable[Text]):
     def on_mount(self) -> None:
         """Make the columns."""
         self.cursor_type = "row"
-        self.add_columns("Since", "State", "What")
+        fill(self, ALERT_TITLES, [], [])
 
     def show(self, alerts: Sequence[api.alert.Alert], now: datetime) -> None:
         """Show alerts, the newest first."""
         self.alerts = alerts
         place = self.cursor_row
-        self.clear()
         rows = [(age(one.since, now), visible(f"{one.severity} {state_of(one)}")) for one in alerts]
         room = max(12, self.size.width - sum(max(map(len, one), default=0) for one in zip(*rows, strict=True)) - 7)
+        lines = []
         for one, (since, state) in zip(alerts, rows, strict=True):
             said = f"{one.summary}: {one.shown}" if one.shown else one.summary
-            self.add_row(Text(since), Text(state, SEVERITIES.get(one.severity, "")), Text(cut(visible(said), room)))
-        if not alerts:
-            self.add_row(Text(""), Text("none", "dim"), Text("No alert is pending or fires.", "dim"))
+            style = SEVERITIES.get(one.severity, "")
+            lines.append([Text(since), Text(state, style), Text(cut(visible(said), room))])
+        none = [Text(""), Text("none", "dim"), Text("No alert is pending or fires.", "dim")]
+        fill(self, ALERT_TITLES, lines or [none], [str(place) for place in range(len(lines) or 1)])
         self.move_cursor(row=place)
 
     @property
