@@ -187,6 +187,24 @@ def test_the_total_of_all_devices_is_exact_after_every_kind_of_change(db: Databa
         assert FleetReader(db).summary().status["revoked"] == len(rows) - live
 
 
+def test_a_whole_count_of_many_devices_is_kept_for_five_seconds_and_of_few_for_none(
+    db: Database, lister: DeviceLister, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = TurnedClock()
+    lister = DeviceLister(db, clock)
+    monkeypatch.setattr(device_list, "MOST_COUNTED", 20)
+    every, few = DeviceQuery(is_counted_whole=True, limit=3), DeviceQuery("profile=p0", is_counted_whole=True)
+    assert (lister.page(every).total, lister.page(few).total) == (23, 8)
+    with db.session() as session:
+        session.execute(delete(FleetDevice).where(col(FleetDevice.id) == "d-03"))
+    clock.turn(seconds=4.9)
+    found = lister.page(replace(every, order=Order.LAST_SEEN))
+    assert (found.total, found.is_capped, lister.page(few).total) == (23, False, 7)
+    assert lister.page(replace(every, selector="status!=none")).total == 22, "another list is counted by itself"
+    clock.turn(seconds=0.1)
+    assert lister.page(every).total == 22
+
+
 class _SlowClock(TurnedClock):
     """A clock that runs on by a hundredth of a second whenever it is read."""
 

@@ -8,6 +8,7 @@ Rules:
 3. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device reports something new
    (`db.read_cache`): of a large fleet nobody waits for it but the first. Counting has at most SHARE of one core, also where devices report
    all the time. So has counting what a search finds, for a reader who turns its pages.
+4. Of a list that is counted whole, `total` is exact; where it is more than MOST_COUNTED it is kept for WHOLE_AGE_S (ADR 0173).
 """
 
 import json
@@ -37,6 +38,7 @@ from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 
 MOST_COUNTED: Final = query_plan.MANY
 FACETS_AGE_S: Final = 1.0
+WHOLE_AGE_S: Final = 5.0
 SHARE: Final = 0.1
 MOST_TOTALS: Final = 256
 MOST_VERSIONS: Final = 100
@@ -195,7 +197,7 @@ class DeviceLister:
         self._withdrawn = withdrawn
         self._clock = clock
         self._facets = KeptReadings[str, Facets](clock, lambda _: self._counted(), 1)
-        self._totals: dict[tuple[str, str], _Count[int]] = {}
+        self._totals: dict[tuple[str, str, bool], _Count[int]] = {}
         self._reports = 0
         self._health = KeptReadings(clock, self._by_health, 1)
 
@@ -211,11 +213,7 @@ class DeviceLister:
             if is_back:
                 places.reverse()
             rows = inventory_store.shown_devices(session, [place.id for place in places])
-            total = query.total
-            if total is None:
-                total = (
-                    query_plan.count(session, found) if query.is_counted_whole else self._total(session, found, query)
-                )
+            total = self._total(session, found, query) if query.total is None else query.total
             is_capped = total > MOST_COUNTED and not query.is_counted_whole
             return DeviceList(
                 devices=device_views(session, rows, self._withdrawn),
@@ -258,11 +256,12 @@ class DeviceLister:
         return query_plan.plan_query(session, selector, groups, more, text=text, by_id=by_id)
 
     def _total(self, session: Session, found: QueryPlan, query: DeviceQuery) -> int:
-        """Return how many devices a search finds, up to one more than MOST_COUNTED."""
-        key, now_s = (query.selector, query.text), self._clock.monotonic_s()
+        """Return how many devices a search finds, up to one more than MOST_COUNTED unless it is to be counted whole."""
+        key, now_s = (query.selector, query.text, query.is_counted_whole), self._clock.monotonic_s()
         kept, reports = self._totals.get(key), self._reports
-        if kept is None or not (kept.is_fresh(now_s, reports) if kept.value > MOST_COUNTED else kept.rests(now_s)):
-            total, at_s = query_plan.count(session, found, most=MOST_COUNTED + 1), self._clock.monotonic_s()
+        if kept is None or not _may_stay(kept, now_s, reports, is_whole=query.is_counted_whole):
+            most = None if query.is_counted_whole else MOST_COUNTED + 1
+            total, at_s = query_plan.count(session, found, most=most), self._clock.monotonic_s()
             if len(self._totals) >= MOST_TOTALS:
                 self._totals = {}
             kept = self._totals[key] = _Count(total, at_s, at_s - now_s, reports)
@@ -299,6 +298,14 @@ class DeviceLister:
         for device in sorted(str(one) for one in session.execute(wanted.ids()).scalars()):
             groups[kept.place(device)].append(device)
         return _cut(groups, query, None)
+
+
+def _may_stay(kept: _Count[int], now_s: float, reports: int, *, is_whole: bool) -> bool:
+    """Return whether a total need not be counted again."""
+    is_many = kept.value > MOST_COUNTED
+    if is_whole:
+        return is_many and 0 <= now_s - kept.at_s < WHOLE_AGE_S
+    return kept.is_fresh(now_s, reports) if is_many else kept.rests(now_s)
 
 
 def _walk(session: Session, wanted: QueryPlan, query: DeviceQuery) -> list[Place]:
