@@ -48,7 +48,8 @@ def build_device_router(
     def list_devices(page: DevicePage, _caller: Viewer, selector: Selector = "") -> ListOf[DeviceView]:
         """List devices that a selector matches, in order of id unless `sort` says otherwise.
 
-        `total` is exact, and counted with the first page: the pages behind a cursor repeat it, also where devices came or went meanwhile.
+        `total` is exact, and counted with the first page, or at most five seconds before it where there are more than 10,000: the pages behind
+        a cursor repeat it, also where devices came or went meanwhile.
         A device whose place in that order changes while pages are read (`last_seen`, `status`) may come twice or not at all.
         """
         return devices_page(lists, selector, page)
@@ -127,7 +128,7 @@ def build_summary_router(reader: FleetReader) -> APIRouter:
 
 
 def devices_page(lists: DeviceLister, selector: str, page: PageRequest) -> ListOf[DeviceView]:
-    """Return the body of a list of devices; `total` is exact, however many there are. The cursor has it, so that a walk counts once."""
+    """Return the body of a list of devices; `total` goes beyond MOST_COUNTED. The cursor has it, so that a walk counts once."""
     order, is_down = Order(page.sort.removeprefix("-")), page.sort.startswith("-")
     counted, place = _walked(page.after)
     query = DeviceQuery(selector, order=order, descending=is_down, after=place, limit=page.limit)
