@@ -16,7 +16,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet.health_state import Health
-from edgefleet_server.fleet.inventory import query_plan
+from edgefleet_server.fleet.inventory import query_plan, search
 from edgefleet_server.fleet.inventory.search import InventorySearch
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.selectors import device_selector, grammar, sql
@@ -236,6 +236,22 @@ def test_what_a_search_looks_through_follows_whatever_writes_names_and_labels(fi
     assert [one.id for one in finder.devices("roof", 5)] == ["d-b"]
     assert [one.display_name for one in finder.devices("100%", 5)] == ["Gate 100%"]
     assert [one.id for one in finder.devices("d", 3)] == ["d-a", "d-b", "d-d"]
+
+
+@pytest.mark.parametrize("near", [1, 2, 1_000])
+def test_a_search_finds_the_same_however_far_it_looks_before_it_reads_all(
+    filled: Database, monkeypatch: pytest.MonkeyPatch, near: int
+) -> None:
+    monkeypatch.setattr(search, "NEAR", near)
+    rows, finder = searched(filled), InventorySearch(filled)
+    texts = {"d", "roof", "100%", "gate", "1", "12", "-", "nothing", *(one.lower() for one in VALUES if len(one) > 1)}
+    for text in texts:
+        begun = [one for one in sorted(rows) if one.startswith(text)]
+        named = [one for one in sorted(rows) if text in rows[one][0]]
+        labelled = [one for one in sorted(rows) if len(text) > 1 and any(text in value for value in rows[one][1])]
+        expected = list(dict.fromkeys([*begun, *named, *labelled]))
+        for limit in (1, 2, 50):
+            assert [one.id for one in finder.devices(text, limit)] == expected[:limit], (text, limit)
 
 
 def test_the_step_of_the_schema_reads_the_devices_that_are_there(filled: Database) -> None:

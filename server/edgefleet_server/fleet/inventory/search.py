@@ -2,6 +2,9 @@
 
 Ids that begin with the text come from the index. Only when these are too few, the ids and names of all devices are looked through, and
 then the values of all labels: in a narrow table that holds nothing else (ADR 0164), since a device's own row is wide.
+
+What many devices have is among the first of them, NEAR in order of id. Only when it is not, the whole table is read, as it lies on the
+disk: in order of id a database jumps from row to row, which takes four times as long.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +21,7 @@ from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice, FleetGroup, FleetSearchText
 
 _AFTER_ALL: Final = "\U0010ffff"
+NEAR: Final = 3_000
 _LABEL_CHARS: Final = 2
 """A text must be so long before labels are looked through: one letter is in every label."""
 
@@ -52,19 +56,13 @@ class InventorySearch:
         have it.
         """
         own, row = col(FleetDevice.id), FleetSearchText
-        lookups: list[tuple[Any, Any]] = [
-            (own, (own >= text) & (own < text + _AFTER_ALL)),
-            (col(row.device_id), col(row.names).contains(text, autoescape=True)),
-        ]
-        if len(text) >= _LABEL_CHARS:
-            lookups.append((col(row.device_id), col(row.labels).contains(text, autoescape=True)))
-        found: dict[str, None] = {}
+        begun = select(own).where((own >= text) & (own < text + _AFTER_ALL)).order_by(own)
+        looked_through = [col(row.names), *([col(row.labels)] if len(text) >= _LABEL_CHARS else [])]
         with self._db.read() as session:
-            for key, condition in lookups:
-                ids = select(key).where(condition).order_by(key).limit(limit + len(found))
-                found.update(dict.fromkeys(session.execute(ids).scalars()))
-                if len(found) >= limit:
-                    break
+            found = dict.fromkeys(session.execute(begun.limit(limit)).scalars())
+            for column in looked_through:
+                if len(found) < limit:
+                    found.update(dict.fromkeys(_having(session, column, text, limit + len(found))))
             shown = {one.id: one for one in _devices(session, list(found)[:limit])}
         return [shown[DeviceId(one)] for one in found if one in shown]
 
@@ -74,6 +72,18 @@ class InventorySearch:
         statement = select(name, col(FleetGroup.selector)).where(name.contains(text, autoescape=True))
         with self._db.read() as session:
             return [FoundGroup(*row) for row in session.execute(statement.order_by(name).limit(limit))]
+
+
+def _having(session: Session, column: Any, text: str, limit: int) -> Sequence[str]:
+    """Return the first ids, `limit` at most, of rows that have a text in a column."""
+    own = col(FleetSearchText.device_id).label("id")
+    near = select(own, column.label("text")).order_by(own).limit(NEAR).subquery().c
+    here = select(near.id).where(near.text.contains(text, autoescape=True)).order_by(near.id)
+    found = session.execute(here.limit(limit)).scalars().all()
+    if len(found) < limit:
+        having = select(own).where(column.contains(text, autoescape=True)).cte().prefix_with("MATERIALIZED").c
+        found = session.execute(select(having.id).order_by(having.id).limit(limit)).scalars().all()
+    return found
 
 
 def _devices(session: Session, ids: Sequence[str]) -> Iterator[FoundDevice]:
