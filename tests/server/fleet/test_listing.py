@@ -1,5 +1,6 @@
 """Lists for people: every order walked both ways, searched and counted, on both databases."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -20,6 +21,7 @@ from edgefleet_server.fleet.inventory.store import count_labels
 from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice
+from tests.agent.field import eventually
 from tests.server.conftest import KINDS, new_database
 from tests.server.fleet.house import START, TurnedClock
 from tests.server.fleet.test_conditions import add_device
@@ -187,24 +189,6 @@ def test_the_total_of_all_devices_is_exact_after_every_kind_of_change(db: Databa
         assert FleetReader(db).summary().status["revoked"] == len(rows) - live
 
 
-def test_a_whole_count_of_many_devices_is_kept_for_five_seconds_and_of_few_for_none(
-    db: Database, lister: DeviceLister, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = TurnedClock()
-    lister = DeviceLister(db, clock)
-    monkeypatch.setattr(device_list, "MOST_COUNTED", 20)
-    every, few = DeviceQuery(is_counted_whole=True, limit=3), DeviceQuery("profile=p0", is_counted_whole=True)
-    assert (lister.page(every).total, lister.page(few).total) == (23, 8)
-    with db.session() as session:
-        session.execute(delete(FleetDevice).where(col(FleetDevice.id) == "d-03"))
-    clock.turn(seconds=4.9)
-    found = lister.page(replace(every, order=Order.LAST_SEEN))
-    assert (found.total, found.is_capped, lister.page(few).total) == (23, False, 7)
-    assert lister.page(replace(every, selector="status!=none")).total == 22, "another list is counted by itself"
-    clock.turn(seconds=0.1)
-    assert lister.page(every).total == 22
-
-
 class _SlowClock(TurnedClock):
     """A clock that runs on by a hundredth of a second whenever it is read."""
 
@@ -212,6 +196,41 @@ class _SlowClock(TurnedClock):
         """Return the time, later than before."""
         self.turn(seconds=0.01)
         return super().monotonic_s()
+
+
+def test_of_many_devices_the_last_whole_count_is_kept_and_of_few_none(
+    db: Database, lister: DeviceLister, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = _SlowClock()
+    lister = DeviceLister(db, clock)
+    monkeypatch.setattr(device_list, "MOST_EXACT", 20)
+    every, few = DeviceQuery(is_counted_whole=True, limit=3), DeviceQuery("profile=p0", is_counted_whole=True)
+
+    def totals() -> tuple[int, int]:
+        return lister.page(every).total, lister.page(few).total
+
+    def gone(device: str) -> None:
+        with db.session() as session:
+            session.execute(delete(FleetDevice).where(col(FleetDevice.id) == device))
+
+    assert [totals(), totals()] == [(23, 8)] * 2
+    gone("d-03")
+    clock.turn(seconds=1.1)
+    found = lister.page(replace(every, order=Order.LAST_SEEN))
+    assert (found.total, found.is_capped) == (23, False), "nobody waits for a count"
+    assert lister.page(few).total == 7
+    assert lister.page(replace(every, selector="status!=none")).total == 22, "another list is counted by itself"
+    assert eventually(lambda: totals() == (22, 7)), "it was counted meanwhile"
+    assert eventually(lambda: all(one.name != "readings" for one in threading.enumerate()))
+    gone("d-06")
+    clock.turn(seconds=61)
+    assert totals() == (21, 6), "what is older than a minute is no answer"
+    gone("d-09")
+    gone("d-00")
+    clock.turn(seconds=61)
+    assert totals() == (19, 4), "few are counted exactly"
+    gone("d-01")
+    assert totals() == (18, 4)
 
 
 @pytest.mark.usefixtures("lister")

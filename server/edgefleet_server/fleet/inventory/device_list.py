@@ -8,7 +8,8 @@ Rules:
 3. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device reports something new
    (`db.read_cache`): of a large fleet nobody waits for it but the first. Counting has at most SHARE of one core, also where devices report
    all the time. So has counting what a search finds, for a reader who turns its pages.
-4. Of a list that is counted whole, `total` is exact; where it is more than MOST_COUNTED it is kept for WHOLE_AGE_S (ADR 0173).
+4. Of a list that is counted whole, `total` is exact. Of more than MOST_EXACT devices it is what was counted last, at most a minute ago,
+   and one thread counts again meanwhile (`db.read_cache`, ADR 0173).
 """
 
 import json
@@ -37,8 +38,8 @@ from edgefleet_server.fleet.selectors import device_selector, grammar, health_co
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 
 MOST_COUNTED: Final = query_plan.MANY
+MOST_EXACT: Final = 1_000
 FACETS_AGE_S: Final = 1.0
-WHOLE_AGE_S: Final = 5.0
 SHARE: Final = 0.1
 MOST_TOTALS: Final = 256
 MOST_VERSIONS: Final = 100
@@ -197,7 +198,9 @@ class DeviceLister:
         self._withdrawn = withdrawn
         self._clock = clock
         self._facets = KeptReadings[str, Facets](clock, lambda _: self._counted(), 1)
-        self._totals: dict[tuple[str, str, bool], _Count[int]] = {}
+        self._totals: dict[tuple[str, str], _Count[int]] = {}
+        self._whole = KeptReadings[tuple[str, str], int](clock, self._counted_whole, MOST_TOTALS, quick_s=0.0)
+        self._many: set[tuple[str, str]] = set()
         self._reports = 0
         self._health = KeptReadings(clock, self._by_health, 1)
 
@@ -213,7 +216,10 @@ class DeviceLister:
             if is_back:
                 places.reverse()
             rows = inventory_store.shown_devices(session, [place.id for place in places])
-            total = self._total(session, found, query) if query.total is None else query.total
+            total = query.total
+            if total is None:
+                count = self._whole_total if query.is_counted_whole else self._total
+                total = count(session, found, query)
             is_capped = total > MOST_COUNTED and not query.is_counted_whole
             return DeviceList(
                 devices=device_views(session, rows, self._withdrawn),
@@ -256,16 +262,31 @@ class DeviceLister:
         return query_plan.plan_query(session, selector, groups, more, text=text, by_id=by_id)
 
     def _total(self, session: Session, found: QueryPlan, query: DeviceQuery) -> int:
-        """Return how many devices a search finds, up to one more than MOST_COUNTED unless it is to be counted whole."""
-        key, now_s = (query.selector, query.text, query.is_counted_whole), self._clock.monotonic_s()
+        """Return how many devices a search finds, up to one more than MOST_COUNTED."""
+        key, now_s = (query.selector, query.text), self._clock.monotonic_s()
         kept, reports = self._totals.get(key), self._reports
-        if kept is None or not _may_stay(kept, now_s, reports, is_whole=query.is_counted_whole):
-            most = None if query.is_counted_whole else MOST_COUNTED + 1
-            total, at_s = query_plan.count(session, found, most=most), self._clock.monotonic_s()
+        if kept is None or not (kept.is_fresh(now_s, reports) if kept.value > MOST_COUNTED else kept.rests(now_s)):
+            total, at_s = query_plan.count(session, found, most=MOST_COUNTED + 1), self._clock.monotonic_s()
             if len(self._totals) >= MOST_TOTALS:
                 self._totals = {}
             kept = self._totals[key] = _Count(total, at_s, at_s - now_s, reports)
         return kept.value
+
+    def _whole_total(self, session: Session, found: QueryPlan, query: DeviceQuery) -> int:
+        """Return how many devices a search finds: few are counted, of many the last count is kept."""
+        key = (query.selector, query.text)
+        if key in self._many and (kept := self._whole.get(key, self._reports)) > MOST_EXACT:
+            return kept
+        total = query_plan.count(session, found)
+        if len(self._many) >= MOST_TOTALS:
+            self._many = set()
+        (self._many.add if total > MOST_EXACT else self._many.discard)(key)
+        return total
+
+    def _counted_whole(self, key: tuple[str, str]) -> int:
+        selector, text = key
+        with self._db.read() as session:
+            return query_plan.count(session, self._look(session, grammar.parse_selector(selector), text))
 
     def _counted(self) -> Facets:
         with self._db.read() as session:
@@ -298,14 +319,6 @@ class DeviceLister:
         for device in sorted(str(one) for one in session.execute(wanted.ids()).scalars()):
             groups[kept.place(device)].append(device)
         return _cut(groups, query, None)
-
-
-def _may_stay(kept: _Count[int], now_s: float, reports: int, *, is_whole: bool) -> bool:
-    """Return whether a total need not be counted again."""
-    is_many = kept.value > MOST_COUNTED
-    if is_whole:
-        return is_many and 0 <= now_s - kept.at_s < WHOLE_AGE_S
-    return kept.is_fresh(now_s, reports) if is_many else kept.rests(now_s)
 
 
 def _walk(session: Session, wanted: QueryPlan, query: DeviceQuery) -> list[Place]:

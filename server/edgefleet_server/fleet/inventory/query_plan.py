@@ -86,7 +86,9 @@ def plan_query(
     if text:
         more = (*more, sql.found_by(text, is_sqlite=is_sqlite))
     flat = tuple(_flat(selector, groups))
-    counted = sorted((_devices(session, one), place) for place, one in enumerate(flat) if _can_drive(one))
+    drivers = [place for place, one in enumerate(flat) if _can_drive(one)]
+    is_only = by_id and len(drivers) == 1  # it drives, however many it has
+    counted = sorted((0 if is_only else _devices(session, flat[place]), place) for place in drivers)
     probed = _rarest_first(flat, [place for _, place in counted])
 
     def at_hand(device: Any) -> ColumnElement[bool]:
