@@ -48,8 +48,7 @@ def build_device_router(
     def list_devices(page: DevicePage, _caller: Viewer, selector: Selector = "") -> ListOf[DeviceView]:
         """List devices that a selector matches, in order of id unless `sort` says otherwise.
 
-        `total` is counted with the first page, exactly; of more than 1,000 devices it is the last count, at most a minute old, and they are
-        counted again meanwhile. The pages behind a cursor repeat it, also where devices came or went meanwhile.
+        `total` is exact; of more than 1,000 devices it is the last count, at most a minute old. Later pages repeat the first one's.
         A device whose place in that order changes while pages are read (`last_seen`, `status`) may come twice or not at all.
         """
         return devices_page(lists, selector, page)
