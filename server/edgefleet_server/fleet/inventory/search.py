@@ -76,7 +76,7 @@ class InventorySearch:
 
 def _having(session: Session, column: Any, text: str, limit: int) -> Sequence[str]:
     """Return the first ids, `limit` at most, of rows that have a text in a column."""
-    own = col(FleetSearchText.device_id).label("id")
+    own: Any = col(FleetSearchText.device_id).label("id")
     near = select(own, column.label("text")).order_by(own).limit(NEAR).subquery().c
     here = select(near.id).where(near.text.contains(text, autoescape=True)).order_by(near.id)
     found = session.execute(here.limit(limit)).scalars().all()
