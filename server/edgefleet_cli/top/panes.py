@@ -61,16 +61,13 @@ class TileBox(Static):
         self.update(shown)
 
 
-def fill(table: DataTable[Text], titles: Sequence[str], rows: Sequence[Sequence[Text]], keys: Sequence[str]) -> None:
-    """Give a table columns as wide as what stands in them, and rows: a width that it finds later may be drawn too late.
-
-    rows: cells, one per title. keys: of the rows, unique.
-    """
+def fill(table: DataTable[Text], titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+    """Show rows, a cell for each title. Columns get their widths here: what the table measures by itself, it may draw too late."""
     table.clear(columns=True)
     for place, title in enumerate(titles):
         table.add_column(title, width=max([len(title), *(cells[place].cell_len for cells in rows)]))
-    for key, cells in zip(keys, rows, strict=True):
-        table.add_row(*cells, key=key)
+    for cells in rows:
+        table.add_row(*cells)
 
 
 class Devices(DataTable[Text]):
@@ -86,7 +83,7 @@ class Devices(DataTable[Text]):
     def on_mount(self) -> None:
         """Make the columns."""
         self.cursor_type = "row"
-        fill(self, DEVICE_TITLES, [], [])
+        fill(self, DEVICE_TITLES, [])
 
     def show(self, rows: Sequence[DeviceRow]) -> None:
         """Show rows; the cursor stays on its device."""
@@ -104,7 +101,7 @@ class Devices(DataTable[Text]):
             cells = [Text(MARKS.get(row.health, "?"), style), Text(cut(visible(row.name), name))]
             cells += [Text(cut(visible(row.why or row.health), room), style), Text(cut(visible(row.runs), runs))]
             lines.append([*cells, Text(row.seen, justify="right")])
-        fill(self, DEVICE_TITLES, lines, [row.id for row in rows])
+        fill(self, DEVICE_TITLES, lines)
         place = next((n for n, row in enumerate(rows) if row.id == chosen), 0)
         self.move_cursor(row=place)
 
@@ -162,7 +159,7 @@ class Alerts(DataTable[Text]):
     def on_mount(self) -> None:
         """Make the columns."""
         self.cursor_type = "row"
-        fill(self, ALERT_TITLES, [], [])
+        fill(self, ALERT_TITLES, [])
 
     def show(self, alerts: Sequence[api.alert.Alert], now: datetime) -> None:
         """Show alerts, the newest first."""
@@ -175,8 +172,9 @@ class Alerts(DataTable[Text]):
             said = f"{one.summary}: {one.shown}" if one.shown else one.summary
             style = SEVERITIES.get(one.severity, "")
             lines.append([Text(since), Text(state, style), Text(cut(visible(said), room))])
-        none = [Text(""), Text("none", "dim"), Text("No alert is pending or fires.", "dim")]
-        fill(self, ALERT_TITLES, lines or [none], [str(place) for place in range(len(lines) or 1)])
+        if not alerts:
+            lines.append([Text(""), Text("none", "dim"), Text("No alert is pending or fires.", "dim")])
+        fill(self, ALERT_TITLES, lines)
         self.move_cursor(row=place)
 
     @property
