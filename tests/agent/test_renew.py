@@ -35,6 +35,7 @@ from tests.agent.listener import Listener
 from tests.broker.pki import Identity
 from tests.hostile.revocation import is_let_in
 from tests.house.pages import shell_blocks
+from tests.server.fleet.house import TurnedClock
 from tests.server.gateway.conftest import Site
 
 QUICK_LOOK = {"EDGEFLEET_AGENT_RENEW_LOOK_S": "0.2"}
@@ -194,10 +195,10 @@ def test_a_broker_that_is_away_is_no_reason_to_leave_the_renewed_identity(device
 
 def test_a_renewed_identity_that_waits_gets_chances_soon_and_then_each_hour(device: Agent) -> None:
     renew(device.state, SystemClock())
-    folder = device.state / "identity"
-    loop, asked = Loop(SystemClock()), list[str]()
+    folder, clock = device.state / "identity", TurnedClock()
+    loop, asked = Loop(clock), list[str]()
     calls = Calls(asked.append, lambda _identity: None, lambda: None)
-    timer = RenewalTimer(loop, device.state, folder, SystemClock(), AgentSettings(), calls)
+    timer = RenewalTimer(loop, device.state, folder, clock, AgentSettings(), calls)
 
     def next_chance_s() -> float | None:
         timeout_s = loop._timeout_s()
@@ -207,15 +208,21 @@ def test_a_renewed_identity_that_waits_gets_chances_soon_and_then_each_hour(devi
         assert timer.connected(folder) == load_identity(folder).cert_serial
         return next_chance_s()
 
-    assert [of_old() for _ in range(2)] == [10, 60]
+    def taken() -> int:
+        clock.turn(seconds=loop._timeout_s() or 0)
+        loop._run_timers()
+        return len(asked)
+
+    assert [of_old() for _ in range(3)] == [10, 10, 10], "a chance that did not come is none"
+    assert (taken(), of_old(), taken()) == (1, 60, 2)
     with takeover.identity_lock(folder):
         assert timer.connected(folder / "next") == ""
         assert next_chance_s() == 600, "it is taken over although nobody breaks the connection"
-    assert [of_old() for _ in range(2)] == [3600, 3600]
+    assert (taken(), of_old(), taken(), of_old()) == (3, 3600, 4, 3600)
     assert timer.connected(folder / "next") == load_identity(folder).cert_serial
     assert not (folder / "next").exists()
     assert next_chance_s() == 60, "what is left is the look at the certificate's life"
-    assert asked == []
+    assert len(asked) == 4
     loop.close()
 
 

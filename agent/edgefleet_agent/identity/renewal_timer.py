@@ -125,8 +125,11 @@ class RenewalTimer:
 
     def _try_new_later(self) -> None:
         delay_s = TRY_NEW_AGAIN_S[min(self._chances, len(TRY_NEW_AGAIN_S) - 1)]
-        self._chances += 1
-        self._chance = self._loop.call_later(delay_s, lambda: self._calls.reconnect("a renewed identity waits"))
+        self._chance = self._loop.call_later(delay_s, self._try_new)
+
+    def _try_new(self) -> None:
+        self._chances += 1  # only now: one that a broken connection took away was none
+        self._calls.reconnect("a renewed identity waits")
 
     def lost(self, reason: str) -> None:
         """The connection ended, or none came about."""
